@@ -1,0 +1,33 @@
+"""Sagas that survive their worker: durable, fenced, recovered from PostgreSQL."""
+
+from sagas.api import configure, current_engine, recover_saga, run, start, start_async, start_many
+from sagas.definition import Call, RetryPolicy, Saga, Step
+from sagas.engine import SagaEngine
+from sagas.errors import OutcomeUnknown, SagaError
+from sagas.execution import Report
+from sagas.progress import SagaStatus
+from sagas.settings import Settings
+from sagas.storage import ISagaStorage, MemorySagaStorage, SqlAlchemySagaStorage
+
+__all__ = [
+    "Call",
+    "ISagaStorage",
+    "MemorySagaStorage",
+    "OutcomeUnknown",
+    "Report",
+    "RetryPolicy",
+    "Saga",
+    "SagaEngine",
+    "SagaError",
+    "SagaStatus",
+    "Settings",
+    "SqlAlchemySagaStorage",
+    "Step",
+    "configure",
+    "current_engine",
+    "recover_saga",
+    "run",
+    "start",
+    "start_async",
+    "start_many",
+]

@@ -1,0 +1,85 @@
+"""The functions most programs use: the same as the engine's methods, on the engine of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from sagas.context import ContextT
+from sagas.definition import Saga
+from sagas.engine import SagaEngine
+from sagas.execution import Report
+
+if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+_engine: SagaEngine | None = None
+_lock = threading.RLock()
+
+
+def configure(engine: SagaEngine | None) -> None:
+    """Make this the engine of the process; None goes back to the one that the environment describes."""
+    global _engine  # noqa: PLW0603
+    with _lock:
+        _engine = engine
+
+
+def current_engine() -> SagaEngine:
+    """Return the engine of the process, made from the `SAGAS_...` variables unless `configure` gave one.
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+    """
+    global _engine  # noqa: PLW0603
+    with _lock:
+        if _engine is None:
+            _engine = SagaEngine.from_environment()
+        return _engine
+
+
+def start(
+    saga: type[Saga[ContextT]],
+    context: ContextT,
+    *,
+    idempotency_key: str | None = None,
+    connection: Connection | Session | None = None,
+) -> UUID:
+    """Store a saga and send it to a worker; return its id. See `SagaEngine.start`."""
+    return current_engine().start(saga, context, idempotency_key=idempotency_key, connection=connection)
+
+
+def start_many(
+    saga: type[Saga[ContextT]],
+    contexts: Sequence[ContextT],
+    *,
+    idempotency_keys: Sequence[str] | None = None,
+    connection: Connection | Session | None = None,
+) -> list[UUID]:
+    """Store many sagas in one statement and send them; return their ids in order. See `SagaEngine.start_many`."""
+    return current_engine().start_many(saga, contexts, idempotency_keys=idempotency_keys, connection=connection)
+
+
+async def start_async(
+    saga: type[Saga[ContextT]],
+    context: ContextT,
+    *,
+    idempotency_key: str | None = None,
+    connection: AsyncConnection | AsyncSession | None = None,
+) -> UUID:
+    """Do as `start` does, from a coroutine."""
+    return await current_engine().start_async(saga, context, idempotency_key=idempotency_key, connection=connection)
+
+
+def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
+    """Start a saga and run it here and now, without the broker. See `SagaEngine.run`."""
+    return current_engine().run(saga, context, idempotency_key=idempotency_key)
+
+
+def recover_saga(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+    """Resume a saga from its log, forward or backward. See `SagaEngine.recover`."""
+    return current_engine().recover(saga_id, by_hand=by_hand)

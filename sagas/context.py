@@ -1,0 +1,138 @@
+"""A saga's context as JSON and back, through pydantic: dataclasses, TypedDicts and models alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError
+
+from sagas.errors import ContextError, DefinitionError
+
+#: A context is rewritten whenever a step changes it and read whole at every recovery.
+MAX_CONTEXT_BYTES: Final = 4 * 1024 * 1024
+
+ContextT = TypeVar("ContextT")
+
+
+class ContextCodec(Generic[ContextT]):
+    """Turns contexts of one type into JSON text and back.
+
+    Args:
+        context_type: what the saga was declared with, e.g. `Order` in `Saga[Order]`.
+        owner: the saga class's name, for messages.
+
+    Raises:
+        DefinitionError: the type cannot be written as JSON and read back.
+    """
+
+    def __init__(self, context_type: Any, *, owner: str) -> None:
+        self._owner = owner
+        self._type_name = getattr(context_type, "__name__", str(context_type))
+        try:
+            self._adapter: TypeAdapter[ContextT] = TypeAdapter(context_type)
+            self._adapter.json_schema(mode="serialization")
+            self._adapter.json_schema(mode="validation")
+        except PydanticUserError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise DefinitionError(
+                f"{owner}: its context type {self._type_name} cannot be stored as JSON ({reason}): "
+                "use a dataclass, TypedDict or pydantic model whose fields are JSON types, "
+                "and keep collaborators in the steps' constructors."
+            ) from error
+
+    def dump(self, context: ContextT) -> str:
+        """Return the context as JSON text that jsonb accepts.
+
+        Raises:
+            ContextError: it is of another type, too large, or holds what JSON or jsonb cannot (NaN, NUL, bytes).
+        """
+        try:
+            plain = self._adapter.dump_python(context, mode="json", warnings="error")
+            text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            size = len(text.encode())
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise ContextError(
+                f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
+                "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
+            ) from error
+        if "\\u0000" in text and _holds_nul(plain):
+            raise ContextError(
+                f"{self._owner}: its context holds a NUL character (U+0000), "
+                "which PostgreSQL's jsonb cannot store: strip it from the text."
+            )
+        if size > MAX_CONTEXT_BYTES:
+            raise ContextError(
+                f"{self._owner}: its context is {size / 2**20:.1f} MB as JSON, more than the "
+                f"{MAX_CONTEXT_BYTES // 2**20} MB a saga may carry: store the document elsewhere and keep its key."
+            )
+        return text
+
+    def load(self, text: str) -> ContextT:
+        """Return the context that the JSON text describes.
+
+        Raises:
+            ContextError: it does not validate as this type; the message names the first field that is wrong.
+        """
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise ContextError(
+                f"{self._owner}: its context does not validate as {self._type_name} ({where}: {first['msg']}): "
+                "run code whose context type fits, or correct the data."
+            ) from error
+
+    def dump_checked(self, context: ContextT) -> str:
+        """Return the context as JSON after making sure that reading it back gives the same context.
+
+        Raises:
+            ContextError: as for `dump`, and when a value changes on the way, as a set that comes back as a list.
+        """
+        text = self.dump(context)
+        before = self._adapter.dump_python(context)
+        after = self._adapter.dump_python(self.load(text))
+        if before != after:
+            raise ContextError(
+                f"{self._owner}: its context changes when stored as JSON and read back "
+                f"({_first_difference(before, after)}): declare the field's exact type, or use one that JSON has."
+            )
+        return text
+
+    def parse(self, data: Any) -> ContextT:
+        """Return the context that plain data (from a JSON file, say) describes.
+
+        Raises:
+            ContextError: it does not validate.
+        """
+        return self.load(json.dumps(data))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]).rstrip(".") if lines else type(error).__name__
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+        case list():
+            return any(map(_holds_nul, value))
+        case _:
+            return False
+
+
+def _first_difference(before: Any, after: Any, path: str = "") -> str:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before:
+            if before[key] != after.get(key):
+                return _first_difference(before[key], after.get(key), f"{path}.{key}".lstrip("."))
+    if type(before) is not type(after):
+        return f"{path or 'it'} is {type(before).__name__} before and {type(after).__name__} after"
+    return f"{path or 'it'} differs"

@@ -1,0 +1,347 @@
+"""The engine: storage, registry, settings and the way to workers, wired together; and starting sagas with it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session
+
+from sagas import recovery
+from sagas.context import ContextT
+from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
+from sagas.errors import ConfigurationError
+from sagas.execution import MARK_SECONDS, Report, Runtime, execute
+from sagas.ids import new_saga_id
+from sagas.lease import Heartbeat, default_node, owner_name
+from sagas.progress import SagaStatus
+from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
+from sagas.registry import Registry
+from sagas.settings import Settings
+from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, NewSaga, Taken
+from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+
+if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+logger = logging.getLogger(__name__)
+
+#: How the engine finds Celery without importing it.
+DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
+
+
+class SagaEngine:
+    """Starts, runs and recovers sagas.
+
+    Args:
+        storage: where they are kept.
+        dispatcher: what carries them to workers; without one, `start` leaves them to whoever scans.
+        settings: leases, attempts and backoff.
+        sagas: classes this process can run; `start` and `run` add theirs.
+        resolver: builds a step from its class; default: call it. A DI container plugs in here.
+        node: the name of this worker or host, shown as the holder of leases.
+        stopping: whether this process was asked to stop at the next step's boundary.
+        in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
+    """
+
+    def __init__(
+        self,
+        storage: ISagaStorage,
+        *,
+        dispatcher: Dispatcher | None = None,
+        settings: Settings | None = None,
+        sagas: Iterable[AnySaga] = (),
+        resolver: Resolver | None = None,
+        node: str | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        in_doubt_on: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self.storage = storage
+        self.dispatcher = dispatcher
+        self.settings = settings or Settings()
+        self.registry = Registry(sagas)
+        self.node = node or default_node()
+        self._resolver = resolver or _call_the_class
+        self._stopping = stopping
+        self._in_doubt_on = in_doubt_on
+        self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
+        self._owner: tuple[int, str] | None = None
+
+    @classmethod
+    def from_environment(cls, settings: Settings | None = None, **options: Any) -> SagaEngine:
+        """Return the engine that the `SAGAS_...` variables describe, with Celery as its dispatcher if installed.
+
+        Raises:
+            ConfigurationError: a setting cannot work.
+        """
+        settings = settings or Settings.from_environment()
+        options.setdefault("dispatcher", _installed_dispatcher())
+        if settings.resolver:
+            options.setdefault("resolver", _named_resolver(settings.resolver))
+        engine = cls(SqlAlchemySagaStorage(settings.database_url), settings=settings, **options)
+        engine.registry.load(settings.modules)
+        return engine
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        saga: type[Saga[ContextT]],
+        context: ContextT,
+        *,
+        idempotency_key: str | None = None,
+        connection: Connection | Session | None = None,
+    ) -> UUID:
+        """Store a saga and send it to a worker; return its id.
+
+        With the broker down it still succeeds, and the saga runs once the broker is back.
+
+        Args:
+            saga: the class.
+            context: what it works on; stored as JSON.
+            idempotency_key: the same key again, for the same saga, returns the same id and starts nothing.
+            connection: the caller's own SQLAlchemy connection or session: the saga then exists if and only if the
+                caller commits. A session's commit sends it at once; after a connection's, the next scan does.
+
+        Raises:
+            ContextError: the context cannot be stored and read back as it is.
+            StorageUnavailable: the database does not answer; whether the saga was stored is unknown, so start it
+                again with the same idempotency key.
+            SchemaBehind: the database lacks what this version needs.
+        """
+        keys = None if idempotency_key is None else [idempotency_key]
+        return self.start_many(saga, [context], idempotency_keys=keys, connection=connection)[0]
+
+    def start_many(
+        self,
+        saga: type[Saga[ContextT]],
+        contexts: Sequence[ContextT],
+        *,
+        idempotency_keys: Sequence[str] | None = None,
+        connection: Connection | Session | None = None,
+    ) -> list[UUID]:
+        """Store many sagas of one class in one statement and send them to workers; return their ids in order.
+
+        All of them are stored or none. Arguments and errors are those of `start`.
+        """
+        new = self._new_sagas(saga, contexts, idempotency_keys)
+        if not new:
+            return []
+        if connection is not None:
+            return self._start_within(connection, new)
+        owner = None if self.dispatcher is None else QUEUE
+        created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
+        self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
+        return [saga_id for saga_id, _ in created]
+
+    async def start_async(
+        self,
+        saga: type[Saga[ContextT]],
+        context: ContextT,
+        *,
+        idempotency_key: str | None = None,
+        connection: AsyncConnection | AsyncSession | None = None,
+    ) -> UUID:
+        """Do as `start` does, from a coroutine; an async connection or session of the caller's own is welcome."""
+        keys = None if idempotency_key is None else [idempotency_key]
+        return (await self.start_many_async(saga, [context], idempotency_keys=keys, connection=connection))[0]
+
+    async def start_many_async(
+        self,
+        saga: type[Saga[ContextT]],
+        contexts: Sequence[ContextT],
+        *,
+        idempotency_keys: Sequence[str] | None = None,
+        connection: AsyncConnection | AsyncSession | None = None,
+    ) -> list[UUID]:
+        """Do as `start_many` does, from a coroutine."""
+
+        def start(sync_connection: Connection | Session | None) -> list[UUID]:
+            return self.start_many(saga, contexts, idempotency_keys=idempotency_keys, connection=sync_connection)
+
+        if connection is None:
+            return await asyncio.to_thread(start, None)
+        return await connection.run_sync(start)
+
+    def run(self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
+        """Start a saga and run it here and now, without the broker; if this process dies, a worker takes over.
+
+        The same idempotency key again runs nothing and reports how that saga stands.
+
+        Raises:
+            ContextError: as for `start`.
+            StorageUnavailable: as for `start`.
+        """
+        keys = None if idempotency_key is None else [idempotency_key]
+        (new,) = self._new_sagas(saga, [context], keys)
+        runtime = self.runtime()
+        lease_seconds = self.settings.lease_seconds
+        ((saga_id, is_new),) = self.storage.create_sagas([new], owner=runtime.owner, for_seconds=lease_seconds)
+        if not is_new:
+            record = self.storage.load(saga_id)
+            message = f"a saga with this idempotency key was started before and is {record.status}."
+            return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
+        hold = Hold(saga_id, 1, runtime.owner)
+        return execute(saga, Taken(hold, new.as_record(hold), SagaStatus.PENDING), runtime)
+
+    async def run_async(
+        self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
+    ) -> Report:
+        """Do as `run` does, from a coroutine."""
+        return await asyncio.to_thread(self.run, saga, context, idempotency_key=idempotency_key)
+
+    # -- recovering -------------------------------------------------------------------------------------------
+
+    def recover(self, saga_id: UUID | str, *, version: int | None = None, by_hand: bool = False) -> Report:
+        """Resume a saga from its log, forward or backward, and report what was done.
+
+        Failed attempts are counted and backed off from by itself. A saga that is finished, or that another worker
+        holds, is left alone, and the report says so.
+
+        Args:
+            saga_id: which.
+            version: only at this version: the one that a message was sent for.
+            by_hand: an operator asks: also while the saga backs off or is dead.
+
+        Raises:
+            SagaNotFound, InvalidSagaId: there is no such saga.
+            StorageUnavailable: the database does not answer.
+        """
+        return recovery.recover(
+            parse_saga_id(saga_id),
+            runtime=self.runtime(),
+            registry=self.registry,
+            version=version,
+            by_hand=by_hand,
+        )
+
+    def scan(self) -> ScanReport:
+        """Claim what is due and send it to workers.
+
+        Raises:
+            ConfigurationError: this engine has no dispatcher.
+            BrokerUnavailable, StorageUnavailable: one of them does not answer.
+        """
+        if self.dispatcher is None:
+            raise ConfigurationError(
+                "this engine has no dispatcher to send sagas to workers with: install celery-sagas with its `tasks` "
+                "package, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
+            )
+        return recovery.scan(self.storage, self.dispatcher, self.settings)
+
+    def runtime(self) -> Runtime:
+        """Return what an execution in this process needs."""
+        if self._owner is None or self._owner[0] != os.getpid():
+            self._owner = (os.getpid(), owner_name(self.node, os.getpid()))
+        return Runtime(
+            storage=self.storage,
+            heartbeat=self._heartbeat,
+            settings=self.settings,
+            owner=self._owner[1],
+            resolve=self._resolver,
+            stopping=self._stopping,
+            send=lambda claim: self._send([claim]),
+            in_doubt_on=self._in_doubt_on,
+        )
+
+    # -- details ----------------------------------------------------------------------------------------------
+
+    def _new_sagas(
+        self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None
+    ) -> list[NewSaga]:
+        self.registry.add(saga)
+        if keys is not None and len(keys) != len(contexts):
+            raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")
+        for key in keys or ():
+            if not isinstance(key, str) or not key or len(key) > MAX_NAME_LENGTH or "\0" in key:
+                raise ValueError(
+                    f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL."
+                )
+        return [
+            NewSaga(
+                id=new_saga_id(),
+                name=saga.name,
+                context=saga.codec.dump_checked(context),
+                idempotency_key=keys[index] if keys is not None else None,
+            )
+            for index, context in enumerate(contexts)
+        ]
+
+    def _start_within(self, connection: Connection | Session, new: Sequence[NewSaga]) -> list[UUID]:
+        # Sent after a session's commit; a connection tells only of the moment before, so the scan finds the saga.
+        send_later = isinstance(connection, Session) and self.dispatcher is not None
+        created = self.storage.create_sagas(
+            new,
+            owner=QUEUE if send_later else None,
+            for_seconds=MARK_SECONDS if send_later else 0.0,
+            connection=connection,
+        )
+        if send_later:
+            claims = [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
+            _after_commit(connection, lambda: self._send(claims))
+        return [saga_id for saga_id, _ in created]
+
+    def _send(self, claims: Sequence[Claim]) -> None:
+        if self.dispatcher is None:
+            self.storage.unclaim(claims)
+            return
+        try:
+            recovery.send(self.storage, self.dispatcher, claims)
+        except Exception:
+            # The sagas are committed, and a scan finds those whose messages are missing: starting them succeeded.
+            logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
+
+
+def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
+    return step()
+
+
+def _after_commit(session: Session | Any, action: Callable[[], None]) -> None:
+    """Call the action once this transaction of the session is committed, never if it is rolled back."""
+    outermost = session.get_transaction()
+
+    def committed(_: Session) -> None:
+        if session.in_nested_transaction():
+            return
+        forget()
+        action()
+
+    def ended(_: Session, transaction: Any) -> None:
+        if transaction is outermost:
+            forget()
+
+    def forget() -> None:
+        for name, listener in listeners:
+            if event.contains(session, name, listener):
+                event.remove(session, name, listener)
+
+    listeners = (("after_commit", committed), ("after_transaction_end", ended))
+    for name, listener in listeners:
+        event.listen(session, name, listener)
+
+
+def _installed_dispatcher() -> Dispatcher | None:
+    for entry_point in entry_points(group=DISPATCHER_ENTRY_POINT):
+        dispatcher: Dispatcher = entry_point.load()()
+        return dispatcher
+    return None
+
+
+def _named_resolver(path: str) -> Resolver:
+    module, _, name = path.partition(":")
+    try:
+        resolver: Resolver = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"SAGAS_RESOLVER is {path!r}, which cannot be loaded ({error}): write it as 'package.module:function'."
+        ) from error
+    if not callable(resolver):
+        raise ConfigurationError(f"SAGAS_RESOLVER is {path!r}, which cannot be called: name a function.")
+    return resolver

@@ -1,0 +1,65 @@
+"""Every error the engine raises: what happened, why, and the cure, in one sentence each."""
+
+from __future__ import annotations
+
+
+class SagaError(Exception):
+    """The root of all errors of this library."""
+
+
+class DefinitionError(SagaError, TypeError):
+    """A saga or step class that could never run correctly; raised when the class is defined."""
+
+
+class ConfigurationError(SagaError, ValueError):
+    """A setting that cannot work; the message names the setting and what to write instead."""
+
+
+class ContextError(SagaError, ValueError):
+    """A context that cannot be stored as JSON and read back as it was."""
+
+
+class InvalidSagaId(SagaError, ValueError):
+    """Text that is not a saga's id."""
+
+
+class SagaNotFound(SagaError, LookupError):
+    """No saga has this id."""
+
+
+class UnknownSaga(SagaError, LookupError):
+    """No saga class of this name is registered in this process."""
+
+
+class LogDoesNotFit(SagaError):
+    """A saga's log tells of steps which this code's definition does not have, or has in another order."""
+
+
+class LeaseLost(SagaError):
+    """The saga is no longer held by this worker at this version: another may have taken it over.
+
+    Raised by every fenced write that changed no row; whoever gets it must stop without touching anything.
+    """
+
+
+class StorageUnavailable(SagaError):
+    """The database did not answer; whether the statement took effect is unknown."""
+
+
+class SchemaBehind(SagaError):
+    """The database lacks tables or columns that this version needs: run `sagas migrate`."""
+
+
+class BrokerUnavailable(SagaError):
+    """The broker did not answer; what it should have carried stays due in the database."""
+
+
+class OutcomeUnknown(SagaError):
+    """Raise this from a step whose effect may or may not have happened.
+
+    The step is then *in doubt*: should the saga turn back, it is compensated too.
+    """
+
+
+class StepTimedOut(OutcomeUnknown):
+    """A step ran longer than its `timeout`; it may still take effect, so it is in doubt."""

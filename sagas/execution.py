@@ -1,0 +1,386 @@
+"""The one loop: ask `progress`, perform, checkpoint. Forward, backward and recovered runs all go through it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from random import random
+from typing import Any, Final
+from uuid import UUID
+
+from sagas.definition import AnySaga, Call, Resolver, Step, backoff
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
+from sagas.lease import Heartbeat, Lease
+from sagas.performing import perform
+from sagas.progress import (
+    Action,
+    End,
+    EntryStatus,
+    Perform,
+    SagaStatus,
+    Verdict,
+    failures_in_a_row,
+    judge_failure,
+    next_move,
+)
+from sagas.settings import Settings
+from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
+
+logger = logging.getLogger(__name__)
+
+#: Waits up to this long happen in place; a longer one puts the saga down. About what being found again costs.
+IN_PLACE_SECONDS: Final = 5.0
+#: How long the mark of a dispatch protects it before scans ask the broker whether its message still waits.
+MARK_SECONDS: Final = 4.0
+#: How often a worker that waits looks whether it is to stop.
+_LOOK_SECONDS: Final = 0.1
+#: A traceback is for a reader, and its end says most.
+_TRACEBACK_CHARACTERS: Final = 4000
+_MESSAGE_CHARACTERS: Final = 2000
+#: A worker whose code does not fit leaves the saga alone for as long as it has been stuck, between these bounds.
+_DECLINE_SECONDS: Final = (5.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What one call did for a saga.
+
+    Attributes:
+        saga_id: which saga.
+        name: its name.
+        status: how it stands now.
+        outcome: completed, compensated, waiting, failed, dead, declined, handed over, lost or skipped.
+        did: what was done, in order.
+        message: the same in a sentence.
+    """
+
+    saga_id: UUID
+    name: str
+    status: SagaStatus
+    outcome: str
+    did: tuple[str, ...] = ()
+    message: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data, which reads well in Flower."""
+        return {
+            "saga_id": str(self.saga_id),
+            "name": self.name,
+            "status": str(self.status),
+            "outcome": self.outcome,
+            "did": list(self.did),
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What an execution needs from the process it runs in.
+
+    Attributes:
+        owner: the name under which this process holds leases.
+        resolve: builds a step from its class.
+        stopping: whether the process was asked to stop at the next step's boundary.
+        send: publishes the message for a saga that this process gives back.
+        in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
+        sleep: injected, as is `random`, so that tests need not wait.
+    """
+
+    storage: ISagaStorage
+    heartbeat: Heartbeat
+    settings: Settings
+    owner: str
+    resolve: Resolver
+    stopping: Callable[[], bool]
+    send: Callable[[Claim], None]
+    in_doubt_on: tuple[type[BaseException], ...] = ()
+    sleep: Callable[[float], None] = time.sleep
+    random: Callable[[], float] = random
+
+
+def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
+    """Bring a saga that this process has taken as far as it goes now, and give it back.
+
+    Raises:
+        StorageUnavailable: the database went away and this process is to stop; the lease runs out by itself.
+        BaseException: what ends the process itself (SystemExit, KeyboardInterrupt), once the attempt is counted.
+    """
+    with runtime.heartbeat.keep(taken.hold) as lease:
+        return _Execution(saga, taken, runtime, lease).run()
+
+
+def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
+    """Give a saga back that this process's code does not fit: as it was, no attempt spent, the reason kept."""
+    record = taken.record
+    moved_at = max((entry.created_at for entry in record.log if entry.created_at), default=record.created_at)
+    shortest, longest = _DECLINE_SECONDS
+    stuck = (record.updated_at - moved_at).total_seconds()
+    after = min(longest, max(shortest, stuck)) * (1 - 0.1 * runtime.random())
+    release = Release(status=taken.status_before, after_seconds=after, last_error=f"declined: {reason}")
+    runtime.storage.release(taken.hold, release)
+    logger.warning("saga %s (%s): declined: %s", record.id, record.name, reason)
+    return Report(
+        saga_id=record.id,
+        name=record.name,
+        status=taken.status_before,
+        outcome="declined",
+        message=f"left as it was for {after:.0f} s, no attempt spent: {reason}",
+    )
+
+
+class _Failed(Exception):
+    """An action of a step raised."""
+
+    def __init__(self, error: BaseException, *, in_doubt: bool, retryable: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.in_doubt = in_doubt
+        self.retryable = retryable
+
+
+class _Execution:
+    """One hold of one saga, from taking it to giving it back."""
+
+    def __init__(self, saga: AnySaga, taken: Taken, runtime: Runtime, lease: Lease) -> None:
+        self.saga = saga
+        self.taken = taken
+        self.hold = taken.hold
+        self.record: SagaRecord = taken.record
+        self.runtime = runtime
+        self.lease = lease
+        self.status = taken.record.status
+        self.log = list(taken.record.log)
+        self.stored = taken.record.context
+        self.context: Any = None
+        # Whether the next action may have been begun by a holder that was cut off.
+        self.interrupted = taken.record.interrupted
+        self.attempts = taken.record.recovery_attempts
+        self.steps: dict[type[Step[Any]], Step[Any]] = {}
+        self.did: list[str] = []
+
+    def run(self) -> Report:
+        try:
+            return self._run()
+        except LeaseLost as error:
+            return self._report("lost", str(error))
+
+    def _run(self) -> Report:
+        try:
+            self.context = self.saga.codec.load(self.stored)
+            while (report := self._advance()) is None:
+                pass
+        except (LogDoesNotFit, ContextError) as error:
+            return decline(self.taken, self.runtime, str(error))
+        except (LeaseLost, StorageUnavailable):
+            raise
+        except Exception as error:
+            logger.exception("saga %s (%s): this attempt failed", self.record.id, self.record.name)
+            return self._give_up(error)
+        except BaseException as error:
+            # The process is about to end: whatever comes of counting it must not hide why.
+            with suppress(LeaseLost, StorageUnavailable):
+                self._give_up(error)
+            raise
+        return report
+
+    def _advance(self) -> Report | None:
+        """Make the next move; return a report when there is nothing more to do now."""
+        move = next_move(self.saga, self.log)
+        if isinstance(move, End):
+            self._checkpoint(None, status=move.status)
+            return self._ended()
+        if self.runtime.stopping():
+            return self._hand_over()
+        if self.lease.lost:
+            raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker; nothing more was done.")
+        try:
+            changed = self._perform(move)
+        except _Failed as failure:
+            return self._after_failure(move, failure)
+        self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
+        entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        self._checkpoint(entry, status=self._status_after(entry), context=changed)
+        self.attempts = 0
+        return self._ended() if self.status.finished else None
+
+    def _perform(self, move: Perform) -> str | None:
+        """Perform the action; return the context as JSON if it changed it."""
+        step = self.steps.get(move.step) or self.steps.setdefault(move.step, self.runtime.resolve(move.step))
+        call = Call(
+            saga_id=self.record.id,
+            step_name=move.step.name,
+            attempt=move.attempt,
+            idempotency_key=f"{self.record.id}:{move.step.name}:{move.action}",
+        )
+        action = step.act if move.action is Action.ACT else step.compensate
+        policy = move.step.retry
+        try:
+            returned = perform(partial(action, self.context, call), timeout=move.step.timeout)
+        except (Exception, asyncio.CancelledError) as error:
+            in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
+            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, policy.retry_on)) from error
+        if returned is not None:
+            self.context = returned
+        try:
+            text = self.saga.codec.dump(self.context)
+        except ContextError as error:
+            # The effect is there and its result cannot be kept: doing it again would end the same way.
+            raise _Failed(error, in_doubt=True, retryable=False) from error
+        return None if text == self.stored else text
+
+    def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
+        verdict = judge_failure(self.saga, self.log, move, retryable=failure.retryable)
+        failures = failures_in_a_row(self.log, move) + 1
+        entry = LogEntry(
+            step=move.step.name,
+            action=move.action,
+            status=EntryStatus.FAILED,
+            attempt=move.attempt,
+            verdict=verdict,
+            in_doubt=failure.in_doubt or self.interrupted,
+            error_type=type(failure.error).__name__,
+            message=_storable(str(failure.error)[:_MESSAGE_CHARACTERS]),
+            traceback=_storable(_traceback(failure.error)),
+        )
+        self.did.append(f"{move.step.name}: {move.action} failed ({entry.error_type}), {verdict}")
+        logger.warning(
+            "saga %s (%s): step %s, %s, attempt %d failed, %s: %s: %s",
+            *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
+            *(entry.error_type, entry.message),
+        )
+        # What a failed attempt did to the context is not part of the saga.
+        self.context = self.saga.codec.load(self.stored)
+        if verdict is Verdict.TURN_BACK:
+            self._checkpoint(entry, status=self._status_after(entry))
+            return self._ended() if self.status.finished else None
+        if verdict is Verdict.GIVE_UP:
+            release = self._failed_attempt()
+            self._checkpoint(entry, status=release.status, release=release)
+            return self._gave_up(release, entry.message or "")
+        delay = move.step.retry.delay(failures, random=self.runtime.random())
+        if delay > IN_PLACE_SECONDS:
+            self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
+            return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
+        self._checkpoint(entry, status=self.status)
+        self._wait(delay)
+        return None
+
+    def _wait(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0 and not (self.runtime.stopping() or self.lease.lost):
+            self.runtime.sleep(min(left, _LOOK_SECONDS))
+
+    def _status_after(self, entry: LogEntry) -> SagaStatus:
+        """Where the saga stands once this entry is logged: the last checkpoint also ends it."""
+        following = next_move(self.saga, [*self.log, entry])
+        if isinstance(following, End):
+            return following.status
+        return SagaStatus.RUNNING if following.action is Action.ACT else SagaStatus.COMPENSATING
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def _checkpoint(
+        self,
+        entry: LogEntry | None,
+        *,
+        status: SagaStatus,
+        context: str | None = None,
+        release: Release | None = None,
+    ) -> None:
+        write = partial(
+            self.runtime.storage.checkpoint, self.hold, entry, status=status, context=context, release=release
+        )
+        self._persist(write, partial(self._took_effect, entry, status))
+        self.status = status
+        self.stored = self.stored if context is None else context
+        self.interrupted = False
+        if entry is not None:
+            self.log.append(entry)
+
+    def _persist(self, write: Callable[[], None], took_effect: Callable[[], bool]) -> None:
+        """Write, for as long as it takes: a worker whose database is away has nothing better to do.
+
+        The fence decides, once the database answers; a write whose answer was lost is not repeated.
+        """
+        in_question = False
+        for failures in count(1):
+            try:
+                if not (in_question and took_effect()):
+                    write()
+                return
+            except StorageUnavailable as error:
+                in_question = True
+                if self.runtime.stopping():
+                    raise
+                logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
+                self.runtime.sleep(backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random()))
+
+    def _took_effect(self, entry: LogEntry | None, status: SagaStatus) -> bool:
+        now = self.runtime.storage.load(self.record.id)
+        if entry is None:
+            return now.status is status and now.version == self.hold.version
+        key = (self.hold.version, entry.step, entry.action, entry.status, entry.attempt)
+        return any(key == (e.version, e.step, e.action, e.status, e.attempt) for e in now.log)
+
+    # -- giving back ------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> Report:
+        release = Release(status=self.status, to_queue=True, after_seconds=MARK_SECONDS)
+        self.runtime.storage.release(self.hold, release)
+        self.runtime.send(Claim(self.record.id, self.hold.version))
+        return self._report("handed over", "this worker is stopping, so the next one goes on.")
+
+    def _give_up(self, error: BaseException) -> Report:
+        message = f"{type(error).__name__}: {error}"
+        release = self._failed_attempt(interrupted=True, last_error=_storable(message[:_MESSAGE_CHARACTERS]))
+        self.runtime.storage.release(self.hold, release)
+        return self._gave_up(release, message)
+
+    def _failed_attempt(self, *, interrupted: bool = False, last_error: str | None = None) -> Release:
+        settings = self.runtime.settings
+        full = backoff(self.attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
+        return Release(
+            status=SagaStatus.FAILED,
+            failed_attempt=True,
+            max_recovery_attempts=settings.max_recovery_attempts,
+            after_seconds=full * (1 - 0.2 * self.runtime.random()),
+            interrupted=interrupted,
+            last_error=last_error,
+        )
+
+    def _gave_up(self, release: Release, message: str) -> Report:
+        self.status = SagaStatus.FAILED
+        nth = f"failed attempt {self.attempts + 1} of {release.max_recovery_attempts}"
+        if self.attempts + 1 >= release.max_recovery_attempts:
+            return self._report("dead", f"{nth}, so it is dead until an operator revives it: {message}")
+        return self._report("failed", f"{nth}, the next in {release.after_seconds:.0f} s: {message}")
+
+    def _ended(self) -> Report:
+        return self._report(str(self.status).lower(), f"the saga is {self.status}.")
+
+    def _report(self, outcome: str, message: str) -> Report:
+        logger.info("saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
+        return Report(
+            saga_id=self.record.id,
+            name=self.record.name,
+            status=self.status,
+            outcome=outcome,
+            did=tuple(self.did),
+            message=message,
+        )
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+
+
+def _storable(text: str) -> str:
+    """Text that PostgreSQL can hold, whatever an exception's message holds."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

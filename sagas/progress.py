@@ -1,0 +1,169 @@
+"""What a saga does next, from its definition and its log alone: no I/O, no clock, no randomness.
+
+The log holds what *ended*. The direction is read from it too: once a row says that the saga turned back, it only
+goes backward (strict backward recovery).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sagas.definition import AnySaga, Step
+from sagas.errors import LogDoesNotFit
+
+
+class SagaStatus(StrEnum):
+    """Where a saga stands; stored and shown by the same word."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPENSATING = "COMPENSATING"
+    COMPLETED = "COMPLETED"
+    COMPENSATED = "COMPENSATED"
+    FAILED = "FAILED"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing will ever happen to the saga again."""
+        return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
+
+
+#: What recovery looks at: begun and not finished.
+RECOVERABLE = (SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED)
+
+
+class Action(StrEnum):
+    """The two things a step can do."""
+
+    ACT = "act"
+    COMPENSATE = "compensate"
+
+
+class EntryStatus(StrEnum):
+    """How an action ended. STARTED appears only in logs that an older layout wrote, and says nothing."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STARTED = "started"
+
+
+class Verdict(StrEnum):
+    """What was decided when an action failed; kept in the log, so that no later code decides it otherwise."""
+
+    RETRY = "retry"
+    TURN_BACK = "turn back"
+    GIVE_UP = "give up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row of the log, as far as progress depends on it."""
+
+    step: str
+    action: Action
+    status: EntryStatus
+    attempt: int = 1
+    verdict: Verdict | None = None
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Do this action of this step next."""
+
+    step: type[Step[object]]
+    action: Action
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing is left to do; the saga ends so."""
+
+    status: SagaStatus
+
+
+def turned_back(log: Iterable[Entry]) -> bool:
+    """Whether the saga has begun to compensate, and so never runs forward again."""
+    return any(entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE for entry in log)
+
+
+def next_move(saga: AnySaga, log: Sequence[Entry]) -> Perform | End:
+    """Return what the saga does next.
+
+    Raises:
+        LogDoesNotFit: the log tells of steps that this definition lacks or has in another order.
+    """
+    done = _completed_acts(saga, log)
+    if turned_back(log):
+        return _next_backward(saga, log, done)
+    if len(done) == len(saga.steps):
+        return End(SagaStatus.COMPLETED)
+    return _perform(saga.steps[len(done)], Action.ACT, log)
+
+
+def judge_failure(saga: AnySaga, log: Sequence[Entry], move: Perform, *, retryable: bool) -> Verdict:
+    """Return what follows from the failure of this move.
+
+    A step after the pivot is never compensated, and a compensation cannot be: when their attempts are spent,
+    this attempt at the saga is given up, to be made again later.
+
+    Args:
+        retryable: whether the step's policy wants another attempt after an error of this kind.
+    """
+    if retryable and failures_in_a_row(log, move) + 1 < move.step.retry.max_attempts:
+        return Verdict.RETRY
+    if move.action is Action.COMPENSATE or _past_pivot(saga, log):
+        return Verdict.GIVE_UP
+    return Verdict.TURN_BACK
+
+
+def failures_in_a_row(log: Sequence[Entry], move: Perform) -> int:
+    """How often this action has failed since the saga was last given up: what counts against its policy."""
+    failures = 0
+    for entry in reversed(log):
+        if entry.step == move.step.name and entry.action is move.action and entry.status is EntryStatus.FAILED:
+            if entry.verdict is Verdict.GIVE_UP:
+                break
+            failures += 1
+    return failures
+
+
+def _completed_acts(saga: AnySaga, log: Sequence[Entry]) -> list[str]:
+    done = [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
+    names = [step.name for step in saga.steps]
+    tried = [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.FAILED]
+    for known in (*done, *tried):
+        if known not in names:
+            raise LogDoesNotFit(
+                f"the log of this saga tells of step {known!r}, which {saga.__name__} no longer has "
+                f"(it has {', '.join(names)}): run the code that has it, or bring the step back under that name."
+            )
+    if done != names[: len(done)]:
+        raise LogDoesNotFit(
+            f"the log of this saga completed {', '.join(done)}, which is not how {saga.__name__} begins "
+            f"({', '.join(names[: len(done)])}): run the code that has this order."
+        )
+    return done
+
+
+def _next_backward(saga: AnySaga, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
+    undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
+    doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
+    for step in reversed(saga.steps):
+        may_have_acted = step.name in done or step.name in doubtful
+        if may_have_acted and step.name not in undone and step.can_compensate():
+            return _perform(step, Action.COMPENSATE, log)
+    return End(SagaStatus.COMPENSATED)
+
+
+def _perform(step: type[Step[object]], action: Action, log: Sequence[Entry]) -> Perform:
+    failed = sum(e.step == step.name and e.action is action and e.status is EntryStatus.FAILED for e in log)
+    return Perform(step, action, failed + 1)
+
+
+def _past_pivot(saga: AnySaga, log: Sequence[Entry]) -> bool:
+    done = {e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED}
+    return any(step.pivot and step.name in done for step in saga.steps)

@@ -1,0 +1,114 @@
+"""Every setting of the engine, its default, its unit and its reason; read from the environment once, at the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sagas.errors import ConfigurationError
+
+PREFIX: Final = "SAGAS_"
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+class Settings(BaseModel):
+    """How an engine behaves. Each field is overridden by the variable `SAGAS_` + its name in capitals.
+
+    Raises:
+        ConfigurationError: from `from_environment`, a sentence for each value that cannot work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        default="postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
+        description="where the sagas are: PostgreSQL, the only truth",
+        repr=False,
+    )
+    broker_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Celery's broker, Redis or RabbitMQ; it may lose everything at any time",
+        repr=False,
+    )
+    result_backend: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        description="where results of tasks invoked by hand are kept for a day; default: the broker if it is Redis",
+        repr=False,
+    )
+    modules: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        default=(), description="modules that define your sagas, comma-separated; workers import them"
+    )
+    resolver: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        description="function that builds a step from its class, as 'shop.container:resolve'; default: call it",
+    )
+    lease_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="how long a worker that fell silent keeps its saga; renewed every third of it while it lives",
+    )
+    scan_interval_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=86_400,
+        description="how often beat fires the scan: the longest a due saga goes unnoticed",
+    )
+    scan_limit: int = Field(
+        default=1000,
+        gt=0,
+        le=1_000_000,
+        description="sagas that scans keep waiting in the queue at most, so it stays short",
+    )
+    max_recovery_attempts: int = Field(
+        default=5, gt=0, le=1_000_000, description="failed attempts without progress after which a saga is dead"
+    )
+    backoff_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=86_400,
+        description="wait after the first failed attempt; doubled after each further one",
+    )
+    max_backoff_seconds: float = Field(default=300.0, gt=0, le=31_622_400, description="the longest such wait")
+    retention_days: Annotated[float | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="finished sagas older than this are pruned every night; default: kept",
+    )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.backoff_seconds > self.max_backoff_seconds:
+            raise ValueError("backoff_seconds must not exceed max_backoff_seconds")
+        return self
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Return the settings that the environment's `SAGAS_...` variables give.
+
+        Raises:
+            ConfigurationError: one or more values cannot work; a sentence names each, with the cure.
+        """
+        names = {PREFIX + name.upper(): name for name in cls.model_fields}
+        given = {name: environment[variable] for variable, name in names.items() if variable in environment}
+        try:
+            return cls(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            sentences = []
+            for problem in error.errors(include_url=False, include_context=False):
+                variable = PREFIX + "_".join(map(str, problem["loc"])).upper() if problem["loc"] else "SAGAS settings"
+                # A URL may hold a password, so only numbers and names are repeated.
+                got = "" if "URL" in variable or not problem["loc"] else f" (it is {problem['input']!r})"
+                sentences.append(f"{variable}{got}: {problem['msg'].removeprefix('Value error, ')}.")
+            raise ConfigurationError(" ".join(sentences)) from None

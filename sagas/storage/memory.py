@@ -1,0 +1,394 @@
+"""Sagas in this process's memory: for tests and examples; everything is gone with the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sagas.progress import RECOVERABLE, EntryStatus, SagaStatus, turned_back
+from sagas.storage.base import (
+    DEFAULT_MAX_RECOVERY_ATTEMPTS,
+    QUEUE,
+    Claim,
+    ClaimResult,
+    Hold,
+    ISagaStorage,
+    LogEntry,
+    NewSaga,
+    Refusal,
+    Refused,
+    Release,
+    SagaFilter,
+    SagaRecord,
+    Taken,
+    describe,
+    lease_lost,
+    not_found,
+    require_attempts,
+    require_positive,
+    require_recovery_arguments,
+)
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_IN_HAND = timedelta(seconds=2)
+
+
+class MemorySagaStorage(ISagaStorage):
+    """Stores sagas in memory, with the same answers as PostgreSQL.
+
+    Args:
+        clock: the storage's idea of now; a test may give one that it moves by hand.
+    """
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._sagas: dict[UUID, SagaRecord] = {}
+        self._log_ids = 0
+
+    # -- the public contract of recovery ----------------------------------------------------------------------
+
+    def get_sagas_for_recovery(
+        self,
+        limit: int,
+        max_recovery_attempts: int = DEFAULT_MAX_RECOVERY_ATTEMPTS,
+        stale_after_seconds: float | None = None,
+        saga_name: str | None = None,
+    ) -> list[UUID]:
+        require_recovery_arguments(limit, max_recovery_attempts, stale_after_seconds)
+        with self._lock:
+            now = self._clock()
+            stale = None if stale_after_seconds is None else now - timedelta(seconds=stale_after_seconds)
+            found = [
+                saga
+                for saga in self._sagas.values()
+                if saga.status in RECOVERABLE
+                and _due(saga, now)
+                and saga.recovery_attempts < max_recovery_attempts
+                and (stale is None or saga.updated_at < stale)
+                and saga_name in (None, saga.name)
+            ]
+            found.sort(key=lambda saga: (saga.updated_at, saga.id))
+            return [saga.id for saga in found[:limit]]
+
+    def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
+        with self._changing(saga_id) as saga:
+            self._put(
+                saga,
+                recovery_attempts=saga.recovery_attempts + 1,
+                status=saga.status if new_status is None else SagaStatus(new_status),
+                updated_at=self._clock(),
+            )
+
+    def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
+        require_attempts(attempts)
+        with self._changing(saga_id) as saga:
+            revived = saga.available_at is None and saga.status in RECOVERABLE
+            self._put(
+                saga,
+                recovery_attempts=attempts,
+                available_at=self._clock() if revived else saga.available_at,
+            )
+
+    # -- starting and reading ---------------------------------------------------------------------------------
+
+    def create_sagas(
+        self,
+        sagas: Sequence[NewSaga],
+        *,
+        owner: str | None,
+        for_seconds: float = 0.0,
+        connection: Any = None,
+    ) -> list[tuple[UUID, bool]]:
+        if connection is not None:
+            raise TypeError("MemorySagaStorage takes part in no transaction: start the saga without a connection.")
+        held = owner not in (None, QUEUE)
+        created = []
+        with self._lock:
+            now = self._clock()
+            for new in sagas:
+                existing = self._by_key(new)
+                created.append((existing or new.id, existing is None))
+                if existing is None:
+                    self._sagas[new.id] = SagaRecord(
+                        id=new.id,
+                        name=new.name,
+                        status=SagaStatus.RUNNING if held else SagaStatus.PENDING,
+                        context=new.context,
+                        version=1 if held else 0,
+                        recovery_attempts=0,
+                        lease_owner=owner,
+                        available_at=now + timedelta(seconds=for_seconds),
+                        last_error=None,
+                        idempotency_key=new.idempotency_key,
+                        definition_version=new.definition_version,
+                        interrupted=False,
+                        created_at=now,
+                        updated_at=now,
+                        finished_at=None,
+                    )
+        return created
+
+    def load(self, saga_id: UUID) -> SagaRecord:
+        with self._changing(saga_id) as saga:
+            return saga
+
+    def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        with self._lock:
+            found = [
+                replace(saga, log=())
+                for saga in self._sagas.values()
+                if (not wanted.statuses or saga.status in wanted.statuses)
+                and wanted.name in (None, saga.name)
+                and wanted.dead in (None, saga.dead)
+            ]
+        return sorted(found, key=lambda saga: saga.id, reverse=True)[: wanted.limit]
+
+    # -- holding ----------------------------------------------------------------------------------------------
+
+    def take(
+        self,
+        saga_id: UUID,
+        *,
+        owner: str,
+        lease_seconds: float,
+        max_recovery_attempts: int,
+        version: int | None = None,
+        by_hand: bool = False,
+    ) -> Taken | Refused:
+        with self._lock:
+            saga = self._sagas.get(saga_id)
+            if saga is None:
+                return Refused(Refusal.NOT_FOUND)
+            now = self._clock()
+            why = _why_not(saga, now, max_recovery_attempts, version=version, by_hand=by_hand)
+            if why not in (None, Refusal.DIED):
+                return Refused(why, saga)
+            before = saga.status
+            if _crashed(saga, now):
+                saga = self._seize(saga, max_recovery_attempts)
+            if why is Refusal.DIED:
+                return Refused(why, self._put(saga, version=saga.version + 1))
+            if saga.status is SagaStatus.PENDING or saga.status is SagaStatus.FAILED:
+                status = SagaStatus.COMPENSATING if turned_back(saga.log) else SagaStatus.RUNNING
+            else:
+                status = saga.status
+            saga = self._put(
+                saga,
+                version=saga.version + 1,
+                status=status,
+                # Taken by hand although dead: it has one attempt left, whatever it had spent.
+                recovery_attempts=min(saga.recovery_attempts, max_recovery_attempts - 1),
+                lease_owner=owner,
+                available_at=now + timedelta(seconds=lease_seconds),
+                updated_at=now,
+            )
+            return Taken(Hold(saga_id, saga.version, owner), saga, before)
+
+    def checkpoint(
+        self,
+        hold: Hold,
+        entry: LogEntry | None,
+        *,
+        status: SagaStatus,
+        context: str | None = None,
+        release: Release | None = None,
+    ) -> None:
+        with self._held(hold) as saga:
+            now = self._clock()
+            if entry is not None:
+                self._log_ids += 1
+                row = replace(entry, id=self._log_ids, version=hold.version, worker=hold.owner, created_at=now)
+                saga = self._put(
+                    saga,
+                    log=(*saga.log, row),
+                    last_error=describe(entry) or saga.last_error,
+                )
+            saga = self._put(
+                saga,
+                status=status,
+                context=saga.context if context is None else context,
+                interrupted=False,
+                updated_at=now,
+            )
+            if release is not None:
+                self._release(saga, release)
+            elif status.finished:
+                self._put(
+                    saga,
+                    recovery_attempts=0,
+                    last_error=None if status is SagaStatus.COMPLETED else saga.last_error,
+                    lease_owner=None,
+                    available_at=None,
+                    finished_at=now,
+                )
+            elif entry is not None and entry.status is EntryStatus.COMPLETED:
+                self._put(saga, recovery_attempts=0)
+
+    def renew(self, hold: Hold, lease_seconds: float) -> None:
+        with self._held(hold) as saga:
+            now = self._clock()
+            self._put(saga, available_at=now + timedelta(seconds=lease_seconds), updated_at=now)
+
+    def release(self, hold: Hold, release: Release) -> None:
+        with self._held(hold) as saga:
+            self._release(saga, release)
+
+    # -- dispatching ------------------------------------------------------------------------------------------
+
+    def claim_sagas(
+        self,
+        *,
+        pending: bool,
+        limit: int,
+        max_recovery_attempts: int,
+        mark_seconds: float,
+        messages_waiting: int = 0,
+    ) -> ClaimResult:
+        require_positive(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        statuses = (SagaStatus.PENDING,) if pending else RECOVERABLE
+        with self._lock:
+            now = self._clock()
+            queued = [s for s in self._sagas.values() if s.status in statuses and s.lease_owner == QUEUE]
+            overdue = sorted((s for s in queued if _due(s, now)), key=_by_due_time)
+            missing = overdue[: max(len(overdue) - messages_waiting, 0)][:limit]
+            for saga in missing:
+                self._put(saga, lease_owner=None, available_at=now + _IN_HAND)
+            room = max(limit - (len(queued) - len(missing)), 0)
+            due = [s for s in self._sagas.values() if s.status in statuses and s.lease_owner != QUEUE and _due(s, now)]
+            claims, died = [], []
+            for saga in sorted(due, key=_by_due_time)[:room]:
+                seized = self._seize(saga, max_recovery_attempts)
+                if seized.dead:
+                    died.append(saga.id)
+                    continue
+                self._put(seized, lease_owner=QUEUE, available_at=now + timedelta(seconds=mark_seconds))
+                claims.append(Claim(saga.id, saga.version, pending))
+            return ClaimResult(claims=tuple(claims), died=tuple(died), missing=len(missing))
+
+    def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
+        with self._lock:
+            orphans = [s for s in self._sagas.values() if s.status in RECOVERABLE and s.lease_owner == owner]
+            for saga in orphans:
+                self._seize(saga, max_recovery_attempts)
+            return len(orphans)
+
+    def unclaim(self, claims: Sequence[Claim]) -> None:
+        with self._lock:
+            for claim in claims:
+                saga = self._sagas.get(claim.saga_id)
+                if saga is not None and saga.version == claim.version and saga.lease_owner == QUEUE:
+                    self._put(saga, lease_owner=None, available_at=self._clock())
+
+    # -- housekeeping -----------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than_seconds: float, limit: int) -> int:
+        require_positive(limit=limit)
+        with self._lock:
+            edge = self._clock() - timedelta(seconds=older_than_seconds)
+            old = [s for s in self._sagas.values() if s.finished_at is not None and s.finished_at < edge]
+            for saga in sorted(old, key=lambda s: s.finished_at or edge)[:limit]:
+                del self._sagas[saga.id]
+            return min(len(old), limit)
+
+    def check_schema(self) -> None:
+        return
+
+    # -- rows -------------------------------------------------------------------------------------------------
+
+    def _put(self, saga: SagaRecord, **changes: Any) -> SagaRecord:
+        changed = self._sagas[saga.id] = replace(saga, **changes)
+        return changed
+
+    def _by_key(self, new: NewSaga) -> UUID | None:
+        if new.idempotency_key is None:
+            return None
+        same = (s.id for s in self._sagas.values() if (s.name, s.idempotency_key) == (new.name, new.idempotency_key))
+        return next(same, None)
+
+    @contextmanager
+    def _changing(self, saga_id: UUID) -> Iterator[SagaRecord]:
+        with self._lock:
+            if saga_id not in self._sagas:
+                raise not_found(saga_id)
+            yield self._sagas[saga_id]
+
+    @contextmanager
+    def _held(self, hold: Hold) -> Iterator[SagaRecord]:
+        with self._lock:
+            saga = self._sagas.get(hold.saga_id)
+            if saga is None or (saga.version, saga.lease_owner) != (hold.version, hold.owner):
+                raise lease_lost(hold)
+            yield saga
+
+    def _release(self, saga: SagaRecord, release: Release) -> None:
+        attempts = saga.recovery_attempts + release.failed_attempt
+        dies = release.failed_attempt and attempts >= release.max_recovery_attempts
+        now = self._clock()
+        self._put(
+            saga,
+            status=release.status,
+            recovery_attempts=attempts,
+            interrupted=saga.interrupted or release.interrupted,
+            last_error=release.last_error or saga.last_error,
+            lease_owner=QUEUE if release.to_queue and not dies else None,
+            available_at=None if dies else now + timedelta(seconds=release.after_seconds),
+            updated_at=now,
+        )
+
+    def _seize(self, saga: SagaRecord, max_recovery_attempts: int) -> SagaRecord:
+        """Free a saga: count its holder's crash, if it had one, and bury it at the maximum."""
+        crashed = saga.lease_owner is not None
+        attempts = saga.recovery_attempts + (crashed and saga.version >= 2)
+        dies = saga.status is not SagaStatus.PENDING and attempts >= max_recovery_attempts
+        now = self._clock()
+        return self._put(
+            saga,
+            recovery_attempts=attempts,
+            interrupted=saga.interrupted or crashed,
+            last_error=f"worker {saga.lease_owner} died or was cut off while holding the lease"
+            if crashed
+            else saga.last_error,
+            status=SagaStatus.FAILED if dies else saga.status,
+            lease_owner=None,
+            available_at=None if dies else now,
+            updated_at=now,
+        )
+
+
+def _due(saga: SagaRecord, now: datetime) -> bool:
+    return saga.available_at is not None and saga.available_at <= now
+
+
+def _by_due_time(saga: SagaRecord) -> datetime:
+    return saga.available_at or _NEVER
+
+
+def _crashed(saga: SagaRecord, now: datetime) -> bool:
+    return saga.lease_owner not in (None, QUEUE) and _due(saga, now)
+
+
+def _why_not(
+    saga: SagaRecord, now: datetime, max_attempts: int, *, version: int | None, by_hand: bool
+) -> Refusal | None:
+    if saga.status.finished:
+        return Refusal.FINISHED
+    crashed = _crashed(saga, now)
+    if saga.lease_owner not in (None, QUEUE) and not crashed:
+        return Refusal.HELD
+    if version is not None and saga.version != version:
+        return Refusal.OUTDATED
+    if crashed and saga.version >= 2 and saga.recovery_attempts + 1 >= max_attempts:
+        return Refusal.DIED
+    if by_hand:
+        return None
+    if saga.status in RECOVERABLE and (saga.recovery_attempts >= max_attempts or saga.available_at is None):
+        return Refusal.DEAD
+    if version is None and saga.lease_owner is None and not _due(saga, now):
+        return Refusal.WAITING
+    return None

@@ -1,0 +1,440 @@
+"""Sagas in PostgreSQL, through SQLAlchemy's pool and psycopg 3: an operation is one round trip, a claim a few.
+
+Statements run in autocommit and without SQLAlchemy's compiler, which would cost a checkpoint a good part of its speed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg import errors as pg
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+
+from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage import statements as sql
+from sagas.storage.base import (
+    DEFAULT_MAX_RECOVERY_ATTEMPTS,
+    QUEUE,
+    Claim,
+    ClaimResult,
+    Hold,
+    ISagaStorage,
+    LogEntry,
+    NewSaga,
+    Refusal,
+    Refused,
+    Release,
+    SagaFilter,
+    SagaRecord,
+    Taken,
+    describe,
+    lease_lost,
+    not_found,
+    require_attempts,
+    require_positive,
+    require_recovery_arguments,
+)
+from sagas.storage.schema import check_version
+
+#: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
+#: between a worker's socket and the worker taking the saga.
+_IN_HAND_SECONDS: Final = 2.0
+#: Of the advisory lock under which scans claim; any number no one else uses.
+_SCAN_LOCK: Final = 0x5A6A5
+
+# A link that drops packets must not hold a worker longer than a lease: libpq's own default is two hours.
+_CONNECT_ARGS: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+class SqlAlchemySagaStorage(ISagaStorage):
+    """Stores sagas in PostgreSQL.
+
+    Connections are opened on first use and never shared across a fork.
+
+    Args:
+        database: a URL such as `postgresql+psycopg://user:password@host/database`, or an Engine of the caller's own.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or is not PostgreSQL through psycopg 3.
+    """
+
+    def __init__(self, database: str | sa.URL | sa.Engine) -> None:
+        self._engine = database if isinstance(database, sa.Engine) else _engine(database)
+        if (self._engine.dialect.name, self._engine.dialect.driver) != ("postgresql", "psycopg"):
+            raise ConfigurationError(
+                f"the database engine uses {self._engine.dialect.name}+{self._engine.dialect.driver}, and sagas need "
+                "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
+            )
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._transaction = self._engine.execution_options(isolation_level="READ COMMITTED")
+        self._pid = os.getpid()
+        self._schema_checked = False
+
+    # -- the public contract of recovery ----------------------------------------------------------------------
+
+    def get_sagas_for_recovery(
+        self,
+        limit: int,
+        max_recovery_attempts: int = DEFAULT_MAX_RECOVERY_ATTEMPTS,
+        stale_after_seconds: float | None = None,
+        saga_name: str | None = None,
+    ) -> list[UUID]:
+        require_recovery_arguments(limit, max_recovery_attempts, stale_after_seconds)
+        parameters = {
+            "limit": limit,
+            "max_attempts": max_recovery_attempts,
+            "stale": stale_after_seconds,
+            "name": saga_name,
+        }
+        return [row["id"] for row in self._query(sql.FOR_RECOVERY, parameters)]
+
+    def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
+        status = None if new_status is None else SagaStatus(new_status).value
+        if not self._execute(sql.INCREMENT_ATTEMPTS, {"id": saga_id, "status": status}):
+            raise not_found(saga_id)
+
+    def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
+        require_attempts(attempts)
+        if not self._execute(sql.SET_ATTEMPTS, {"id": saga_id, "attempts": attempts}):
+            raise not_found(saga_id)
+
+    # -- starting and reading ---------------------------------------------------------------------------------
+
+    def create_sagas(
+        self,
+        sagas: Sequence[NewSaga],
+        *,
+        owner: str | None,
+        for_seconds: float = 0.0,
+        connection: Any = None,
+    ) -> list[tuple[UUID, bool]]:
+        held = owner not in (None, QUEUE)
+        parameters = {
+            "status": (SagaStatus.RUNNING if held else SagaStatus.PENDING).value,
+            "version": 1 if held else 0,
+            "owner": owner,
+            "seconds": for_seconds,
+            "ids": [saga.id for saga in sagas],
+            "names": [saga.name for saga in sagas],
+            "keys": [saga.idempotency_key for saga in sagas],
+            "definitions": [saga.definition_version for saga in sagas],
+            "contexts": [saga.context for saga in sagas],
+        }
+        created = {row["id"] for row in self._query(sql.CREATE, parameters, connection)}
+        existing = [saga for saga in sagas if saga.id not in created]
+        if not existing:
+            return [(saga.id, True) for saga in sagas]
+        wanted = {
+            "names": [saga.name for saga in existing],
+            "keys": [saga.idempotency_key for saga in existing],
+        }
+        by_key = {
+            (row["name"], row["idempotency_key"]): row["id"] for row in self._query(sql.FIND_BY_KEY, wanted, connection)
+        }
+        return [
+            (saga.id, True) if saga.id in created else (by_key[saga.name, saga.idempotency_key], False)
+            for saga in sagas
+        ]
+
+    def load(self, saga_id: UUID) -> SagaRecord:
+        rows = self._query(sql.LOAD, {"id": saga_id})
+        if not rows:
+            raise not_found(saga_id)
+        return _record(rows[0])
+
+    def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        parameters = {
+            "statuses": [str(status) for status in wanted.statuses] or None,
+            "name": wanted.name,
+            "dead": wanted.dead,
+            "limit": wanted.limit,
+        }
+        return [_record(row) for row in self._query(sql.FIND, parameters)]
+
+    # -- holding ----------------------------------------------------------------------------------------------
+
+    def take(
+        self,
+        saga_id: UUID,
+        *,
+        owner: str,
+        lease_seconds: float,
+        max_recovery_attempts: int,
+        version: int | None = None,
+        by_hand: bool = False,
+    ) -> Taken | Refused:
+        parameters = {
+            "id": saga_id,
+            "owner": owner,
+            "lease": lease_seconds,
+            "max_attempts": max_recovery_attempts,
+            "version": version,
+            "by_hand": by_hand,
+        }
+        rows = self._query(sql.TAKE, parameters)
+        if not rows:
+            return Refused(Refusal.NOT_FOUND)
+        (row,) = rows
+        if row["verdict"] != "taken":
+            return Refused(Refusal(row["verdict"]), self.load(saga_id))
+        record = _record(row)
+        return Taken(Hold(saga_id, record.version, owner), record, SagaStatus(row["status_before"]))
+
+    def checkpoint(
+        self,
+        hold: Hold,
+        entry: LogEntry | None,
+        *,
+        status: SagaStatus,
+        context: str | None = None,
+        release: Release | None = None,
+    ) -> None:
+        parameters = {**_fence(hold), "status": status.value, "context": context, "last_error": None}
+        if entry is None:
+            self._fenced(sql.END, parameters, hold)
+            return
+        parameters |= {
+            "step": entry.step,
+            "action": entry.action.value,
+            "entry_status": entry.status.value,
+            "attempt": entry.attempt,
+            "details": _details(entry),
+            "last_error": describe(entry),
+        }
+        if release is not None:
+            parameters |= _release(release) | {"last_error": release.last_error or describe(entry)}
+            statement = sql.CHECKPOINT_RELEASE
+        elif status.finished:
+            statement = sql.CHECKPOINT_END
+        elif entry.status is EntryStatus.COMPLETED:
+            statement = sql.CHECKPOINT_COMPLETED
+        else:
+            statement = sql.CHECKPOINT_FAILED
+        self._fenced(statement, parameters, hold)
+
+    def renew(self, hold: Hold, lease_seconds: float) -> None:
+        self._fenced(sql.RENEW, {**_fence(hold), "lease": lease_seconds}, hold)
+
+    def release(self, hold: Hold, release: Release) -> None:
+        self._fenced(sql.RELEASE, {**_fence(hold), **_release(release)}, hold)
+
+    # -- dispatching ------------------------------------------------------------------------------------------
+
+    def claim_sagas(
+        self,
+        *,
+        pending: bool,
+        limit: int,
+        max_recovery_attempts: int,
+        mark_seconds: float,
+        messages_waiting: int = 0,
+    ) -> ClaimResult:
+        require_positive(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        parameters = {
+            "limit": limit,
+            "max_attempts": max_recovery_attempts,
+            "seconds": mark_seconds,
+            "next_owner": QUEUE,
+            "waiting": messages_waiting,
+            "grace": _IN_HAND_SECONDS,
+        }
+        with self._connect(self._transaction) as connection, connection.begin():
+            connection.exec_driver_sql(sql.ONE_SCAN_AT_A_TIME, {"key": _SCAN_LOCK})
+            missing = connection.exec_driver_sql(sql.FREE_MISSING[pending], parameters).rowcount
+            rows = connection.exec_driver_sql(sql.CLAIM[pending], parameters).mappings().all()
+        return ClaimResult(
+            claims=tuple(Claim(row["id"], row["version"], pending) for row in rows if not row["dies"]),
+            died=tuple(row["id"] for row in rows if row["dies"]),
+            missing=missing,
+        )
+
+    def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
+        parameters = {
+            "owner": owner,
+            "max_attempts": max_recovery_attempts,
+            "next_owner": None,
+            "seconds": 0.0,
+        }
+        return self._execute(sql.SEIZE_ORPHANS, parameters)
+
+    def unclaim(self, claims: Sequence[Claim]) -> None:
+        parameters = {
+            "ids": [claim.saga_id for claim in claims],
+            "versions": [claim.version for claim in claims],
+        }
+        self._execute(sql.UNCLAIM, parameters)
+
+    # -- housekeeping -----------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than_seconds: float, limit: int) -> int:
+        require_positive(limit=limit)
+        return self._execute(sql.PRUNE, {"age": older_than_seconds, "limit": limit})
+
+    def check_schema(self) -> None:
+        with self._connect(self._autocommit) as connection:
+            check_version(connection)
+
+    # -- connections ------------------------------------------------------------------------------------------
+
+    def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[sa.RowMapping]:
+        if on is not None:
+            # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
+            return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
+        with self._connect(self._autocommit) as connection:
+            return connection.exec_driver_sql(statement, parameters).mappings().all()
+
+    def _execute(self, statement: str, parameters: Mapping[str, Any]) -> int:
+        with self._connect(self._autocommit) as connection:
+            return connection.exec_driver_sql(statement, parameters).rowcount
+
+    def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
+        if not self._execute(statement, parameters):
+            raise lease_lost(hold)
+
+    @contextmanager
+    def _connect(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        if os.getpid() != self._pid:
+            # Forked: the parent's connections are still the parent's; forget them without saying goodbye on them.
+            self._engine.dispose(close=False)
+            self._pid = os.getpid()
+        try:
+            with engine.connect() as connection:
+                if not self._schema_checked:
+                    check_version(connection)
+                    self._schema_checked = True
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise StorageUnavailable(
+                f"the database at {_address(self._engine.url)} did not answer ({_reason(error)}): check that it runs, "
+                "accepts connections and knows this user and password (SAGAS_DATABASE_URL)."
+            ) from error
+        except DBAPIError as error:
+            if isinstance(error.orig, (pg.UndefinedTable, pg.UndefinedColumn)):
+                raise SchemaBehind(
+                    f"the database at {_address(self._engine.url)} lacks what this version needs "
+                    f"({_reason(error)}): run `sagas migrate`."
+                ) from error
+            raise
+
+
+def _engine(url: str | sa.URL) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "the database URL (SAGAS_DATABASE_URL) cannot be read: write it as "
+            "postgresql+psycopg://user:password@host:5432/database, with special characters percent-encoded."
+        ) from None
+    if parsed.drivername != "postgresql+psycopg":
+        raise ConfigurationError(
+            f"the database URL (SAGAS_DATABASE_URL) begins {parsed.drivername}:// and does not name the driver that "
+            "sagas use: begin it postgresql+psycopg://."
+        )
+    try:
+        # No bound on the overflow: a heartbeat must never wait for a connection.
+        return sa.create_engine(parsed, connect_args=_CONNECT_ARGS, pool_size=5, max_overflow=-1, hide_parameters=True)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise ConfigurationError(f"psycopg 3 is not installed ({error}): pip install 'psycopg[binary]'.") from error
+
+
+def _named(statement: str) -> str:
+    return re.sub(r"%\((\w+)\)s", r":\1", statement)
+
+
+def _address(url: sa.URL) -> str:
+    host = url.host or str(url.query.get("host", "a local socket"))
+    return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+
+
+def _reason(error: DBAPIError) -> str:
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error.orig).__name__
+
+
+def _fence(hold: Hold) -> dict[str, Any]:
+    return {"id": hold.saga_id, "version": hold.version, "owner": hold.owner}
+
+
+def _release(release: Release) -> dict[str, Any]:
+    return {
+        "status": release.status.value,
+        "failed_attempt": release.failed_attempt,
+        "max_attempts": release.max_recovery_attempts,
+        "interrupted": release.interrupted,
+        "last_error": release.last_error,
+        "next_owner": QUEUE if release.to_queue else None,
+        "after": release.after_seconds,
+    }
+
+
+def _details(entry: LogEntry) -> str | None:
+    if entry.status is EntryStatus.COMPLETED:
+        return None
+    details = {
+        "verdict": entry.verdict,
+        "in_doubt": entry.in_doubt,
+        "error_type": entry.error_type,
+        "message": entry.message,
+        "traceback": entry.traceback,
+    }
+    return json.dumps(details)
+
+
+def _record(row: sa.RowMapping) -> SagaRecord:
+    values = {name: row[name] for name in _RECORD_FIELDS}
+    values["status"] = SagaStatus(row["status"])
+    values["log"] = tuple(map(_entry, row.get("log", ())))
+    return SagaRecord(**values)
+
+
+_RECORD_FIELDS: Final = (
+    "id",
+    "name",
+    "context",
+    "version",
+    "recovery_attempts",
+    "lease_owner",
+    "available_at",
+    "last_error",
+    "idempotency_key",
+    "definition_version",
+    "interrupted",
+    "created_at",
+    "updated_at",
+    "finished_at",
+)
+
+
+def _entry(row: Mapping[str, Any]) -> LogEntry:
+    details = row["details"] or {}
+    verdict = details.get("verdict")
+    return LogEntry(
+        id=row["id"],
+        step=row["step_name"],
+        action=Action(row["action"]),
+        status=EntryStatus(row["status"]),
+        attempt=row["attempt"],
+        version=row["version"],
+        worker=row["worker"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        verdict=Verdict(verdict) if verdict else None,
+        in_doubt=bool(details.get("in_doubt")),
+        error_type=details.get("error_type"),
+        message=details.get("message"),
+        traceback=details.get("traceback"),
+    )

@@ -1,0 +1,251 @@
+"""The SQL of the PostgreSQL storage, to be read as SQL; parameters in psycopg's style.
+
+Time is the database's, taken in the statement itself. Every fenced write ends in `FENCE`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sagas.storage.tables import NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
+
+FENCE: Final = "id = %(id)s AND version = %(version)s AND lease_owner = %(owner)s"
+
+# A holder that is neither the queue nor nobody, whose lease ran out: it crashed, froze or was cut off.
+_EXPIRED: Final = "lease_owner IS NOT NULL AND lease_owner <> 'queue' AND available_at <= statement_timestamp()"
+# The first hold of a saga is not a recovery, so its crash is not a failed one.
+_CRASH_COUNTS: Final = "version >= 2"
+_CRASH_MESSAGE: Final = "'worker ' || {owner} || ' died or was cut off while holding the lease'"
+
+RECORD: Final = """
+    id, name, status, context::text AS context, version, recovery_attempts, lease_owner,
+    NULLIF(available_at, 'infinity') AS available_at, last_error, idempotency_key, definition_version, interrupted,
+    created_at, updated_at, finished_at"""
+
+_LOG: Final = """
+    COALESCE((SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM saga_logs l WHERE l.saga_id = {saga}.id), '[]') AS log"""
+
+# ON CONFLICT needs the index's own condition to find it.
+CREATE: Final = """
+INSERT INTO saga_executions
+    (id, name, idempotency_key, definition_version, context, status, version, lease_owner, available_at)
+SELECT new.id, new.name, new.key, new.definition, new.context::jsonb,
+    %(status)s, %(version)s, %(owner)s, clock_timestamp() + make_interval(secs => %(seconds)s)
+FROM unnest(CAST(%(ids)s AS uuid[]), CAST(%(names)s AS text[]), CAST(%(keys)s AS text[]),
+    CAST(%(definitions)s AS text[]), CAST(%(contexts)s AS text[])) AS new(id, name, key, definition, context)
+ON CONFLICT (name, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING id"""
+
+FIND_BY_KEY: Final = """
+SELECT e.id, e.name, e.idempotency_key
+FROM saga_executions e
+JOIN unnest(CAST(%(names)s AS text[]), CAST(%(keys)s AS text[])) AS wanted(name, key)
+    ON e.name = wanted.name AND e.idempotency_key = wanted.key"""
+
+LOAD: Final = f"SELECT {RECORD}, {_LOG.format(saga='saga_executions')} FROM saga_executions WHERE id = %(id)s"
+
+FIND: Final = f"""
+SELECT {RECORD} FROM saga_executions
+WHERE (CAST(%(statuses)s AS text[]) IS NULL OR status = ANY(%(statuses)s))
+    AND (CAST(%(name)s AS text) IS NULL OR name = %(name)s)
+    AND (CAST(%(dead)s AS boolean) IS NULL OR (status = 'FAILED' AND available_at = 'infinity') = %(dead)s)
+ORDER BY id DESC
+LIMIT %(limit)s"""
+
+FOR_RECOVERY: Final = f"""
+SELECT id FROM saga_executions
+WHERE {RECOVERABLE_SQL}
+    AND available_at <= statement_timestamp()
+    AND recovery_attempts < %(max_attempts)s
+    AND (CAST(%(stale)s AS float8) IS NULL OR updated_at < statement_timestamp() - make_interval(secs => %(stale)s))
+    AND (CAST(%(name)s AS text) IS NULL OR name = %(name)s)
+ORDER BY updated_at, id
+LIMIT %(limit)s"""
+
+INCREMENT_ATTEMPTS: Final = """
+UPDATE saga_executions
+SET recovery_attempts = recovery_attempts + 1, status = COALESCE(%(status)s, status), updated_at = clock_timestamp()
+WHERE id = %(id)s"""
+
+SET_ATTEMPTS: Final = f"""
+UPDATE saga_executions
+SET recovery_attempts = %(attempts)s,
+    available_at = CASE WHEN available_at = 'infinity' AND {RECOVERABLE_SQL}
+        THEN clock_timestamp() ELSE available_at END
+WHERE id = %(id)s"""
+
+# The row is locked first and judged as it is then, so that of two takers one waits and sees what the other did.
+TAKE: Final = f"""
+WITH saga AS MATERIALIZED (
+    SELECT id, status, version, lease_owner, available_at, recovery_attempts, {_EXPIRED} AS crashed
+    FROM saga_executions WHERE id = %(id)s FOR UPDATE
+), judged AS (
+    SELECT *, CASE
+        WHEN status IN ('COMPLETED', 'COMPENSATED') THEN 'finished'
+        WHEN {NOT_QUEUED_SQL} AND lease_owner IS NOT NULL AND NOT crashed THEN 'held'
+        WHEN version <> %(version)s THEN 'outdated'
+        WHEN crashed AND {_CRASH_COUNTS} AND recovery_attempts + 1 >= %(max_attempts)s THEN 'died'
+        WHEN NOT %(by_hand)s AND {RECOVERABLE_SQL}
+            AND (recovery_attempts >= %(max_attempts)s OR available_at = 'infinity') THEN 'dead'
+        WHEN NOT %(by_hand)s AND CAST(%(version)s AS bigint) IS NULL
+            AND lease_owner IS NULL AND available_at > statement_timestamp() THEN 'waiting'
+        ELSE 'taken' END AS verdict
+    FROM saga
+), changed AS (
+    UPDATE saga_executions e SET
+        version = e.version + 1,
+        status = CASE
+            WHEN judged.verdict = 'died' THEN 'FAILED'
+            WHEN e.status = 'PENDING' THEN 'RUNNING'
+            WHEN e.status <> 'FAILED' THEN e.status
+            WHEN EXISTS (SELECT FROM saga_logs l WHERE l.saga_id = e.id
+                AND (l.action = 'compensate' OR l.details->>'verdict' = 'turn back')) THEN 'COMPENSATING'
+            ELSE 'RUNNING' END,
+        lease_owner = CASE WHEN judged.verdict = 'taken' THEN %(owner)s END,
+        available_at = CASE WHEN judged.verdict = 'taken'
+            THEN clock_timestamp() + make_interval(secs => %(lease)s) ELSE 'infinity' END,
+        recovery_attempts = LEAST(e.recovery_attempts + (judged.crashed AND judged.{_CRASH_COUNTS})::int,
+            -- Taken by hand although dead: it has one attempt left, whatever it had spent.
+            CASE WHEN judged.verdict = 'taken' THEN %(max_attempts)s - 1 END),
+        interrupted = e.interrupted OR judged.crashed,
+        last_error = CASE WHEN judged.crashed
+            THEN {_CRASH_MESSAGE.format(owner="e.lease_owner")} ELSE e.last_error END,
+        updated_at = clock_timestamp()
+    FROM judged
+    WHERE e.id = judged.id AND judged.verdict IN ('taken', 'died')
+    RETURNING e.*
+)
+SELECT judged.verdict, judged.status AS status_before, changed.*
+FROM judged LEFT JOIN (SELECT {RECORD}, {_LOG.format(saga="changed")} FROM changed) AS changed USING (id)"""
+
+_INSERT_ENTRY: Final = """
+INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, details, worker)
+SELECT id, %(step)s, %(action)s, %(entry_status)s, %(attempt)s, %(version)s, CAST(%(details)s AS jsonb), %(owner)s
+FROM held"""
+
+_PROGRESS: Final = """
+    status = CAST(%(status)s AS text),
+    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    interrupted = FALSE,
+    last_error = COALESCE(%(last_error)s, last_error),
+    updated_at = clock_timestamp()"""
+
+_END: Final = """
+    status = CAST(%(status)s AS text),
+    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    recovery_attempts = 0,
+    interrupted = FALSE,
+    last_error = CASE WHEN CAST(%(status)s AS text) = 'COMPLETED' THEN NULL ELSE COALESCE(%(last_error)s, last_error) END,
+    lease_owner = NULL,
+    available_at = 'infinity',
+    updated_at = clock_timestamp(),
+    finished_at = clock_timestamp()"""
+
+_DIES: Final = "%(failed_attempt)s AND recovery_attempts + 1 >= %(max_attempts)s"
+
+_RELEASE: Final = f"""
+    status = CAST(%(status)s AS text),
+    recovery_attempts = recovery_attempts + (%(failed_attempt)s)::int,
+    interrupted = {{interrupted}} %(interrupted)s,
+    last_error = COALESCE(%(last_error)s, last_error),
+    lease_owner = CASE WHEN {_DIES} THEN NULL ELSE %(next_owner)s END,
+    available_at = CASE WHEN {_DIES} THEN 'infinity'
+        ELSE clock_timestamp() + make_interval(secs => %(after)s) END,
+    updated_at = clock_timestamp()"""
+
+
+def _checkpoint(assignments: str) -> str:
+    # One statement, so one round trip and one commit: the row is inserted from what the fenced update returned.
+    return f"WITH held AS (UPDATE saga_executions SET {assignments} WHERE {FENCE} RETURNING id) {_INSERT_ENTRY}"
+
+
+CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0")
+CHECKPOINT_FAILED: Final = _checkpoint(_PROGRESS)
+CHECKPOINT_END: Final = _checkpoint(_END)
+CHECKPOINT_RELEASE: Final = _checkpoint(_RELEASE.format(interrupted=""))
+END: Final = f"UPDATE saga_executions SET {_END} WHERE {FENCE}"
+RELEASE: Final = f"UPDATE saga_executions SET {_RELEASE.format(interrupted='interrupted OR')} WHERE {FENCE}"
+
+RENEW: Final = f"""
+UPDATE saga_executions
+SET available_at = clock_timestamp() + make_interval(secs => %(lease)s), updated_at = clock_timestamp()
+WHERE {FENCE}"""
+
+# Scans queue up here for their two statements, so that the second counts what the first has marked; a scanner that
+# freezes in between is cut off by the server, and the lock with it.
+ONE_SCAN_AT_A_TIME: Final = """
+SELECT set_config('idle_in_transaction_session_timeout', '10s', true), set_config('lock_timeout', '10s', true),
+    pg_advisory_xact_lock(%(key)s)"""
+
+_KIND: Final = {True: PENDING_SQL, False: RECOVERABLE_SQL}
+
+# The broker is first in, first out: of the marks that are due, the newest belong to the messages that still wait, the
+# oldest have lost theirs. They are freed for a moment first: a message may be in a worker's hands already.
+FREE_MISSING: Final = {
+    pending: f"""
+WITH overdue AS MATERIALIZED (
+    SELECT id, available_at FROM saga_executions
+    WHERE {QUEUED_SQL} AND {kind} AND available_at <= statement_timestamp()
+    ORDER BY available_at LIMIT %(waiting)s + %(limit)s
+), missing AS (
+    SELECT id FROM overdue ORDER BY available_at
+    LIMIT (SELECT GREATEST(count(*) - %(waiting)s, 0) FROM overdue)
+)
+UPDATE saga_executions
+SET lease_owner = NULL, available_at = clock_timestamp() + make_interval(secs => %(grace)s)
+WHERE id IN (SELECT id FROM missing) AND {QUEUED_SQL}"""
+    for pending, kind in _KIND.items()
+}
+
+_SEIZE: Final = f"""
+    lease_owner = CASE WHEN due.dies THEN NULL ELSE %(next_owner)s END,
+    available_at = CASE WHEN due.dies THEN 'infinity'
+        ELSE clock_timestamp() + make_interval(secs => %(seconds)s) END,
+    status = CASE WHEN due.dies THEN 'FAILED' ELSE e.status END,
+    recovery_attempts = e.recovery_attempts + (due.crashed AND e.{_CRASH_COUNTS})::int,
+    interrupted = e.interrupted OR due.crashed,
+    last_error = CASE WHEN due.crashed THEN {_CRASH_MESSAGE.format(owner="due.lease_owner")} ELSE e.last_error END,
+    updated_at = clock_timestamp()"""
+
+_DUE: Final = f"""
+    id, lease_owner, lease_owner IS NOT NULL AS crashed,
+    recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int >= %(max_attempts)s
+        AND status <> 'PENDING' AS dies"""
+
+# MATERIALIZED, or the planner may run the locking select again for every row it joins, and lock more than the limit.
+CLAIM: Final = {
+    pending: f"""
+WITH due AS MATERIALIZED (
+    SELECT {_DUE} FROM saga_executions
+    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
+    ORDER BY available_at
+    LIMIT (SELECT GREATEST(%(limit)s - count(*), 0) FROM
+        (SELECT FROM saga_executions WHERE {QUEUED_SQL} AND {kind} LIMIT %(limit)s) AS waiting)
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions e SET {_SEIZE} FROM due WHERE e.id = due.id
+RETURNING e.id, e.version, due.dies"""
+    for pending, kind in _KIND.items()
+}
+
+SEIZE_ORPHANS: Final = f"""
+WITH due AS MATERIALIZED (
+    SELECT {_DUE} FROM saga_executions
+    WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s FOR UPDATE
+)
+UPDATE saga_executions e SET {_SEIZE} FROM due WHERE e.id = due.id"""
+
+UNCLAIM: Final = f"""
+UPDATE saga_executions e SET lease_owner = NULL, available_at = clock_timestamp()
+FROM unnest(CAST(%(ids)s AS uuid[]), CAST(%(versions)s AS bigint[])) AS claim(id, version)
+WHERE e.id = claim.id AND e.version = claim.version AND e.{QUEUED_SQL}"""
+
+PRUNE: Final = """
+WITH old AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE finished_at IS NOT NULL AND finished_at < statement_timestamp() - make_interval(secs => %(age)s)
+    ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM saga_executions WHERE id IN (SELECT id FROM old)"""
+
+SCHEMA_VERSION: Final = "SELECT version_num FROM sagas_alembic_version"
