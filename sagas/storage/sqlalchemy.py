@@ -289,6 +289,10 @@ class SqlAlchemySagaStorage(ISagaStorage):
         with self._connect(self._autocommit) as connection:
             check_version(connection)
 
+    def close(self) -> None:
+        """Close this process's idle connections; the storage can be used again."""
+        self._engine.dispose()
+
     # -- connections ------------------------------------------------------------------------------------------
 
     def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[sa.RowMapping]:

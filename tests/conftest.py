@@ -1,0 +1,99 @@
+"""Real servers for the whole suite: embedded ones, or those that SAGAS_TEST_DATABASE_URL / _BROKER_URL name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage.schema import migrate
+from sagas.testing.servers import BrokerServer, PostgresServer
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+    """A PostgreSQL server on which the suite may make databases."""
+    if url := os.environ.get("SAGAS_TEST_DATABASE_URL"):
+        yield sa.make_url(url)
+        return
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+        yield sa.make_url(server.url)
+
+
+@pytest.fixture(scope="session")
+def template(server_url: sa.URL) -> Iterator[str]:
+    """The name of a migrated database, to be cloned for each test."""
+    name = f"sagas_template_{secrets.token_hex(4)}"
+    _on_server(server_url, f"CREATE DATABASE {name}")
+    engine = sa.create_engine(server_url.set(database=name))
+    with engine.connect() as connection:
+        migrate(connection)
+    engine.dispose()
+    yield name
+    _on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(server_url: sa.URL, template: str) -> Iterator[str]:
+    """The URL of a migrated database of the test's own."""
+    yield from _database(server_url, f"TEMPLATE {template}")
+
+
+@pytest.fixture
+def empty_database_url(server_url: sa.URL) -> Iterator[str]:
+    """The URL of an empty database of the test's own."""
+    yield from _database(server_url, "")
+
+
+@pytest.fixture
+def storage(database_url: str) -> Iterator[SqlAlchemySagaStorage]:
+    """A PostgreSQL storage of the test's own."""
+    storage = SqlAlchemySagaStorage(database_url)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture(scope="session")
+def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the suite's broker, without a database number."""
+    if url := os.environ.get("SAGAS_TEST_BROKER_URL"):
+        yield url
+        return
+    with BrokerServer(tmp_path_factory.mktemp("broker")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def broker_url(broker_server: str) -> str:
+    """The URL of a broker that holds nothing."""
+    import redis
+
+    client = redis.Redis.from_url(broker_server)
+    client.flushdb()
+    client.close()
+    return broker_server
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parent.parent
+
+
+def _database(server_url: sa.URL, clause: str) -> Iterator[str]:
+    name = f"sagas_test_{secrets.token_hex(6)}"
+    _on_server(server_url, f"CREATE DATABASE {name} {clause}")
+    yield server_url.set(database=name).render_as_string(hide_password=False)
+    _on_server(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _on_server(server_url: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
