@@ -1,0 +1,76 @@
+"""Sagas to workers, through Celery's broker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from kombu.connection import Connection
+from kombu.exceptions import KombuError
+
+from sagas.errors import BrokerUnavailable
+from sagas.storage.base import Claim
+from tasks.application import app
+
+logger = logging.getLogger(__name__)
+
+#: Pending or not → the task that is sent, on a queue of its own.
+TASKS = {True: "sagas.run_saga", False: "sagas.recover_saga"}
+QUEUES = {True: "sagas.run", False: "sagas.recover"}
+
+
+class CeleryDispatcher:
+    """Sends each saga to a worker as one small message: its id, and the version that the message is for."""
+
+    def send(self, claims: Sequence[Claim]) -> int:
+        """Publish a message for each claim, in order; return how many were published before the broker failed."""
+        sent = 0
+        try:
+            with app.producer_or_acquire() as producer:
+                for claim in claims:
+                    app.send_task(
+                        TASKS[claim.pending],
+                        args=(str(claim.saga_id),),
+                        kwargs={"version": claim.version},
+                        queue=QUEUES[claim.pending],
+                        producer=producer,
+                        ignore_result=True,
+                    )
+                    sent += 1
+        except _broker_errors() as error:
+            logger.warning(
+                "the broker at %s did not take message %d of %d: %s", _address(), sent + 1, len(claims), error
+            )
+        return sent
+
+    def waiting(self, *, pending: bool) -> int:
+        """Return how many messages wait in the queue of sagas that never ran, or of recoverable ones.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        try:
+            with app.connection_for_write().clone() as connection:
+                return _length(connection, QUEUES[pending])
+        except _broker_errors() as error:
+            raise BrokerUnavailable(
+                f"the broker at {_address()} did not answer ({error}): check that it runs (SAGAS_BROKER_URL); "
+                "nothing is lost meanwhile, sagas stay due in the database."
+            ) from error
+
+
+def _length(connection: Connection, queue: str) -> int:
+    connection.ensure_connection(max_retries=1, interval_start=0)
+    try:
+        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+    except connection.channel_errors:
+        return 0  # no such queue yet: nothing was ever sent
+
+
+def _broker_errors() -> tuple[type[BaseException], ...]:
+    connection = app.connection_for_write()
+    return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
+
+
+def _address() -> str:
+    return str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
