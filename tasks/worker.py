@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import threading
 import time
 from typing import Any, Final
@@ -79,7 +80,7 @@ def _watch(worker: Any) -> None:
     owners: dict[int, str] = {}
     orphaned: set[str] = set()
     while True:
-        alive = set(worker.pool.info["processes"])
+        alive = {pid for pid in worker.pool.info["processes"] if not _exited(pid)}
         orphaned |= {owners.pop(pid) for pid in set(owners) - alive}
         owners |= {pid: owner_name(worker.hostname, pid) for pid in alive - set(owners)}
         for owner in sorted(orphaned):
@@ -92,6 +93,17 @@ def _watch(worker: Any) -> None:
                 logger.exception("what %s held could not be released; its leases run out by themselves", owner)
                 orphaned.discard(owner)
         time.sleep(_LOOK_SECONDS)
+
+
+def _exited(pid: int) -> bool:
+    """Whether the child is gone, also while the pool, which looks every few seconds, still lists it."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        # WNOWAIT leaves the exit status to the pool.
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _release(owner: str) -> None:
