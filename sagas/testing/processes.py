@@ -1,0 +1,123 @@
+"""Real worker, beat and Flower processes for tests, demos and fault injection; none outlives its `with` block."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+
+class CeleryProcess:
+    """One `celery -A tasks ...` process with its children, in a process group of its own.
+
+    Args:
+        arguments: what follows `celery -A tasks`, as `["worker", "-c", "2"]`.
+        environment: variables added to this process's own.
+        log: file that takes what it prints.
+        directory: working directory; default: this process's.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        directory: Path | None = None,
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
+                env={**os.environ, **environment},
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process's id, which is also its group's."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, or None while it runs."""
+        return self._process.poll()
+
+    def wait_for_log(self, text: str, *, timeout_seconds: float = 60) -> None:
+        """Wait until the log holds the text.
+
+        Raises:
+            TimeoutError: it did not in time, or the process ended first; the message holds the log's end.
+        """
+
+        def seen() -> bool:
+            return text in self.log.read_text(errors="replace")
+
+        try:
+            wait_until(lambda: seen() or self.exit_code is not None, timeout_seconds=timeout_seconds)
+        except TimeoutError:
+            pass
+        if not seen():
+            end = self.log.read_text(errors="replace")[-3000:]
+            raise TimeoutError(f"{text!r} did not appear in {self.log} (exit code {self.exit_code}); its end:\n{end}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the main process alone."""
+        self._process.send_signal(number)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all its children at once, as losing the host would."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            return
+
+    def kill(self) -> None:
+        """End the process and its children with SIGKILL."""
+        self.signal_group(signal.SIGKILL)
+        self._process.wait()
+
+    def stop(self, *, timeout_seconds: float = 30) -> int:
+        """Ask it to end in order, and kill whatever is left after the timeout; return its exit code."""
+        if self.exit_code is None:
+            self.signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+        return self._process.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop() if kind is None else self.kill()
+
+
+def wait_until(condition: Callable[[], T], *, timeout_seconds: float = 60, what: str = "it") -> T:
+    """Wait until the condition returns something true, and return that.
+
+    Raises:
+        TimeoutError: it did not in time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {timeout_seconds:g} s")
+        time.sleep(0.05)
+    return result
