@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from signal import Signals
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -65,19 +66,17 @@ class CeleryProcess:
         def seen() -> bool:
             return text in self.log.read_text(errors="replace")
 
-        try:
+        with suppress(TimeoutError):
             wait_until(lambda: seen() or self.exit_code is not None, timeout_seconds=timeout_seconds)
-        except TimeoutError:
-            pass
         if not seen():
             end = self.log.read_text(errors="replace")[-3000:]
             raise TimeoutError(f"{text!r} did not appear in {self.log} (exit code {self.exit_code}); its end:\n{end}")
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: Signals) -> None:
         """Send a signal to the main process alone."""
         self._process.send_signal(number)
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def send_to_group(self, number: Signals) -> None:
         """Send a signal to the process and all its children at once, as losing the host would."""
         try:
             os.killpg(self.pid, number)
@@ -86,17 +85,15 @@ class CeleryProcess:
 
     def kill(self) -> None:
         """End the process and its children with SIGKILL."""
-        self.signal_group(signal.SIGKILL)
+        self.send_to_group(Signals.SIGKILL)
         self._process.wait()
 
     def stop(self, *, timeout_seconds: float = 30) -> int:
         """Ask it to end in order, and kill whatever is left after the timeout; return its exit code."""
         if self.exit_code is None:
-            self.signal(signal.SIGTERM)
-            try:
+            self.send(Signals.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_seconds)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
         return self._process.returncode
 

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -107,6 +108,7 @@ class _Server:
         self._port: int | None = None
         self._claim: socket.socket | None = None
         self._lock: int | None = None
+        self._mark: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._exited = threading.Event()
         self._log_offset = 0
@@ -141,9 +143,9 @@ class _Server:
         Raises:
             ServerError: A process of the server survived.
         """
+        if os.getpid() != self._owner:
+            return
         with self._guard:
-            if os.getpid() != self._owner:
-                return
             self._stop(self._death_signal, _KILL_SECONDS)
             self._release_port()
             self._port = None
@@ -185,7 +187,7 @@ class _Server:
     def _abandon(self) -> None:
         # The failure that brought us here is what the caller must see.
         with contextlib.suppress(ServerError):
-            # Without the lock, what works in the data directory is another session's.
+            # Without the lock, what runs in this directory is another session's.
             if self._lock is not None:
                 self._kill_leftovers()
             self._stop(signal.SIGKILL, _KILL_SECONDS)
@@ -196,7 +198,7 @@ class _Server:
             self._created_directory = True
         self._take_lock()
         self._kill_leftovers()
-        user = _unprivileged_user()
+        user = _unprivileged_user(self._data)
         self._data.mkdir(mode=0o700, exist_ok=True)
         if user is not None:
             os.chown(self._data, user.pw_uid, user.pw_gid)
@@ -232,6 +234,15 @@ class _Server:
                 " give every server a directory of its own."
             ) from error
         self._lock = lock
+        # Every process of the server shows this mark in its command line, which anyone may read, unlike its
+        # working directory: root in a container may not look at that of another user's process.
+        # Anything but a whole mark is replaced, because a part of one could be in a stranger's command line.
+        mark = os.read(lock, 100)
+        if not re.fullmatch(rb"sagas-[0-9a-f]{16}", mark):
+            mark = f"sagas-{secrets.token_hex(8)}".encode()
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, mark, 0)
+        self._mark = mark.decode()
 
     def _drop_lock(self) -> None:
         if self._lock is not None:
@@ -239,13 +250,13 @@ class _Server:
             self._lock = None
 
     def _leftovers(self) -> list[Any]:
-        """Find processes of this program that work in our data directory: nobody else can own them."""
+        """Find every process of this server, also those an earlier session or a crash left behind."""
         psutil = _required("psutil")
-        data = str(self._data.resolve())
+        assert self._mark is not None
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
-                if process.name() == self._program and process.cwd() == data:
+                if process.name() == self._program and self._mark in " ".join(process.cmdline()):
                     found.append(process)
         return found
 
@@ -371,10 +382,10 @@ class _Server:
         return "\n".join(lines[-_LOG_TAIL_LINES:])
 
     def _stop(self, how: signal.Signals, timeout_seconds: float) -> None:
+        # A forked copy of this process owns neither the server nor the lock.
+        if os.getpid() != self._owner:
+            return
         with self._guard:
-            # A forked copy of this process owns neither the server nor the lock.
-            if os.getpid() != self._owner:
-                return
             try:
                 if self._process is not None:
                     if not self._exited.is_set():
@@ -403,7 +414,7 @@ class PostgresServer(_Server):
         settings: Server settings by name, which win over this class's defaults.
 
     Raises:
-        ValueError: A setting would move the server away from its address.
+        ValueError: A setting would change the server's address or name.
     """
 
     _label = "PostgreSQL"
@@ -415,11 +426,11 @@ class PostgresServer(_Server):
 
     def __init__(self, directory: Path, *, fsync: bool = False, settings: Mapping[str, str] = {}) -> None:
         super().__init__(directory)
-        address = {"listen_addresses", "port", "unix_socket_directories"} & set(settings)
-        if address:
+        reserved = {"listen_addresses", "port", "unix_socket_directories", "cluster_name"} & set(settings)
+        if reserved:
             raise ValueError(
-                f"PostgreSQL's {', '.join(sorted(address))} cannot be set because the server chooses its own"
-                " address: leave it out of settings."
+                f"PostgreSQL's {', '.join(sorted(reserved))} cannot be set because the server chooses its own"
+                " address and name: leave it out of settings."
             )
         self._password_file = self._directory / "postgres-password"
         # In files below the data directory, shared memory goes when the directory goes, and a container's
@@ -578,6 +589,7 @@ class PostgresServer(_Server):
             "listen_addresses": _HOST,
             "port": str(port),
             "unix_socket_directories": "",
+            "cluster_name": str(self._mark),
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
         return [str(executable), "-D", str(self._data), *options]
@@ -683,6 +695,7 @@ class BrokerServer(_Server):
             "appendonly": "no",
             "daemonize": "no",
             "dir": str(self._data),
+            "proc-title-template": f"{{title}} {{listen-addr}} {self._mark}",
         }
         return [str(executable), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
@@ -693,7 +706,9 @@ class BrokerServer(_Server):
                 answering = client.info("server")["process_id"]
         except redis.RedisError as error:
             return error
-        return None if answering == self.pid else ServerError(f"process {answering} answers on port {port}")
+        if self._process is not None and answering == self._process.pid:
+            return None
+        return ServerError(f"process {answering} answers on port {port}")
 
 
 def _launch(
@@ -739,10 +754,15 @@ def _package_site(package: str) -> Path:
     return Path(spec.submodule_search_locations[0]).absolute().parent
 
 
-def _unprivileged_user() -> pwd.struct_passwd | None:
-    """Return who runs the servers in place of root, as PostgreSQL refuses root; None if we are not root."""
+def _unprivileged_user(data: Path) -> pwd.struct_passwd | None:
+    """Return who runs a server in place of root, as PostgreSQL refuses root; None if we are not root."""
     if os.geteuid() != 0:
         return None
+    # Data that is there already can only be used by its owner.
+    with contextlib.suppress(FileNotFoundError, KeyError):
+        owner = pwd.getpwuid(data.stat().st_uid)
+        if owner.pw_uid != 0:
+            return owner
     for name in _UNPRIVILEGED_USERS:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
