@@ -83,7 +83,6 @@ task_acks_late = True
 worker_prefetch_multiplier = 1
 # A message whose worker died is not sent again by Celery: the lease in the database decides who goes on, and when.
 task_reject_on_worker_lost = False
-task_acks_on_failure_or_timeout = True
 # No time limits: a lease is renewed for as long as a step takes; bound a step by its own `timeout`.
 task_time_limit = None
 task_soft_time_limit = None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
-from tasks.application import app
+from tasks import application
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +21,22 @@ QUEUES = {True: "sagas.run", False: "sagas.recover"}
 
 
 class CeleryDispatcher:
-    """Sends each saga to a worker as one small message: its id, and the version that the message is for."""
+    """Sends each saga to a worker as one small message: its id, and the version that the message is for.
+
+    Args:
+        app: whose broker carries the messages; default: the application of `tasks`.
+    """
+
+    def __init__(self, app: Celery | None = None) -> None:
+        self._app = app or application.app
 
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed."""
         sent = 0
         try:
-            with app.producer_or_acquire() as producer:
+            with self._app.producer_or_acquire() as producer:
                 for claim in claims:
-                    app.send_task(
+                    self._app.send_task(
                         TASKS[claim.pending],
                         args=(str(claim.saga_id),),
                         kwargs={"version": claim.version},
@@ -37,9 +45,9 @@ class CeleryDispatcher:
                         ignore_result=True,
                     )
                     sent += 1
-        except _broker_errors() as error:
+        except self._broker_errors() as error:
             logger.warning(
-                "the broker at %s did not take message %d of %d: %s", _address(), sent + 1, len(claims), error
+                "the broker at %s did not take message %d of %d: %s", self._address(), sent + 1, len(claims), error
             )
         return sent
 
@@ -50,13 +58,20 @@ class CeleryDispatcher:
             BrokerUnavailable: the broker does not answer.
         """
         try:
-            with app.connection_for_write().clone() as connection:
+            with self._app.connection_for_write() as connection:
                 return _length(connection, QUEUES[pending])
-        except _broker_errors() as error:
+        except self._broker_errors() as error:
             raise BrokerUnavailable(
-                f"the broker at {_address()} did not answer ({error}): check that it runs (SAGAS_BROKER_URL); "
+                f"the broker at {self._address()} did not answer ({error}): check that it runs (SAGAS_BROKER_URL); "
                 "nothing is lost meanwhile, sagas stay due in the database."
             ) from error
+
+    def _broker_errors(self) -> tuple[type[BaseException], ...]:
+        connection = self._app.connection_for_write()
+        return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
+
+    def _address(self) -> str:
+        return str(self._app.connection_for_write().as_uri())  # as_uri() leaves the password out
 
 
 def _length(connection: Connection, queue: str) -> int:
@@ -65,12 +80,3 @@ def _length(connection: Connection, queue: str) -> int:
         return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
     except connection.channel_errors:
         return 0  # no such queue yet: nothing was ever sent
-
-
-def _broker_errors() -> tuple[type[BaseException], ...]:
-    connection = app.connection_for_write()
-    return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
-
-
-def _address() -> str:
-    return str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
