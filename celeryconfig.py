@@ -86,6 +86,8 @@ task_reject_on_worker_lost = False
 # No time limits: a lease is renewed for as long as a step takes; bound a step by its own `timeout`.
 task_time_limit = None
 task_soft_time_limit = None
+# A cold stop (SIGQUIT) first gives sagas this many seconds to reach the end of their step and be handed on.
+worker_soft_shutdown_timeout = 10
 # The application's logging, if it has any, is its own business.
 worker_hijack_root_logger = True
 worker_redirect_stdouts = False

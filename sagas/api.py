@@ -36,10 +36,10 @@ def current_engine() -> SagaEngine:
         ConfigurationError: a setting cannot work.
     """
     global _engine  # noqa: PLW0603
-    with _lock:
-        if _engine is None:
-            _engine = SagaEngine.from_environment()
-        return _engine
+    if _engine is None:  # once there is one, no lock: a child forked meanwhile would inherit it locked
+        with _lock:
+            _engine = _engine or SagaEngine.from_environment()
+    return _engine
 
 
 def start(

@@ -24,6 +24,7 @@ class CeleryProcess:
         environment: variables added to this process's own.
         log: file that takes what it prints.
         directory: working directory; default: this process's.
+        python: interpreter of the environment it runs in; default: this one.
     """
 
     def __init__(
@@ -33,11 +34,12 @@ class CeleryProcess:
         environment: Mapping[str, str],
         log: Path,
         directory: Path | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tasks", *arguments],
+                [python, "-m", "celery", "-A", "tasks", *arguments],
                 env={**os.environ, **environment},
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
