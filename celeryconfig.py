@@ -98,20 +98,19 @@ task_track_started = True
 
 # -- beat -----------------------------------------------------------------------------------------------------------
 
-# In memory: the default scheduler writes a file with pickle in it, and a scan has no past worth keeping.
-beat_scheduler = "celery.beat:Scheduler"
+# Celery's scheduler in memory, which sends no scan while one still waits: without workers none pile up.
+beat_scheduler = "tasks.beat:SagaScheduler"
 beat_max_loop_interval = min(5.0, _settings.scan_interval_seconds)
 beat_schedule = {
     "sagas.scan": {
         "task": "sagas.scan",
         "schedule": _settings.scan_interval_seconds,  # SAGAS_SCAN_INTERVAL_SECONDS
-        # A scan that waited longer than the next one's time has nothing to add: without workers none pile up.
-        "options": {"expires": max(1.0, _settings.scan_interval_seconds), "ignore_result": True},
+        "options": {"ignore_result": True},
     },
 }
 if _settings.retention_days is not None:  # SAGAS_RETENTION_DAYS
     beat_schedule["sagas.prune"] = {
         "task": "sagas.prune",
         "schedule": crontab(hour="3", minute="17"),
-        "options": {"expires": 3600, "ignore_result": True},
+        "options": {"ignore_result": True},
     }

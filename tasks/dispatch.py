@@ -57,9 +57,17 @@ class CeleryDispatcher:
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
+        return self.length(QUEUES[pending])
+
+    def length(self, queue: str) -> int:
+        """Return how many messages wait in a queue.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
         try:
             with self._app.connection_for_write() as connection:
-                return _length(connection, QUEUES[pending])
+                return _length(connection, queue)
         except self._broker_errors() as error:
             raise BrokerUnavailable(
                 f"the broker at {self._address()} did not answer ({error}): check that it runs (SAGAS_BROKER_URL); "

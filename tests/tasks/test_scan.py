@@ -181,3 +181,17 @@ def age_marks(engine: SagaEngine) -> None:
 
     with sa.create_engine(engine.storage._engine.url, poolclass=sa.NullPool).begin() as connection:  # type: ignore[attr-defined]
         connection.exec_driver_sql("UPDATE saga_executions SET available_at = available_at - interval '1 minute'")
+
+
+def test_scans_do_not_pile_up_while_no_worker_runs_them(
+    engine: SagaEngine, app: Celery, celery: Start
+) -> None:
+    dispatcher = CeleryDispatcher(app)
+    beats = [celery("beat", SAGAS_SCAN_INTERVAL_SECONDS="0.1"), celery("beat", SAGAS_SCAN_INTERVAL_SECONDS="0.1")]
+    wait_until(lambda: dispatcher.length("sagas.scan") > 0, what="a scan")
+    for log in [beat.log for beat in beats]:
+        wait_until(lambda: log.read_text().count("Sending due task sagas.scan") >= 20, what="twenty scans' time")  # noqa: B023
+    assert dispatcher.length("sagas.scan") <= len(beats)
+
+    celery("worker")
+    wait_until(lambda: dispatcher.length("sagas.scan") == 0, what="the scan")
