@@ -1,0 +1,166 @@
+"""What is put under faults: PostgreSQL, a broker, workers on links and clocks of their own, and two beats."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psycopg
+import sqlalchemy as sa
+from celery import Celery
+
+from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas.storage.schema import migrate
+from sagas.testing.processes import CeleryProcess
+from sagas.testing.servers import BrokerServer, PostgresServer
+from tasks.dispatch import CeleryDispatcher
+from tests.faults import shop
+from tests.faults.link import Link
+
+
+@dataclass
+class Worker:
+    """A worker's place in the cluster; processes come and go in it."""
+
+    number: int
+    link: Link
+    clock_offset: int
+    process: CeleryProcess
+    generation: int = 1
+    frozen: bool = field(default=False)
+
+    @property
+    def node(self) -> str:
+        """The name in `lease_owner` of everything that runs in this place."""
+        return f"w{self.number}@faults"
+
+
+class Cluster:
+    """Real servers and processes, for the time of a `with` block.
+
+    Args:
+        directory: for data and logs.
+        workers: how many, of two processes each.
+        lease_seconds, scan_seconds: shorter than in production, so that a run sees many.
+        thrice: whether every message is delivered three times.
+    """
+
+    def __init__(
+        self, directory: Path, *, workers: int, lease_seconds: float, scan_seconds: float, thrice: bool = True
+    ) -> None:
+        self.directory = directory
+        self.lease_seconds = lease_seconds
+        self.scan_seconds = scan_seconds
+        self._count = workers
+        self._logs = itertools.count(1)
+        self._thrice = thrice
+        self._stack = ExitStack()
+        self.workers: list[Worker] = []
+        self.beats: list[CeleryProcess] = []
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            # Durable: what is acknowledged must survive an immediate restart.
+            self.postgres = stack.enter_context(
+                PostgresServer(self.directory / "postgres", settings={"full_page_writes": "on", "fsync": "off"})
+            )
+            self.broker = stack.enter_context(BrokerServer(self.directory / "broker"))
+            self.database_url = self.postgres.create_database("sagas")
+            ledger_url = sa.make_url(self.postgres.create_database("ledger"))
+            self.ledger_url = ledger_url.set(drivername="postgresql").render_as_string(hide_password=False)
+            with psycopg.connect(self.ledger_url, autocommit=True) as connection:
+                connection.execute(shop.LEDGER)
+            engine = sa.create_engine(self.database_url)
+            with engine.connect() as connection:
+                migrate(connection)
+            engine.dispose()
+            stack.callback(self._end_processes)
+            self._start_all()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _start_all(self) -> None:
+        app = Celery("faults", set_as_current=False)
+        app.config_from_object("celeryconfig")
+        app.conf.broker_url = app.conf.result_backend = self.broker.url
+        self.storage = SqlAlchemySagaStorage(self.database_url)
+        self.engine = SagaEngine(
+            self.storage,
+            dispatcher=CeleryDispatcher(app),
+            settings=Settings.from_environment(self._environment(self.database_url)),
+            sagas=[shop.FaultyOrder],
+        )
+        # One clock is an hour ahead and one an hour behind, where the library that bends them is installed.
+        offsets = [0, 3600, -3600]
+        for number in range(1, self._count + 1):
+            link = Link(int(sa.make_url(self.database_url).port or 0))
+            offset = offsets[number % 3] if _fake_time_library() else 0
+            process = self._worker(number, 1, link, offset)
+            self.workers.append(Worker(number, link, offset, process))
+        self.beats = [self._process(["beat", "-l", "INFO"], self.database_url, 0) for _ in range(2)]
+        for worker in self.workers:
+            worker.process.wait_for_log(" ready.")
+
+    def restart(self, worker: Worker) -> None:
+        """Put a new process into the place of one that ended, as an orchestrator would."""
+        worker.generation += 1
+        worker.process = self._worker(worker.number, worker.generation, worker.link, worker.clock_offset)
+        worker.process.wait_for_log(" ready.")
+
+    def _worker(self, number: int, generation: int, link: Link, offset: int) -> CeleryProcess:
+        url = sa.make_url(self.database_url).set(port=link.port).render_as_string(hide_password=False)
+        node = f"w{number}@faults"
+        return self._process(["worker", "-c", "2", "-n", node, "-l", "INFO"], url, offset)
+
+    def _process(self, command: list[str], database_url: str, offset: int) -> CeleryProcess:
+        log = self.directory / f"{next(self._logs):03d}-{command[0]}.log"
+        environment = self._environment(database_url)
+        if offset:
+            environment |= {
+                "LD_PRELOAD": str(_fake_time_library()),
+                "FAKETIME": f"{offset:+d}s",
+                "DONT_FAKE_MONOTONIC": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        return CeleryProcess(command, environment=environment, log=log, directory=self.directory)
+
+    def _environment(self, database_url: str) -> dict[str, str]:
+        return {
+            "SAGAS_DATABASE_URL": database_url,
+            "SAGAS_BROKER_URL": self.broker.url,
+            "SAGAS_MODULES": "tests.faults.shop",
+            "SAGAS_LEASE_SECONDS": str(self.lease_seconds),
+            "SAGAS_SCAN_INTERVAL_SECONDS": str(self.scan_seconds),
+            "SAGAS_BACKOFF_SECONDS": "0.5",
+            "SAGAS_MAX_BACKOFF_SECONDS": "5",
+            "LEDGER_URL": self.ledger_url,
+            "PYTHONPATH": str(Path(__file__).parent.parent.parent),
+            **({"DELIVER_THREE_TIMES": "1"} if self._thrice else {}),
+        }
+
+    def _end_processes(self) -> None:
+        for process in [worker.process for worker in self.workers] + self.beats:
+            process.kill()
+        for worker in self.workers:
+            worker.link.close()
+        if hasattr(self, "storage"):
+            self.storage.close()
+
+
+def _fake_time_library() -> Path | None:
+    spec = importlib.util.find_spec("libfaketime")
+    if spec is None or spec.origin is None:
+        return None
+    library = Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return library if library.exists() and os.name == "posix" else None

@@ -1,0 +1,187 @@
+"""The faults, each a function that injects one and puts right what it broke."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+from signal import Signals
+from threading import Lock
+from uuid import UUID
+
+import psycopg
+import sqlalchemy as sa
+
+from sagas.testing.processes import wait_until
+from tests.faults.cluster import Cluster, Worker
+from tests.faults.takeovers import Takeovers
+
+
+class Faults:
+    """Injects faults into a cluster, each at a worker of its own choosing.
+
+    Args:
+        random: decides which worker, so that a seed tells the whole story.
+        broker_gone_seconds: how long the broker is away when it is.
+    """
+
+    def __init__(self, cluster: Cluster, takeovers: Takeovers, random: Random, *, broker_gone_seconds: float) -> None:
+        self._cluster = cluster
+        self._takeovers = takeovers
+        self._random = random
+        self._broker_gone_seconds = broker_gone_seconds
+        self._server = Lock()  # one fault at PostgreSQL or the broker at a time
+        self._places = {worker.number: Lock() for worker in cluster.workers}
+        self.url = sa.make_url(cluster.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def all(self) -> dict[str, Callable[[], None]]:
+        """Return every fault by the name it has in the report."""
+        return {
+            "SIGKILL of a pool child": self.kill_child,
+            "SIGKILL of a worker": self.kill_worker,
+            "frozen inside a step": self.freeze_in_step,
+            "frozen inside a checkpoint": self.freeze_in_checkpoint,
+            "SIGTERM of a worker": self.stop_in_order,
+            "PostgreSQL restarted (immediate)": self.restart_postgres,
+            "link to PostgreSQL cut": self.cut_link,
+            "broker emptied": self.empty_broker,
+            "broker restarted": self.restart_broker,
+            "broker gone": self.broker_gone,
+        }
+
+    # -- workers ----------------------------------------------------------------------------------------------
+
+    def kill_child(self) -> None:
+        with self._busy_worker() as (_, held):
+            owners = {owner for owner, _ in held.values()}
+            owner = self._random.choice(sorted(owners)) if owners else None
+            victims = {saga: version for saga, (by, version) in held.items() if by == owner}
+            if owner is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(int(owner.rpartition("/")[2].partition(".")[0]), Signals.SIGKILL)
+            self._takeovers.hit("SIGKILL of a pool child", victims)
+
+    def kill_worker(self) -> None:
+        with self._busy_worker() as (worker, held):
+            worker.process.kill()
+            self._hit("SIGKILL of a worker", held)
+            time.sleep(self._random.uniform(0, self._cluster.lease_seconds))
+            self._cluster.restart(worker)
+
+    def freeze_in_step(self) -> None:
+        with self._busy_worker() as (worker, held):
+            worker.process.send_to_group(Signals.SIGSTOP)
+            self._hit("frozen inside a step", held)
+            self._outlast_the_lease()
+            worker.process.send_to_group(Signals.SIGCONT)
+
+    def freeze_in_checkpoint(self) -> None:
+        with self._busy_worker() as (worker, held):
+            with self._server, self._connect() as connection, connection.cursor() as cursor:
+                # Its checkpoint waits for our lock while it freezes, and takes effect once we let go.
+                cursor.execute("BEGIN")
+                cursor.execute("SELECT FROM saga_executions WHERE id = ANY(%s) FOR UPDATE", (list(held),))
+                with suppress(TimeoutError):
+                    wait_until(lambda: self._checkpoints_waiting() > 0, timeout_seconds=3)
+                worker.process.send_to_group(Signals.SIGSTOP)
+                cursor.execute("ROLLBACK")
+            self._hit("frozen inside a checkpoint", {})
+            self._takeovers.tallies["frozen inside a checkpoint"].hit += len(held)
+            self._outlast_the_lease()
+            worker.process.send_to_group(Signals.SIGCONT)
+
+    def stop_in_order(self) -> None:
+        with self._busy_worker() as (worker, held):
+            worker.process.send(Signals.SIGTERM)
+            self._hit("SIGTERM of a worker", held)
+            worker.process.stop(timeout_seconds=30)
+            self._cluster.restart(worker)
+
+    def cut_link(self) -> None:
+        with self._busy_worker() as (worker, held):
+            worker.link.cut()
+            self._hit("link to PostgreSQL cut", held)
+            self._outlast_the_lease()
+            worker.link.heal()
+
+    # -- servers ----------------------------------------------------------------------------------------------
+
+    def restart_postgres(self) -> None:
+        with self._server:
+            self._cluster.postgres.restart("immediate")
+            self._takeovers.hit("PostgreSQL restarted (immediate)", {})
+
+    def empty_broker(self) -> None:
+        with self._server:
+            waiting = self._held("queue")
+            self._cluster.broker.flush()
+            self._takeovers.hit("broker emptied", {saga: version for saga, (_, version) in waiting.items()})
+
+    def restart_broker(self) -> None:
+        with self._server:
+            waiting = self._held("queue")
+            self._cluster.broker.restart()
+            self._takeovers.hit("broker restarted", {saga: version for saga, (_, version) in waiting.items()})
+
+    def broker_gone(self) -> None:
+        with self._server:
+            waiting = self._held("queue")
+            self._cluster.broker.stop()
+            self._takeovers.hit("broker gone", {saga: version for saga, (_, version) in waiting.items()})
+            time.sleep(self._broker_gone_seconds)
+            self._cluster.broker.start()
+
+    # -- details ----------------------------------------------------------------------------------------------
+
+    def _hit(self, fault: str, held: dict[UUID, tuple[str, int]]) -> None:
+        self._takeovers.hit(fault, {saga: version for saga, (_, version) in held.items()})
+
+    def _outlast_the_lease(self) -> None:
+        time.sleep(self._cluster.lease_seconds + 2 * self._cluster.scan_seconds + 1)
+
+    def _busy_worker(self) -> _Place:
+        """A worker that no other fault is at, holding sagas if one does within a few seconds."""
+        order = self._random.sample(self._cluster.workers, len(self._cluster.workers))
+        while True:
+            for worker in order:
+                if self._places[worker.number].acquire(blocking=False):
+                    held: dict[UUID, tuple[str, int]] = {}
+                    with suppress(TimeoutError):
+                        held = wait_until(lambda worker=worker: self._held(f"{worker.node}/%"), timeout_seconds=3)
+                    return _Place(worker, held, self._places[worker.number])
+            time.sleep(0.1)
+
+    def _held(self, owner: str) -> dict[UUID, tuple[str, int]]:
+        try:
+            with self._connect() as connection:
+                rows = connection.execute(
+                    "SELECT id, lease_owner, version FROM saga_executions WHERE lease_owner LIKE %s", (owner,)
+                )
+                return {saga: (by, version) for saga, by, version in rows}
+        except psycopg.OperationalError:
+            return {}
+
+    def _checkpoints_waiting(self) -> int:
+        with self._connect() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH held AS%'"
+            ).fetchone()
+        return row[0] if row else 0
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+
+
+class _Place:
+    """A worker under a fault, to be given back afterwards."""
+
+    def __init__(self, worker: Worker, held: dict[UUID, tuple[str, int]], lock: Lock) -> None:
+        self._worker, self._held, self._lock = worker, held, lock
+
+    def __enter__(self) -> tuple[Worker, dict[UUID, tuple[str, int]]]:
+        return self._worker, self._held
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,245 @@
+"""Faults at real processes: `python -m tests.faults.run --minutes 10 --seed 1`.
+
+Sagas are started all the while; when the faults stop, everything must be finished within a stated time, and the
+ledger and the logs must add up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from statistics import median
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+
+from sagas.errors import StorageUnavailable
+from sagas.progress import SagaStatus
+from sagas.storage.base import SagaFilter
+from sagas.testing.processes import wait_until
+from tests.faults.check import STEPS, Findings, check
+from tests.faults.cluster import Cluster
+from tests.faults.injection import Faults
+from tests.faults.shop import FaultyOrder, Order
+from tests.faults.takeovers import Takeovers
+
+#: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
+SETTLING_SECONDS = 90.0
+UNDISTURBED = 30
+UNFINISHED = tuple(status for status in SagaStatus if not status.finished)
+FAILURES = ("clean", "doubt", "late", "flaky", "undo")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long and how hard.
+
+    Attributes:
+        minutes: of faults; 0: each fault once.
+        workers: of two processes each.
+        sagas_per_second: started while the faults go on.
+        gap_seconds: between two faults, at most.
+        broker_gone_seconds: how long the broker is away when it is.
+        lease_seconds: of every saga.
+    """
+
+    minutes: float
+    workers: int
+    sagas_per_second: float
+    gap_seconds: float
+    broker_gone_seconds: float
+    lease_seconds: float
+
+
+SHORT = Profile(0, 3, 10.0, 1.0, 3.0, 2.0)
+LONG = Profile(10, 4, 6.0, 6.0, 20.0, 4.0)
+
+
+class Load:
+    """Starts sagas, some of which fail in every way a step can, and remembers what is to become of each."""
+
+    def __init__(self, cluster: Cluster, random: Random) -> None:
+        self._cluster = cluster
+        self._random = random
+        self.started: dict[UUID, Order] = {}
+
+    def start(self, order: Order) -> None:
+        """Start one saga, again and again until it is known to be stored; its key makes that safe."""
+        key = f"order-{len(self.started)}"
+        while True:
+            try:
+                self.started[self._cluster.engine.start(FaultyOrder, order, idempotency_key=key)] = order
+                return
+            except StorageUnavailable:
+                time.sleep(0.1)
+
+    def random_order(self) -> Order:
+        """An order of which one step in six goes wrong somehow, and which takes up to two seconds."""
+        failing = {step: self._random.choice(FAILURES) for step in STEPS if self._random.random() < 1 / 6}
+        return Order(seconds=self._random.choice((0.0, 0.05, 0.2, 0.5)), failing=failing)
+
+    @contextmanager
+    def going_on(self, per_second: float) -> Iterator[None]:
+        """Start random orders while the block runs."""
+        ended = threading.Event()
+
+        def go_on() -> None:
+            while not ended.wait(1 / per_second):
+                self.start(self.random_order())
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def run(profile: Profile, seed: int, directory: Path, console: Console) -> tuple[Findings, dict[str, object]]:
+    """Put a cluster under faults; return what does not add up, and the report."""
+    random = Random(seed)
+    console.print(f"seed {seed}, logs in {directory}")
+    with Cluster(directory, workers=profile.workers, lease_seconds=profile.lease_seconds, scan_seconds=0.5) as cluster:
+        load = Load(cluster, Random(seed + 1))
+        for _ in range(UNDISTURBED):
+            load.start(Order(seconds=0.05))
+        wait_until(lambda: _unfinished(cluster) == 0, what="the end of the undisturbed sagas")
+        undisturbed = set(load.started)
+        for _ in range(2):
+            load.start(Order(failing={random.choice(STEPS[1:]): "poison"}))
+
+        takeovers = Takeovers(_libpq(cluster.database_url))
+        faults = Faults(cluster, takeovers, random, broker_gone_seconds=profile.broker_gone_seconds)
+        began = time.monotonic()
+        with load.going_on(profile.sagas_per_second):
+            _inject(faults, profile, random, console)
+        stopped = time.monotonic()
+        try:
+            wait_until(lambda: _unfinished(cluster) == 0, timeout_seconds=SETTLING_SECONDS, what="the end of all sagas")
+        except TimeoutError:
+            console.print(f"not everything finished within {SETTLING_SECONDS:.0f} s")
+        settled = time.monotonic()
+        takeovers.close()
+        findings = check(
+            _libpq(cluster.database_url),
+            cluster.ledger_url,
+            load.started,
+            undisturbed,
+            max_attempts=cluster.engine.settings.max_recovery_attempts,
+        )
+    rows = [
+        {
+            "fault": name,
+            "times": tally.times,
+            "sagas_hit": tally.hit,
+            "takeovers": len(tally.seconds),
+            "median_takeover_seconds": round(median(tally.seconds), 2) if tally.seconds else None,
+            "slowest_takeover_seconds": round(max(tally.seconds), 2) if tally.seconds else None,
+        }
+        for name, tally in takeovers.tallies.items()
+    ]
+    report: dict[str, object] = {
+        "seed": seed,
+        "minutes": round((stopped - began) / 60, 2),
+        "sagas": len(load.started),
+        "lease_seconds": profile.lease_seconds,
+        "settled_after_seconds": round(settled - stopped, 1),
+        "clocks_bent": any(worker.clock_offset for worker in cluster.workers),
+        "faults": rows,
+        "lost": findings.lost,
+        "doubled": findings.doubled,
+        "stuck": findings.stuck,
+        "wrong": findings.wrong,
+    }
+    return findings, report
+
+
+def _inject(faults: Faults, profile: Profile, random: Random, console: Console) -> None:
+    """Inject every fault once, then at random until the time is up; up to three go on at once."""
+    ends_at = time.monotonic() + profile.minutes * 60
+    names = list(faults.all())
+    random.shuffle(names)
+    slots = threading.BoundedSemaphore(3)
+    threads: list[threading.Thread] = []
+    errors: list[Exception] = []
+
+    def inject(name: str) -> None:
+        try:
+            faults.all()[name]()
+        except Exception as error:
+            errors.append(error)
+            raise
+        finally:
+            slots.release()
+
+    while names or time.monotonic() < ends_at:
+        name = names.pop() if names else random.choice(list(faults.all()))
+        slots.acquire()
+        console.print(f"  {name}")
+        threads.append(threading.Thread(target=inject, args=(name,)))
+        threads[-1].start()
+        time.sleep(random.uniform(0.2, profile.gap_seconds))
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _unfinished(cluster: Cluster) -> int:
+    try:
+        found = cluster.storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000))
+    except StorageUnavailable:
+        return -1
+    return len(found)
+
+
+def _libpq(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def show(report: dict[str, object], console: Console) -> None:
+    """Print the report as a table."""
+    table = Table(title=f"{report['sagas']} sagas, {report['minutes']} minutes of faults, seed {report['seed']}")
+    for column in ("fault", "times", "sagas hit", "takeovers", "median s", "slowest s"):
+        table.add_column(column, justify="left" if column == "fault" else "right")
+    for row in report["faults"]:  # type: ignore[attr-defined]
+        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+    console.print(table)
+    console.print(
+        f"every message three times; clocks an hour apart: {report['clocks_bent']}; "
+        f"everything finished {report['settled_after_seconds']} s after the last fault"
+    )
+    for kind in ("lost", "doubled", "stuck", "wrong"):
+        console.print(f"{kind}: {len(report[kind])}")  # type: ignore[arg-type]
+        for sentence in report[kind]:  # type: ignore[attr-defined]
+            console.print(f"  {sentence}")
+
+
+def main() -> int:
+    """Run the long profile; exit non-zero on anything lost, doubled, stuck or wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=LONG.minutes)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--report", type=Path, default=Path("faults-report.json"))
+    options = parser.parse_args()
+    console = Console()
+    profile = replace(LONG, minutes=options.minutes)
+    directory = Path(tempfile.mkdtemp(prefix="sagas-faults-"))
+    findings, report = run(profile, options.seed, directory, console)
+    options.report.write_text(json.dumps(report, indent=2))
+    show(report, console)
+    return 1 if findings.all() else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
