@@ -2,8 +2,8 @@
 
 The engine's own settings (lease, attempts, backoff, limits) are the fields of `sagas.settings.Settings`, described
 there and in the README: programs that start sagas read them too, without Celery. A module of the same name in the
-worker's own directory, or the one that CELERY_CONFIG_MODULE names, is used instead of this one; let it begin with
-`from tasks.celeryconfig import *`.
+worker's own directory, or the one that CELERY_CONFIG_MODULE names, is used instead of this one; where sagas were
+installed from a wheel, which holds this file as `tasks.celeryconfig`, let it begin by importing all of that.
 """
 
 from celery.schedules import crontab

@@ -47,13 +47,13 @@ class ContextCodec(Generic[ContextT]):
         """Return the context as JSON text that jsonb accepts.
 
         Raises:
-            ContextError: it is of another type, too large, or holds what JSON or jsonb cannot (NaN, NUL, bytes).
+            ContextError: it is of another type, too large, or holds what JSON or jsonb cannot (NUL, a cycle).
         """
         try:
             plain = self._adapter.dump_python(context, mode="json", warnings="error")
             text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
             size = len(text.encode())
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ContextError(
                 f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
                 "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
@@ -79,10 +79,8 @@ class ContextCodec(Generic[ContextT]):
         try:
             return self._adapter.validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise ContextError(
-                f"{self._owner}: its context does not validate as {self._type_name} ({where}: {first['msg']}): "
+                f"{self._owner}: its context does not validate as {self._type_name} ({_first_problem(error)}): "
                 "run code whose context type fits, or correct the data."
             ) from error
 
@@ -90,11 +88,18 @@ class ContextCodec(Generic[ContextT]):
         """Return the context as JSON after making sure that reading it back gives the same context.
 
         Raises:
-            ContextError: as for `dump`, and when a value changes on the way, as a set that comes back as a list.
+            ContextError: as for `dump`, and when a value is lost or changes on the way: NaN, a set that comes back as
+                a list, a number beyond its field's limits.
         """
         text = self.dump(context)
         before = self._adapter.dump_python(context)
-        after = self._adapter.dump_python(self.load(text))
+        try:
+            after = self._adapter.dump_python(self._adapter.validate_json(text))
+        except ValidationError as error:
+            raise ContextError(
+                f"{self._owner}: its context could be stored as JSON, but not read back as {self._type_name} "
+                f"({_first_problem(error)}): set the field to a value of its type, within its limits."
+            ) from error
         if before != after:
             raise ContextError(
                 f"{self._owner}: its context changes when stored as JSON and read back "
@@ -109,6 +114,11 @@ class ContextCodec(Generic[ContextT]):
             ContextError: it does not validate.
         """
         return self.load(json.dumps(data))
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'the whole'}: {first['msg']}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -65,14 +66,16 @@ class RetryPolicy:
         wrong = (
             "max_attempts must be a whole number of 1 or more"
             if not isinstance(self.max_attempts, int) or self.max_attempts < 1
-            else "first_delay must be 0 or more seconds"
-            if not 0 <= self.first_delay <= _LONGEST_DELAY
+            else "first_delay must be 0 or more seconds, at most a year"
+            if not _between(0, self.first_delay, _LONGEST_DELAY)
             else "factor must be 1 or more"
-            if not self.factor >= 1
+            if not _between(1, self.factor, float("inf"))
             else "max_delay must be 0 or more seconds, at most a year"
-            if not 0 <= self.max_delay <= _LONGEST_DELAY
+            if not _between(0, self.max_delay, _LONGEST_DELAY)
             else "jitter must be between 0 and 1"
-            if not 0 <= self.jitter <= 1
+            if not _between(0, self.jitter, 1)
+            else "retry_on must be a tuple of exception classes, as (ConnectionError,)"
+            if not _are_exceptions(self.retry_on)
             else None
         )
         if wrong:
@@ -91,10 +94,20 @@ class RetryPolicy:
 
 def backoff(failures: int, *, first: float, factor: float, cap: float) -> float:
     """Return `first * factor ** (failures - 1)` seconds, at most `cap`, without overflowing."""
+    if first == 0:
+        return 0.0
     try:
         return min(cap, first * factor ** (failures - 1))
     except OverflowError:
         return cap
+
+
+def _between(lowest: float, value: object, highest: float) -> bool:
+    return isinstance(value, int | float) and lowest <= value <= highest
+
+
+def _are_exceptions(classes: object) -> bool:
+    return isinstance(classes, tuple) and all(isinstance(c, type) and issubclass(c, BaseException) for c in classes)
 
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -133,9 +146,10 @@ class Step(Generic[ContextT]):
             raise DefinitionError(
                 f"{cls.__name__}: retry is {cls.retry!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
             )
-        if cls.timeout is not None and not cls.timeout > 0:
+        if cls.timeout is not None and (cls.timeout == 0 or not _between(0, cls.timeout, _LONGEST_DELAY)):
             raise DefinitionError(
-                f"{cls.__name__}: timeout is {cls.timeout!r}: give seconds above 0, or None for no limit."
+                f"{cls.__name__}: timeout is {cls.timeout!r}: "
+                "give seconds above 0, at most a year, or None for no limit."
             )
 
     @classmethod
@@ -160,12 +174,14 @@ class Saga(Generic[ContextT]):
     name: ClassVar[str] = ""
     steps: ClassVar[Sequence[type[Step[Any]]]] = ()
     codec: ClassVar[ContextCodec[Any]]
+    definition_version: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = _own_name(cls)
-        cls.steps = tuple(cls.steps)
         _check_steps(cls)
+        cls.steps = tuple(cls.steps)
+        cls.definition_version = _fingerprint(cls.steps)
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
 
 
@@ -174,16 +190,24 @@ AnySaga = type[Saga[Any]]
 
 def _own_name(cls: type) -> str:
     """The name given in this very class, else one made from the class's name: a subclass is another thing."""
-    name = cls.__dict__.get("name") or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
-    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or "\0" in name:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
+    name = cls.__dict__.get("name", words.lower())
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or "\0" in name:
         raise DefinitionError(
-            f"{cls.__name__}: name is {name!r}: give text of at most {MAX_NAME_LENGTH} characters without NUL."
+            f"{cls.__name__}: name is {name!r}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL."
         )
-    return name if "name" in cls.__dict__ else name.lower()
+    return name
+
+
+def _fingerprint(steps: Sequence[type[Step[Any]]]) -> str:
+    """What of a definition a log depends on, in 16 characters: stored with each saga that is started."""
+    facts = "\n".join(f"{step.name} {step.pivot} {step.can_compensate()}" for step in steps)
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def _context_type(cls: AnySaga) -> Any:
-    for base in getattr(cls, "__orig_bases__", ()):
+    # Of every class in turn: a generic mixin has original bases of its own, which hide the saga's.
+    for base in (base for parent in cls.__mro__ for base in parent.__dict__.get("__orig_bases__", ())):
         if isinstance(get_origin(base), type) and issubclass(get_origin(base), Saga):
             (context_type,) = get_args(base)
             if not isinstance(context_type, TypeVar):
@@ -195,6 +219,8 @@ def _context_type(cls: AnySaga) -> Any:
 
 
 def _check_steps(cls: AnySaga) -> None:
+    if not isinstance(cls.steps, Sequence):
+        raise DefinitionError(f"{cls.__name__}: steps is {cls.steps!r}: give a list of Step classes.")
     if not cls.steps:
         raise DefinitionError(f"{cls.__name__}: it has no steps: list its Step classes in `steps`.")
     seen: dict[str, str] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, event
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from sagas import recovery
 from sagas.context import ContextT
@@ -268,6 +268,7 @@ class SagaEngine:
             NewSaga(
                 id=new_saga_id(),
                 name=saga.name,
+                definition_version=saga.definition_version,
                 context=saga.codec.dump_checked(context),
                 idempotency_key=keys[index] if keys is not None else None,
             )
@@ -276,16 +277,16 @@ class SagaEngine:
 
     def _start_within(self, connection: Connection | Session, new: Sequence[NewSaga]) -> list[UUID]:
         # Sent after a session's commit; a connection tells only of the moment before, so the scan finds the saga.
-        send_later = isinstance(connection, Session) and self.dispatcher is not None
+        session = connection if isinstance(connection, Session) and self.dispatcher is not None else None
         created = self.storage.create_sagas(
             new,
-            owner=QUEUE if send_later else None,
-            for_seconds=MARK_SECONDS if send_later else 0.0,
+            owner=QUEUE if session else None,
+            for_seconds=MARK_SECONDS if session else 0.0,
             connection=connection,
         )
-        if send_later:
+        if session:
             claims = [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
-            _after_commit(connection, lambda: self._send(claims))
+            _Outbox.of(session).put(session, lambda: self._send(claims))
         return [saga_id for saga_id, _ in created]
 
     def _send(self, claims: Sequence[Claim]) -> None:
@@ -303,28 +304,41 @@ def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
     return step()
 
 
-def _after_commit(session: Session | Any, action: Callable[[], None]) -> None:
-    """Call the action once this transaction of the session is committed, never if it is rolled back."""
-    outermost = session.get_transaction()
+class _Outbox:
+    """What a session sends once it has committed: each action waits for every transaction it was put in."""
 
-    def committed(_: Session) -> None:
-        if session.in_nested_transaction():
-            return
-        forget()
-        action()
+    def __init__(self, session: Session) -> None:
+        self._waiting: list[tuple[list[SessionTransaction], Callable[[], None]]] = []
+        # They stay with the session: SQLAlchemy does not allow listeners to be removed while it calls them.
+        event.listen(session, "after_commit", self._committed)
+        event.listen(session, "after_transaction_end", self._ended)
 
-    def ended(_: Session, transaction: Any) -> None:
-        if transaction is outermost:
-            forget()
+    @classmethod
+    def of(cls, session: Session) -> _Outbox:
+        outbox: _Outbox = session.info.get(cls) or session.info.setdefault(cls, cls(session))
+        return outbox
 
-    def forget() -> None:
-        for name, listener in listeners:
-            if event.contains(session, name, listener):
-                event.remove(session, name, listener)
+    def put(self, session: Session, action: Callable[[], None]) -> None:
+        innermost = session.get_nested_transaction() or session.get_transaction()
+        transactions = []
+        while innermost is not None:
+            transactions.append(innermost)
+            innermost = innermost.parent
+        self._waiting.append((transactions, action))
 
-    listeners = (("after_commit", committed), ("after_transaction_end", ended))
-    for name, listener in listeners:
-        event.listen(session, name, listener)
+    def _committed(self, session: Session) -> None:
+        committed = session.get_nested_transaction() or session.get_transaction()
+        waiting, self._waiting = self._waiting, []
+        for transactions, action in waiting:
+            open_ones = [transaction for transaction in transactions if transaction is not committed]
+            if open_ones:
+                self._waiting.append((open_ones, action))
+            else:
+                action()
+
+    def _ended(self, _: Session, transaction: SessionTransaction) -> None:
+        # A transaction that still counts as open when it ends was rolled back.
+        self._waiting = [(open_ones, action) for open_ones, action in self._waiting if transaction not in open_ones]
 
 
 def _installed_dispatcher() -> Dispatcher | None:

@@ -124,22 +124,20 @@ def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
     stuck = (record.updated_at - moved_at).total_seconds()
     after = min(longest, max(shortest, stuck)) * (1 - 0.1 * runtime.random())
     release = Release(status=taken.status_before, after_seconds=after, last_error=f"declined: {reason}")
-    runtime.storage.release(taken.hold, release)
-    logger.warning("saga %s (%s): declined: %s", record.id, record.name, reason)
-    return Report(
-        saga_id=record.id,
-        name=record.name,
-        status=taken.status_before,
-        outcome="declined",
-        message=f"left as it was for {after:.0f} s, no attempt spent: {reason}",
-    )
+    outcome, message = "declined", f"left as it was for {after:.0f} s, no attempt spent: {reason}"
+    try:
+        runtime.storage.release(taken.hold, release)
+    except LeaseLost as error:
+        outcome, message = "lost", str(error)
+    logger.warning("saga %s (%s): %s: %s", record.id, record.name, outcome, message)
+    return Report(saga_id=record.id, name=record.name, status=taken.status_before, outcome=outcome, message=message)
 
 
 class _Failed(Exception):
     """An action of a step raised."""
 
     def __init__(self, error: BaseException, *, in_doubt: bool, retryable: bool) -> None:
-        super().__init__(str(error))
+        super().__init__(_message(error))
         self.error = error
         self.in_doubt = in_doubt
         self.retryable = retryable
@@ -229,7 +227,8 @@ class _Execution:
         if returned is not None:
             self.context = returned
         try:
-            text = self.saga.codec.dump(self.context)
+            # Read back too, or a value that no recovery could load would strand the saga here.
+            text = self.saga.codec.dump_checked(self.context)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             raise _Failed(error, in_doubt=True, retryable=False) from error
@@ -246,7 +245,7 @@ class _Execution:
             verdict=verdict,
             in_doubt=failure.in_doubt or self.interrupted,
             error_type=type(failure.error).__name__,
-            message=_storable(str(failure.error)[:_MESSAGE_CHARACTERS]),
+            message=_message(failure.error),
             traceback=_storable(_traceback(failure.error)),
         )
         self.did.append(f"{move.step.name}: {move.action} failed ({entry.error_type}), {verdict}")
@@ -273,9 +272,10 @@ class _Execution:
         return None
 
     def _wait(self, seconds: float) -> None:
-        ends_at = time.monotonic() + seconds
-        while (left := ends_at - time.monotonic()) > 0 and not (self.runtime.stopping() or self.lease.lost):
+        left = seconds
+        while left > 0 and not (self.runtime.stopping() or self.lease.lost):
             self.runtime.sleep(min(left, _LOOK_SECONDS))
+            left -= _LOOK_SECONDS
 
     def _status_after(self, entry: LogEntry) -> SagaStatus:
         """Where the saga stands once this entry is logged: the last checkpoint also ends it."""
@@ -297,7 +297,8 @@ class _Execution:
         write = partial(
             self.runtime.storage.checkpoint, self.hold, entry, status=status, context=context, release=release
         )
-        self._persist(write, partial(self._took_effect, entry, status))
+        gives_back = release is not None or status.finished
+        self._persist(write, partial(self._took_effect, entry, status, gives_back=gives_back))
         self.status = status
         self.stored = self.stored if context is None else context
         self.interrupted = False
@@ -322,12 +323,16 @@ class _Execution:
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
                 self.runtime.sleep(backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random()))
 
-    def _took_effect(self, entry: LogEntry | None, status: SagaStatus) -> bool:
+    def _took_effect(self, entry: LogEntry | None, status: SagaStatus, *, gives_back: bool) -> bool:
         now = self.runtime.storage.load(self.record.id)
         if entry is None:
             return now.status is status and now.version == self.hold.version
         key = (self.hold.version, entry.step, entry.action, entry.status, entry.attempt)
-        return any(key == (e.version, e.step, e.action, e.status, e.attempt) for e in now.log)
+        stands = any(key == (e.version, e.step, e.action, e.status, e.attempt) for e in now.log)
+        still_ours = (now.version, now.lease_owner) == (self.hold.version, self.hold.owner)
+        if stands and not gives_back and not still_ours:
+            raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker while the database was away.")
+        return stands
 
     # -- giving back ------------------------------------------------------------------------------------------
 
@@ -338,8 +343,8 @@ class _Execution:
         return self._report("handed over", "this worker is stopping, so the next one goes on.")
 
     def _give_up(self, error: BaseException) -> Report:
-        message = f"{type(error).__name__}: {error}"
-        release = self._failed_attempt(interrupted=True, last_error=_storable(message[:_MESSAGE_CHARACTERS]))
+        message = f"{type(error).__name__}: {_message(error)}"
+        release = self._failed_attempt(interrupted=True, last_error=message)
         self.runtime.storage.release(self.hold, release)
         return self._gave_up(release, message)
 
@@ -375,6 +380,14 @@ class _Execution:
             did=tuple(self.did),
             message=message,
         )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its message cannot be shown: str() of it raised {type(broken).__name__})"
+    return _storable(text[:_MESSAGE_CHARACTERS])
 
 
 def _traceback(error: BaseException) -> str:

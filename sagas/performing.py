@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from sagas.errors import StepTimedOut
@@ -51,7 +52,7 @@ def _result(outcome: Future[Any], timeout: float | None, *, within: float | None
         return outcome.result(within)
     except TimeoutError:
         if outcome.done():
-            raise  # the step's own
+            return outcome.result()  # it ended this very moment, or the error is the step's own
         raise _timed_out(timeout) from None
 
 
@@ -71,9 +72,17 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     with _loop_lock:
         if _loop is None or _loop[0] != os.getpid():
             loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="sagas-loop", daemon=True).start()
+            threading.Thread(target=_keep_running, args=(loop,), name="sagas-loop", daemon=True).start()
             _loop = (os.getpid(), loop)
         return _loop[1]
+
+
+def _keep_running(loop: asyncio.AbstractEventLoop) -> None:
+    while not loop.is_closed():
+        # SystemExit in a task that a step spawned stops the loop, and must not leave every other saga waiting; the step
+        # gets it too, when it awaits the task.
+        with suppress(BaseException):
+            loop.run_forever()
 
 
 def _in_loop(awaitable: Awaitable[Any], timeout: float | None) -> Any:
@@ -91,4 +100,6 @@ async def _settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[Bas
         async with asyncio.timeout(timeout) as bound:
             return None, await awaitable
     except BaseException as error:
-        return (_timed_out(timeout) if isinstance(error, TimeoutError) and bound.expired() else error), None
+        # Cut short, a step may raise what it likes on its way out; it timed out all the same.
+        late = isinstance(error, Exception) and bound.expired()
+        return (_timed_out(timeout) if late else error), None

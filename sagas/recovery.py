@@ -93,12 +93,12 @@ def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> S
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
-        BrokerUnavailable: the broker does not answer; nothing is claimed then.
+        BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
-    claims: list[Claim] = []
+    dispatched: list[UUID] = []
     died: list[UUID] = []
-    missing = 0
+    missing = unsent = 0
     for pending in (False, True):
         result = storage.claim_sagas(
             pending=pending,
@@ -108,18 +108,15 @@ def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> S
             # Asked before the claim looks at its marks: too many at worst, and then nothing counts as missing.
             messages_waiting=dispatcher.waiting(pending=pending),
         )
-        claims += result.claims
+        for saga_id in result.died:
+            logger.error("saga %s is dead: it crashed its worker once too often; see `sagas show %s`", saga_id, saga_id)
+        # Sent before the broker is asked again: should it fail by then, these are on their way or free.
+        sent = send(storage, dispatcher, result.claims)
+        dispatched += (claim.saga_id for claim in result.claims[:sent])
         died += result.died
         missing += result.missing
-    for saga_id in died:
-        logger.error("saga %s is dead: it crashed its worker once too often; `sagas show %s` tells", saga_id, saga_id)
-    sent = send(storage, dispatcher, claims)
-    return ScanReport(
-        dispatched=tuple(claim.saga_id for claim in claims[:sent]),
-        died=tuple(died),
-        missing=missing,
-        unsent=len(claims) - sent,
-    )
+        unsent += len(result.claims) - sent
+    return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
 
 
 def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:

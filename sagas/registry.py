@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, UnknownSaga
@@ -36,11 +38,13 @@ class Registry:
         self._by_name[saga.name] = saga
 
     def load(self, modules: Iterable[str]) -> None:
-        """Import the modules and make every saga known that they define or import.
+        """Import the modules, from the working directory too, and make every saga known that they define or import.
 
         Raises:
             ConfigurationError: a module cannot be imported, or holds no saga.
         """
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # where `python -m` would look, and an installed command would not
         for name in modules:
             try:
                 module = importlib.import_module(name)

@@ -62,7 +62,7 @@ class Settings(BaseModel):
         default=5.0,
         gt=0,
         le=86_400,
-        description="how often beat fires the scan: the longest a due saga goes unnoticed",
+        description="how often beat fires the scan that finds due sagas",
     )
     scan_limit: int = Field(
         default=1000,

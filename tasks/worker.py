@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import select
 import threading
-import time
 from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -15,7 +15,6 @@ from celery import bootsteps, signals
 from sagas.api import configure, current_engine
 from sagas.engine import SagaEngine
 from sagas.errors import SagaError, StorageUnavailable
-from sagas.lease import owner_name
 from tasks.application import app
 from tasks.dispatch import CeleryDispatcher
 
@@ -26,6 +25,9 @@ _LOOK_SECONDS: Final = 0.25
 
 # One byte of memory that the children share: what the parent is told by a signal, they see at a step's boundary.
 _stopping = mmap.mmap(-1, 1)
+# Each child says who it is before it does anything else, so that none can die unknown, however soon.
+_births, _announce = os.pipe()
+_parent = os.getpid()
 
 
 def stopping() -> bool:
@@ -51,6 +53,12 @@ def _prepare(sender: Any, **_: Any) -> None:
         raise SystemExit(f"error: {error}") from None
 
 
+@signals.worker_process_init.connect
+def _born(**_: Any) -> None:
+    if os.getpid() != _parent:  # the solo pool has no children, and sends this signal all the same
+        os.write(_announce, f"{os.getpid()} {current_engine().runtime().owner}\n".encode())
+
+
 @signals.worker_shutting_down.connect
 def _told_to_stop(**_: Any) -> None:
     _stopping[0] = 1
@@ -62,10 +70,8 @@ class Sagas(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Begin to watch the children, if the pool has any."""
-        if parent.pool is not None and "processes" in (parent.pool.info or {}):
-            watch = threading.Thread(target=_watch, args=(parent,), name="sagas-watch", daemon=True)
-            watch.start()
+        """Begin to watch for children; pools without any never announce one."""
+        threading.Thread(target=_watch, name="sagas-watch", daemon=True).start()
 
     def close(self, parent: Any) -> None:
         """Tell running sagas to stop at the next step's boundary, also when the worker is told by remote control."""
@@ -75,35 +81,35 @@ class Sagas(bootsteps.StartStopStep):
 app.steps["worker"].add(Sagas)
 
 
-def _watch(worker: Any) -> None:
+def _watch() -> None:
     """Release at once what a child held that died, and have it sent to another."""
-    owners: dict[int, str] = {}
-    orphaned: set[str] = set()
+    children: dict[str, int] = {}
+    unread = b""
     while True:
-        alive = {pid for pid in worker.pool.info["processes"] if not _exited(pid)}
-        orphaned |= {owners.pop(pid) for pid in set(owners) - alive}
-        owners |= {pid: owner_name(worker.hostname, pid) for pid in alive - set(owners)}
-        for owner in sorted(orphaned):
+        if select.select([_births], [], [], _LOOK_SECONDS)[0]:
+            *births, unread = (unread + os.read(_births, 65536)).split(b"\n")
+            children |= {owner: int(pid) for pid, _, owner in (birth.decode().partition(" ") for birth in births)}
+        for owner in [owner for owner, pid in children.items() if _exited(pid)]:
             try:
                 _release(owner)
-                orphaned.discard(owner)
             except SagaError as error:
                 logger.warning("what %s held cannot be released yet: %s", owner, error)
+                continue
             except Exception:
                 logger.exception("what %s held could not be released; its leases run out by themselves", owner)
-                orphaned.discard(owner)
-        time.sleep(_LOOK_SECONDS)
+            del children[owner]
 
 
 def _exited(pid: int) -> bool:
-    """Whether the child is gone, also while the pool, which looks every few seconds, still lists it."""
-    if not hasattr(os, "waitid"):
-        return False
+    """Whether a child is gone, also while it is a zombie because the pool has not looked yet."""
     try:
-        # WNOWAIT leaves the exit status to the pool.
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
+        if hasattr(os, "waitid"):
+            # WNOWAIT leaves the exit status to the pool.
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        os.kill(pid, 0)
+    except (ChildProcessError, ProcessLookupError):
         return True
+    return False
 
 
 def _release(owner: str) -> None:

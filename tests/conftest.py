@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +17,19 @@ from sagas.testing.servers import BrokerServer, PostgresServer
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+def server_directory() -> Iterator[Path]:
+    """A directory for servers that run as another user: pytest's own is closed to them whenever a pytest starts."""
+    with tempfile.TemporaryDirectory(prefix="sagas-tests-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def server_url(server_directory: Path) -> Iterator[sa.URL]:
     """A PostgreSQL server on which the suite may make databases."""
     if url := os.environ.get("SAGAS_TEST_DATABASE_URL"):
         yield sa.make_url(url)
         return
-    with PostgresServer(tmp_path_factory.mktemp("postgres")) as server:
+    with PostgresServer(server_directory / "postgres") as server:
         yield sa.make_url(server.url)
 
 
@@ -59,12 +67,12 @@ def storage(database_url: str) -> Iterator[SqlAlchemySagaStorage]:
 
 
 @pytest.fixture(scope="session")
-def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker_server(server_directory: Path) -> Iterator[str]:
     """The URL of the suite's broker, without a database number."""
     if url := os.environ.get("SAGAS_TEST_BROKER_URL"):
         yield url
         return
-    with BrokerServer(tmp_path_factory.mktemp("broker")) as server:
+    with BrokerServer(server_directory / "broker") as server:
         yield server.url
 
 

@@ -208,6 +208,7 @@ class MemorySagaStorage(ISagaStorage):
                     saga,
                     log=(*saga.log, row),
                     last_error=describe(entry) or saga.last_error,
+                    recovery_attempts=0 if entry.status is EntryStatus.COMPLETED else saga.recovery_attempts,
                 )
             saga = self._put(
                 saga,
@@ -227,8 +228,6 @@ class MemorySagaStorage(ISagaStorage):
                     available_at=None,
                     finished_at=now,
                 )
-            elif entry is not None and entry.status is EntryStatus.COMPLETED:
-                self._put(saga, recovery_attempts=0)
 
     def renew(self, hold: Hold, lease_seconds: float) -> None:
         with self._held(hold) as saga:
@@ -273,7 +272,8 @@ class MemorySagaStorage(ISagaStorage):
 
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         with self._lock:
-            orphans = [s for s in self._sagas.values() if s.status in RECOVERABLE and s.lease_owner == owner]
+            held = [s for s in self._sagas.values() if s.status in RECOVERABLE and s.lease_owner not in (None, QUEUE)]
+            orphans = [saga for saga in held if saga.lease_owner == owner]
             for saga in orphans:
                 self._seize(saga, max_recovery_attempts)
             return len(orphans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ REVISIONS: Final = ("0001", "0002")
 HEAD: Final = REVISIONS[-1]
 #: Of our own, so that it does not meet the application's.
 VERSION_TABLE: Final = "sagas_alembic_version"
+#: Alembic keeps the migration in progress in its modules' variables: threads would get each other's connection.
+_ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def migrate(connection: sa.Connection, *, to: str = "head") -> None:
@@ -31,7 +34,11 @@ def migrate(connection: sa.Connection, *, to: str = "head") -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, to)
+    with _ONE_AT_A_TIME:
+        command.upgrade(config, to)
+        if connection.in_transaction():
+            # The caller had read something before, so Alembic left its transaction open.
+            connection.commit()
 
 
 def current_version(connection: sa.Connection) -> str | None:

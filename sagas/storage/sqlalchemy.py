@@ -16,7 +16,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg import errors as pg
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
@@ -124,28 +132,24 @@ class SqlAlchemySagaStorage(ISagaStorage):
         connection: Any = None,
     ) -> list[tuple[UUID, bool]]:
         held = owner not in (None, QUEUE)
-        parameters = {
+        start = {
             "status": (SagaStatus.RUNNING if held else SagaStatus.PENDING).value,
             "version": 1 if held else 0,
             "owner": owner,
             "seconds": for_seconds,
-            "ids": [saga.id for saga in sagas],
-            "names": [saga.name for saga in sagas],
-            "keys": [saga.idempotency_key for saga in sagas],
-            "definitions": [saga.definition_version for saga in sagas],
-            "contexts": [saga.context for saga in sagas],
         }
-        created = {row["id"] for row in self._query(sql.CREATE, parameters, connection)}
-        existing = [saga for saga in sagas if saga.id not in created]
-        if not existing:
-            return [(saga.id, True) for saga in sagas]
-        wanted = {
-            "names": [saga.name for saga in existing],
-            "keys": [saga.idempotency_key for saga in existing],
-        }
-        by_key = {
-            (row["name"], row["idempotency_key"]): row["id"] for row in self._query(sql.FIND_BY_KEY, wanted, connection)
-        }
+        created: set[UUID] = set()
+        by_key: dict[tuple[str, str | None], UUID] = {}
+        left = list(sagas)
+        while left:
+            created |= {row["id"] for row in self._query(sql.CREATE, start | _new_rows(left), connection)}
+            left = [saga for saga in left if saga.id not in created]
+            if left:
+                keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
+                found = self._query(sql.FIND_BY_KEY, keys, connection)
+                by_key |= {(row["name"], row["idempotency_key"]): row["id"] for row in found}
+                # Whose key is gone already was pruned in between, so its key is free again.
+                left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
         return [
             (saga.id, True) if saga.id in created else (by_key[saga.name, saga.idempotency_key], False)
             for saga in sagas
@@ -186,7 +190,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "version": version,
             "by_hand": by_hand,
         }
-        rows = self._query(sql.TAKE, parameters)
+        while (rows := self._query(sql.TAKE, parameters)) and rows[0]["verdict"] == "moved":
+            pass
         if not rows:
             return Refused(Refusal.NOT_FOUND)
         (row,) = rows
@@ -258,8 +263,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
             missing = connection.exec_driver_sql(sql.FREE_MISSING[pending], parameters).rowcount
             rows = connection.exec_driver_sql(sql.CLAIM[pending], parameters).mappings().all()
         return ClaimResult(
-            claims=tuple(Claim(row["id"], row["version"], pending) for row in rows if not row["dies"]),
-            died=tuple(row["id"] for row in rows if row["dies"]),
+            claims=tuple(Claim(row["id"], row["version"], pending) for row in rows if not row["died"]),
+            died=tuple(row["id"] for row in rows if row["died"]),
             missing=missing,
         )
 
@@ -297,8 +302,9 @@ class SqlAlchemySagaStorage(ISagaStorage):
 
     def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[sa.RowMapping]:
         if on is not None:
-            # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
-            return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
+            with self._translated():
+                # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
+                return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
         with self._connect(self._autocommit) as connection:
             return connection.exec_driver_sql(statement, parameters).mappings().all()
 
@@ -316,18 +322,24 @@ class SqlAlchemySagaStorage(ISagaStorage):
             # Forked: the parent's connections are still the parent's; forget them without saying goodbye on them.
             self._engine.dispose(close=False)
             self._pid = os.getpid()
+        with self._translated(), engine.connect() as connection:
+            if not self._schema_checked:
+                check_version(connection)
+                connection.rollback()  # what follows may begin a transaction of its own
+                self._schema_checked = True
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with engine.connect() as connection:
-                if not self._schema_checked:
-                    check_version(connection)
-                    self._schema_checked = True
-                yield connection
-        except (OperationalError, InterfaceError) as error:
-            raise StorageUnavailable(
-                f"the database at {_address(self._engine.url)} did not answer ({_reason(error)}): check that it runs, "
-                "accepts connections and knows this user and password (SAGAS_DATABASE_URL)."
-            ) from error
+            yield
+        except (OperationalError, InterfaceError, PoolTimeout) as error:
+            raise self._unavailable(error) from error
         except DBAPIError as error:
+            if isinstance(error.orig, pg.ReadOnlySqlTransaction):
+                # A failover made a replica of this server: new connections find the new primary.
+                self._engine.dispose()
+                raise self._unavailable(error) from error
             if isinstance(error.orig, (pg.UndefinedTable, pg.UndefinedColumn)):
                 raise SchemaBehind(
                     f"the database at {_address(self._engine.url)} lacks what this version needs "
@@ -335,11 +347,17 @@ class SqlAlchemySagaStorage(ISagaStorage):
                 ) from error
             raise
 
+    def _unavailable(self, error: SQLAlchemyError) -> StorageUnavailable:
+        return StorageUnavailable(
+            f"the database at {_address(self._engine.url)} did not answer ({_reason(error)}): check that it runs, "
+            "accepts connections and knows this user and password (SAGAS_DATABASE_URL)."
+        )
+
 
 def _engine(url: str | sa.URL) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise ConfigurationError(
             "the database URL (SAGAS_DATABASE_URL) cannot be read: write it as "
             "postgresql+psycopg://user:password@host:5432/database, with special characters percent-encoded."
@@ -361,13 +379,25 @@ def _named(statement: str) -> str:
 
 
 def _address(url: sa.URL) -> str:
-    host = url.host or str(url.query.get("host", "a local socket"))
+    hosts = url.query.get("host", "a local socket")
+    host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
     return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
 
 
-def _reason(error: DBAPIError) -> str:
-    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error.orig).__name__
+def _reason(error: SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", error)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(cause).__name__
+
+
+def _new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
+    return {
+        "ids": [saga.id for saga in sagas],
+        "names": [saga.name for saga in sagas],
+        "keys": [saga.idempotency_key for saga in sagas],
+        "definitions": [saga.definition_version for saga in sagas],
+        "contexts": [saga.context for saga in sagas],
+    }
 
 
 def _fence(hold: Hold) -> dict[str, Any]:

@@ -74,10 +74,12 @@ SET recovery_attempts = %(attempts)s,
         THEN clock_timestamp() ELSE available_at END
 WHERE id = %(id)s"""
 
-# The row is locked first and judged as it is then, so that of two takers one waits and sees what the other did.
+# The row is locked first and judged as it is then, so that of two takers one waits and sees what the other did. The
+# log, however, is read as it was when the statement began: when the row was written since, by a checkpoint perhaps,
+# rows of the log would be missing. 'moved' changes nothing, and asks for the statement to be run again.
 TAKE: Final = f"""
 WITH saga AS MATERIALIZED (
-    SELECT id, status, version, lease_owner, available_at, recovery_attempts, {_EXPIRED} AS crashed
+    SELECT id, ctid AS place, status, version, lease_owner, available_at, recovery_attempts, {_EXPIRED} AS crashed
     FROM saga_executions WHERE id = %(id)s FOR UPDATE
 ), judged AS (
     SELECT *, CASE
@@ -87,6 +89,7 @@ WITH saga AS MATERIALIZED (
         WHEN crashed AND {_CRASH_COUNTS} AND recovery_attempts + 1 >= %(max_attempts)s THEN 'died'
         WHEN NOT %(by_hand)s AND {RECOVERABLE_SQL}
             AND (recovery_attempts >= %(max_attempts)s OR available_at = 'infinity') THEN 'dead'
+        WHEN place <> (SELECT seen.ctid FROM saga_executions seen WHERE seen.id = saga.id) THEN 'moved'
         WHEN NOT %(by_hand)s AND CAST(%(version)s AS bigint) IS NULL
             AND lease_owner IS NULL AND available_at > statement_timestamp() THEN 'waiting'
         ELSE 'taken' END AS verdict
@@ -135,21 +138,23 @@ _END: Final = """
     context = COALESCE(CAST(%(context)s AS jsonb), context),
     recovery_attempts = 0,
     interrupted = FALSE,
-    last_error = CASE WHEN CAST(%(status)s AS text) = 'COMPLETED' THEN NULL ELSE COALESCE(%(last_error)s, last_error) END,
+    last_error = CASE WHEN CAST(%(status)s AS text) = 'COMPLETED' THEN NULL
+        ELSE COALESCE(%(last_error)s, last_error) END,
     lease_owner = NULL,
     available_at = 'infinity',
     updated_at = clock_timestamp(),
     finished_at = clock_timestamp()"""
 
-_DIES: Final = "%(failed_attempt)s AND recovery_attempts + 1 >= %(max_attempts)s"
 
-_RELEASE: Final = f"""
+def _release(*, attempts: str, interrupted: str) -> str:
+    dies = f"%(failed_attempt)s AND {attempts} + 1 >= %(max_attempts)s"
+    return f"""
     status = CAST(%(status)s AS text),
-    recovery_attempts = recovery_attempts + (%(failed_attempt)s)::int,
-    interrupted = {{interrupted}} %(interrupted)s,
+    recovery_attempts = {attempts} + (%(failed_attempt)s)::int,
+    interrupted = {interrupted},
     last_error = COALESCE(%(last_error)s, last_error),
-    lease_owner = CASE WHEN {_DIES} THEN NULL ELSE %(next_owner)s END,
-    available_at = CASE WHEN {_DIES} THEN 'infinity'
+    lease_owner = CASE WHEN {dies} THEN NULL ELSE %(next_owner)s END,
+    available_at = CASE WHEN {dies} THEN 'infinity'
         ELSE clock_timestamp() + make_interval(secs => %(after)s) END,
     updated_at = clock_timestamp()"""
 
@@ -162,9 +167,16 @@ def _checkpoint(assignments: str) -> str:
 CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0")
 CHECKPOINT_FAILED: Final = _checkpoint(_PROGRESS)
 CHECKPOINT_END: Final = _checkpoint(_END)
-CHECKPOINT_RELEASE: Final = _checkpoint(_RELEASE.format(interrupted=""))
+CHECKPOINT_RELEASE: Final = _checkpoint(
+    _release(
+        attempts="CASE WHEN CAST(%(entry_status)s AS text) = 'completed' THEN 0 ELSE recovery_attempts END",
+        interrupted="%(interrupted)s",
+    )
+    + ", context = COALESCE(CAST(%(context)s AS jsonb), context)"
+)
 END: Final = f"UPDATE saga_executions SET {_END} WHERE {FENCE}"
-RELEASE: Final = f"UPDATE saga_executions SET {_RELEASE.format(interrupted='interrupted OR')} WHERE {FENCE}"
+RELEASE: Final = f"""UPDATE saga_executions SET
+    {_release(attempts="recovery_attempts", interrupted="interrupted OR %(interrupted)s")} WHERE {FENCE}"""
 
 RENEW: Final = f"""
 UPDATE saga_executions
@@ -186,54 +198,51 @@ FREE_MISSING: Final = {
 WITH overdue AS MATERIALIZED (
     SELECT id, available_at FROM saga_executions
     WHERE {QUEUED_SQL} AND {kind} AND available_at <= statement_timestamp()
-    ORDER BY available_at LIMIT %(waiting)s + %(limit)s
+    ORDER BY available_at LIMIT CAST(%(waiting)s AS bigint) + %(limit)s
 ), missing AS (
     SELECT id FROM overdue ORDER BY available_at
     LIMIT (SELECT GREATEST(count(*) - %(waiting)s, 0) FROM overdue)
 )
 UPDATE saga_executions
 SET lease_owner = NULL, available_at = clock_timestamp() + make_interval(secs => %(grace)s)
-WHERE id IN (SELECT id FROM missing) AND {QUEUED_SQL}"""
+WHERE id = ANY (ARRAY(SELECT id FROM missing)) AND {QUEUED_SQL}"""
     for pending, kind in _KIND.items()
 }
 
+# Whoever seizes a saga frees it: its holder's crash is counted, if it has one, and buries the saga at the maximum.
+_ATTEMPTS: Final = f"recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int"
+_DIES: Final = f"status <> 'PENDING' AND {_ATTEMPTS} >= %(max_attempts)s"
 _SEIZE: Final = f"""
-    lease_owner = CASE WHEN due.dies THEN NULL ELSE %(next_owner)s END,
-    available_at = CASE WHEN due.dies THEN 'infinity'
+    lease_owner = CASE WHEN {_DIES} THEN NULL ELSE %(next_owner)s END,
+    available_at = CASE WHEN {_DIES} THEN 'infinity'
         ELSE clock_timestamp() + make_interval(secs => %(seconds)s) END,
-    status = CASE WHEN due.dies THEN 'FAILED' ELSE e.status END,
-    recovery_attempts = e.recovery_attempts + (due.crashed AND e.{_CRASH_COUNTS})::int,
-    interrupted = e.interrupted OR due.crashed,
-    last_error = CASE WHEN due.crashed THEN {_CRASH_MESSAGE.format(owner="due.lease_owner")} ELSE e.last_error END,
+    status = CASE WHEN {_DIES} THEN 'FAILED' ELSE status END,
+    recovery_attempts = {_ATTEMPTS},
+    interrupted = interrupted OR lease_owner IS NOT NULL,
+    last_error = COALESCE({_CRASH_MESSAGE.format(owner="lease_owner")}, last_error),
     updated_at = clock_timestamp()"""
 
-_DUE: Final = f"""
-    id, lease_owner, lease_owner IS NOT NULL AS crashed,
-    recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int >= %(max_attempts)s
-        AND status <> 'PENDING' AS dies"""
-
 # MATERIALIZED, or the planner may run the locking select again for every row it joins, and lock more than the limit.
+# An array, because the planner takes a LIMIT that it cannot know for a tenth of what is due: with a backlog of some
+# thousands it would join by reading the whole table.
 CLAIM: Final = {
     pending: f"""
 WITH due AS MATERIALIZED (
-    SELECT {_DUE} FROM saga_executions
+    SELECT id FROM saga_executions
     WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
     ORDER BY available_at
     LIMIT (SELECT GREATEST(%(limit)s - count(*), 0) FROM
         (SELECT FROM saga_executions WHERE {QUEUED_SQL} AND {kind} LIMIT %(limit)s) AS waiting)
     FOR UPDATE SKIP LOCKED
 )
-UPDATE saga_executions e SET {_SEIZE} FROM due WHERE e.id = due.id
-RETURNING e.id, e.version, due.dies"""
+UPDATE saga_executions SET {_SEIZE} WHERE id = ANY (ARRAY(SELECT id FROM due))
+RETURNING id, version, available_at = 'infinity' AS died"""
     for pending, kind in _KIND.items()
 }
 
 SEIZE_ORPHANS: Final = f"""
-WITH due AS MATERIALIZED (
-    SELECT {_DUE} FROM saga_executions
-    WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s FOR UPDATE
-)
-UPDATE saga_executions e SET {_SEIZE} FROM due WHERE e.id = due.id"""
+UPDATE saga_executions SET {_SEIZE}
+WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s"""
 
 UNCLAIM: Final = f"""
 UPDATE saga_executions e SET lease_owner = NULL, available_at = clock_timestamp()

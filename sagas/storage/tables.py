@@ -24,8 +24,8 @@ saga_executions = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, server_default="PENDING"),
     sa.Column("context", JSONB, nullable=False),
     # The fencing token: taking a saga increments it, every write of a holder names it.
-    sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("recovery_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("recovery_attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     # A worker, 'queue', or nobody.
     sa.Column("lease_owner", sa.String(255)),
     # The earliest time at which anybody else may pick the saga up; infinity for the dead and the finished.
@@ -88,9 +88,9 @@ saga_logs = sa.Table(
     sa.Column("step_name", sa.String(255), nullable=False),
     sa.Column("action", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("1")),
     # Of the holder that wrote the row.
-    sa.Column("version", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("details", JSONB),
     sa.Column("worker", sa.String(255)),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),

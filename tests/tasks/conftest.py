@@ -98,5 +98,3 @@ def wait_for_saga(engine: SagaEngine, saga_id, condition: Callable[[SagaRecord],
 def wait_finished(engine: SagaEngine, saga_id) -> SagaRecord:
     """Wait until the saga is finished, and return it."""
     return wait_for_saga(engine, saga_id, lambda record: record.status.finished, "the end")
-
-

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def own_broker(tmp_path: Path):
-    with BrokerServer(tmp_path / "own-broker") as broker:
+def own_broker(server_directory: Path):
+    with BrokerServer(server_directory / "own-broker") as broker:
         yield broker
 
 

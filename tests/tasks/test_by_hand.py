@@ -13,9 +13,9 @@ from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
+from sagas.ids import new_saga_id
 from sagas.progress import Action
 from sagas.storage.base import Hold, NewSaga, Refused, Release, completed
-from sagas.ids import new_saga_id
 from sagas.testing.processes import wait_until
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps

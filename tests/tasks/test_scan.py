@@ -136,9 +136,7 @@ def test_saga_committed_but_never_sent_is_run(engine: SagaEngine, celery: Start)
     assert wait_finished(engine, saga_id).status is SagaStatus.COMPLETED
 
 
-def test_messages_delivered_three_times_run_each_saga_once(
-    engine: SagaEngine, app: Celery, celery: Start
-) -> None:
+def test_messages_delivered_three_times_run_each_saga_once(engine: SagaEngine, app: Celery, celery: Start) -> None:
     ids = engine.start_many(ThreeSteps, [Job()] * 30)
     again = [Claim(saga_id, 0, pending=True) for saga_id in ids]
     CeleryDispatcher(app).send([*again, *again])
@@ -163,9 +161,7 @@ def test_saga_with_a_log_is_resumed_after_it(engine: SagaEngine, celery: Start) 
     assert [(entry.step, entry.version) for entry in record.log] == [("first", 1), ("second", 2), ("third", 2)]
 
 
-def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(
-    engine: SagaEngine, celery: Start
-) -> None:
+def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(engine: SagaEngine, celery: Start) -> None:
     celery("worker", SAGAS_MODULES="sagas.demo.shop")
     saga_id = engine.start(ThreeSteps, Job())
     declined = wait_for_saga(engine, saga_id, lambda saga: saga.last_error is not None, "the refusal")
@@ -183,9 +179,7 @@ def age_marks(engine: SagaEngine) -> None:
         connection.exec_driver_sql("UPDATE saga_executions SET available_at = available_at - interval '1 minute'")
 
 
-def test_scans_do_not_pile_up_while_no_worker_runs_them(
-    engine: SagaEngine, app: Celery, celery: Start
-) -> None:
+def test_scans_do_not_pile_up_while_no_worker_runs_them(engine: SagaEngine, app: Celery, celery: Start) -> None:
     dispatcher = CeleryDispatcher(app)
     beats = [celery("beat", SAGAS_SCAN_INTERVAL_SECONDS="0.1"), celery("beat", SAGAS_SCAN_INTERVAL_SECONDS="0.1")]
     wait_until(lambda: dispatcher.length("sagas.scan") > 0, what="a scan")

@@ -1,0 +1,99 @@
+"""The recovery loop without Celery: find the sagas that nobody is working on, and bring them on in this process.
+
+As it stands it looks once, in memory, at three orders whose worker died. With SAGAS_DATABASE_URL set, and SAGAS_MODULES
+naming your sagas, it recovers what is in that PostgreSQL until it is told to stop. Run as many of it as you like.
+
+It looks at sagas that had begun: without Celery nobody runs what `start()` only stores, so begin yours with `run()`.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
+from sagas.errors import StorageUnavailable
+from sagas.ids import new_saga_id
+from sagas.progress import Action
+from sagas.storage.base import Hold, NewSaga, completed
+
+stop = threading.Event()
+
+
+@dataclass
+class Order:
+    item: str
+    in_stock: bool = True
+
+
+class Charge(Step[Order]):
+    def act(self, order: Order, call: Call) -> None:
+        print(f"  charge for {order.item}, key {call.idempotency_key}")
+
+    def compensate(self, order: Order, call: Call) -> None:
+        print(f"  refund {order.item}, key {call.idempotency_key}")
+
+
+class Ship(Step[Order]):
+    def act(self, order: Order, call: Call) -> None:
+        if not order.in_stock:
+            raise LookupError(f"no {order.item} left")
+        print(f"  ship {order.item}")
+
+
+class PlaceOrder(Saga[Order]):
+    steps = [Charge, Ship]
+
+
+def demo_engine() -> SagaEngine:
+    """Return an engine whose storage holds what a worker left that died ten minutes ago."""
+    ago = timedelta(minutes=10)
+    storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
+    for order, charged in (Order("tea"), False), (Order("coffee"), True), (Order("cocoa", in_stock=False), True):
+        saga = NewSaga(id=new_saga_id(), name=PlaceOrder.name, context=PlaceOrder.codec.dump(order))
+        storage.create_sagas([saga], owner="a-worker-that-died", for_seconds=30)
+        if charged:
+            hold = Hold(saga.id, 1, "a-worker-that-died")
+            storage.checkpoint(hold, completed(Charge.name, Action.ACT), status=SagaStatus.RUNNING)
+    ago = timedelta(0)  # ten minutes later: the lease is long over
+    return SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
+
+
+def recover_once(engine: SagaEngine) -> None:
+    most = engine.settings.max_recovery_attempts
+    ids = engine.storage.get_sagas_for_recovery(limit=100, max_recovery_attempts=most, stale_after_seconds=60)
+    for saga_id in ids:
+        if stop.is_set():
+            break
+        # Counts a failed attempt by itself, backs off by itself, and leaves alone what another process took meanwhile.
+        report = recover_saga(saga_id)
+        print(f"{report.saga_id} {report.name}: {report.outcome}. {report.message}", flush=True)
+
+
+def main() -> None:
+    in_memory = "SAGAS_DATABASE_URL" not in os.environ
+    options = argparse.ArgumentParser(description="Recover sagas without Celery.")
+    options.add_argument("--once", action="store_true", default=in_memory, help="look once; always so in memory")
+    once = options.parse_args().once
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    # Without a dispatcher the engine needs no broker. `stopping` ends a run at the next step's boundary.
+    engine = demo_engine() if in_memory else SagaEngine.from_environment(dispatcher=None, stopping=stop.is_set)
+    configure(engine)  # the engine that recover_saga() uses
+    while True:
+        try:
+            recover_once(engine)
+        except StorageUnavailable as error:
+            if once:
+                raise
+            logging.warning("looking again soon: %s", error)
+        if once or stop.wait(engine.settings.scan_interval_seconds):
+            return
+
+
+if __name__ == "__main__":
+    main()

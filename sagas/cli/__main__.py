@@ -1,0 +1,5 @@
+"""`python -m sagas.cli` does what `sagas` does."""
+
+from sagas.cli import main
+
+main()

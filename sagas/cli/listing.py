@@ -1,0 +1,45 @@
+"""What `sagas list` prints: a line for each saga."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.text import Text
+
+from sagas.cli.standing import in_brief
+from sagas.cli.words import columns, duration, one_line, utc
+from sagas.progress import SagaStatus
+from sagas.storage.base import SagaRecord
+
+STATUS_STYLES: Final = {
+    SagaStatus.COMPLETED: "green",
+    SagaStatus.COMPENSATED: "yellow",
+    SagaStatus.COMPENSATING: "yellow",
+    SagaStatus.FAILED: "red",
+}
+
+_HEADERS: Final = ("ID", "NAME", "STATUS", "ATTEMPTS", "AGE", "UPDATED (UTC)", "HELD BY / WAITS UNTIL")
+
+
+def listing(records: Sequence[SagaRecord], now: datetime) -> Text:
+    """Return the sagas as a table, in the order given."""
+    return columns(_HEADERS, [_row(record, now) for record in records])
+
+
+def status_text(status: SagaStatus) -> Text:
+    """Return the status in its colour."""
+    return Text(str(status), style=STATUS_STYLES.get(status, ""))
+
+
+def _row(record: SagaRecord, now: datetime) -> list[Text]:
+    return [
+        Text(str(record.id)),
+        Text(one_line(record.name)),
+        status_text(record.status),
+        Text(str(record.recovery_attempts)),
+        Text(duration((now - record.created_at).total_seconds())),
+        Text(utc(record.updated_at)),
+        Text(in_brief(record, now)),
+    ]

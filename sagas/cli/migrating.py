@@ -1,0 +1,43 @@
+"""What `sagas migrate` does: bring the database to the newest layout."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from sagas.cli.errors import CommandFailed
+from sagas.errors import SchemaBehind
+from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
+
+
+def migrate_database(url: str) -> str:
+    """Bring the database to the newest layout and say from where it came.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+        StorageUnavailable: the database does not answer.
+        CommandFailed: its data cannot be carried over; nothing was changed.
+    """
+    with suppress(SchemaBehind):
+        # Whether the URL can be used and the database answers, in the same words as from every other command.
+        SqlAlchemySagaStorage(url).check_schema()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    before = _version(engine)
+    if before is not None and before not in REVISIONS:
+        return f"already at {before}, which newer code made and this code ({HEAD}) works with."
+    if before == HEAD:
+        return f"already at {HEAD}."
+    with engine.connect() as connection:
+        try:
+            migrate(connection)
+        except RuntimeError as error:
+            raise CommandFailed(str(error)) from error
+    return f"migrated from {before or 'no version'} to {_version(engine)}."
+
+
+def _version(engine: sa.Engine) -> str | None:
+    # On a connection of its own: asking a database without the table breaks the transaction it is asked in.
+    with engine.connect() as connection:
+        return current_version(connection)

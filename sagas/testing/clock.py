@@ -1,0 +1,45 @@
+"""A clock that a test moves by hand."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+_START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class FakeClock:
+    """Tells the time that a test gave it: `MemorySagaStorage(clock=FakeClock())`.
+
+    It also passes for a sleep that takes no time: `sleep=clock.advance`.
+
+    Args:
+        start: the first time it tells, with a time zone.
+
+    Raises:
+        ValueError: `start` has no time zone, which every time of a storage has.
+    """
+
+    def __init__(self, start: datetime = _START) -> None:
+        if start.tzinfo is None:
+            raise ValueError(f"start is {start!r}: give it a time zone, as datetime(2030, 1, 1, tzinfo=UTC).")
+        self._now = start
+        self._lock = threading.Lock()
+
+    def __call__(self) -> datetime:
+        """Return the time as it stands."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass.
+
+        Raises:
+            ValueError: it would go back.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"seconds is {seconds}: time does not go back; give 0 or more.")
+        with self._lock:
+            self._now += timedelta(seconds=seconds)
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self._now.isoformat()})"

@@ -1,0 +1,318 @@
+"""One run of a saga as planned: real engine, storage in memory, and processes that die where the plan says.
+
+A crash is like SIGKILL: nothing of the engine or of the step runs after it, and the next process begins with new steps,
+once the lease of the dead one has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
+from uuid import UUID
+
+from sagas.context import ContextT
+from sagas.definition import Call, Saga, Step
+from sagas.errors import OutcomeUnknown
+from sagas.execution import Runtime
+from sagas.lease import Heartbeat, Lease
+from sagas.progress import Action, SagaStatus
+from sagas.recovery import recover
+from sagas.registry import Registry
+from sagas.settings import Settings
+from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga
+from sagas.storage.memory import MemorySagaStorage
+from sagas.testing.clock import FakeClock
+from sagas.testing.crashes.keepsakes import Keepsake, Watch
+from sagas.testing.crashes.plan import Failure, How, InjectedFailure, Moment, Place, Plan, retryable_error
+from sagas.testing.crashes.snapshot import Content, content
+
+WorldT = TypeVar("WorldT")
+
+#: The same in every run, so that idempotency keys are too.
+SAGA_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
+_SETTINGS: Final = Settings()
+#: More than any saga needs that ends.
+_MOST_PROCESSES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[ContextT]):
+    """How a run ended, for a `check` of your own.
+
+    Attributes:
+        status: COMPLETED or COMPENSATED.
+        context: as it was stored last.
+        plan: what went wrong in this run: `plan.failure` and `plan.crashes`; as text it is one line.
+        log: the saga's log, oldest row first.
+    """
+
+    status: SagaStatus
+    context: ContextT
+    plan: Plan
+    log: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case(Generic[ContextT, WorldT]):
+    """What is the same in every run: the saga, and how its user makes and looks at the rest."""
+
+    saga: type[Saga[ContextT]]
+    make_world: Callable[[], WorldT]
+    make_context: Callable[[WorldT], ContextT]
+    make_step: Callable[[type[Step[Any]], WorldT], Step[Any]]
+    look: Callable[[WorldT], object]
+    check: Callable[[WorldT, Outcome[ContextT]], object] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What was seen of one run.
+
+    Attributes:
+        plan: what went wrong.
+        trace: the places it came by, those of its crashes among them.
+        status: how the saga ended; FAILED when it did not end.
+        error: the reason that the engine kept last.
+        failed_step: the step of the last failed action.
+        raised: the last exception that a step raised by itself.
+        struck: whether the planned failure of a step came about.
+        calls: how often each action took effect.
+        keepsakes: what only the memory of its first process held, and the length of the trace when it appeared.
+        world: what the world held at the end.
+        context: what the stored context held at the end.
+        refused: what `check` says against it.
+    """
+
+    plan: Plan
+    trace: tuple[Place, ...]
+    status: SagaStatus
+    error: str | None
+    failed_step: str | None
+    raised: BaseException | None
+    struck: bool
+    calls: Counter[tuple[str, Action]]
+    keepsakes: dict[Keepsake, int]
+    world: Content
+    context: Content
+    refused: str | None
+
+
+def rehearse(
+    case: Case[ContextT, WorldT],
+    failure: Failure | None = None,
+    crashes: Collection[int] = (),
+    *,
+    watch: bool = False,
+) -> Run:
+    """Run the saga until it ended.
+
+    Args:
+        case: the saga.
+        failure: the step that fails.
+        crashes: positions in the run's trace at which the process crashes.
+        watch: look for what only the process's memory holds.
+    """
+    world = case.make_world()
+    clock = FakeClock()
+    storage = MemorySagaStorage(clock)
+    script = _Script(failure, crashes)
+    context = case.make_context(world)
+    keepsakes = Watch(case.saga, world, case.make_step) if watch else None
+    storage.create_sagas(
+        [NewSaga(id=SAGA_ID, name=case.saga.name, context=case.saga.codec.dump_checked(context))], owner=None
+    )
+    if keepsakes is not None:
+        keepsakes.look_at_start(context)
+    registry = Registry([case.saga])
+    heartbeat = _NoHeartbeat(storage, _SETTINGS.lease_seconds)
+    for process in range(1, _MOST_PROCESSES):
+        script.begin(process)
+        runtime = Runtime(
+            storage=cast(ISagaStorage, _Connection(storage, script)),
+            heartbeat=heartbeat,
+            settings=_SETTINGS,
+            owner=f"process {process}",
+            resolve=lambda step: _RehearsedStep(case.make_step(step, world), script, keepsakes),
+            stopping=lambda: False,
+            send=lambda _: None,
+            sleep=clock.advance,
+            random=lambda: 0.0,
+        )
+        try:
+            report = recover(SAGA_ID, runtime=runtime, registry=registry)
+        except Crash:
+            report = None
+        record = storage.load(SAGA_ID)
+        # A worker whose code does not fit leaves a saga to others, and here are none.
+        if record.status.finished or record.available_at is None or (report and report.outcome == "declined"):
+            break
+        clock.advance(max((record.available_at - clock()).total_seconds(), 0.0))
+    plan = Plan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
+    finished = record.status.finished
+    failures = [entry for entry in record.log if entry.error_type]
+    return Run(
+        plan=plan,
+        trace=tuple(script.trace),
+        status=record.status if finished else SagaStatus.FAILED,
+        error=record.last_error or (f"{failures[-1].error_type}: {failures[-1].message}" if failures else None),
+        failed_step=failures[-1].step if failures else None,
+        raised=script.raised,
+        struck=script.struck,
+        calls=script.calls,
+        keepsakes=keepsakes.found if keepsakes is not None else {},
+        world=content(case.look(world)),
+        context=content(case.saga.codec.load(record.context)),
+        refused=_refusal(case, world, plan, storage) if finished else None,
+    )
+
+
+class Crash(BaseException):
+    """The process is dead: nothing runs any more."""
+
+
+@dataclass
+class _Script:
+    """Leads a run through its plan: knows where it is, and ends processes."""
+
+    failure: Failure | None
+    crashes: Collection[int]
+    trace: list[Place] = field(default_factory=list)
+    calls: Counter[tuple[str, Action]] = field(default_factory=Counter)
+    struck: bool = False
+    raised: BaseException | None = None
+    process: int = 0
+    alive: bool = False
+
+    def begin(self, process: int) -> None:
+        self.process, self.alive = process, True
+
+    def require_alive(self) -> None:
+        if not self.alive:
+            raise Crash
+
+    def reach(self, step: str, action: Action, moment: Moment, attempt: int) -> None:
+        """Note the place, and crash if the plan says so."""
+        self.require_alive()
+        self.trace.append(Place(step, action, moment, attempt, self.process))
+        if len(self.trace) - 1 in self.crashes:
+            self.alive = False
+            raise Crash
+
+    def failure_of(self, action: Action, call: Call) -> Failure | None:
+        failure = self.failure
+        if failure is None or action is not Action.ACT or call.step_name != failure.step:
+            return None
+        if call.attempt > failure.attempts:
+            return None
+        self.struck = True
+        return failure
+
+
+class _Connection:
+    """The storage as one process has it: it answers nobody who is dead."""
+
+    def __init__(self, storage: ISagaStorage, script: _Script) -> None:
+        self._storage = storage
+        self._script = script
+
+    def __getattr__(self, name: str) -> Any:
+        self._script.require_alive()
+        return getattr(self._storage, name)
+
+    def checkpoint(self, hold: Hold, entry: LogEntry | None, **rest: Any) -> None:
+        self._script.require_alive()
+        reach = partial(self._script.reach, entry.step, entry.action, attempt=entry.attempt) if entry else None
+        if reach:
+            reach(Moment.BEFORE_CHECKPOINT)
+        self._storage.checkpoint(hold, entry, **rest)
+        if reach:
+            reach(Moment.AFTER_CHECKPOINT)
+
+
+class _NoHeartbeat(Heartbeat):
+    """Here time passes only between processes."""
+
+    @contextmanager
+    def keep(self, hold: Hold) -> Iterator[Lease]:
+        yield Lease(hold)
+
+
+class _RehearsedStep(Step[Any]):
+    """A user's step, with the failure that is planned for it and a place to crash on either side."""
+
+    def __init__(self, step: Step[Any], script: _Script, watch: Watch | None) -> None:
+        self._step = step
+        self._script = script
+        self._watch = watch
+
+    def act(self, context: Any, call: Call) -> Any:
+        return self._perform(Action.ACT, self._step.act, context, call)
+
+    def compensate(self, context: Any, call: Call) -> Any:
+        return self._perform(Action.COMPENSATE, self._step.compensate, context, call)
+
+    def _perform(self, action: Action, method: Callable[[Any, Call], Any], context: Any, call: Call) -> Any:
+        self._script.reach(call.step_name, action, Moment.BEFORE, call.attempt)
+        failure = self._script.failure_of(action, call)
+        if failure is not None and failure.how is not How.ANSWER_LOST:
+            self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
+            raise _error(failure, type(self._step))
+        before = self._watch.before(self._step) if self._watch else {}
+        after = partial(self._after, action, context, call, failure, before)
+        try:
+            result = method(context, call)
+        except (Exception, asyncio.CancelledError) as error:
+            raise self._raised(error, action, call) from None
+        return self._await(result, action, call, after) if inspect.isawaitable(result) else after(result)
+
+    async def _await(self, result: Awaitable[Any], action: Action, call: Call, after: Callable[[Any], Any]) -> Any:
+        try:
+            returned = await result
+        except (Exception, asyncio.CancelledError) as error:
+            raise self._raised(error, action, call) from None
+        return after(returned)
+
+    def _after(
+        self, action: Action, context: Any, call: Call, failure: Failure | None, before: dict[str, Any], returned: Any
+    ) -> Any:
+        self._script.calls[call.step_name, action] += 1
+        if self._watch is not None:
+            self._watch.after(
+                self._step, action, context if returned is None else returned, before, at=len(self._script.trace)
+            )
+        self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
+        if failure is not None:
+            raise _error(failure, type(self._step))
+        return returned
+
+    def _raised(self, error: BaseException, action: Action, call: Call) -> BaseException:
+        self._script.raised = error
+        self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
+        return error
+
+
+def _error(failure: Failure, step: type[Step[Any]]) -> Exception:
+    if failure.how is not How.REFUSED:
+        return OutcomeUnknown("crash_matrix lost the answer")
+    return (retryable_error(step.retry) if failure.once else None) or InjectedFailure(
+        "crash_matrix made this step fail"
+    )
+
+
+def _refusal(case: Case[ContextT, WorldT], world: WorldT, plan: Plan, storage: MemorySagaStorage) -> str | None:
+    if case.check is None:
+        return None
+    record = storage.load(SAGA_ID)
+    context = case.saga.codec.load(record.context)
+    try:
+        verdict = case.check(world, Outcome(status=record.status, context=context, plan=plan, log=record.log))
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return "it returned False" if verdict is False else None

@@ -1,0 +1,80 @@
+"""Deleting what ended long ago, and looking at the layout."""
+
+from __future__ import annotations
+
+import pytest
+
+from sagas.errors import SagaNotFound
+from sagas.ids import new_saga_id
+from sagas.progress import Action, SagaStatus
+from sagas.storage.base import ISagaStorage, NewSaga, SagaFilter, completed
+from sagas.testing.storage_contract.foundation import Foundation
+
+
+class HousekeepingContract(Foundation):
+    """`prune` and `check_schema`."""
+
+    @pytest.mark.parametrize("status", [SagaStatus.COMPLETED, SagaStatus.COMPENSATED])
+    def test_finished_sagas_are_pruned_with_their_logs(self, storage: ISagaStorage, status: SagaStatus) -> None:
+        saga_id = self.finish(storage, status)
+        self.pass_time(storage, 1)
+
+        assert storage.prune(older_than_seconds=0.5, limit=10) == 1
+
+        with pytest.raises(SagaNotFound):
+            storage.load(saga_id)
+        assert storage.prune(older_than_seconds=0.5, limit=10) == 0
+
+    def test_only_what_ended_longer_ago_is_pruned(self, storage: ISagaStorage) -> None:
+        old = self.finish(storage)
+        self.pass_time(storage, self.a_while)
+        recent = self.finish(storage)
+
+        assert storage.prune(older_than_seconds=self.a_while * 2, limit=10) == 0
+        assert storage.prune(older_than_seconds=self.a_while / 2, limit=10) == 1
+
+        assert [saga.id for saga in storage.find(SagaFilter())] == [recent] != [old]
+
+    def test_a_saga_started_long_ago_that_ended_just_now_is_kept(self, storage: ISagaStorage) -> None:
+        hold = self.run(storage)
+        self.pass_time(storage, self.a_while)
+        storage.checkpoint(hold, completed("reserve", Action.ACT), status=SagaStatus.COMPLETED)
+
+        assert storage.prune(older_than_seconds=self.a_while / 2, limit=10) == 0
+
+    def test_unfinished_and_dead_sagas_are_never_pruned(self, storage: ISagaStorage) -> None:
+        kept = {self.start(storage), self.run(storage).saga_id, self.die(storage), self.in_queue(storage).saga_id}
+        kept |= {self.free(storage, status) for status in (SagaStatus.COMPENSATING, SagaStatus.FAILED)}
+        self.pass_time(storage, self.a_while * 2)
+
+        assert storage.prune(older_than_seconds=0, limit=10) == 0
+
+        assert {saga.id for saga in storage.find(SagaFilter())} == kept
+
+    def test_no_more_than_the_limit_are_pruned_those_that_ended_first(self, storage: ISagaStorage) -> None:
+        finished = []
+        for _ in range(3):
+            finished.append(self.finish(storage))
+            self.pass_time(storage, 0.01)
+
+        assert storage.prune(older_than_seconds=0, limit=2) == 2
+
+        assert [saga.id for saga in storage.find(SagaFilter())] == finished[2:]
+
+    def test_the_key_of_a_pruned_saga_can_be_used_again(self, storage: ISagaStorage) -> None:
+        first, second = (NewSaga(id=new_saga_id(), name="order", context="{}", idempotency_key="key") for _ in range(2))
+        storage.create_sagas([first], owner=None)
+        hold = self.taken(self.take(storage, first.id)).hold
+        storage.checkpoint(hold, completed("reserve", Action.ACT), status=SagaStatus.COMPLETED)
+        self.pass_time(storage, 0.01)
+        assert storage.prune(older_than_seconds=0, limit=10) == 1
+
+        assert storage.create_sagas([second], owner=None) == [(second.id, True)]
+
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_pruning_with_a_limit_below_one_is_refused(self, storage: ISagaStorage, value: int) -> None:
+        with pytest.raises(ValueError, match=rf"\blimit\b.*{value}"):
+            storage.prune(older_than_seconds=0, limit=value)
+
+    def test_the_layout_fits_the_code(self, storage: ISagaStorage) -> None:
+        storage.check_schema()

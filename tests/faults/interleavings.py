@@ -1,0 +1,803 @@
+"""Every order in which two workers, a scan and faults can meet over one saga, explored state by state.
+
+The engine reaches the outside only through its storage, the broker and the steps. What it does between two such
+*requests* is a function of the answers it got so far. So real engine code is run from the start of its activity with
+those answers, and cut off at the first request that has none, as SIGKILL would: what remains of a process is a value,
+the whole world is one, a breadth-first search visits every world once, and what it finds first is the shortest way there.
+
+What judges are the `Books` that a test gives: they see requests, answers and the record before and after.
+
+Time has no length here: a lease, mark or backoff is running or over, and `expire` ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
+
+from sagas import Call, ISagaStorage, MemorySagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
+from sagas.definition import ONCE, AnySaga, Step
+from sagas.errors import LeaseLost, SagaError, StorageUnavailable
+from sagas.execution import Runtime, execute
+from sagas.lease import Heartbeat, Lease
+from sagas.storage.base import QUEUE, Claim, Hold, Refused, SagaRecord, Taken
+from tests.sagas.samples import Trip, saga_of
+
+MAXIMUM: Final = 2
+SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
+STEPS: Final = ("hotel", "car")
+_SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+_NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
+_LATER: Final = _NOW + timedelta(hours=1)
+_FAIR_STEPS: Final = 120
+
+
+# -- what is explored ---------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """One way in which a call of a step's action ends."""
+
+    told: str
+    takes_effect: bool = False
+    error: type[BaseException] | None = None
+
+
+class Declined(Exception):
+    """The service said no, or that it was told to undo this already."""
+
+
+DONE: Final = Outcome("done", True)
+FAILS: Final = Outcome("fails", False, Declined)
+UNKNOWN: Final = (Outcome("done, unknown", True, OutcomeUnknown), Outcome("not done, unknown", False, OutcomeUnknown))
+EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
+
+
+class Left(NamedTuple):
+    """How often each thing may still happen; `faults` bounds all but scans and failures together."""
+
+    faults: int = 0
+    crashes: int = 0
+    expiries: int = 0
+    cuts: int = 0
+    losses: int = 0
+    repeats: int = 0
+    stops: int = 0
+    hands: int = 0
+    scans: int = 0
+    failures: int = 0
+
+    def spend(self, what: str) -> Left:
+        """What is left after one more of it."""
+        left = self._replace(**{what: getattr(self, what) - 1})
+        if what in ("scans", "failures"):
+            return left
+        # Worlds that differ only in what can no longer happen anyway are the same.
+        faults = self.faults - 1
+        return Left(faults, *(min(count, faults) for count in left[1:-2]), *left[-2:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One saga and what may happen to it.
+
+    Attributes:
+        outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
+        retry: of the second step.
+        left: the bounds.
+        owners: under which names the two workers hold; the same name twice: two threads of one process.
+        fits: whether each worker's code knows the saga.
+        scanners: how many scans may run at the same time.
+        in_place: begins as `run` does, held by the first worker, instead of as `start` does.
+        forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
+    """
+
+    left: Left
+    outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
+    retry: RetryPolicy = ONCE
+    owners: tuple[str, str] = ("A", "B")
+    fits: tuple[bool, bool] = (True, True)
+    scanners: int = 1
+    in_place: bool = False
+    forgets: bool = False
+
+
+# -- processes as values ------------------------------------------------------------------------------------------
+
+
+class Request:
+    """One call to the outside."""
+
+    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+        self.name, self.args, self.kwargs = name, args, kwargs
+
+    def __str__(self) -> str:
+        match self.name, self.args:
+            case "checkpoint", (_, entry):
+                ended = f"{entry.action} {entry.step} {entry.verdict or entry.status}, " if entry else ""
+                return f"checkpoint({ended}{self.kwargs['status']})"
+            case "release", (_, release):
+                return f"release({release.status}{', to the queue' if release.to_queue else ''})"
+            case "act" | "compensate", (call, *_):
+                return f"{self.name} {call.step_name}"
+            case _:
+                shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending", "messages_waiting")}
+                return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
+
+
+class Answer(NamedTuple):
+    """What a request returned or raised."""
+
+    value: Any = None
+    error: type[BaseException] | None = None
+
+    def __str__(self) -> str:
+        match self.value:
+            case _ if self.error:
+                return self.error.__name__
+            case Taken(hold=hold, record=record):
+                return f"taken at version {hold.version}, {record.status}"
+            case Refused(why=why):
+                return f"refused, {why}"
+            case SagaRecord():
+                return f"{self.value.status} at version {self.value.version}"
+            case _:
+                return "ok" if self.value is None else str(self.value)
+
+
+_CUT: Final = Answer(error=StorageUnavailable)
+#: What a process asks of itself.
+_QUESTIONS: Final = ("stopping?", "lost?")
+
+
+class _CutOff(BaseException):
+    """Raised for ever from the first request without an answer: a process that was killed writes nothing more."""
+
+
+class _Process:
+    """Answers the requests of engine code from a list."""
+
+    def __init__(self, answers: tuple[Answer, ...]) -> None:
+        self._answers = iter(answers)
+        self.request: Request | None = None
+
+    def ask(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        answer = None if self.request else next(self._answers, None)
+        if answer is None:
+            self.request = self.request or Request(name, *args, **kwargs)
+            raise _CutOff
+        if answer.error is not None:
+            raise answer.error("injected")
+        return answer.value
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.process.ask(name, *map(_frozen, args), **kwargs)
+
+    return method
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Asking:
+    def __init__(self, process: _Process) -> None:
+        self.process = process
+
+
+_Storage: Any = type("_Storage", (_Asking, ISagaStorage), {n: _asking(n) for n in ISagaStorage.__abstractmethods__})
+_Broker: Any = type("_Broker", (_Asking,), {name: _asking(name) for name in ("send", "waiting")})
+
+
+class _Lease(Lease):
+    """Asks whether it was lost."""
+
+    lost = property(lambda self: self.process.ask("lost?"), lambda self, value: None)  # type: ignore[assignment]
+
+
+class _Heartbeat(Heartbeat):
+    """Keeps leases without a thread: renewals are events of the exploration."""
+
+    def __init__(self, process: _Process) -> None:
+        super().__init__(_Storage(process), SETTINGS.lease_seconds)
+        self.process = process
+
+    @contextmanager
+    def keep(self, hold: Hold) -> Iterator[Lease]:
+        lease = _Lease(hold)
+        lease.process = self.process  # type: ignore[attr-defined]
+        yield lease
+
+
+class _Engine(SagaEngine):
+    """A real engine, whose every way out asks."""
+
+    def __init__(self, process: _Process, owner: str, saga: AnySaga | None) -> None:
+        super().__init__(
+            _Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else []
+        )
+        self._given: dict[str, Any] = {
+            "heartbeat": _Heartbeat(process),
+            "owner": owner,
+            "resolve": lambda step: step(process),
+            "stopping": lambda: process.ask("stopping?"),
+            "sleep": lambda _: None,
+            "random": lambda: 0.0,
+        }
+
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), **self._given)
+
+
+def _step(step_name: str, retry: RetryPolicy) -> type[Step[Trip]]:
+    def act(self: Any, context: Trip, call: Call) -> None:
+        self.process.ask("act", call)
+        context.booked.append(call.step_name)
+
+    def compensate(self: Any, context: Trip, call: Call) -> None:
+        self.process.ask("compensate", call)
+
+    members = {"name": step_name, "retry": retry, "act": act, "compensate": compensate}
+    return type(step_name.title(), (_Asking, Step), members)
+
+
+class Message(NamedTuple):
+    """What waits in the broker: a dispatch for a version, or an operator's call."""
+
+    version: int | None
+    pending: bool = False
+    by_hand: bool = False
+
+
+class Activity(NamedTuple):
+    """What a process was told to do: scan, send, or bring the saga on, as a message or its first hold says."""
+
+    kind: str
+    owner: str = ""
+    message: Message | None = None
+    fits: bool = True
+
+
+class Point:
+    """A process that waits for the answer to its request, or that has ended: `request` is None then.
+
+    Attributes:
+        answers: that it got so far.
+        hold: that it got last.
+        outcomes: in which ways its request may end, if it calls a step's service.
+    """
+
+    def __init__(
+        self, activity: Activity, run: Callable[[Activity, _Process], object], parent: Point | None, *last: Answer
+    ) -> None:
+        self.activity, self.parent = activity, parent
+        self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
+        self.following: dict[Answer, Point] = {}
+        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), None)
+        self.outcomes: tuple[Outcome | None, ...] = (None,)
+        self.error: BaseException | None = None
+        process = _Process(self.answers)
+        try:
+            run(activity, process)
+        except _CutOff:
+            pass
+        except (SagaError, SystemExit) as error:
+            self.error = error
+        self.request = process.request
+
+    def asked(self, question: str) -> Point | None:
+        """Where the process asked itself this, if it has asked nobody else since."""
+        point = self.parent
+        while point is not None and point.request.name in _QUESTIONS and point.request.name != question:
+            point = point.parent
+        return point if point is not None and point.request.name == question else None
+
+    def readings(self, question: str) -> tuple[bool, ...]:
+        """Whether it may have read a flag just before it is raised (False), or read it only then (True)."""
+        return (False, True) if self.asked(question) else (False,)
+
+
+# -- the world ----------------------------------------------------------------------------------------------------
+
+
+class Actor(NamedTuple):
+    """A process, at work on its activity or idle."""
+
+    owner: str
+    point: Point | None = None
+    stopping: bool = False
+    lost: bool = False
+
+
+class After(NamedTuple):
+    """What a request left behind."""
+
+    record: SagaRecord
+    effects: tuple[str, ...]
+
+
+class Stored:
+    """A record: one object for all that are equal, so that worlds are compared fast."""
+
+    def __init__(self, record: SagaRecord) -> None:
+        self.record = record
+
+
+class World(NamedTuple):
+    """Everything there is, at one moment."""
+
+    stored: Stored
+    queue: tuple[Message, ...]
+    effects: tuple[str, ...]
+    actors: tuple[Actor, ...]
+    left: Left
+    judge: Judge
+
+    def having_spent(self, what: str) -> World:
+        """The same with less left to happen."""
+        return self._replace(left=self.left.spend(what))
+
+
+class Judge(Protocol):
+    """What a test remembers of the past, and judges by; a value, like the rest of the world."""
+
+    def saw(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Judge:
+        """Return the judge after this request of this actor; None: of none of them.
+
+        Args:
+            world: as it was before.
+            after: the record and the effects since.
+
+        Raises:
+            Violation: it must not have ended so.
+        """
+
+    def without(self, number: int) -> Judge:
+        """Return the judge after this actor's activity ended, or its process died."""
+
+    def when_expired(self) -> Judge:
+        """Return the judge after the time of the lease was over."""
+
+
+class Violation(Exception):
+    """What must never happen, happened."""
+
+    then: tuple[tuple[World, Event], ...] = ()
+
+
+class Event(NamedTuple):
+    """What happens next, to which actor, and how."""
+
+    kind: str
+    number: int = -1
+    how: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """What was found.
+
+    Attributes:
+        worlds: distinct ones.
+        steps: from one of them to another.
+        schedules: ways from the beginning to an end; 0 if a violation ended the search.
+        violation: the first one and the shortest schedule to it, line by line; or None.
+    """
+
+    worlds: int
+    steps: int
+    schedules: int
+    seconds: float
+    violation: str | None
+
+
+class Explorer:
+    """Explores one scenario.
+
+    Args:
+        scenario: what may happen.
+        judge: who says what must not.
+        storage: the class to try, which keeps nothing but records.
+    """
+
+    def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
+        self._scenario, self._judge = scenario, judge
+        self._storage = storage(lambda: _NOW)
+        self._saga = saga_of([_step("hotel", ONCE), _step("car", scenario.retry)])
+        self._stored: dict[SagaRecord, Stored] = {}
+        self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
+        self._first: dict[Activity, Point] = {}
+        self._requests: dict[tuple[str, object], Request] = {}
+        self._ends: dict[bool, set[World]] = {True: set(), False: set()}
+        self._telling, self._last = False, ""
+
+    def explore(self) -> Exploration:
+        """Visit every world, the nearest first; stop at the first violation."""
+        began = time.monotonic()
+        worlds = [self._beginning()]
+        numbers = {worlds[0]: 0}
+        came: list[tuple[int, Event]] = [(0, Event("begin"))]
+        follow: list[list[int]] = []
+        violation = None
+        for number, world in enumerate(worlds):
+            follow.append([])
+            event = None
+            try:
+                self._ends_well(world)
+                self._ends_well(self._after_power_cut(world))
+                for event, spent in self._events(world):
+                    following = self._after(world if spent is None else world.having_spent(spent), event)
+                    known = numbers.setdefault(following, len(worlds))
+                    if known == len(worlds):
+                        worlds.append(following)
+                        came.append((number, event))
+                    if known != number:
+                        follow[number].append(known)
+            except Violation as found:
+                last = [(world, event)] if event else []
+                while number:
+                    number, event = came[number]
+                    last.insert(0, (worlds[number], event))
+                violation = self._tell([*last, *found.then], found)
+                break
+        return Exploration(
+            worlds=len(worlds),
+            steps=sum(map(len, follow)),
+            schedules=0 if violation else _count_ways(follow),
+            seconds=time.monotonic() - began,
+            violation=violation,
+        )
+
+    def _beginning(self) -> World:
+        scenario = self._scenario
+        record = SagaRecord(
+            id=_SAGA_ID,
+            name=self._saga.name,
+            status=SagaStatus.RUNNING if scenario.in_place else SagaStatus.PENDING,
+            context=self._saga.codec.dump(Trip()),
+            version=int(scenario.in_place),
+            recovery_attempts=0,
+            lease_owner=scenario.owners[0] if scenario.in_place else QUEUE,
+            available_at=_LATER,
+            last_error=None,
+            idempotency_key=None,
+            definition_version="",
+            interrupted=False,
+            created_at=_NOW,
+            updated_at=_NOW,
+            finished_at=None,
+        )
+        actors = [Actor(owner) for owner in scenario.owners]
+        actors += [Actor(f"scan {number + 1}") for number in range(scenario.scanners)]
+        actors.append(Actor("start"))
+        first = Activity("run", scenario.owners[0]) if scenario.in_place else Activity("send")
+        world = World(self._store(record), (), ("",) * len(STEPS), tuple(actors), scenario.left, self._judge)
+        return self._begin(world, 0 if scenario.in_place else len(actors) - 1, first)
+
+    # -- what may happen ------------------------------------------------------------------------------------------
+
+    def _events(self, world: World) -> Iterator[tuple[Event, str | None]]:
+        """Every event that may come next, and what it spends of what is left."""
+        left, record = world.left, world.stored.record
+        finished = record.status.finished  # then only what is under way goes on
+        idle = [number for number in (0, 1) if world.actors[number].point is None]
+        for number, actor in enumerate(world.actors):
+            point = actor.point
+            if point is not None:
+                yield Event("go on", number, point.outcomes[0]), None
+                if left.failures:
+                    yield from ((Event("go on", number, outcome), "failures") for outcome in point.outcomes[1:])
+                if point.hold is not None and not actor.lost:
+                    yield from ((Event("renew", number, at_once), None) for at_once in point.readings("lost?"))
+                if left.faults and not finished:
+                    yield from self._faults_of(world, number, actor)
+            elif left.scans and not finished and actor.owner.startswith("scan"):
+                yield Event("scan", number), "scans"
+        # Idle workers are alike, so the first of them stands for both; unless their code differs.
+        for number in idle if self._scenario.fits != (True, True) else idle[:1]:
+            yield from ((Event("receive", number, message), None) for message in dict.fromkeys(world.queue))
+        if finished:
+            return
+        held = record.lease_owner not in (None, QUEUE)
+        if record.available_at == _LATER and (not held or left.expiries):
+            yield Event("expire"), "expiries" if held else None
+        if held and record.lease_owner not in [actor.owner for actor in world.actors]:
+            yield Event("orphans"), None
+        if left.losses:
+            yield from ((Event("lose", how=message), "losses") for message in dict.fromkeys(world.queue))
+        if left.repeats:
+            yield from ((Event("repeat", how=message), "repeats") for message in dict.fromkeys(world.queue))
+        if left.hands:
+            yield Event("by hand", how=Message(None, by_hand=True)), "hands"
+
+    def _faults_of(self, world: World, number: int, actor: Actor) -> Iterator[tuple[Event, str]]:
+        """What may happen to this process now."""
+        left, point = world.left, actor.point
+        if left.cuts and point.request.name not in ("act", "compensate", "waiting"):
+            yield from ((Event("cut", number, when), "cuts") for when in ("before", "after"))
+        if left.crashes:
+            yield Event("crash", number, False), "crashes"
+            if point.activity.message is not None:
+                yield Event("crash", number, True), "crashes"
+        if left.stops and not actor.stopping and point.activity.message is not None:
+            yield from ((Event("stop", number, at_once), "stops") for at_once in point.readings("stopping?"))
+
+    # -- what follows ---------------------------------------------------------------------------------------------
+
+    def _after(self, world: World, event: Event) -> World:
+        kind, number, how = event
+        match kind:
+            case "go on":
+                return self._go_on(world, number, how)
+            case "cut":
+                return self._cut(world, number, how)
+            case "receive":
+                activity = Activity("bring on", world.actors[number].owner, how, self._scenario.fits[number])
+                return self._begin(world._replace(queue=_less(world.queue, how)), number, activity)
+            case "scan":
+                return self._begin(world, number, Activity("scan"))
+            case "expire":
+                stored = self._store(replace(world.stored.record, available_at=_NOW))
+                return world._replace(stored=stored, judge=world.judge.when_expired())
+            case "renew":
+                return self._renew(world, number, at_once=how)
+            case "stop":
+                return self._raise_flag(world, number, "stopping", at_once=how)
+            case "crash":
+                return self._crash(world, number, redelivered=how)
+            case "orphans":
+                owner = world.stored.record.lease_owner
+                request = self._request("seize_orphans", owner, max_recovery_attempts=MAXIMUM)
+                stored, judge, _ = self._call(world, None, request)
+                return world._replace(stored=stored, judge=judge)
+            case "lose":
+                return world._replace(queue=_less(world.queue, how))
+            case _:
+                return world._replace(queue=_more(world.queue, how))
+
+    def _go_on(self, world: World, number: int, outcome: Outcome | None) -> World:
+        request = world.actors[number].point.request
+        match request.name:
+            case "act" | "compensate":
+                effects, answer = self._serve(world, request, outcome)
+                judge = self._judged(world, number, request, answer, After(world.stored.record, effects))
+                return self._resume(world, number, answer, effects=effects, judge=judge)
+            case "waiting":
+                answer = Answer(sum(message.pending is request.kwargs["pending"] for message in world.queue))
+                return self._resume(world, number, answer)
+            case "send":
+                (claims,) = request.args
+                queue = _more(world.queue, *(Message(claim.version, claim.pending) for claim in claims))
+                return self._resume(world, number, Answer(len(claims)), queue=queue)
+            case _:
+                stored, judge, answer = self._call(world, number, request)
+                return self._resume(world, number, answer, stored=stored, judge=judge)
+
+    def _cut(self, world: World, number: int, when: str) -> World:
+        """The connection breaks before or after the request took effect; the broker's tells it, the database's not."""
+        request = world.actors[number].point.request
+        if request.name == "send":
+            return self._resume(world, number, Answer(0))
+        if when == "before":
+            return self._resume(world, number, _CUT)
+        stored, judge, _ = self._call(world, number, request)
+        return self._resume(world, number, _CUT, stored=stored, judge=judge)
+
+    def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
+        """The service that a step calls: each effect once, and never again once it was undone."""
+        place = STEPS.index(request.args[0].step_name)
+        effects = list(world.effects)
+        if outcome.takes_effect and request.name == "act" and effects[place] == "undone" and not self._scenario.forgets:
+            return world.effects, Answer(error=Declined)
+        if outcome.takes_effect:
+            effects[place] = "done" if request.name == "act" else "undone"
+        return tuple(effects), Answer(error=outcome.error)
+
+    def _renew(self, world: World, number: int, *, at_once: bool) -> World:
+        """The heartbeat renews the lease that this actor keeps."""
+        request = self._request("renew", world.actors[number].point.hold, SETTINGS.lease_seconds)
+        stored, judge, answer = self._call(world, number, request)
+        world = world._replace(stored=stored, judge=judge)
+        return world if answer.error is None else self._raise_flag(world, number, "lost", at_once=at_once)
+
+    def _crash(self, world: World, number: int, *, redelivered: bool) -> World:
+        killed = world.actors[number]
+        actors, judge = list(world.actors), world.judge
+        for other, actor in enumerate(actors):
+            if actor.owner == killed.owner:
+                actors[other] = Actor(f"{actor.owner}'")
+                judge = judge.without(other)
+        message = killed.point.activity.message
+        queue = _more(world.queue, message._replace(by_hand=False)) if redelivered else world.queue
+        return world._replace(actors=tuple(actors), judge=judge, queue=queue)
+
+    def _after_power_cut(self, world: World) -> World:
+        """Every process is gone, and every message."""
+        for number, actor in enumerate(world.actors):
+            if actor.point is not None:
+                world = self._crash(world, number, redelivered=False)
+        return world._replace(queue=())
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def _begin(self, world: World, number: int, activity: Activity) -> World:
+        if activity not in self._first:
+            self._first[activity] = Point(activity, self._run, None)
+        return self._settle(world, number, world.actors[number], self._first[activity])
+
+    def _resume(self, world: World, number: int, answer: Answer, **changes: Any) -> World:
+        actor = world.actors[number]
+        return self._settle(world, number, actor, self._following(actor.point, answer), **changes)
+
+    def _raise_flag(self, world: World, number: int, flag: str, *, at_once: bool) -> World:
+        actor = world.actors[number]._replace(**{flag: True})
+        return self._settle(world, number, actor, actor.point.asked(f"{flag}?") if at_once else actor.point)
+
+    def _settle(self, world: World, number: int, actor: Actor, point: Point, **changes: Any) -> World:
+        """Answer what the actor asks itself, and put it where it has something to ask of others, or to rest."""
+        while point.request is not None and point.request.name in _QUESTIONS:
+            point = self._following(point, Answer(getattr(actor, point.request.name[:-1])))
+        if point.request is not None:
+            actor = Actor(actor.owner, point, actor.stopping, actor.lost)
+        elif point.error is None or isinstance(point.error, StorageUnavailable | SystemExit):
+            exits = actor.stopping or isinstance(point.error, SystemExit)
+            actor = Actor(f"{actor.owner}'" if exits else actor.owner)
+            changes["judge"] = changes.get("judge", world.judge).without(number)
+        else:
+            raise Violation(f"{actor.owner} failed: {point.error!r}")
+        return world._replace(actors=(*world.actors[:number], actor, *world.actors[number + 1 :]), **changes)
+
+    def _following(self, point: Point, answer: Answer) -> Point:
+        following = point.following.get(answer)
+        if following is None:
+            following = point.following[answer] = Point(point.activity, self._run, point, answer)
+            if following.request is not None and following.request.name in ("act", "compensate"):
+                following.outcomes = self._scenario.outcomes.get(str(following.request), (DONE,))
+        return following
+
+    def _run(self, activity: Activity, process: _Process) -> None:
+        engine = _Engine(process, activity.owner, self._saga if activity.fits else None)
+        match activity:
+            case Activity("scan"):
+                engine.scan()
+            case Activity("send"):
+                engine._send([Claim(_SAGA_ID, 0, pending=True)])
+            case Activity("run"):
+                record = self._beginning().stored.record
+                execute(self._saga, Taken(Hold(record.id, 1, activity.owner), record, record.status), engine.runtime())
+            case Activity(message=message):
+                engine.recover(_SAGA_ID, version=message.version, by_hand=message.by_hand)
+
+    # -- the storage ----------------------------------------------------------------------------------------------
+
+    def _call(self, world: World, number: int | None, request: Request) -> tuple[Stored, Judge, Answer]:
+        """Make this call on the real storage in this state, or remember how it went, and have it judged."""
+        stored = world.stored
+        if (request, stored) not in self._calls:
+            self._storage._sagas = {_SAGA_ID: stored.record}
+            self._storage._log_ids = len(stored.record.log)
+            try:
+                answer = Answer(_frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
+            except LeaseLost:
+                answer = Answer(error=LeaseLost)
+            self._calls[request, stored] = self._store(self._storage._sagas[_SAGA_ID]), answer
+        after, answer = self._calls[request, stored]
+        return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
+
+    def _judged(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Judge:
+        self._last = f"{request} -> {answer}" if self._telling else ""
+        return world.judge.saw(world, number, request, answer, after)
+
+    def _store(self, record: SagaRecord) -> Stored:
+        if record.available_at is not None:
+            record = replace(record, available_at=_NOW if record.available_at <= _NOW else _LATER)
+        return self._stored.setdefault(record, Stored(record))
+
+    def _request(self, name: str, about: object, *args: Any, **kwargs: Any) -> Request:
+        return self._requests.setdefault((name, about), Request(name, about, *args, **kwargs))
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _ends_well(self, world: World, *, by_hand: bool = False) -> None:
+        """Let everybody go on in turn, without a fault: the saga ends, or is dead and ends once an operator calls."""
+        world = world._replace(left=Left())
+        ends, way = self._ends[by_hand], []
+        try:
+            while world not in ends:
+                event = self._fair_event(world)
+                if event is None:
+                    break
+                way.append((world, event))
+                if len(way) > _FAIR_STEPS:
+                    raise Violation("the saga never ends")
+                world = self._after(world, event)
+            else:
+                event = None
+            record = world.stored.record
+            if world not in ends and not record.status.finished:
+                if by_hand:
+                    raise Violation("the saga is dead again, although nothing fails any more")
+                self._ends_well(world._replace(queue=(Message(None, by_hand=True),)), by_hand=True)
+        except Violation as found:
+            found.then = (*way, *found.then)
+            raise
+        ends.update(visited for visited, _ in way)
+        ends.add(world)
+
+    def _fair_event(self, world: World) -> Event | None:
+        record = world.stored.record
+        for number, actor in enumerate(world.actors):
+            if actor.point is not None:
+                return Event("go on", number, actor.point.outcomes[0])
+        if world.queue:
+            return Event("receive", self._scenario.fits.index(True), world.queue[0])
+        if record.status.finished or record.dead:
+            return None
+        return Event("expire") if record.available_at != _NOW else Event("scan", len(self._scenario.owners))
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _tell(self, way: list[tuple[World, Event]], violation: Violation) -> str:
+        self._telling = True
+        lines = [f"{number:3}. {self._line(world, event)}" for number, (world, event) in enumerate(way, 1)]
+        return "\n".join([*lines, f"     {violation}"])
+
+    def _line(self, world: World, event: Event) -> str:
+        kind, number, how = event
+        who = world.actors[number].owner + f" ({number})" * (len(set(self._scenario.owners)) == 1)
+        request = None if number < 0 or world.actors[number].point is None else world.actors[number].point.request
+        self._last = f"{request}"
+        with suppress(Violation):
+            self._after(world, event)
+        match kind:
+            case "go on":
+                return f"{who}: {self._last}"
+            case "cut":
+                return f"{who}: {self._last}, and the connection breaks {how} it took effect"
+            case "renew":
+                return f"{who}, its heartbeat: {self._last}"
+            case "orphans":
+                return f"the parent of a dead worker: {self._last}"
+            case "expire":
+                return f"time passes, until what {world.stored.record.lease_owner or 'nobody'} holds is over"
+            case "crash":
+                return f"{who} is killed before {request}{', and its message comes again' if how else ''}"
+            case "stop" | "scan":
+                return f"{who}: {kind}"
+            case _:
+                return f"{kind}: {who if number >= 0 else ''} {how}"
+
+
+def _less(queue: tuple[Message, ...], message: Message) -> tuple[Message, ...]:
+    left = list(queue)
+    left.remove(message)
+    return tuple(left)
+
+
+def _more(queue: tuple[Message, ...], *messages: Message) -> tuple[Message, ...]:
+    return tuple(sorted((*queue, *messages), key=str))
+
+
+def _count_ways(follow: list[list[int]]) -> int:
+    """How many ways lead from world 0 to a world that nothing follows; no way comes back to where it was."""
+    before = Counter(number for following in follow for number in following)
+    ways = Counter({0: 1})
+    ready, total = deque([0]), 0
+    while ready:
+        number = ready.popleft()
+        total += 0 if follow[number] else ways[number]
+        for following in follow[number]:
+            ways[following] += ways[number]
+            before[following] -= 1
+            if not before[following]:
+                ready.append(following)
+    assert not +before, "the exploration goes round in circles"
+    return total

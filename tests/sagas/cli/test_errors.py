@@ -1,0 +1,143 @@
+"""What goes wrong is one sentence on stderr and an exit code, and no password is in it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import Result
+
+from tests.sagas.cli.conftest import SHOP, Command
+
+COMMANDS = [
+    ("migrate",),
+    ("list",),
+    ("show", "01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("recover", "01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("start", "place-order", "--from", "-"),
+]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """No database, for most of what is wrong here is found without one."""
+    return {"SAGAS_DATABASE_URL": "postgresql+psycopg://me:s3cr3t@127.0.0.1:1/shop", "SAGAS_MODULES": SHOP}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_wrong_password_is_one_sentence_without_it(
+    sagas: Command, server_url: sa.URL, command: tuple[str, ...]
+) -> None:
+    wrong = server_url.set(password="s3cr3t-but-wrong").render_as_string(hide_password=False)
+
+    result = sagas(*command, stdin=b'{"item": "tea"}', SAGAS_DATABASE_URL=wrong)
+
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: the database at ")
+    assert "password authentication failed" in sentence
+    assert "s3cr3t" not in result.output
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_url_whose_password_was_not_percent_encoded_is_one_sentence_without_it(
+    sagas: Command, command: tuple[str, ...]
+) -> None:
+    result = sagas(*command, SAGAS_DATABASE_URL="postgresql+psycopg://me:p@xyzzy:rd@127.0.0.1/shop")
+
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: the database URL (SAGAS_DATABASE_URL) cannot be read: ")
+    assert "xyzzy" not in result.output
+    assert result.exit_code == 1
+
+
+def test_a_setting_that_cannot_work_is_one_sentence(sagas: Command) -> None:
+    result = sagas("list", SAGAS_LEASE_SECONDS="soon")
+
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: SAGAS_LEASE_SECONDS (it is 'soon'): ")
+    assert result.exit_code == 1
+
+
+def test_modules_that_cannot_be_imported_hinder_only_what_runs_their_sagas(sagas: Command, database_url: str) -> None:
+    saga_id = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+    def run(*arguments: str) -> Result:
+        return sagas(*arguments, SAGAS_DATABASE_URL=database_url, SAGAS_MODULES="no.such.module")
+
+    recovered, shown = run("recover", saga_id), run("show", saga_id)
+
+    assert shown.stderr.startswith("error: no saga has the id")
+    assert recovered.stderr.startswith("error: SAGAS_MODULES names 'no.such.module', which cannot be imported")
+    assert recovered.exit_code == 1
+    assert run("list").exit_code == 0
+
+
+def test_what_the_database_refuses_is_one_sentence_in_its_own_words(sagas: Command, database_url: str) -> None:
+    result = sagas("list", "--limit", "9" * 30, SAGAS_DATABASE_URL=database_url)
+
+    assert result.stderr == "error: the database refused what the command asked of it: bigint out of range.\n"
+    assert result.exit_code == 1
+
+
+def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sagas.cli.app.parse_saga_id", interrupt)
+
+    result = sagas("show", "01890a5d-ac96-774b-bcce-b302099a8057")
+
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "many"])
+def test_a_limit_that_is_no_positive_number_is_a_usage_error(sagas: Command, limit: str) -> None:
+    result = sagas("list", "--limit", limit)
+
+    assert "--limit" in result.stderr
+    assert result.exit_code == 2
+
+
+def test_an_unknown_command_is_a_usage_error(sagas: Command) -> None:
+    assert sagas("revive").exit_code == 2
+
+
+def test_the_version_is_printed(sagas: Command) -> None:
+    result = sagas("--version")
+
+    assert result.stdout.startswith("sagas")
+    assert result.exit_code == 0
+
+
+def test_the_demo_runs_and_its_exit_code_is_the_commands(sagas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sagas.demo.run", SimpleNamespace(main=lambda: 3))
+
+    assert sagas("demo").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (ImportError("the demo needs its extra: pip install 'celery-sagas[demo]'."), "the demo needs its extra: "),
+        (ModuleNotFoundError("No module named 'psutil'"), "the demo needs more than is installed (No module named "),
+    ],
+)
+def test_a_demo_without_its_extra_is_one_sentence_that_tells_what_to_install(
+    sagas: Command, monkeypatch: pytest.MonkeyPatch, missing: ImportError, sentence: str
+) -> None:
+    def fails(_: str) -> NoReturn:
+        raise missing
+
+    monkeypatch.setattr(importlib, "import_module", fails)
+
+    result = sagas("demo")
+
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"error: {sentence}")
+    assert told.endswith("pip install 'celery-sagas[demo]'.")
+    assert result.exit_code == 1

@@ -1,0 +1,101 @@
+"""`sagas list`: which sagas, in which order, and how they look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sagas import SagaEngine
+from tests.sagas.cli.conftest import Command
+from tests.sagas.cli.shop import Order, PlaceOrder
+
+Ordered = Callable[[str], UUID]
+
+
+def shown_ids(output: str) -> list[str]:
+    return [line.split()[0] for line in output.splitlines()[1:]]
+
+
+def test_a_listing_shows_the_newest_first_with_how_each_stands(
+    sagas: Command, ordered: Ordered, engine: SagaEngine, sql: Callable[..., Any]
+) -> None:
+    done, dead = ordered("tea"), ordered("stuck")
+    pending = engine.start(PlaceOrder, Order("milk"))
+    sql("UPDATE saga_executions SET created_at = now() - interval '3 hours', updated_at = '2026-11-22 20:38:05+01'")
+
+    header, *rows = sagas("list").stdout.splitlines()
+
+    assert header.split("  ")[0] == "ID"
+    assert [row.split() for row in rows] == [
+        [str(pending), "place-order", "PENDING", "0", "3", "h", "2026-11-22", "19:38:05", "due"],
+        [str(dead), "place-order", "FAILED", "1", "3", "h", "2026-11-22", "19:38:05", "dead"],
+        [str(done), "place-order", "COMPLETED", "0", "3", "h", "2026-11-22", "19:38:05"],
+    ]
+
+
+def test_statuses_names_and_death_narrow_the_listing(sagas: Command, ordered: Ordered, sql: Callable[..., Any]) -> None:
+    done, undone, dead, other = map(ordered, ("tea", "unpaid", "stuck", "tea"))
+    sql("UPDATE saga_executions SET name = 'other' WHERE id = :id", id=other)
+
+    assert shown_ids(sagas("list", "--status", "COMPENSATED", "--status", "failed").stdout) == [str(dead), str(undone)]
+    assert shown_ids(sagas("list", "--name", "other").stdout) == [str(other)]
+    assert shown_ids(sagas("list", "--dead").stdout) == [str(dead)]
+    assert shown_ids(sagas("list", "--status", "completed", "--name", "place-order").stdout) == [str(done)]
+
+
+def test_a_limit_shows_so_many_of_the_newest_and_says_that_there_are_more(sagas: Command, ordered: Ordered) -> None:
+    _, second, third = map(ordered, ("tea", "milk", "salt"))
+
+    limited, whole = sagas("list", "--limit", "2"), sagas("list", "--limit", "3")
+
+    assert shown_ids(limited.stdout) == [str(third), str(second)]
+    assert limited.stderr == "there are more than these 2: --limit shows more.\n"
+    assert whole.stderr == ""
+
+
+def test_json_lists_every_field_but_contexts_and_logs(sagas: Command, ordered: Ordered) -> None:
+    dead = ordered("stuck")
+
+    (saga,) = json.loads(sagas("list", "--json").stdout)
+
+    assert (saga["id"], saga["name"], saga["status"]) == (str(dead), "place-order", "FAILED")
+    assert (saga["dead"], saga["recovery_attempts"], saga["available_at"]) == (True, 1, None)
+    assert saga["last_error"].startswith("reserve, compensate, attempt 1: RuntimeError")
+    assert datetime.fromisoformat(saga["created_at"]).tzinfo == UTC
+    assert saga.keys() >= {"version", "lease_owner", "idempotency_key", "interrupted", "updated_at", "finished_at"}
+    assert not saga.keys() & {"context", "log"}
+
+
+def test_an_empty_listing_is_empty_for_programs_and_a_word_for_humans(sagas: Command) -> None:
+    assert json.loads(sagas("list", "--json").stdout) == []
+    result = sagas("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no sagas match.\n")
+
+
+def test_rows_stay_whole_on_a_narrow_terminal(sagas: Command, ordered: Ordered, sql: Callable[..., Any]) -> None:
+    saga_id = ordered("tea")
+    sql("UPDATE saga_executions SET name = :name", name="n" * 255)
+
+    result = sagas("list", COLUMNS="20", FORCE_COLOR="1", NO_COLOR="1")
+
+    assert f"{saga_id}  {'n' * 255}  COMPLETED" in result.stdout
+
+
+def test_colours_are_for_terminals_that_want_them(sagas: Command, ordered: Ordered) -> None:
+    ordered("stuck")
+
+    assert "\x1b[31mFAILED" in sagas("list", FORCE_COLOR="1", TERM="xterm").stdout
+    assert "\x1b[31m" not in sagas("list", FORCE_COLOR="1", TERM="xterm", NO_COLOR="1").stdout
+    assert "\x1b" not in sagas("list", TERM="xterm").stdout
+
+
+def test_names_are_shown_as_they_are_and_cannot_drive_the_terminal(
+    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+) -> None:
+    ordered("tea")
+    sql("UPDATE saga_executions SET name = :name", name="[red]x[/red] :smile: \x1b[2J")
+
+    assert "  [red]x[/red] :smile: \\x1b[2J  COMPLETED" in sagas("list").stdout

@@ -1,0 +1,151 @@
+"""`sagas show`: how a saga stands, its context, and the timeline of its steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sagas import SagaEngine, SqlAlchemySagaStorage
+from tests.sagas.cli.conftest import Command
+from tests.sagas.cli.shop import Order, PlaceOrder
+
+Ordered = Callable[[str], UUID]
+
+
+def header(output: str) -> dict[str, str]:
+    return {line[:12].strip(): line[12:] for line in output.partition("\n\n")[0].splitlines()}
+
+
+def timeline(output: str) -> list[str]:
+    return output.partition("\ntimeline\n")[2].splitlines()
+
+
+def test_a_dead_saga_is_shown_with_its_last_error_and_the_command_that_revives_it(
+    sagas: Command, ordered: Ordered
+) -> None:
+    saga_id = ordered("stuck")
+
+    shown = header(sagas("show", str(saga_id), SAGAS_MAX_RECOVERY_ATTEMPTS="1").stdout)
+
+    assert (shown["id"], shown["name"], shown["status"]) == (str(saga_id), "place-order", "FAILED")
+    assert shown["attempts"] == "1 failed of 1"
+    assert shown["next"] == f"dead: see to the cause, then `sagas recover {saga_id}` runs it once more"
+    assert shown["last error"] == (
+        "reserve, compensate, attempt 1: RuntimeError: the shelf [bold]jammed[/bold] and smokes"
+    )
+    assert (shown["key"], shown["finished"]) == ("-", "-")
+
+
+def test_times_are_in_utc_with_their_age_and_the_key_is_shown(
+    sagas: Command, engine: SagaEngine, sql: Callable[..., Any]
+) -> None:
+    saga_id = engine.start(PlaceOrder, Order("tea"), idempotency_key="order-17")
+    sql("UPDATE saga_executions SET created_at = '2001-02-03 05:05:06+01', updated_at = now() - interval '150 s'")
+
+    shown = header(sagas("show", str(saga_id)).stdout)
+
+    assert shown["created"].startswith("2001-02-03 04:05:06 (")
+    assert shown["created"].endswith(" d ago)")
+    assert shown["updated"].endswith(" (2 min ago)")
+    assert shown["key"] == "order-17"
+
+
+def test_the_timeline_has_a_row_for_each_step_with_verdict_worker_error_and_the_seconds_since_the_row_before(
+    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+) -> None:
+    saga_id = ordered("stuck")
+    sql("UPDATE saga_executions SET created_at = '2026-11-22 19:38:05Z'")
+    for seconds, row in ((1, 1), (1.25, 2), (90, 3)):
+        sql(
+            "UPDATE saga_logs SET created_at = timestamptz '2026-11-22 19:38:05Z' + make_interval(secs => :seconds), "
+            "worker = 'w', details = details || '{\"in_doubt\": true}' "
+            "WHERE id = (SELECT min(id) - 1 + :row FROM saga_logs)",
+            seconds=seconds,
+            row=row,
+        )
+
+    head, *rows = timeline(sagas("show", str(saga_id)).stdout)
+
+    assert head.split("  ")[0] == "TIME (UTC)"
+    assert [row.split(maxsplit=10) for row in rows] == [
+        ["2026-11-22", "19:38:06", "+1.000", "reserve", "act", "completed", "1", "-", "-", "w", "-"],
+        ["2026-11-22", "19:38:06", "+0.250", "pay", "act", "failed", "1", "turn", "back", "yes",
+         "w       ValueError: card \\x1b[31mdeclined"],
+        ["2026-11-22", "19:39:35", "+88.750", "reserve", "compensate", "failed", "1", "give", "up", "yes",
+         "w       RuntimeError: the shelf [bold]jammed[/bold] and smokes"],
+    ]  # fmt: skip
+
+
+def test_rows_that_an_older_layout_wrote_when_a_step_began_say_so(
+    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+) -> None:
+    saga_id = ordered("tea")
+    sql("UPDATE saga_logs SET status = 'started' WHERE step_name = 'reserve'")
+
+    _, reserve, pay = timeline(sagas("show", str(saga_id)).stdout)
+
+    assert "  reserve  act     started (older layout)  " in reserve
+    assert "  pay      act     completed               " in pay
+
+
+def test_a_saga_of_which_no_step_has_ended_says_so(sagas: Command, engine: SagaEngine) -> None:
+    saga_id = engine.start(PlaceOrder, Order("tea"))
+
+    assert "timeline: no step has ended yet" in sagas("show", str(saga_id)).stdout
+
+
+def test_a_long_context_is_cut_for_a_reader_and_whole_in_json(sagas: Command, ordered: Ordered) -> None:
+    saga_id = ordered("ä" * 5000)
+
+    shown = sagas("show", str(saga_id)).stdout
+    data = json.loads(sagas("show", str(saga_id), "--json").stdout)
+
+    assert 1900 < shown.count("ä") < 2000
+    assert "… the first 2000 of 5" in shown
+    assert data["context"] == {"item": "ä" * 5000, "price": "1", "paid": True}
+
+
+def test_a_context_is_shown_indented_and_without_control_characters(sagas: Command, ordered: Ordered) -> None:
+    saga_id = ordered("tea\x9b31m")
+
+    assert '\n  "item": "tea\\x9b31m",\n' in sagas("show", str(saga_id)).stdout
+
+
+def test_json_shows_the_whole_log(sagas: Command, ordered: Ordered) -> None:
+    saga_id = ordered("unpaid")
+
+    data = json.loads(sagas("show", str(saga_id), "--json").stdout)
+
+    assert (data["id"], data["status"]) == (str(saga_id), "COMPENSATED")
+    log = [(row["step_name"], row["action"], row["status"], row["verdict"]) for row in data["log"]]
+    assert log == [
+        ("reserve", "act", "completed", None),
+        ("pay", "act", "failed", "turn back"),
+        ("reserve", "compensate", "completed", None),
+    ]
+    failed = data["log"][1]
+    assert (failed["error_type"], failed["message"]) == ("ValueError", "card \x1b[31mdeclined")
+    assert "Traceback" in failed["traceback"]
+    assert failed.keys() >= {"id", "attempt", "in_doubt", "worker", "version", "created_at"}
+
+
+@pytest.mark.parametrize("command", ["show", "recover"])
+def test_an_unknown_id_and_a_malformed_one_are_one_sentence_each(
+    sagas: Command, storage: SqlAlchemySagaStorage, command: str
+) -> None:
+    unknown = sagas(command, "01890a5d-ac96-774b-bcce-b302099a8057")
+    malformed = sagas(command, "tea")
+
+    assert unknown.stderr == (
+        "error: no saga has the id 01890a5d-ac96-774b-bcce-b302099a8057: "
+        "check it, or see whether the saga was pruned.\n"
+    )
+    assert malformed.stderr == (
+        "error: 'tea' is not a saga's id, which is a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057: "
+        "copy it from `sagas list`.\n"
+    )
+    assert (unknown.exit_code, malformed.exit_code) == (1, 1)

@@ -1,0 +1,186 @@
+"""Sagas whose steps do as a test says, an engine that does not wait, and a storage and a broker that fail on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from typing import Any
+
+from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
+from sagas.errors import BrokerUnavailable, StorageUnavailable
+from sagas.execution import Runtime
+from sagas.storage.base import Claim, SagaFilter, SagaRecord
+
+#: For what must happen, however slow the machine is.
+DEADLINE_SECONDS = 20.0
+
+
+@dataclass
+class Trip:
+    """The context of most sagas here."""
+
+    booked: list[str] = field(default_factory=list)
+    note: Any = None
+
+
+#: One attempt at an action: None succeeds, an exception is raised, a function is called with context and call.
+Outcome = BaseException | Callable[[Any, Call], Any] | None
+
+
+def always(outcome: Outcome) -> Iterable[Outcome]:
+    """The same outcome at every attempt."""
+    return repeat(outcome)
+
+
+def book(context: Trip, call: Call) -> None:
+    """Succeed, and leave a trace in the context."""
+    context.booked.append(call.step_name)
+
+
+class Stage:
+    """Makes steps and sagas, and sees every call of their actions, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Call]] = []
+
+    @property
+    def seen(self) -> list[str]:
+        """Such as ["act hotel", "compensate hotel"]."""
+        return [f"{action} {call.step_name}" for action, call in self.calls]
+
+    def attempts(self, seen: str) -> list[int]:
+        """The attempt numbers of one action, as in `attempts("act hotel")`."""
+        return [call.attempt for action, call in self.calls if f"{action} {call.step_name}" == seen]
+
+    def step(
+        self, name: str, act: Iterable[Outcome] = (), undo: Iterable[Outcome] | None = (), **attributes: Any
+    ) -> type[Step[Trip]]:
+        """Return a step class.
+
+        Args:
+            name: of the step.
+            act: the outcomes of its attempts; those after the last succeed.
+            undo: the same for compensate(); None for a step without one.
+            attributes: retry, timeout, pivot.
+        """
+        members: dict[str, Any] = {"name": name, "act": self._action("act", act), **attributes}
+        if undo is not None:
+            members["compensate"] = self._action("compensate", undo)
+        return type(name.title(), (Step,), members)
+
+    def saga(self, *steps: type[Step[Any]] | str, name: str = "trip") -> type[Saga[Trip]]:
+        """Return a saga of these steps; a name stands for a step that succeeds and can be undone."""
+        return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name)
+
+    def _action(self, action: str, outcomes: Iterable[Outcome]) -> Callable[[Any, Trip, Call], Any]:
+        left = iter(outcomes)
+
+        def perform(_: Any, context: Trip, call: Call) -> Any:
+            self.calls.append((action, call))
+            outcome = next(left, None)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return None if outcome is None else outcome(context, call)
+
+        return perform
+
+
+def saga_of(classes: Sequence[type[Step[Any]]], *, name: str = "trip", context: Any = Trip) -> type[Saga[Any]]:
+    """Return a saga of these step classes."""
+    saga_name = name
+
+    class Made(Saga[context]):
+        name = saga_name
+        steps = classes
+
+    return Made
+
+
+class Clock:
+    """A storage's time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2031, 5, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class FlakyStorage(MemorySagaStorage):
+    """Goes away at the next calls that `failures` names, as ("checkpoint", "before") or "after" they took effect."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.failures: list[tuple[str, str]] = []
+        self.calls: list[str] = []
+
+    def checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._call("checkpoint", super().checkpoint, *args, **kwargs)
+
+    def release(self, *args: Any, **kwargs: Any) -> None:
+        self._call("release", super().release, *args, **kwargs)
+
+    def load(self, *args: Any, **kwargs: Any) -> SagaRecord:
+        record: SagaRecord = self._call("load", super().load, *args, **kwargs)
+        return record
+
+    def _call(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.calls.append(name)
+        when = self.failures.pop(0)[1] if self.failures and self.failures[0][0] == name else None
+        if when == "before":
+            raise StorageUnavailable("gone before it took effect")
+        result = method(*args, **kwargs)
+        if when == "after":
+            raise StorageUnavailable("gone after it took effect")
+        return result
+
+
+class FakeDispatcher:
+    """Stands for the broker: keeps what was sent, and fails after `capacity` messages."""
+
+    def __init__(self) -> None:
+        self.sent: list[Claim] = []
+        self.capacity: int | None = None
+        self.messages = {True: 0, False: 0}
+        self.silent_about: set[bool] = set()
+
+    def send(self, claims: Sequence[Claim]) -> int:
+        accepted = list(claims)[: self.capacity]
+        self.sent += accepted
+        return len(accepted)
+
+    def waiting(self, *, pending: bool) -> int:
+        if pending in self.silent_about:
+            raise BrokerUnavailable("the broker does not answer")
+        return self.messages[pending]
+
+
+#: Backoff of 10, 20, 40 and then 40 seconds; dead after the third failed attempt.
+SETTINGS = Settings(backoff_seconds=10, max_backoff_seconds=40, max_recovery_attempts=3)
+
+
+class QuickEngine(SagaEngine):
+    """An engine that notes its waits in `slept` instead of waiting, and whose jitter is none."""
+
+    def __init__(self, storage: ISagaStorage, **options: Any) -> None:
+        options.setdefault("settings", SETTINGS)
+        super().__init__(storage, **options)
+        self.slept: list[float] = []
+        self.on_sleep: Callable[[], None] = lambda: None
+
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), sleep=self._sleep, random=lambda: 0.0)
+
+    def stored(self) -> SagaRecord:
+        """The only saga in the storage."""
+        (record,) = self.storage.find(SagaFilter())
+        return self.storage.load(record.id)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.on_sleep()

@@ -1,0 +1,60 @@
+"""The memory storage keeps the contract, on a clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sagas.ids import new_saga_id
+from sagas.storage import ISagaStorage, MemorySagaStorage
+from sagas.storage.base import NewSaga
+from sagas.testing import StorageContract
+
+
+class Clock:
+    """A clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def storage(clock: Clock) -> MemorySagaStorage:
+    return MemorySagaStorage(clock)
+
+
+class TestMemorySagaStorage(StorageContract):
+    a_while = 60.0
+
+    @pytest.fixture(autouse=True)
+    def _clock(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def pass_time(self, storage: ISagaStorage, seconds: float) -> None:
+        self.clock.now += timedelta(seconds=seconds)
+
+
+def test_no_transaction_of_the_callers_can_be_joined(storage: MemorySagaStorage) -> None:
+    new = NewSaga(id=new_saga_id(), name="order", context="{}")
+
+    with pytest.raises(TypeError, match="without a connection"):
+        storage.create_sagas([new], owner=None, connection=object())
+
+
+def test_without_a_clock_of_the_tests_time_is_the_real_one() -> None:
+    storage = MemorySagaStorage()
+    new = NewSaga(id=new_saga_id(), name="order", context="{}")
+    before = datetime.now(UTC)
+
+    storage.create_sagas([new], owner=None)
+
+    assert before <= storage.load(new.id).created_at <= datetime.now(UTC)

@@ -1,0 +1,249 @@
+"""What the PostgreSQL storage costs: statements, round trips, plans and rewrites, as the server counts them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+
+from sagas.ids import new_saga_id
+from sagas.progress import Action, SagaStatus, Verdict
+from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import statements as sql
+from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed
+
+DEADLINE_SECONDS: Final = 30
+RUNNING: Final = SagaStatus.RUNNING
+
+Operation = Callable[[SqlAlchemySagaStorage, Hold], Any]
+
+
+def _new(key: str | None = None) -> NewSaga:
+    return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
+
+
+def _hold(storage: SqlAlchemySagaStorage) -> Hold:
+    new = _new("held")
+    storage.create_sagas([new], owner="worker-1", for_seconds=60)
+    return Hold(new.id, 1, "worker-1")
+
+
+def _take(storage: SqlAlchemySagaStorage, hold: Hold) -> Any:
+    storage.release(hold, Release(status=RUNNING))
+    return storage.take(hold.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5)
+
+
+#: How many statements each operation may run; for `take`, the release before it included.
+COSTS: Final[dict[str, tuple[Operation, int]]] = {
+    "get_sagas_for_recovery": (lambda storage, _: storage.get_sagas_for_recovery(10), 1),
+    "increment_recovery_attempts": (lambda storage, hold: storage.increment_recovery_attempts(hold.saga_id), 1),
+    "set_recovery_attempts": (lambda storage, hold: storage.set_recovery_attempts(hold.saga_id, 0), 1),
+    "create": (lambda storage, _: storage.create_sagas([_new(), _new("key")], owner=None), 1),
+    "create, existing": (lambda storage, _: storage.create_sagas([_new("held")], owner=None), 2),
+    "load": (lambda storage, hold: storage.load(hold.saga_id), 1),
+    "find": (lambda storage, _: storage.find(SagaFilter()), 1),
+    "release and take": (_take, 2),
+    "take, refused": (
+        lambda storage, hold: storage.take(
+            hold.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5, by_hand=True
+        ),
+        2,
+    ),
+    "checkpoint, completed": (
+        lambda storage, hold: storage.checkpoint(hold, completed("a", Action.ACT), status=RUNNING, context='{"n": 2}'),
+        1,
+    ),
+    "checkpoint, failed": (
+        lambda storage, hold: storage.checkpoint(hold, failed("a", Action.ACT, Verdict.RETRY), status=RUNNING),
+        1,
+    ),
+    "checkpoint, the last": (
+        lambda storage, hold: storage.checkpoint(hold, completed("a", Action.ACT), status=SagaStatus.COMPLETED),
+        1,
+    ),
+    "checkpoint, giving back": (
+        lambda storage, hold: storage.checkpoint(
+            hold, failed("a", Action.ACT, Verdict.RETRY), status=RUNNING, release=Release(status=RUNNING)
+        ),
+        1,
+    ),
+    "end": (lambda storage, hold: storage.checkpoint(hold, None, status=SagaStatus.COMPENSATED), 1),
+    "renew": (lambda storage, hold: storage.renew(hold, 60), 1),
+    "release": (lambda storage, hold: storage.release(hold, Release(status=RUNNING)), 1),
+    "claim": (
+        lambda storage, _: storage.claim_sagas(pending=True, limit=9, max_recovery_attempts=5, mark_seconds=4),
+        3,
+    ),
+    "seize_orphans": (lambda storage, _: storage.seize_orphans("worker-1", max_recovery_attempts=5), 1),
+    "unclaim": (lambda storage, _: storage.unclaim([]), 1),
+    "prune": (lambda storage, _: storage.prune(older_than_seconds=0, limit=9), 1),
+    "check_schema": (lambda storage, _: storage.check_schema(), 1),
+}
+
+
+@pytest.mark.parametrize("operation", COSTS)
+def test_an_operation_runs_no_more_statements_than_it_needs(engine: sa.Engine, operation: str) -> None:
+    own = sa.create_engine(engine.url)
+    storage = SqlAlchemySagaStorage(own)
+    hold = _hold(storage)
+    ran: list[str] = []
+    sa.event.listen(own, "before_cursor_execute", lambda *arguments: ran.append(arguments[2]))
+    call, statements = COSTS[operation]
+
+    call(storage, hold)
+
+    own.dispose()
+    assert len(ran) == statements, ran
+
+
+def test_the_first_operation_looks_once_whether_the_layout_fits(engine: sa.Engine) -> None:
+    own = sa.create_engine(engine.url)
+    ran: list[str] = []
+    sa.event.listen(own, "before_cursor_execute", lambda *arguments: ran.append(arguments[2]))
+    storage = SqlAlchemySagaStorage(own)
+
+    for _ in range(3):
+        storage.find(SagaFilter())
+
+    own.dispose()
+    assert len(ran) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
+@pytest.mark.parametrize(
+    ("operation", "round_trips"), [("checkpoint, completed", 1), ("renew", 1), ("release and take", 2), ("load", 1)]
+)
+def test_what_a_step_costs_is_one_round_trip(
+    engine: sa.Engine, tmp_path: Path, operation: str, round_trips: int
+) -> None:
+    own = sa.create_engine(engine.url, pool_size=1, max_overflow=0)
+    storage = SqlAlchemySagaStorage(own)
+    call, _ = COSTS[operation]
+    for _ in range(8):  # until psycopg has prepared the statement, which costs one round trip once
+        call(storage, _hold_again(storage, engine))
+    hold = _hold_again(storage, engine)
+
+    with (tmp_path / "trace").open("w+") as trace:
+        connection = own.raw_connection()
+        connection.driver_connection.pgconn.trace(trace.fileno())  # type: ignore[union-attr]
+        connection.close()
+        call(storage, hold)
+        own.dispose()
+        messages = [line.split("\t") for line in Path(trace.name).read_text().splitlines()]
+
+    asked = [message[3] for message in messages if message[1:2] == ["F"] and message[3] in ("Sync", "Query")]
+    assert len(asked) == round_trips, messages
+
+
+def _hold_again(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> Hold:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM saga_executions")
+    return _hold(storage)
+
+
+def test_checkpoints_rewrite_their_row_in_its_page_without_touching_an_index(database_url: str) -> None:
+    own = sa.create_engine(database_url)
+    storage = SqlAlchemySagaStorage(own)
+    sagas = [_new() for _ in range(200)]
+    storage.create_sagas(sagas, owner="worker-1", for_seconds=60)
+    for step in ("reserve", "charge", "ship"):
+        for saga in sagas:
+            entry = completed(step, Action.ACT)
+            storage.checkpoint(Hold(saga.id, 1, "worker-1"), entry, status=RUNNING, context='{"n": 2}')
+    storage.close()  # a session reports what it did at its end
+
+    updates, heap_only = _updates(own, at_least=600)
+
+    own.dispose()
+    assert updates == 600
+    # Not quite all: a full page moves a row elsewhere now and then.
+    assert heap_only >= 0.9 * updates
+
+
+def _updates(engine: sa.Engine, *, at_least: int) -> tuple[int, int]:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'saga_executions'"
+    while True:
+        with engine.connect() as connection:
+            updates, heap_only = connection.exec_driver_sql(query).one()
+        if updates >= at_least:
+            return updates, heap_only
+        assert time.monotonic() < deadline, f"the server counted {updates} updates only"
+        time.sleep(0.01)
+
+
+# -- plans ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def history(module_engine: sa.Engine) -> Iterator[sa.Connection]:
+    """20,000 finished sagas, a backlog of 10,000 of each kind, and a queue of 500; nothing of it is committed."""
+    rows = """
+        INSERT INTO saga_executions (id, name, status, context, version, lease_owner, available_at, finished_at)
+        SELECT gen_random_uuid(), 'order', '{status}', '{{}}', 1, {owner}, {available_at}, {finished_at}
+        FROM generate_series(1, {count}) AS n"""
+    some_time_ago = "now() - n * interval '1 second'"
+    with module_engine.connect() as connection:
+        for status, count, owner, available_at, finished_at in (
+            ("COMPLETED", 20_000, "NULL", "'infinity'", some_time_ago),
+            ("RUNNING", 10_000, "NULL", some_time_ago, "NULL"),
+            ("PENDING", 10_000, "NULL", some_time_ago, "NULL"),
+            ("RUNNING", 500, "'queue'", some_time_ago, "NULL"),
+            ("PENDING", 500, "'queue'", some_time_ago, "NULL"),
+        ):
+            connection.exec_driver_sql(
+                rows.format(status=status, count=count, owner=owner, available_at=available_at, finished_at=finished_at)
+            )
+        connection.exec_driver_sql("ANALYZE saga_executions")
+        yield connection
+        connection.rollback()
+
+
+@pytest.mark.parametrize(("pending", "index"), [(False, "saga_executions_due"), (True, "saga_executions_unstarted")])
+def test_a_claim_reads_its_limit_from_the_partial_index_and_sorts_nothing(
+    history: sa.Connection, pending: bool, index: str
+) -> None:
+    parameters = {"limit": 600, "max_attempts": 5, "seconds": 60.0, "next_owner": "queue"}
+
+    nodes = _plan(history, sql.CLAIM[pending], parameters)
+
+    assert {node["Node Type"] for node in nodes} & {"Seq Scan", "Sort", "Incremental Sort"} == set(), nodes
+    (scan,) = (node for node in nodes if node.get("Index Name") == index)
+    # 500 wait in the queue already, so there is room for 100, and one row more tells that the limit is reached.
+    assert scan["Actual Rows"] <= 101
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_missing_messages_are_found_without_reading_history(history: sa.Connection, pending: bool) -> None:
+    parameters = {"limit": 100, "waiting": 450, "grace": 2.0}
+
+    nodes = _plan(history, sql.FREE_MISSING[pending], parameters)
+
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert "saga_executions_queued" in {node.get("Index Name") for node in nodes}
+
+
+def test_pruning_reads_its_limit_from_the_partial_index(history: sa.Connection) -> None:
+    nodes = _plan(history, sql.PRUNE, {"age": 0.0, "limit": 100})
+
+    assert {node["Node Type"] for node in nodes} & {"Seq Scan", "Sort", "Incremental Sort"} == set(), nodes
+    (scan,) = (node for node in nodes if node.get("Index Name") == "saga_executions_finished")
+    assert scan["Actual Rows"] <= 101
+
+
+def _plan(connection: sa.Connection, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run the statement, undo it, and return every node of the plan it ran by."""
+    with connection.begin_nested() as savepoint:
+        explained = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
+        savepoint.rollback()
+    nodes, left = [], [explained[0]["Plan"]]
+    while left:
+        node = left.pop()
+        left += node.get("Plans", [])
+        nodes.append(node)
+    return nodes

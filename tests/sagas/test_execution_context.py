@@ -1,0 +1,125 @@
+"""What steps do to the context, and which of it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pydantic import BaseModel, Field
+
+from sagas import Call, MemorySagaStorage, RetryPolicy, Saga, Step
+from tests.sagas.samples import Outcome, QuickEngine, Stage, Trip, book
+
+FULL = ConnectionError("fully booked")
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+@pytest.fixture
+def engine() -> QuickEngine:
+    return QuickEngine(MemorySagaStorage())
+
+
+def test_context_changed_in_place_reaches_the_next_step_and_the_database(stage: Stage, engine: QuickEngine) -> None:
+    seen: list[list[str]] = []
+    saga = stage.saga(stage.step("hotel", [book]), stage.step("car", [lambda c, _: seen.append([*c.booked])]))
+
+    engine.run(saga, Trip(["before"]))
+
+    assert seen == [["before", "hotel"]]
+    assert saga.codec.load(engine.stored().context) == Trip(["before", "hotel"])
+
+
+def test_context_that_an_act_returns_replaces_the_old_one(stage: Stage, engine: QuickEngine) -> None:
+    async def replaced(context: Trip, call: Call) -> Trip:
+        return Trip([*context.booked, "async"])
+
+    steps = [stage.step("hotel", [lambda c, _: Trip(["sync"])]), stage.step("car", [replaced])]
+    saga = stage.saga(*steps)
+
+    engine.run(saga, Trip(["before"]))
+
+    assert saga.codec.load(engine.stored().context) == Trip(["sync", "async"])
+
+
+def test_compensation_sees_and_changes_the_context(stage: Stage, engine: QuickEngine) -> None:
+    def cancel(context: Trip, call: Call) -> None:
+        context.booked.remove(call.step_name)
+
+    saga = stage.saga(stage.step("hotel", [book], undo=[cancel]), stage.step("car", [FULL]))
+
+    engine.run(saga, Trip())
+
+    assert saga.codec.load(engine.stored().context) == Trip([])
+
+
+def test_changes_of_a_failed_attempt_are_dropped(stage: Stage, engine: QuickEngine) -> None:
+    def half_done(context: Trip, call: Call) -> None:
+        context.booked.append("half a car")
+        raise FULL
+
+    policy = RetryPolicy(max_attempts=2, first_delay=0)
+    saga = stage.saga(stage.step("hotel", [book]), stage.step("car", [half_done, book], retry=policy))
+
+    engine.run(saga, Trip())
+
+    assert saga.codec.load(engine.stored().context) == Trip(["hotel", "car"])
+
+
+def test_action_left_behind_by_its_timeout_cannot_touch_the_context_any_more(stage: Stage, engine: QuickEngine) -> None:
+    contexts: list[Trip] = []
+
+    async def slow(context: Trip, call: Call) -> None:
+        contexts.append(context)
+        await asyncio.Event().wait()
+
+    def meddle(context: Trip, call: Call) -> None:
+        contexts[0].booked.append("too late")
+
+    saga = stage.saga(stage.step("hotel", [slow, meddle], timeout=0.05, retry=RetryPolicy(first_delay=0)))
+
+    engine.run(saga, Trip())
+
+    assert saga.codec.load(engine.stored().context) == Trip([])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda context, _: setattr(context, "note", {1, 2}),
+        lambda context, _: setattr(context, "note", "\0"),
+        lambda context, _: setattr(context, "note", float("nan")),
+        lambda context, _: setattr(context, "booked", "no list"),
+        lambda context, _: "no trip",
+        lambda context, _: True,
+    ],
+)
+def test_act_whose_context_cannot_be_kept_is_in_doubt_and_not_repeated(
+    stage: Stage, engine: QuickEngine, spoil: Outcome
+) -> None:
+    policy = RetryPolicy(max_attempts=5, first_delay=0)
+    saga = stage.saga("hotel", stage.step("car", [spoil], retry=policy))
+
+    assert engine.run(saga, Trip(["kept"])).outcome == "compensated"
+
+    assert stage.seen == ["act hotel", "act car", "compensate car", "compensate hotel"]
+    assert engine.stored().log[1].error_type == "ContextError"
+    assert saga.codec.load(engine.stored().context) == Trip(["kept"])
+
+
+def test_value_that_could_be_stored_and_never_read_back_is_caught_at_its_own_step(engine: QuickEngine) -> None:
+    class Basket(BaseModel):
+        items: int = Field(default=1, gt=0)
+
+    class Empty(Step[Basket]):
+        def act(self, context: Basket, call: Call) -> None:
+            context.items = 0
+
+    class Shop(Saga[Basket]):
+        steps = (Empty,)
+
+    assert engine.run(Shop, Basket()).outcome == "compensated"
+    assert Shop.codec.load(engine.stored().context) == Basket()

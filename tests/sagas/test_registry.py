@@ -1,0 +1,110 @@
+"""Saga names and the classes behind them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sagas import Saga
+from sagas.errors import ConfigurationError, DefinitionError, UnknownSaga
+from sagas.registry import Registry
+from tests.sagas.samples import Stage, Trip, saga_of
+
+MODULE = """
+from dataclasses import dataclass
+from sagas import Saga, Step
+
+@dataclass
+class Order:
+    id: int = 0
+
+class Pay(Step[Order]):
+    def act(self, context, call): ...
+
+class Checkout(Saga[Order]):
+    steps = [Pay]
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder from which modules are imported; their names are the test's own."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_saga_is_found_by_its_name() -> None:
+    saga = Stage().saga("hotel", name="travel")
+
+    assert Registry([saga]).get("travel") is saga
+    assert list(Registry([saga])) == [saga]
+
+
+def test_unknown_name_is_refused_with_those_that_are_known() -> None:
+    registry = Registry([Stage().saga("hotel", name=name) for name in ("travel", "refund")])
+
+    with pytest.raises(UnknownSaga, match=r"no saga named 'order' is known here \(known: refund, travel\)"):
+        registry.get("order")
+    with pytest.raises(UnknownSaga, match=r"\(known: none\): add the module that defines it to SAGAS_MODULES"):
+        Registry().get("order")
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    class Other(Saga[Trip]):
+        name = "travel"
+        steps = (Stage().step("hotel"),)
+
+    registry = Registry([Stage().saga("hotel", name="travel")])
+
+    with pytest.raises(DefinitionError, match=r"samples.*Made and .*Other are both sagas named 'travel'"):
+        registry.add(Other)
+    assert registry.get("travel") is not Other
+
+
+def test_class_that_was_reloaded_takes_the_place_of_its_former_self() -> None:
+    old, new = (saga_of([Stage().step("hotel")]) for _ in range(2))
+    registry = Registry([old])
+
+    registry.add(old)
+    registry.add(new)
+
+    assert list(registry) == [new]
+
+
+def test_modules_are_imported_and_their_sagas_known(modules: Path) -> None:
+    (modules / "shop_orders.py").write_text(MODULE)
+    (modules / "shop_all.py").write_text("from shop_orders import Checkout")
+    registry = Registry()
+
+    registry.load(["shop_orders", "shop_all"])
+
+    assert registry.get("checkout").__module__ == "shop_orders"
+
+
+def test_module_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"SAGAS_MODULES names 'no_such_shop', which cannot be imported \(No mod"
+    ):
+        Registry().load(["no_such_shop"])
+
+
+def test_module_that_needs_one_that_is_not_there_names_that_one(modules: Path) -> None:
+    (modules / "shop_needy.py").write_text("import no_such_client")
+
+    with pytest.raises(ConfigurationError, match=r"names 'shop_needy', which cannot be imported .*'no_such_client'"):
+        Registry().load(["shop_needy"])
+
+
+def test_module_without_a_saga_is_refused(modules: Path) -> None:
+    (modules / "shop_empty.py").write_text("from sagas import Saga, Step")
+
+    with pytest.raises(ConfigurationError, match="names 'shop_empty', which holds no Saga class"):
+        Registry().load(["shop_empty"])
+
+
+def test_mistake_in_a_definition_is_told_as_it_is(modules: Path) -> None:
+    (modules / "shop_wrong.py").write_text(MODULE.replace("[Pay]", "[Pay, Pay]"))
+
+    with pytest.raises(DefinitionError, match="both named 'pay'"):
+        Registry().load(["shop_wrong"])
