@@ -131,6 +131,18 @@ class SagaEngine:
 
         All of them are stored or none. Arguments and errors are those of `start`.
         """
+        started = self.start_or_find_many(saga, contexts, idempotency_keys=idempotency_keys, connection=connection)
+        return [saga_id for saga_id, _ in started]
+
+    def start_or_find_many(
+        self,
+        saga: type[Saga[ContextT]],
+        contexts: Sequence[ContextT],
+        *,
+        idempotency_keys: Sequence[str] | None = None,
+        connection: Connection | Session | None = None,
+    ) -> list[tuple[UUID, bool]]:
+        """Do as `start_many` does, and tell of each saga whether it is new or was known by its key."""
         new = self._new_sagas(saga, contexts, idempotency_keys)
         if not new:
             return []
@@ -139,7 +151,7 @@ class SagaEngine:
         owner = None if self.dispatcher is None else QUEUE
         created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
         self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
-        return [saga_id for saga_id, _ in created]
+        return created
 
     async def start_async(
         self,
@@ -260,10 +272,7 @@ class SagaEngine:
         if keys is not None and len(keys) != len(contexts):
             raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")
         for key in keys or ():
-            if not isinstance(key, str) or not key or len(key) > MAX_NAME_LENGTH or "\0" in key:
-                raise ValueError(
-                    f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL."
-                )
+            check_idempotency_key(key)
         return [
             NewSaga(
                 id=new_saga_id(),
@@ -275,7 +284,7 @@ class SagaEngine:
             for index, context in enumerate(contexts)
         ]
 
-    def _start_within(self, connection: Connection | Session, new: Sequence[NewSaga]) -> list[UUID]:
+    def _start_within(self, connection: Connection | Session, new: Sequence[NewSaga]) -> list[tuple[UUID, bool]]:
         # Sent after a session's commit; a connection tells only of the moment before, so the scan finds the saga.
         session = connection if isinstance(connection, Session) and self.dispatcher is not None else None
         created = self.storage.create_sagas(
@@ -287,7 +296,7 @@ class SagaEngine:
         if session:
             claims = [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
             _Outbox.of(session).put(session, lambda: self._send(claims))
-        return [saga_id for saga_id, _ in created]
+        return created
 
     def _send(self, claims: Sequence[Claim]) -> None:
         if self.dispatcher is None:
@@ -298,6 +307,16 @@ class SagaEngine:
         except Exception:
             # The sagas are committed, and a scan finds those whose messages are missing: starting them succeeded.
             logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
+
+
+def check_idempotency_key(key: str) -> None:
+    """Refuse what cannot be an idempotency key.
+
+    Raises:
+        ValueError: the message shows the key and says what one may be.
+    """
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
+        raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
 
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:

@@ -50,6 +50,10 @@ class SchemaBehind(SagaError):
     """The database lacks tables or columns that this version needs: run `sagas migrate`."""
 
 
+class MigrationRefused(SagaError):
+    """The database holds something that the newer layout cannot; nothing was changed."""
+
+
 class BrokerUnavailable(SagaError):
     """The broker did not answer; what it should have carried stays due in the database."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sagas.definition import AnySaga, Saga
-from sagas.errors import ConfigurationError, DefinitionError, UnknownSaga
+from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
 
 
 class Registry:
@@ -48,9 +48,11 @@ class Registry:
         for name in modules:
             try:
                 module = importlib.import_module(name)
-            except ImportError as error:
+            except SagaError:
+                raise  # a sentence already
+            except Exception as error:
                 raise ConfigurationError(
-                    f"SAGAS_MODULES names {name!r}, which cannot be imported ({error}): correct it, or put the module "
+                    f"SAGAS_MODULES names {name!r}, which cannot be imported ({type(error).__name__}: {error}): correct it, or put the module "
                     "where Python finds it (PYTHONPATH, or installed beside celery-sagas)."
                 ) from error
             found = [value for value in vars(module).values() if _is_saga(value)]

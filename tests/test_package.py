@@ -8,7 +8,6 @@ import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -45,7 +44,7 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel; its dependencies are those of the suite's own environment, not the checkout."""
     home = tmp_path_factory.mktemp("environment")
     venv.create(home, with_pip=True)
@@ -53,7 +52,7 @@ def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     site = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    yield python
+    return python
 
 
 def test_wheel_holds_the_packages_the_settings_the_migrations_and_the_types(wheel: Path) -> None:

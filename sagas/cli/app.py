@@ -82,7 +82,7 @@ def start(
     settings = Settings.from_environment()
     engine = SagaEngine.from_environment(settings)
     saga = engine.registry.get(name)
-    if not start_lines(settings, engine, saga, read_lines(source, saga, key)):
+    if not start_lines(engine, saga, read_lines(source, saga, key)):
         raise typer.Exit(1)
 
 

@@ -10,7 +10,8 @@ from itertools import count
 from typing import Any, BinaryIO, Final, NoReturn
 
 from sagas.context import MAX_CONTEXT_BYTES
-from sagas.definition import MAX_NAME_LENGTH, AnySaga
+from sagas.definition import AnySaga
+from sagas.engine import check_idempotency_key
 from sagas.errors import ContextError
 
 #: Even if every character is escaped, a context that may be stored is shorter.
@@ -112,8 +113,8 @@ def _key(data: Any, field: str) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise _Unusable(f"field {field!r} is {json.dumps(value):.60}, and an idempotency key is text or a whole number")
-    if not 0 < len(value) <= MAX_NAME_LENGTH or "\0" in value:
-        raise _Unusable(
-            f"field {field!r} is {value!r:.60}, and an idempotency key has 1 to {MAX_NAME_LENGTH} characters, no NUL"
-        )
+    try:
+        check_idempotency_key(value)
+    except ValueError as error:
+        raise _Unusable(f"field {field!r}: {error}") from None
     return value

@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from sagas.cli.errors import CommandFailed
 from sagas.errors import SchemaBehind
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
@@ -18,7 +17,7 @@ def migrate_database(url: str) -> str:
     Raises:
         ConfigurationError: the URL cannot be used.
         StorageUnavailable: the database does not answer.
-        CommandFailed: its data cannot be carried over; nothing was changed.
+        MigrationRefused: its data cannot be carried over; nothing was changed.
     """
     with suppress(SchemaBehind):
         # Whether the URL can be used and the database answers, in the same words as from every other command.
@@ -30,10 +29,7 @@ def migrate_database(url: str) -> str:
     if before == HEAD:
         return f"already at {HEAD}."
     with engine.connect() as connection:
-        try:
-            migrate(connection)
-        except RuntimeError as error:
-            raise CommandFailed(str(error)) from error
+        migrate(connection)
     return f"migrated from {before or 'no version'} to {_version(engine)}."
 
 

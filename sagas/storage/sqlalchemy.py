@@ -357,6 +357,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
 def _engine(url: str | sa.URL) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
+        if "@" in f"{parsed.host or ''}{parsed.database or ''}":
+            raise ArgumentError  # a part of a password with an unescaped @, which no message may show
     except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise ConfigurationError(
             "the database URL (SAGAS_DATABASE_URL) cannot be read: write it as "

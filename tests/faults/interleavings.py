@@ -457,15 +457,27 @@ class Explorer:
         )
 
     def _beginning(self) -> World:
-        scenario = self._scenario
-        record = SagaRecord(
+        owners, in_place = self._scenario.owners, self._scenario.in_place
+        actors = [Actor(owner) for owner in owners]
+        actors += [Actor(f"scan {number}") for number in range(1, self._scenario.scanners + 1)]
+        actors.append(Actor("start"))
+        stored = self._store(self._started())
+        world = World(stored, (), ("",) * len(STEPS), tuple(actors), self._scenario.left, self._judge)
+        if in_place:
+            return self._begin(world, 0, Activity("run", owners[0]))
+        return self._begin(world, len(actors) - 1, Activity("send"))
+
+    def _started(self) -> SagaRecord:
+        """The saga as `start` stores it, its message yet to be sent; or as `run` does, which holds it."""
+        in_place = self._scenario.in_place
+        return SagaRecord(
             id=_SAGA_ID,
             name=self._saga.name,
-            status=SagaStatus.RUNNING if scenario.in_place else SagaStatus.PENDING,
+            status=SagaStatus.RUNNING if in_place else SagaStatus.PENDING,
             context=self._saga.codec.dump(Trip()),
-            version=int(scenario.in_place),
+            version=int(in_place),
             recovery_attempts=0,
-            lease_owner=scenario.owners[0] if scenario.in_place else QUEUE,
+            lease_owner=self._scenario.owners[0] if in_place else QUEUE,
             available_at=_LATER,
             last_error=None,
             idempotency_key=None,
@@ -475,12 +487,6 @@ class Explorer:
             updated_at=_NOW,
             finished_at=None,
         )
-        actors = [Actor(owner) for owner in scenario.owners]
-        actors += [Actor(f"scan {number + 1}") for number in range(scenario.scanners)]
-        actors.append(Actor("start"))
-        first = Activity("run", scenario.owners[0]) if scenario.in_place else Activity("send")
-        world = World(self._store(record), (), ("",) * len(STEPS), tuple(actors), scenario.left, self._judge)
-        return self._begin(world, 0 if scenario.in_place else len(actors) - 1, first)
 
     # -- what may happen ------------------------------------------------------------------------------------------
 
@@ -610,19 +616,19 @@ class Explorer:
 
     def _crash(self, world: World, number: int, *, redelivered: bool) -> World:
         killed = world.actors[number]
+        message = killed.point.activity.message
         actors, judge = list(world.actors), world.judge
         for other, actor in enumerate(actors):
             if actor.owner == killed.owner:
                 actors[other] = Actor(f"{actor.owner}'")
                 judge = judge.without(other)
-        message = killed.point.activity.message
         queue = _more(world.queue, message._replace(by_hand=False)) if redelivered else world.queue
         return world._replace(actors=tuple(actors), judge=judge, queue=queue)
 
     def _after_power_cut(self, world: World) -> World:
         """Every process is gone, and every message."""
-        for number, actor in enumerate(world.actors):
-            if actor.point is not None:
+        for number in range(len(world.actors)):
+            if world.actors[number].point is not None:
                 world = self._crash(world, number, redelivered=False)
         return world._replace(queue=())
 
@@ -671,7 +677,7 @@ class Explorer:
             case Activity("send"):
                 engine._send([Claim(_SAGA_ID, 0, pending=True)])
             case Activity("run"):
-                record = self._beginning().stored.record
+                record = self._started()
                 execute(self._saga, Taken(Hold(record.id, 1, activity.owner), record, record.status), engine.runtime())
             case Activity(message=message):
                 engine.recover(_SAGA_ID, version=message.version, by_hand=message.by_hand)

@@ -56,25 +56,35 @@ class Watch:
         """Return the data that a step holds."""
         return {name: content(value) for name, value in self._data(step).items()}
 
-    def after(self, step: Step[Any], action: Action, context: Any, before: dict[str, Content], *, at: int) -> None:
+    def after(
+        self,
+        kind: type[Step[Any]],
+        step: Step[Any],
+        action: Action,
+        context: Any,
+        before: dict[str, Content],
+        *,
+        at: int,
+    ) -> None:
         """See what an action left on the step and in the context.
 
         Args:
+            kind: the class that the saga lists.
             step: whose action it was.
             action: which.
             context: as it stands now.
             before: what `before` returned.
             at: the length of the run's trace.
         """
-        self._look_at_context(step.name, action, context, at=at)
+        self._look_at_context(kind.name, action, context, at=at)
         changed = {name: value for name, value in self._data(step).items() if before.get(name, self) != content(value)}
         if not changed:
             return
-        fresh = self._data(self._make_step(type(step), self._world))
+        fresh = self._data(self._make_step(kind, self._world))
         for name, value in changed.items():
             on_class = "." in name
             if on_class or name not in fresh or content(fresh[name]) != content(value):
-                self._add(Keepsake(step.name, action, name if on_class else f"self.{name}", False), at)
+                self._add(Keepsake(kind.name, action, name if on_class else f"self.{name}", False), at)
 
     def _look_at_context(self, step: str, action: Action | None, context: Any, *, at: int) -> None:
         try:

@@ -25,7 +25,7 @@ from sagas.progress import Action, SagaStatus
 from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga
+from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, describe
 from sagas.storage.memory import MemorySagaStorage
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.keepsakes import Keepsake, Watch
@@ -78,8 +78,8 @@ class Run:
         plan: what went wrong.
         trace: the places it came by, those of its crashes among them.
         status: how the saga ended; FAILED when it did not end.
-        error: the reason that the engine kept last.
-        failed_step: the step of the last failed action.
+        error: why a step failed by itself, or why the saga did not end.
+        failed_step: the step that failed last, by itself.
         raised: the last exception that a step raised by itself.
         struck: whether the planned failure of a step came about.
         calls: how often each action took effect.
@@ -138,7 +138,7 @@ def rehearse(
             heartbeat=heartbeat,
             settings=_SETTINGS,
             owner=f"process {process}",
-            resolve=lambda step: _RehearsedStep(case.make_step(step, world), script, keepsakes),
+            resolve=lambda step: _RehearsedStep(step, case.make_step(step, world), script, keepsakes),
             stopping=lambda: False,
             send=lambda _: None,
             sleep=clock.advance,
@@ -155,13 +155,13 @@ def rehearse(
         clock.advance(max((record.available_at - clock()).total_seconds(), 0.0))
     plan = Plan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
     finished = record.status.finished
-    failures = [entry for entry in record.log if entry.error_type]
+    failed = [entry for entry in record.log if entry.error_type and not _is_injected(entry, script)]
     return Run(
         plan=plan,
         trace=tuple(script.trace),
         status=record.status if finished else SagaStatus.FAILED,
-        error=record.last_error or (f"{failures[-1].error_type}: {failures[-1].message}" if failures else None),
-        failed_step=failures[-1].step if failures else None,
+        error=describe(failed[-1]) if failed else record.last_error,
+        failed_step=failed[-1].step if failed else None,
         raised=script.raised,
         struck=script.struck,
         calls=script.calls,
@@ -246,7 +246,8 @@ class _NoHeartbeat(Heartbeat):
 class _RehearsedStep(Step[Any]):
     """A user's step, with the failure that is planned for it and a place to crash on either side."""
 
-    def __init__(self, step: Step[Any], script: _Script, watch: Watch | None) -> None:
+    def __init__(self, kind: type[Step[Any]], step: Step[Any], script: _Script, watch: Watch | None) -> None:
+        self._kind = kind
         self._step = step
         self._script = script
         self._watch = watch
@@ -262,7 +263,7 @@ class _RehearsedStep(Step[Any]):
         failure = self._script.failure_of(action, call)
         if failure is not None and failure.how is not How.ANSWER_LOST:
             self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
-            raise _error(failure, type(self._step))
+            raise _error(failure, self._kind)
         before = self._watch.before(self._step) if self._watch else {}
         after = partial(self._after, action, context, call, failure, before)
         try:
@@ -283,18 +284,26 @@ class _RehearsedStep(Step[Any]):
     ) -> Any:
         self._script.calls[call.step_name, action] += 1
         if self._watch is not None:
-            self._watch.after(
-                self._step, action, context if returned is None else returned, before, at=len(self._script.trace)
-            )
+            now = context if returned is None else returned
+            self._watch.after(self._kind, self._step, action, now, before, at=len(self._script.trace))
         self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
         if failure is not None:
-            raise _error(failure, type(self._step))
+            raise _error(failure, self._kind)
         return returned
 
     def _raised(self, error: BaseException, action: Action, call: Call) -> BaseException:
         self._script.raised = error
         self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
         return error
+
+
+def _is_injected(entry: LogEntry, script: _Script) -> bool:
+    failure = script.failure
+    return (
+        failure is not None
+        and (entry.step, entry.action) == (failure.step, Action.ACT)
+        and (entry.attempt <= failure.attempts)
+    )
 
 
 def _error(failure: Failure, step: type[Step[Any]]) -> Exception:

@@ -88,15 +88,15 @@ def test_a_database_that_goes_away_stops_the_start_and_what_was_started_is_told(
     sagas: Command, storage: SqlAlchemySagaStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    start_many = SagaEngine.start_many
+    start = SagaEngine.start_or_find_many
 
-    def goes_away(engine: SagaEngine, saga: Any, contexts: Sequence[Any], **options: Any) -> list[UUID]:
+    def goes_away(engine: SagaEngine, saga: Any, contexts: Sequence[Any], **options: Any) -> list[tuple[UUID, bool]]:
         batches.append(len(contexts))
         if len(batches) == 2:
             raise StorageUnavailable("the database did not answer.")
-        return start_many(engine, saga, contexts, **options)
+        return start(engine, saga, contexts, **options)
 
-    monkeypatch.setattr(SagaEngine, "start_many", goes_away)
+    monkeypatch.setattr(SagaEngine, "start_or_find_many", goes_away)
 
     result = sagas("start", "place-order", "--from", "-", stdin=b'{"item": "tea"}\n' * 1200)
 
@@ -112,7 +112,12 @@ def test_large_contexts_start_in_batches_that_fit_into_memory(
     sagas: Command, storage: SqlAlchemySagaStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    monkeypatch.setattr(SagaEngine, "start_many", lambda engine, saga, contexts, **_: batches.append(len(contexts)))
+
+    def start(engine: SagaEngine, saga: Any, contexts: Sequence[Any], **_: Any) -> list[tuple[UUID, bool]]:
+        batches.append(len(contexts))
+        return []
+
+    monkeypatch.setattr(SagaEngine, "start_or_find_many", start)
     line = json.dumps({"item": "x" * 3_000_000}).encode() + b"\n"
 
     sagas("start", "place-order", "--from", "-", stdin=line * 8)
@@ -159,10 +164,10 @@ def test_what_cannot_be_a_context_is_a_bad_line_with_its_reason(line: bytes, why
         (b'{"item": "tea", "key": null}', "field 'key' is null, and an idempotency key is text or a whole number"),
         (b'{"item": "tea", "key": true}', "field 'key' is true, and an idempotency key is text or a whole number"),
         (b'{"item": "tea", "key": 1.5}', "field 'key' is 1.5, and an idempotency key is text or a whole number"),
-        (b'{"item": "tea", "key": ""}', "field 'key' is '', and an idempotency key has 1 to 255 characters, no NUL"),
-        (b'{"item": "tea", "key": "a\\u0000"}', "field 'key' is 'a\\x00', and an idempotency key has 1 to 255"),
+        (b'{"item": "tea", "key": ""}', "field 'key': idempotency key '': give text of 1 to 255 characters without NUL."),
+        (b'{"item": "tea", "key": "a\\u0000"}', "field 'key': idempotency key 'a\\x00': give text"),
         (b'{"item": "tea", "key": "\\ud800"}', "PlaceOrder: its context does not validate as Order (the whole: "),
-        (b'{"item": "tea", "key": "' + b"k" * 256 + b'"}', "field 'key' is 'kkkkkk"),
+        (b'{"item": "tea", "key": "' + b"k" * 256 + b'"}', "field 'key': idempotency key 'kkkkkk"),
     ],
 )
 def test_what_cannot_be_a_key_is_a_bad_line_with_its_reason(line: bytes, why: str) -> None:

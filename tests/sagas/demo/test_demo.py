@@ -64,11 +64,12 @@ class Demo:
             self.seen.update(psutil.Process(self.process.pid).children(recursive=True))
 
     def running(self) -> list[psutil.Process]:
-        """Every process of the demo that still runs."""
+        """Every process of the demo that still runs: those seen, and those that have its temporary directory."""
         found = []
-        for process in self.seen:
+        for process in {*self.seen, *psutil.process_iter()} - {psutil.Process(self.process.pid)}:
             with suppress(psutil.Error):
-                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                ours = process in self.seen or str(self.temporary) in process.environ().get("TMPDIR", "")
+                if ours and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 

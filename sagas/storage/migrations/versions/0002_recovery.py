@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from sagas.errors import MigrationRefused
+
 revision = "0002"
 down_revision = "0001"
 
@@ -31,7 +33,7 @@ def _refuse_what_jsonb_cannot_hold() -> None:
         WHERE CASE WHEN context::text ~ '\\u(0000|[dD][89a-fA-F])' THEN NOT pg_temp.fits_jsonb(context::text) END
         LIMIT 5""")
     if found := [str(row.id) for row in op.get_bind().execute(query)]:
-        raise RuntimeError(
+        raise MigrationRefused(
             f"the context of saga {', '.join(found)} holds a NUL character (\\u0000) or half a surrogate pair "
             "(\\ud800 to \\udfff), which jsonb cannot store: strip it from these rows of saga_executions and run "
             "`sagas migrate` again; nothing was changed."

@@ -1,0 +1,125 @@
+"""The crash matrix: a saga is run once for every place at which it can crash, and must end as if nothing had happened.
+
+from sagas.testing import crash_matrix
+
+def test_place_order_survives_every_crash() -> None:
+    crash_matrix(PlaceOrder, lambda: Order("lamp", 2), world=Shop)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from sagas.context import ContextT
+from sagas.definition import Saga, Step
+from sagas.progress import SagaStatus
+from sagas.testing.crashes.matrix import Matrix
+from sagas.testing.crashes.plan import Failure, How, InjectedFailure, Moment, Place, Plan
+from sagas.testing.crashes.rehearsal import SAGA_ID, Case, Outcome
+from sagas.testing.crashes.report import CrashMatrix, CrashMatrixFailed, Fault, Finding
+from sagas.testing.crashes.snapshot import can_see_into
+
+__all__ = [
+    "SAGA_ID",
+    "CrashMatrix",
+    "CrashMatrixFailed",
+    "Failure",
+    "Fault",
+    "Finding",
+    "How",
+    "InjectedFailure",
+    "Moment",
+    "Outcome",
+    "Place",
+    "Plan",
+    "crash_matrix",
+]
+
+WorldT = TypeVar("WorldT")
+
+
+def crash_matrix(
+    saga: type[Saga[ContextT]],
+    make_context: Callable[[], ContextT] | Callable[[WorldT], ContextT],
+    *,
+    world: Callable[[], WorldT] | None = None,
+    resolver: Callable[[type[Step[Any]]], Step[Any]] | Callable[[type[Step[Any]], WorldT], Step[Any]] | None = None,
+    check: Callable[[WorldT, Outcome[ContextT]], object] | None = None,
+    snapshot: Callable[[WorldT], object] | None = None,
+    ends: SagaStatus = SagaStatus.COMPLETED,
+    pairs: bool = True,
+) -> CrashMatrix:
+    """Run a saga in memory once for every way in which it can be cut off, and recover it each time until it ended.
+
+    It crashes before and after each act and compensate and before and after each checkpoint: when nothing else goes
+    wrong, when any one step fails (cleanly; in doubt, having taken effect or not; once, if it is tried again), and
+    twice in a run. Of pairs, those are left out that differ from another only by a crash between which and the next
+    nothing happens; of a step's attempts, those between the second and the last. No time passes: leases, backoffs and
+    retries wait on a fake clock.
+
+    Every run must end, satisfy `check`, and leave the same world behind as the run without crashes.
+
+    Args:
+        saga: the class.
+        make_context: makes the context of a run; it is given the world, if it has a parameter without default.
+        world: makes what the steps act on, new for each run: fakes of your services, as one object.
+        resolver: builds a step from its class, and from the world, if it has a second parameter without default;
+            default: call the class, with the world, if its constructor has a parameter without default.
+        check: sees the world and the `Outcome` of each run that ended; an AssertionError, or False, is a bug.
+        snapshot: returns what of the world counts; default: everything in its attributes, items and fields. Leave out
+            what may differ when a request is repeated: counters of calls, times, random ids.
+        ends: how the saga ends when nothing goes wrong.
+        pairs: whether to simulate two crashes in a run, too.
+
+    Raises:
+        CrashMatrixFailed: an AssertionError, whose message is a table of all bugs found.
+        TypeError: the world cannot be looked into: pass a `snapshot`.
+        ContextError: the context that `make_context` makes cannot be stored.
+    """
+    __tracebackhide__ = True
+    make_world: Callable[[], Any] = world or (lambda: None)
+    case: Case[ContextT, Any] = Case(
+        saga=saga,
+        make_world=make_world,
+        make_context=lambda here: _give(make_context, here),
+        make_step=lambda step, here: _give(step, here) if resolver is None else _give(resolver, step, here),
+        look=snapshot or (lambda here: here),
+        check=check,
+    )
+    _require_sense(case)
+    matrix = Matrix(case, ends=ends, pairs=pairs)
+    result = matrix.run()
+    if result.findings:
+        raise CrashMatrixFailed(result) from matrix.cause
+    return result
+
+
+def _require_sense(case: Case[Any, Any]) -> None:
+    """Let what the user wrote fail where it is not taken for a failure of a step."""
+    world = case.make_world()
+    case.make_context(world)
+    for step in case.saga.steps:
+        case.make_step(step, world)
+    seen = case.look(world)
+    if seen is not None and not can_see_into(seen):
+        raise TypeError(
+            f"crash_matrix cannot look into a {type(seen).__name__} to compare what runs leave behind: "
+            "pass snapshot=, a function that returns it as plain data."
+        )
+
+
+def _give(function: Callable[..., Any], *offered: Any) -> Any:
+    return function(*offered[: _parameters_without_default(function)])
+
+
+@lru_cache(maxsize=1000)
+def _parameters_without_default(function: Callable[..., Any]) -> int:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some of what is written in C has no signature
+        return 0
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
