@@ -15,6 +15,24 @@ from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import BrokerServer, PostgresServer
 
+#: Begun first, so that no processor waits for them at the end.
+LONG = ("test_takeover", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured, with `record_property("figure", text)`."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    figures = [text for report in reports for name, text in getattr(report, "user_properties", ()) if name == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+        for text in figures:
+            terminalreporter.write_line(text)
+
 
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:

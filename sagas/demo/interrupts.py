@@ -19,10 +19,6 @@ _POLL_SECONDS: Final = 0.05
 class Interrupted(Exception):
     """Somebody asked the demo to stop."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.number = number
-
 
 class DeadlinePassed(Exception):
     """Something took longer than it may."""
@@ -48,7 +44,7 @@ class Interrupts:
             Interrupted: it was.
         """
         if self.number is not None:
-            raise Interrupted(self.number)
+            raise Interrupted
 
     def wait(self, condition: Callable[[], object], *, seconds: float, what: str) -> None:
         """Wait until the condition holds.

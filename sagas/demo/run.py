@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 import traceback
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ def main() -> int:
         0 if every saga ended as it must and the books balance; 128 + the signal's number if interrupted; 1 otherwise.
     """
     for name in list(os.environ):
-        # It shows the defaults, whatever this shell is set up for.
-        if name.startswith(("SAGAS_", "CELERY_")):
+        # It shows the defaults on a server of its own, whatever this shell is set up for.
+        if name.startswith(("SAGAS_", "CELERY_", "PG")):
             del os.environ[name]
     # No markup: an error's text may hold brackets.
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -58,7 +59,8 @@ def main() -> int:
             if interrupts.number is not None:
                 # Whatever was raised then: a terminal that goes away, say, sends SIGHUP and takes no text any more.
                 with suppress(OSError):
-                    console.print(f"\nThe demo was {error}; it left no process and no file behind.")
+                    name = signal.Signals(interrupts.number).name
+                    console.print(f"\nThe demo was interrupted by {name}; it left no process and no file behind.")
                 return 128 + interrupts.number
             console.print(f"\nThe demo failed: {str(error) or type(error).__name__}", style="bold red")
             if cluster.kept_logs is not None:
@@ -112,11 +114,11 @@ class _Demo:
         self._tell(
             f"A shop takes {len(self._orders)} orders. Each is a saga of {len(PlaceOrder.steps)} steps:\n"
             f"{steps}.\n"
-            f"Two workers carry them out. Mid-way {VICTIM} is killed with SIGKILL, with all its\n"
+            f"Two workers carry them out. Mid-way {VICTIM} is killed with SIGKILL, with its\n"
             "children, and nobody restarts it: the other one must finish what it had begun,\n"
             "and no effect may be lost or happen twice.\n"
-            f"Shortened for the demo: leases of {LEASE_SECONDS} s (default {defaults.lease_seconds:g} s) and a scan "
-            f"every {SCAN_SECONDS} s (default {defaults.scan_interval_seconds:g} s).\n"
+            f"Shortened for the demo: leases of {LEASE_SECONDS} s (default {defaults.lease_seconds:g} s)\n"
+            f"and a scan every {SCAN_SECONDS} s (default {defaults.scan_interval_seconds:g} s).\n"
         )
 
     def _watch(self, storage: ISagaStorage) -> Kill:
@@ -154,7 +156,7 @@ class _Demo:
         snapshot = look(storage)
         kill = Kill(VICTIM, at, snapshot)
         orders = ", ".join(order_of(record) for record in snapshot.held_by(VICTIM))
-        self._tell(f"SIGKILL to {VICTIM}, which held orders {orders}; its leases run out by themselves.")
+        self._tell(f"SIGKILL to {VICTIM}, which held orders {orders}; their leases must run out.")
         return kill
 
     def _tell(self, text: str) -> None:

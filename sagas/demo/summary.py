@@ -25,7 +25,8 @@ def summary(kill: Kill, records: Sequence[SagaRecord], books: Books) -> str:
     retried = sum(entry.verdict is Verdict.RETRY for record in records for entry in record.log)
     # A request whose attempt the log knows nothing of was made by the worker that died.
     repeated = sum(times - 1 for times in books.requests.values()) - retried
-    undoings = sum(entry.undone for entry in books.entries)
+    effects = sum(not entry.undone for entry in books.entries)
+    undone = sum(entry.undone and entry.change != 0 for entry in books.entries)
     by_whom = " and ".join(sorted({takeover.worker for takeover in kill.takeovers.values()}))
     lines = {
         "killed": f"{kill.worker} with SIGKILL, after {kill.finished_before} of {all_of_them} orders; "
@@ -36,8 +37,7 @@ def summary(kill: Kill, records: Sequence[SagaRecord], books: Books) -> str:
         f"{ends[SagaStatus.COMPENSATED]} compensated",
         "retried": f"{_count(retried, 'attempt')} at services that were busy",
         "repeated": f"{_count(repeated, 'request')} that the kill cut off; none took effect twice",
-        "ledger": f"balances: {len(books.entries) - undoings} effects, each once; {undoings} undoings; "
-        "stock and money add up",
+        "ledger": f"balances: {effects} effects, each once; {undone} undone; stock and money add up",
     }
     return "\n".join(f"{name:<12}{text}" for name, text in lines.items())
 

@@ -39,7 +39,8 @@ class View(Protocol):
 @contextmanager
 def view(console: Console, storage: ISagaStorage) -> Iterator[View]:
     """The view that fits where the console's text goes."""
-    if not console.is_terminal:
+    # Asked of the file: FORCE_COLOR makes rich believe in a terminal where there is none.
+    if not (console.is_interactive and console.file.isatty()):
         yield _Lines(console)
         return
     with Live(console=console, auto_refresh=False) as live:

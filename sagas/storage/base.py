@@ -292,7 +292,8 @@ class ISagaStorage(ABC):
         """Take the lease of a saga, or say why not; one atomic compare-and-set.
 
         What is free, waits in the queue, or has an expired lease can be taken. Seizing an expired lease counts the
-        crash of its holder, for every hold after the first; one that reaches the maximum makes the saga dead.
+        crash of its holder, for every hold after the first, and names it in `last_error`; one that reaches the
+        maximum makes the saga dead. The log in the record has every row that was written before.
 
         Args:
             version: only at this version: the one a message was sent for.
@@ -311,7 +312,8 @@ class ISagaStorage(ABC):
     ) -> None:
         """Record how an action ended, and everything that follows from it, in one fenced write.
 
-        A completed action sets the recovery attempts to 0. A finished status ends the saga and gives it back.
+        A completed action sets the recovery attempts to 0; a failed one is told in `last_error`, which completion of
+        the saga forgets. A finished status ends the saga and gives it back.
 
         Args:
             entry: the row for the log; None only to end a saga with nothing left to do.

@@ -5,29 +5,20 @@ Statements run in autocommit and without SQLAlchemy's compiler, which would cost
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg import errors as pg
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
-from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.progress import EntryStatus, SagaStatus
 from sagas.storage import statements as sql
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
@@ -51,6 +42,8 @@ from sagas.storage.base import (
     require_positive,
     require_recovery_arguments,
 )
+from sagas.storage.connecting import address, make_engine, reason
+from sagas.storage.rows import details_of, fence, giving_back, new_rows, record_of
 from sagas.storage.schema import check_version
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
@@ -58,15 +51,6 @@ from sagas.storage.schema import check_version
 _IN_HAND_SECONDS: Final = 2.0
 #: Of the advisory lock under which scans claim; any number no one else uses.
 _SCAN_LOCK: Final = 0x5A6A5
-
-# A link that drops packets must not hold a worker longer than a lease: libpq's own default is two hours.
-_CONNECT_ARGS: Final = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
 
 
 class SqlAlchemySagaStorage(ISagaStorage):
@@ -82,7 +66,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
     """
 
     def __init__(self, database: str | sa.URL | sa.Engine) -> None:
-        self._engine = database if isinstance(database, sa.Engine) else _engine(database)
+        self._engine = database if isinstance(database, sa.Engine) else make_engine(database)
         if (self._engine.dialect.name, self._engine.dialect.driver) != ("postgresql", "psycopg"):
             raise ConfigurationError(
                 f"the database engine uses {self._engine.dialect.name}+{self._engine.dialect.driver}, and sagas need "
@@ -142,7 +126,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         by_key: dict[tuple[str, str | None], UUID] = {}
         left = list(sagas)
         while left:
-            created |= {row["id"] for row in self._query(sql.CREATE, start | _new_rows(left), connection)}
+            created |= {row["id"] for row in self._query(sql.CREATE, start | new_rows(left), connection)}
             left = [saga for saga in left if saga.id not in created]
             if left:
                 keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
@@ -159,7 +143,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         rows = self._query(sql.LOAD, {"id": saga_id})
         if not rows:
             raise not_found(saga_id)
-        return _record(rows[0])
+        return record_of(rows[0])
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         parameters = {
@@ -168,7 +152,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "dead": wanted.dead,
             "limit": wanted.limit,
         }
-        return [_record(row) for row in self._query(sql.FIND, parameters)]
+        return [record_of(row) for row in self._query(sql.FIND, parameters)]
 
     # -- holding ----------------------------------------------------------------------------------------------
 
@@ -197,7 +181,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         (row,) = rows
         if row["verdict"] != "taken":
             return Refused(Refusal(row["verdict"]), self.load(saga_id))
-        record = _record(row)
+        record = record_of(row)
         return Taken(Hold(saga_id, record.version, owner), record, SagaStatus(row["status_before"]))
 
     def checkpoint(
@@ -209,7 +193,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         context: str | None = None,
         release: Release | None = None,
     ) -> None:
-        parameters = {**_fence(hold), "status": status.value, "context": context, "last_error": None}
+        parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
         if entry is None:
             self._fenced(sql.END, parameters, hold)
             return
@@ -218,11 +202,11 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "action": entry.action.value,
             "entry_status": entry.status.value,
             "attempt": entry.attempt,
-            "details": _details(entry),
+            "details": details_of(entry),
             "last_error": describe(entry),
         }
         if release is not None:
-            parameters |= _release(release) | {"last_error": release.last_error or describe(entry)}
+            parameters |= giving_back(release) | {"last_error": release.last_error or describe(entry)}
             statement = sql.CHECKPOINT_RELEASE
         elif status.finished:
             statement = sql.CHECKPOINT_END
@@ -233,10 +217,10 @@ class SqlAlchemySagaStorage(ISagaStorage):
         self._fenced(statement, parameters, hold)
 
     def renew(self, hold: Hold, lease_seconds: float) -> None:
-        self._fenced(sql.RENEW, {**_fence(hold), "lease": lease_seconds}, hold)
+        self._fenced(sql.RENEW, {**fence(hold), "lease": lease_seconds}, hold)
 
     def release(self, hold: Hold, release: Release) -> None:
-        self._fenced(sql.RELEASE, {**_fence(hold), **_release(release)}, hold)
+        self._fenced(sql.RELEASE, {**fence(hold), **giving_back(release)}, hold)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
@@ -342,135 +326,17 @@ class SqlAlchemySagaStorage(ISagaStorage):
                 raise self._unavailable(error) from error
             if isinstance(error.orig, (pg.UndefinedTable, pg.UndefinedColumn)):
                 raise SchemaBehind(
-                    f"the database at {_address(self._engine.url)} lacks what this version needs "
-                    f"({_reason(error)}): run `sagas migrate`."
+                    f"the database at {address(self._engine.url)} lacks what this version needs "
+                    f"({reason(error)}): run `sagas migrate`."
                 ) from error
             raise
 
     def _unavailable(self, error: SQLAlchemyError) -> StorageUnavailable:
         return StorageUnavailable(
-            f"the database at {_address(self._engine.url)} did not answer ({_reason(error)}): check that it runs, "
+            f"the database at {address(self._engine.url)} did not answer ({reason(error)}): check that it runs, "
             "accepts connections and knows this user and password (SAGAS_DATABASE_URL)."
         )
 
 
-def _engine(url: str | sa.URL) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-        if "@" in f"{parsed.host or ''}{parsed.database or ''}":
-            raise ArgumentError  # a part of a password with an unescaped @, which no message may show
-    except (ArgumentError, ValueError):  # the latter for a port that is no number
-        raise ConfigurationError(
-            "the database URL (SAGAS_DATABASE_URL) cannot be read: write it as "
-            "postgresql+psycopg://user:password@host:5432/database, with special characters percent-encoded."
-        ) from None
-    if parsed.drivername != "postgresql+psycopg":
-        raise ConfigurationError(
-            f"the database URL (SAGAS_DATABASE_URL) begins {parsed.drivername}:// and does not name the driver that "
-            "sagas use: begin it postgresql+psycopg://."
-        )
-    try:
-        # No bound on the overflow: a heartbeat must never wait for a connection.
-        return sa.create_engine(parsed, connect_args=_CONNECT_ARGS, pool_size=5, max_overflow=-1, hide_parameters=True)
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise ConfigurationError(f"psycopg 3 is not installed ({error}): pip install 'psycopg[binary]'.") from error
-
-
 def _named(statement: str) -> str:
     return re.sub(r"%\((\w+)\)s", r":\1", statement)
-
-
-def _address(url: sa.URL) -> str:
-    hosts = url.query.get("host", "a local socket")
-    host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
-    return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
-
-
-def _reason(error: SQLAlchemyError) -> str:
-    cause = getattr(error, "orig", error)
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(cause).__name__
-
-
-def _new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
-    return {
-        "ids": [saga.id for saga in sagas],
-        "names": [saga.name for saga in sagas],
-        "keys": [saga.idempotency_key for saga in sagas],
-        "definitions": [saga.definition_version for saga in sagas],
-        "contexts": [saga.context for saga in sagas],
-    }
-
-
-def _fence(hold: Hold) -> dict[str, Any]:
-    return {"id": hold.saga_id, "version": hold.version, "owner": hold.owner}
-
-
-def _release(release: Release) -> dict[str, Any]:
-    return {
-        "status": release.status.value,
-        "failed_attempt": release.failed_attempt,
-        "max_attempts": release.max_recovery_attempts,
-        "interrupted": release.interrupted,
-        "last_error": release.last_error,
-        "next_owner": QUEUE if release.to_queue else None,
-        "after": release.after_seconds,
-    }
-
-
-def _details(entry: LogEntry) -> str | None:
-    if entry.status is EntryStatus.COMPLETED:
-        return None
-    details = {
-        "verdict": entry.verdict,
-        "in_doubt": entry.in_doubt,
-        "error_type": entry.error_type,
-        "message": entry.message,
-        "traceback": entry.traceback,
-    }
-    return json.dumps(details)
-
-
-def _record(row: sa.RowMapping) -> SagaRecord:
-    values = {name: row[name] for name in _RECORD_FIELDS}
-    values["status"] = SagaStatus(row["status"])
-    values["log"] = tuple(map(_entry, row.get("log", ())))
-    return SagaRecord(**values)
-
-
-_RECORD_FIELDS: Final = (
-    "id",
-    "name",
-    "context",
-    "version",
-    "recovery_attempts",
-    "lease_owner",
-    "available_at",
-    "last_error",
-    "idempotency_key",
-    "definition_version",
-    "interrupted",
-    "created_at",
-    "updated_at",
-    "finished_at",
-)
-
-
-def _entry(row: Mapping[str, Any]) -> LogEntry:
-    details = row["details"] or {}
-    verdict = details.get("verdict")
-    return LogEntry(
-        id=row["id"],
-        step=row["step_name"],
-        action=Action(row["action"]),
-        status=EntryStatus(row["status"]),
-        attempt=row["attempt"],
-        version=row["version"],
-        worker=row["worker"],
-        created_at=datetime.fromisoformat(row["created_at"]),
-        verdict=Verdict(verdict) if verdict else None,
-        in_doubt=bool(details.get("in_doubt")),
-        error_type=details.get("error_type"),
-        message=details.get("message"),
-        traceback=details.get("traceback"),
-    )

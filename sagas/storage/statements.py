@@ -244,10 +244,17 @@ SEIZE_ORPHANS: Final = f"""
 UPDATE saga_executions SET {_SEIZE}
 WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s"""
 
+# It waits for no row, so that it cannot wait in a circle with a scan that frees the same marks in another order; a row
+# that it leaves out is being taken, or freed.
 UNCLAIM: Final = f"""
-UPDATE saga_executions e SET lease_owner = NULL, available_at = clock_timestamp()
-FROM unnest(CAST(%(ids)s AS uuid[]), CAST(%(versions)s AS bigint[])) AS claim(id, version)
-WHERE e.id = claim.id AND e.version = claim.version AND e.{QUEUED_SQL}"""
+WITH unsent AS MATERIALIZED (
+    SELECT e.id FROM saga_executions e
+    JOIN unnest(CAST(%(ids)s AS uuid[]), CAST(%(versions)s AS bigint[])) AS claim(id, version)
+        ON e.id = claim.id AND e.version = claim.version
+    WHERE e.{QUEUED_SQL} FOR UPDATE OF e SKIP LOCKED
+)
+UPDATE saga_executions SET lease_owner = NULL, available_at = clock_timestamp()
+WHERE id = ANY (ARRAY(SELECT id FROM unsent))"""
 
 PRUNE: Final = """
 WITH old AS MATERIALIZED (

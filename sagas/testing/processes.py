@@ -1,4 +1,7 @@
-"""Real worker, beat and Flower processes for tests, demos and fault injection; none outlives its `with` block."""
+"""Real worker, beat and Flower processes for tests, demos and fault injection.
+
+None outlives its `with` block or, on Linux, the process that started it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from pathlib import Path
 from signal import Signals
 from types import TracebackType
 from typing import Self, TypeVar
+
+from sagas.testing.servers.process import launch
 
 T = TypeVar("T")
 
@@ -37,16 +42,14 @@ class CeleryProcess:
         python: str = sys.executable,
     ) -> None:
         self.log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [python, "-m", "celery", "-A", "tasks", *arguments],
-                env={**os.environ, **environment},
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        # A worker's pool processes ask for the same signal; an embedded beat (-B) would not.
+        self._process = launch(
+            [python, "-m", "celery", "-A", "tasks", *arguments],
+            Signals.SIGKILL,
+            log=log,
+            cwd=directory,
+            env={**os.environ, **environment},
+        )
 
     @property
     def pid(self) -> int:

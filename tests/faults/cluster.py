@@ -145,6 +145,7 @@ class Cluster:
             "SAGAS_BACKOFF_SECONDS": "0.5",
             "SAGAS_MAX_BACKOFF_SECONDS": "5",
             "LEDGER_URL": self.ledger_url,
+            "TMPDIR": str(self.directory),  # where a killed worker leaves its pool's files
             "PYTHONPATH": str(Path(__file__).parent.parent.parent),
             **({"DELIVER_THREE_TIMES": "1"} if self._thrice else {}),
         }

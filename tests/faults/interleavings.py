@@ -1,17 +1,28 @@
-"""Every order in which two workers, a scan and faults can meet over one saga, explored state by state.
+"""Every order in which two workers, scans and faults can meet over one saga, explored world by world.
 
 The engine reaches the outside only through its storage, the broker and the steps. What it does between two such
 *requests* is a function of the answers it got so far. So real engine code is run from the start of its activity with
 those answers, and cut off at the first request that has none, as SIGKILL would: what remains of a process is a value,
-the whole world is one, a breadth-first search visits every world once, and what it finds first is the shortest way there.
+and so is the whole world. A breadth-first search visits every world once, and what it finds first is the shortest way
+to what went wrong.
 
-What judges are the `Books` that a test gives: they see requests, answers and the record before and after.
+Covered: one saga of two steps; two workers, that take any message that waits; as many scans, one at a time or at
+once, as the bounds allow, and the sending of `start`. Between any two requests, within the bounds: a process is
+killed (its message lost or delivered again, its leases left to run out or seized by its parent); the time of a lease
+runs out, and its heartbeat renews it in time, too late, or notices the loss; the connection to the database breaks
+before or after a statement, the broker's before a message; a message is lost or delivered twice; a worker is told to
+stop; an operator calls. Free of bounds: time passes until a mark, a backoff or a grace is over. And in every world
+that is reached, two questions: does the saga end if everybody goes on in turn, and if all processes and messages are
+gone at once?
 
-Time has no length here: a lease, mark or backoff is running or over, and `expire` ends it.
+Not covered: several sagas, so the limit of a scan above one; lengths of time (each is running or over); statements
+of PostgreSQL that overlap, since here each is atomic; faults beyond the bounds; what happens after the saga ended,
+except that whatever is under way goes on.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +37,7 @@ from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import LeaseLost, SagaError, StorageUnavailable
 from sagas.execution import Runtime, execute
 from sagas.lease import Heartbeat, Lease
-from sagas.storage.base import QUEUE, Claim, Hold, Refused, SagaRecord, Taken
+from sagas.storage.base import QUEUE, Claim, ClaimResult, Hold, Refused, SagaRecord, Taken
 from tests.sagas.samples import Trip, saga_of
 
 MAXIMUM: Final = 2
@@ -35,7 +46,6 @@ STEPS: Final = ("hotel", "car")
 _SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 _NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
 _LATER: Final = _NOW + timedelta(hours=1)
-_FAIR_STEPS: Final = 120
 
 
 # -- what is explored ---------------------------------------------------------------------------------------------
@@ -80,7 +90,10 @@ class Left(NamedTuple):
             return left
         # Worlds that differ only in what can no longer happen anyway are the same.
         faults = self.faults - 1
-        return Left(faults, *(min(count, faults) for count in left[1:-2]), *left[-2:])
+        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in FAULTS})
+
+
+FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +158,8 @@ class Answer(NamedTuple):
                 return f"taken at version {hold.version}, {record.status}"
             case Refused(why=why):
                 return f"refused, {why}"
+            case ClaimResult(claims=claims, died=died, missing=missing):
+                return f"{len(claims)} claimed, {len(died)} died, {missing} missing"
             case SagaRecord():
                 return f"{self.value.status} at version {self.value.version}"
             case _:
@@ -224,9 +239,9 @@ class _Engine(SagaEngine):
         super().__init__(
             _Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else []
         )
+        self._owner = (os.getpid(), owner)
         self._given: dict[str, Any] = {
             "heartbeat": _Heartbeat(process),
-            "owner": owner,
             "resolve": lambda step: step(process),
             "stopping": lambda: process.ask("stopping?"),
             "sleep": lambda _: None,
@@ -255,6 +270,9 @@ class Message(NamedTuple):
     version: int | None
     pending: bool = False
     by_hand: bool = False
+
+    def __str__(self) -> str:
+        return "an operator's call" if self.version is None else f"the message for version {self.version}"
 
 
 class Activity(NamedTuple):
@@ -381,6 +399,10 @@ class Event(NamedTuple):
     how: Any = None
 
 
+_CALL: Final = Event("by hand", how=Message(None, by_hand=True))
+_NOTHING: Final = Left()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exploration:
     """What was found.
@@ -421,7 +443,7 @@ class Explorer:
 
     def explore(self) -> Exploration:
         """Visit every world, the nearest first; stop at the first violation."""
-        began = time.monotonic()
+        began = time.process_time()
         worlds = [self._beginning()]
         numbers = {worlds[0]: 0}
         came: list[tuple[int, Event]] = [(0, Event("begin"))]
@@ -432,7 +454,7 @@ class Explorer:
             event = None
             try:
                 self._ends_well(world)
-                self._ends_well(self._after_power_cut(world))
+                self._ends_well(world, Event("power cut"))
                 for event, spent in self._events(world):
                     following = self._after(world if spent is None else world.having_spent(spent), event)
                     known = numbers.setdefault(following, len(worlds))
@@ -452,7 +474,7 @@ class Explorer:
             worlds=len(worlds),
             steps=sum(map(len, follow)),
             schedules=0 if violation else _count_ways(follow),
-            seconds=time.monotonic() - began,
+            seconds=time.process_time() - began,
             violation=violation,
         )
 
@@ -522,7 +544,7 @@ class Explorer:
         if left.repeats:
             yield from ((Event("repeat", how=message), "repeats") for message in dict.fromkeys(world.queue))
         if left.hands:
-            yield Event("by hand", how=Message(None, by_hand=True)), "hands"
+            yield _CALL, "hands"
 
     def _faults_of(self, world: World, number: int, actor: Actor) -> Iterator[tuple[Event, str]]:
         """What may happen to this process now."""
@@ -564,6 +586,12 @@ class Explorer:
                 request = self._request("seize_orphans", owner, max_recovery_attempts=MAXIMUM)
                 stored, judge, _ = self._call(world, None, request)
                 return world._replace(stored=stored, judge=judge)
+            case "power cut":
+                judge = world.judge
+                for other in range(len(world.actors)):
+                    judge = judge.without(other)
+                actors = tuple(actor if actor.point is None else Actor(f"{actor.owner}'") for actor in world.actors)
+                return world._replace(actors=actors, queue=(), judge=judge)
             case "lose":
                 return world._replace(queue=_less(world.queue, how))
             case _:
@@ -625,13 +653,6 @@ class Explorer:
         queue = _more(world.queue, message._replace(by_hand=False)) if redelivered else world.queue
         return world._replace(actors=tuple(actors), judge=judge, queue=queue)
 
-    def _after_power_cut(self, world: World) -> World:
-        """Every process is gone, and every message."""
-        for number in range(len(world.actors)):
-            if world.actors[number].point is not None:
-                world = self._crash(world, number, redelivered=False)
-        return world._replace(queue=())
-
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _begin(self, world: World, number: int, activity: Activity) -> World:
@@ -659,7 +680,8 @@ class Explorer:
             changes["judge"] = changes.get("judge", world.judge).without(number)
         else:
             raise Violation(f"{actor.owner} failed: {point.error!r}")
-        return world._replace(actors=(*world.actors[:number], actor, *world.actors[number + 1 :]), **changes)
+        changes["actors"] = (*world.actors[:number], actor, *world.actors[number + 1 :])
+        return world._replace(**changes)
 
     def _following(self, point: Point, answer: Answer) -> Point:
         following = point.following.get(answer)
@@ -712,31 +734,32 @@ class Explorer:
 
     # -- the end --------------------------------------------------------------------------------------------------
 
-    def _ends_well(self, world: World, *, by_hand: bool = False) -> None:
-        """Let everybody go on in turn, without a fault: the saga ends, or is dead and ends once an operator calls."""
-        world = world._replace(left=Left())
-        ends, way = self._ends[by_hand], []
+    def _ends_well(self, world: World, first: Event | None = None, *, called: bool = False) -> None:
+        """Let everybody go on in turn, without a fault: the saga ends, or is dead and ends once an operator calls.
+
+        Args:
+            first: what happens before that.
+            called: whether the operator has called already.
+        """
+        ends, way, been = self._ends[called], [], set()
+        world = world._replace(left=_NOTHING)
+        event = first or self._fair_event(world)
         try:
-            while world not in ends:
-                event = self._fair_event(world)
-                if event is None:
-                    break
+            while event is not None and (event is first or world not in ends):
                 way.append((world, event))
-                if len(way) > _FAIR_STEPS:
-                    raise Violation("the saga never ends")
                 world = self._after(world, event)
-            else:
-                event = None
-            record = world.stored.record
-            if world not in ends and not record.status.finished:
-                if by_hand:
+                if world in been:
+                    raise Violation("the saga never ends")
+                been.add(world)
+                event = self._fair_event(world)
+            if world not in ends and not world.stored.record.status.finished:
+                if called:
                     raise Violation("the saga is dead again, although nothing fails any more")
-                self._ends_well(world._replace(queue=(Message(None, by_hand=True),)), by_hand=True)
+                self._ends_well(world, _CALL, called=True)
         except Violation as found:
             found.then = (*way, *found.then)
             raise
-        ends.update(visited for visited, _ in way)
-        ends.add(world)
+        ends |= been
 
     def _fair_event(self, world: World) -> Event | None:
         record = world.stored.record
@@ -758,28 +781,31 @@ class Explorer:
 
     def _line(self, world: World, event: Event) -> str:
         kind, number, how = event
-        who = world.actors[number].owner + f" ({number})" * (len(set(self._scenario.owners)) == 1)
-        request = None if number < 0 or world.actors[number].point is None else world.actors[number].point.request
-        self._last = f"{request}"
+        who, request = "", None
+        if number >= 0:
+            actor = world.actors[number]
+            threads = number < 2 and len(set(self._scenario.owners)) == 1
+            who = f"{actor.owner}, thread {number + 1}" if threads else actor.owner
+            request = actor.point and actor.point.request
+        self._last = str(request)
         with suppress(Violation):
             self._after(world, event)
-        match kind:
-            case "go on":
-                return f"{who}: {self._last}"
-            case "cut":
-                return f"{who}: {self._last}, and the connection breaks {how} it took effect"
-            case "renew":
-                return f"{who}, its heartbeat: {self._last}"
-            case "orphans":
-                return f"the parent of a dead worker: {self._last}"
-            case "expire":
-                return f"time passes, until what {world.stored.record.lease_owner or 'nobody'} holds is over"
-            case "crash":
-                return f"{who} is killed before {request}{', and its message comes again' if how else ''}"
-            case "stop" | "scan":
-                return f"{who}: {kind}"
-            case _:
-                return f"{kind}: {who if number >= 0 else ''} {how}"
+        told = {
+            "go on": f"{who}: {self._last}",
+            "cut": f"{who}: {self._last}; the connection breaks {how} it takes effect",
+            "renew": f"{who}, its heartbeat: {self._last}{', which it sees at once' if how else ''}",
+            "orphans": f"the parent of {world.stored.record.lease_owner}: {self._last}",
+            "expire": f"time passes, and what {world.stored.record.lease_owner or 'nobody'} holds is over",
+            "crash": f"{who} is killed before {request}{', and its message comes again' if how else ''}",
+            "stop": f"{who} is told to stop{', which it sees at once' if how else ''}",
+            "scan": f"{who} begins",
+            "receive": f"{who} receives {how}",
+            "lose": f"the broker loses {how}",
+            "repeat": f"the broker delivers {how} twice",
+            "by hand": "an operator calls",
+            "power cut": "all processes and messages are gone",
+        }
+        return told[kind]
 
 
 def _less(queue: tuple[Message, ...], message: Message) -> tuple[Message, ...]:
@@ -789,7 +815,7 @@ def _less(queue: tuple[Message, ...], message: Message) -> tuple[Message, ...]:
 
 
 def _more(queue: tuple[Message, ...], *messages: Message) -> tuple[Message, ...]:
-    return tuple(sorted((*queue, *messages), key=str))
+    return tuple(sorted((*queue, *messages), key=repr))
 
 
 def _count_ways(follow: list[list[int]]) -> int:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
-from typing import NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 
+from sagas import MemorySagaStorage, RetryPolicy
+from sagas.definition import AnySaga
 from sagas.errors import LeaseLost
-from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage.base import Refused, SagaRecord, Taken
+from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, next_move
+from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Refused, SagaRecord, Taken
 from tests.faults.interleavings import (
+    DONE,
+    EXITS,
+    FAILS,
+    FAULTS,
     MAXIMUM,
+    UNKNOWN,
     After,
     Answer,
+    Exploration,
     Explorer,
     Left,
+    Point,
     Request,
     Scenario,
     Violation,
@@ -61,7 +74,8 @@ class Books(NamedTuple):
             case "act" | "compensate":
                 self._called(number, request)
             case "checkpoint" | "release" | "renew":
-                books = self._wrote(old, new, world, number, request, answer)
+                writer = number, world.actors[number].point
+                books = self._wrote(old, new, writer, request, refused=answer.error is LeaseLost)
             case "take":
                 books = self._took(old, new, number, request, answer.value)
             case "claim_sagas":
@@ -84,36 +98,29 @@ class Books(NamedTuple):
             must(not self.turned, "strict backward recovery: the saga ran forward after it had turned back")
 
     def _wrote(
-        self, old: SagaRecord, new: SagaRecord, before: World, number: int | None, request: Request, answer: Answer
+        self, old: SagaRecord, new: SagaRecord, writer: tuple[int | None, Point], request: Request, *, refused: bool
     ) -> Books:
-        if answer.error is LeaseLost:
+        number, point = writer
+        if refused:
             must(number != self.holder, f"the fence: a {request.name} of the holder was refused")
             must(new == old, "the fence: what was refused changed something")
             return self
         must(number == self.holder, f"the fence: a {request.name} was accepted from a holder that had lost its lease")
         if request.name == "renew":
             return self._replace(over=False)
-        given_back = new.lease_owner != old.lease_owner
-        books = self._replace(
-            holder=None if given_back else self.holder,
-            dispatched=new.lease_owner == "queue" if given_back else self.dispatched,
-        )
+        books = self
+        if new.lease_owner != old.lease_owner:
+            books = self._replace(holder=None, dispatched=new.lease_owner == QUEUE)
         if request.name == "release":
-            # Nothing but an error that is no step's, just before, makes giving back a failed attempt.
-            last = before.actors[number].point.answers[-1]
-            return books._replace(attempts=self.attempts + (last.error is SystemExit))
+            # Giving back is a failed attempt only after an error that is no step's.
+            return books._replace(attempts=self.attempts + (point.answers[-1].error is SystemExit))
         entry = request.args[1]
-        if entry is None:
-            return books._replace(attempts=0)
-        must(
-            [e for e in new.log if e.status is EntryStatus.COMPLETED]
-            == [*{(e.step, e.action): e for e in new.log if e.status is EntryStatus.COMPLETED}.values()],
-            "an action completed twice",
-        )
-        attempts = self.attempts + (entry.verdict is Verdict.GIVE_UP)
-        done = entry.status is EntryStatus.COMPLETED or new.status.finished
-        turned = self.turned or entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE
-        return books._replace(attempts=0 if done else attempts, turned=turned)
+        if new.status.finished or entry.status is EntryStatus.COMPLETED:
+            attempts = 0
+        else:
+            attempts = self.attempts + (entry.verdict is Verdict.GIVE_UP)
+        turned = self.turned or (entry is not None and entry.verdict is Verdict.TURN_BACK)
+        return books._replace(attempts=attempts, turned=turned)
 
     def _took(self, old: SagaRecord, new: SagaRecord, number: int | None, request: Request, result: object) -> Books:
         if isinstance(result, Refused):
@@ -149,8 +156,11 @@ class Books(NamedTuple):
     def _agree(self, old: SagaRecord, new: SagaRecord) -> None:
         must(not old.status.finished, "a finished saga was changed")
         must(new.log[: len(old.log)] == old.log, "the log was rewritten")
+        done = [(entry.step, entry.action) for entry in new.log if entry.status is EntryStatus.COMPLETED]
+        must(len(done) == len(set(done)), "an action completed twice")
         must(new.version >= old.version, "the fencing token shrank")
-        must(new.status in (_BACKWARD if self.turned else _FORWARD), f"the status is {new.status}")
+        way = "after" if self.turned else "before"
+        must(new.status in (_BACKWARD if self.turned else _FORWARD), f"it is {new.status} {way} turning back")
         must(new.recovery_attempts == self.attempts, f"attempts: counted {new.recovery_attempts}, not {self.attempts}")
         must(new.dead == (self.attempts >= MAXIMUM), f"dead: {new.dead} after {self.attempts} failed attempts")
         acted = [e.step for e in new.log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
@@ -177,16 +187,223 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+def explore(scenario: Scenario, storage: type[MemorySagaStorage] = MemorySagaStorage) -> Exploration:
+    """Explore it, with books that begin as the saga does."""
+    held = Books(holder=0, holds=1, dispatched=False)
+    return Explorer(scenario, held if scenario.in_place else Books(), storage).explore()
+
+
+# -- the engine ---------------------------------------------------------------------------------------------------
+
+
+#: How many faults at once, more or less; 2 takes minutes.
+_FAULTS = int(os.environ.get("SAGAS_TEST_INTERLEAVED_FAULTS", "1"))
+_DURABLE = RetryPolicy(max_attempts=2, first_delay=60)
+
+
+def bounds(faults: int = _FAULTS, *, scans: int = 2, failures: int = 0, of: Sequence[str] = FAULTS) -> Left:
+    """So many faults of these kinds together."""
+    return Left(faults=faults, scans=scans, failures=failures, **dict.fromkeys(of, faults))
+
+
 SCENARIOS = {
-    "both steps succeed": Scenario(left=Left(faults=2, crashes=2, expiries=2, scans=2)),
+    "both succeed": Scenario(left=bounds()),
+    "two faults": Scenario(left=bounds(_FAULTS + 1, scans=1, of=("crashes", "expiries", "cuts"))),
+    "leases expire": Scenario(left=bounds(_FAULTS + 2, of=["expiries"])),
+    "run in place": Scenario(left=bounds(_FAULTS + 1, scans=1), in_place=True),
+    "two scans at once": Scenario(left=bounds(of=("crashes", "losses", "repeats")), scanners=2),
+    "threads of one process": Scenario(
+        left=bounds(_FAULTS + 1, scans=1, of=("expiries", "repeats")), owners=("A", "A")
+    ),
+    "code of one worker does not fit": Scenario(left=bounds(of=("crashes", "expiries", "cuts")), fits=(True, False)),
+    "the second fails": Scenario(left=bounds(scans=1), outcomes={"act car": (FAILS,)}),
+    "the second fails or not": Scenario(left=bounds(failures=1), outcomes={"act car": (DONE, FAILS)}),
+    "the second waits for a retry": Scenario(
+        left=bounds(failures=1, scans=1), outcomes={"act car": (DONE, FAILS)}, retry=_DURABLE
+    ),
+    "the second is in doubt": Scenario(left=bounds(failures=1, scans=1), outcomes={"act car": UNKNOWN}),
+    "the second ends its process": Scenario(left=bounds(failures=1, scans=1), outcomes={"act car": (DONE, EXITS)}),
+    "undoing fails": Scenario(
+        left=bounds(failures=1, of=("crashes", "expiries", "cuts", "hands")),
+        outcomes={"act car": (FAILS,), "compensate hotel": (DONE, FAILS)},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_order_keeps_the_rules(name: str):
-    found = Explorer(SCENARIOS[name], Books()).explore()
+    found = explore(SCENARIOS[name])
 
     print(
-        f"\n{name}: {found.schedules:.3g} schedules, {found.worlds} worlds, {found.steps} steps, {found.seconds:.1f} s"
+        f"\n{name}: {found.schedules:.1e} schedules, {found.worlds} worlds, {found.steps} steps, {found.seconds:.1f} s"
     )
     assert found.violation is None, f"\n{found.violation}"
+    assert found.schedules > 10_000
+
+
+# -- the search itself --------------------------------------------------------------------------------------------
+
+
+class WithoutFence(MemorySagaStorage):
+    """Accepts what any holder writes."""
+
+    @contextmanager
+    def _held(self, hold: Hold) -> Iterator[SagaRecord]:
+        yield self._sagas[hold.saga_id]
+
+
+class FencedByOwnerAlone(MemorySagaStorage):
+    """Does not look at the version."""
+
+    @contextmanager
+    def _held(self, hold: Hold) -> Iterator[SagaRecord]:
+        if self._sagas[hold.saga_id].lease_owner != hold.owner:
+            raise LeaseLost("another's")
+        yield self._sagas[hold.saga_id]
+
+
+class FencedByVersionAlone(MemorySagaStorage):
+    """Does not look at the owner, so what a scan seized is the holder's still."""
+
+    @contextmanager
+    def _held(self, hold: Hold) -> Iterator[SagaRecord]:
+        if self._sagas[hold.saga_id].version != hold.version:
+            raise LeaseLost("another's")
+        yield self._sagas[hold.saga_id]
+
+
+class CountsNoCrashes(MemorySagaStorage):
+    """Seizes a lease as if its holder had given it back."""
+
+    def _seize(self, saga: SagaRecord, max_recovery_attempts: int) -> SagaRecord:
+        super()._seize(saga, max_recovery_attempts=99)
+        return self._put(self._sagas[saga.id], recovery_attempts=saga.recovery_attempts)
+
+
+class CountsTheFirstCrash(MemorySagaStorage):
+    """Counts the crash of the first hold too."""
+
+    def _seize(self, saga: SagaRecord, max_recovery_attempts: int) -> SagaRecord:
+        seized = super()._seize(saga, max_recovery_attempts)
+        return self._put(seized, recovery_attempts=saga.recovery_attempts + (saga.lease_owner is not None))
+
+
+class ForgetsTheInterruption(MemorySagaStorage):
+    """Seizes without a word that the step in progress may have begun."""
+
+    def _seize(self, saga: SagaRecord, max_recovery_attempts: int) -> SagaRecord:
+        return self._put(super()._seize(saga, max_recovery_attempts), interrupted=saga.interrupted)
+
+
+class MarksNothing(MemorySagaStorage):
+    """Claims without the mark of dispatch."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        result = super().claim_sagas(**arguments)
+        for claim in result.claims:
+            self._put(self._sagas[claim.saga_id], lease_owner=None, available_at=self._clock())
+        return result
+
+
+class MissesNoMessage(MemorySagaStorage):
+    """Believes that every message still waits."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        return super().claim_sagas(**arguments | {"messages_waiting": 9})
+
+
+class TakesForAnyMessage(MemorySagaStorage):
+    """Does not look at the version that a message was sent for."""
+
+    def take(self, saga_id: UUID, **arguments: Any) -> Taken | Refused:
+        found = self._sagas[saga_id]
+        return super().take(saga_id, **arguments | {"version": found.version})
+
+
+class ResetsNoAttempts(MemorySagaStorage):
+    """Counts attempts without looking at progress."""
+
+    def checkpoint(self, hold: Hold, *arguments: Any, **more: Any) -> None:
+        before = self._sagas[hold.saga_id].recovery_attempts
+        super().checkpoint(hold, *arguments, **more)
+        if not self._sagas[hold.saga_id].status.finished:
+            self._put(self._sagas[hold.saga_id], recovery_attempts=before)
+
+
+def forgets_why(saga: AnySaga, log: Sequence[LogEntry]) -> Perform | End:
+    """Goes on as if no earlier holder had decided to turn back."""
+    return next_move(saga, [entry for entry in log if not (entry.version and entry.verdict)])
+
+
+_EXPIRING = Scenario(left=bounds(2, of=["expiries"]))
+_SPLIT = Scenario(left=bounds(1, failures=1), outcomes={"act car": (DONE, FAILS)})
+_FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
+_IN_DOUBT = Scenario(left=bounds(1), outcomes={"act car": UNKNOWN})
+_FENCE = "was accepted from a holder that had lost its lease"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "rule"),
+    [
+        (WithoutFence, _EXPIRING, _FENCE),
+        (FencedByOwnerAlone, replace(_EXPIRING, owners=("A", "A")), _FENCE),
+        (FencedByVersionAlone, _EXPIRING, _FENCE),
+        (CountsNoCrashes, _EXPIRING, "attempts: counted 0, not 1"),
+        (CountsTheFirstCrash, _EXPIRING, "attempts: counted 1, not 0"),
+        (ResetsNoAttempts, _EXPIRING, "attempts: counted 1, not 0"),
+        (ForgetsTheInterruption, _SPLIT, "COMPENSATED, but the effects are ('undone', 'done')"),
+        (MarksNothing, _EXPIRING, "a second message for the same saga"),
+        (MissesNoMessage, _EXPIRING, "the saga never ends"),
+        (TakesForAnyMessage, Scenario(left=bounds(1)), "at a version that it was not sent for"),
+    ],
+)
+def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorage], scenario: Scenario, rule: str):
+    found = explore(scenario, mutant)
+
+    print(f"\n{found.violation}")
+    assert rule in (found.violation or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "scenario", "rule"),
+    [
+        ("progress.turned_back", lambda log: False, _FAILING, "RUNNING after turning back"),
+        ("progress.turned_back", lambda log: log[-1:] and log[-1].verdict, _FAILING, "RUNNING after turning back"),
+        ("execution.next_move", forgets_why, _FAILING, "the saga ran forward after it had turned back"),
+        ("execution.OutcomeUnknown", KeyError, _IN_DOUBT, "COMPENSATED, but the effects are ('undone', 'done')"),
+        ("execution._Execution._took_effect", lambda *_, **__: False, _FAILING, "an action completed twice"),
+    ],
+)
+def test_an_engine_that_breaks_a_rule_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, broken: Any, scenario: Scenario, rule: str
+):
+    monkeypatch.setattr(f"sagas.{name}", broken)
+
+    found = explore(scenario)
+
+    print(f"\n{found.violation}")
+    assert rule in (found.violation or "")
+
+
+def test_a_service_that_forgets_what_it_undid_may_be_left_with_a_late_effect():
+    # No engine can call a request back that a frozen worker has sent: the service must refuse it, by its key.
+    found = explore(replace(_SPLIT, forgets=True))
+
+    print(f"\n{found.violation}")
+    assert "COMPENSATED, but the effects are" in (found.violation or "")
+
+
+def test_a_violation_is_told_by_the_shortest_schedule():
+    found = explore(Scenario(left=bounds(1, of=["expiries"])), WithoutFence)
+
+    assert found.violation is not None
+    assert found.violation.splitlines()[2:] == [
+        "  3. start: send()",
+        "  4. A receives the message for version 0",
+        "  5. A: take(version=0) -> taken at version 1, RUNNING",
+        "  6. time passes, and what A holds is over",
+        "  7. scan 1: claim_sagas(pending=False, messages_waiting=0) -> 1 claimed, 0 died, 0 missing",
+        "  8. A: act hotel -> ok",
+        "  9. A: checkpoint(act hotel completed, RUNNING) -> ok",
+        "     the fence: a checkpoint was accepted from a holder that had lost its lease",
+    ]

@@ -265,4 +265,4 @@ def test_delay_does_not_overflow_at_attempt_ten_thousand(factor: float) -> None:
 
 
 def test_no_first_delay_means_none_ever() -> None:
-    assert {backoff(failures, first=0, factor=2, cap=60) for failures in (1, 2, 10_000)} == {0}
+    assert {backoff(failures, first=0.0, factor=2.0, cap=60) for failures in (1, 2, 10_000)} == {0}

@@ -38,7 +38,9 @@ def engine(dispatcher: FakeDispatcher) -> QuickEngine:
 def either(request: pytest.FixtureRequest, dispatcher: FakeDispatcher) -> QuickEngine:
     """An engine on one storage, and then on the other."""
     memory = request.param == "memory"
-    return QuickEngine(MemorySagaStorage() if memory else request.getfixturevalue("storage"), dispatcher=dispatcher)
+    return QuickEngine(
+        MemorySagaStorage() if memory else request.getfixturevalue("emptied_storage"), dispatcher=dispatcher
+    )
 
 
 def count(engine: SagaEngine) -> int:
@@ -221,8 +223,8 @@ def test_report_is_plain_data_for_flower(stage: Stage, engine: QuickEngine) -> N
     }
 
 
-def test_whole_life_of_a_saga_in_postgresql(stage: Stage, storage: SqlAlchemySagaStorage) -> None:
-    engine = QuickEngine(storage)
+def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+    engine = QuickEngine(emptied_storage)
     saga = stage.saga(
         stage.step("hotel", [book]),
         stage.step("car", [lambda c, _: Trip([*c.booked, "car"], {"k": [1.5, None]})]),
@@ -242,8 +244,8 @@ def test_whole_life_of_a_saga_in_postgresql(stage: Stage, storage: SqlAlchemySag
     assert (stored.status, stored.lease_owner) == (SagaStatus.COMPLETED, None)
 
 
-def test_sagas_of_several_threads_run_at_once(stage: Stage, storage: SqlAlchemySagaStorage) -> None:
-    engine = QuickEngine(storage)
+def test_sagas_of_several_threads_run_at_once(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+    engine = QuickEngine(emptied_storage)
     saga = stage.saga(stage.step("hotel", [book] * 100), "car")
 
     with ThreadPoolExecutor(8) as pool:
@@ -312,8 +314,8 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return stage
 
 
-def test_environment_describes_an_engine(shop: Stage, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAGAS_DATABASE_URL", database_url)
+def test_environment_describes_an_engine(shop: Stage, emptied_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGAS_DATABASE_URL", emptied_url)
     monkeypatch.setenv("SAGAS_MODULES", "shop_under_test")
     monkeypatch.setenv("SAGAS_LEASE_SECONDS", "7")
 

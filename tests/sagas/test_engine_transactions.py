@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from sagas import MemorySagaStorage, SagaStatus, SqlAlchemySagaStorage
+from sagas.engine import _Outbox
 from sagas.storage.base import Claim, SagaFilter
 from tests.sagas.samples import FakeDispatcher, QuickEngine, Stage, Trip
 
@@ -40,8 +41,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(storage: SqlAlchemySagaStorage, database_url: str) -> Iterator[Shop]:
-    shop = Shop(storage, database_url)
+def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
+    shop = Shop(emptied_storage, emptied_url)
     yield shop
     shop.database.dispose()
 
@@ -208,6 +209,19 @@ def test_commit_with_a_savepoint_still_open_sends_what_was_started_in_it(shop: S
         session.commit()
 
     assert shop.sent == [saga_id]
+
+
+def test_session_keeps_nothing_of_transactions_that_are_over(shop: Shop) -> None:
+    with Session(shop.database) as session:
+        for end in (session.rollback, session.commit, session.close):
+            with session.begin_nested():
+                shop.start(session)
+            shop.start(session)
+            end()
+
+        assert _Outbox.of(session) is _Outbox.of(session)
+        assert _Outbox.of(session)._waiting == []
+    assert len(shop.sent) == 2
 
 
 def test_existing_saga_is_not_sent_again(shop: Shop) -> None:

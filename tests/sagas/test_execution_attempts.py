@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -121,14 +122,14 @@ def test_step_completed_during_a_recovery_sets_the_attempts_to_zero(
     mail = stage.step("mail", [FULL] * 2, undo=None)
     call = stage.step("call", [FULL] * 2, undo=None)
     saga_id = engine.run(stage.saga(stage.step("pay", pivot=True), mail, call), Trip()).saga_id
-    counts = [engine.stored().recovery_attempts]
+    counts, told = [engine.stored().recovery_attempts], []
     for _ in range(3):
         clock.forward(100)
-        report = engine.recover(saga_id)
+        told.append(engine.recover(saga_id).message.split(",")[0])
         counts.append(engine.stored().recovery_attempts)
 
     assert counts == [1, 2, 1, 2]
-    assert report.message.startswith("failed attempt 2 of 3, the next in 20 s")
+    assert told == [f"failed attempt {nth} of 3" for nth in (2, 1, 2)]
     clock.forward(100)
     assert engine.recover(saga_id).outcome == "completed"
     assert engine.stored().recovery_attempts == 0
@@ -209,7 +210,11 @@ def test_any_error_message_can_be_stored(stage: Stage, storage: SqlAlchemySagaSt
     assert all(0 < len(entry.traceback or "") <= 4000 for entry in entries)
 
 
-def test_any_message_of_a_failed_attempt_can_be_stored(stage: Stage, storage: SqlAlchemySagaStorage) -> None:
+def test_any_message_of_a_failed_attempt_can_be_stored(
+    stage: Stage, storage: SqlAlchemySagaStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The engine logs the error as it is, and pytest-xdist cannot carry half a surrogate pair.
+    caplog.set_level(logging.CRITICAL, "sagas.execution")
     for error in AWKWARD:
 
         def resolve(step: type[Step[Any]], error: Exception = error) -> Step[Any]:

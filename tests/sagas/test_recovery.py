@@ -57,7 +57,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         clock = Clock()
         yield World(MemorySagaStorage(clock), clock.forward)
         return
-    storage: SqlAlchemySagaStorage = request.getfixturevalue("storage")
+    storage: SqlAlchemySagaStorage = request.getfixturevalue("emptied_storage")
 
     def forward(seconds: float) -> None:
         with storage._engine.begin() as connection:

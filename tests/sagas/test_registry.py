@@ -84,7 +84,8 @@ def test_modules_are_imported_and_their_sagas_known(modules: Path) -> None:
 
 def test_module_that_does_not_exist_is_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"SAGAS_MODULES names 'no_such_shop', which cannot be imported \(ModuleNotFoundError: No mod"
+        ConfigurationError,
+        match=r"SAGAS_MODULES names 'no_such_shop', which cannot be imported \(ModuleNotFoundError: No mod",
     ):
         Registry().load(["no_such_shop"])
 

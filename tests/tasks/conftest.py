@@ -44,6 +44,7 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
         def start(*arguments: str, wait: bool = True, **variables: str) -> CeleryProcess:
             command = list(arguments)
+            variables.setdefault("TMPDIR", str(tmp_path))  # where a killed worker leaves its pool's files
             number = next(numbers)
             if command[0] == "worker":
                 command += ["-n", f"w{number}@test"]

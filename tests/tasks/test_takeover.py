@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -31,13 +32,11 @@ _ALL = SagaFilter(limit=1000)
 
 
 @pytest.fixture
-def figures(record_testsuite_property, capsys: pytest.CaptureFixture[str]):
-    """Print a figure so that it is seen also when the test passes."""
+def figures(record_property: Callable[[str, object], None]) -> Callable[[str, float, float], None]:
+    """Print a figure at the end of the suite, whether or not the test passes."""
 
     def show(what: str, seconds: float, stated: float) -> None:
-        record_testsuite_property(what, f"{seconds:.2f}")
-        with capsys.disabled():
-            print(f"\n  takeover: {what}: {seconds:.2f} s (stated: {stated:g} s)", end="")
+        record_property("figure", f"takeover: {what}: {seconds:.2f} s (stated: {stated:g} s)")
         assert seconds < GENEROUS * stated
 
     return show

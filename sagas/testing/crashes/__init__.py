@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from sagas.context import ContextT
@@ -55,10 +54,10 @@ def crash_matrix(
     """Run a saga in memory once for every way in which it can be cut off, and recover it each time until it ended.
 
     It crashes before and after each act and compensate and before and after each checkpoint: when nothing else goes
-    wrong, when any one step fails (cleanly; in doubt, having taken effect or not; once, if it is tried again), and
-    twice in a run. Of pairs, those are left out that differ from another only by a crash between which and the next
-    nothing happens; of a step's attempts, those between the second and the last. No time passes: leases, backoffs and
-    retries wait on a fake clock.
+    wrong, and when any one step fails, be it cleanly, in doubt (having taken effect or not), or once if it is tried
+    again. And it crashes twice: at any two places between which something happens when no step fails; when one fails
+    for good, after an action that the crash makes run again, and once more. Of a step's attempts, those between the
+    second and the last see no crashes. No time passes: leases, backoffs and retries wait on a fake clock.
 
     Every run must end, satisfy `check`, and leave the same world behind as the run without crashes.
 
@@ -80,12 +79,11 @@ def crash_matrix(
         ContextError: the context that `make_context` makes cannot be stored.
     """
     __tracebackhide__ = True
-    make_world: Callable[[], Any] = world or (lambda: None)
     case: Case[ContextT, Any] = Case(
         saga=saga,
-        make_world=make_world,
-        make_context=lambda here: _give(make_context, here),
-        make_step=lambda step, here: _give(step, here) if resolver is None else _give(resolver, step, here),
+        make_world=world or (lambda: None),
+        make_context=_fit(make_context, world),
+        make_step=_resolver(saga, world) if resolver is None else _fit(resolver, world, given=1),
         look=snapshot or (lambda here: here),
         check=check,
     )
@@ -99,6 +97,8 @@ def crash_matrix(
 
 def _require_sense(case: Case[Any, Any]) -> None:
     """Let what the user wrote fail where it is not taken for a failure of a step."""
+    if inspect.iscoroutinefunction(case.check):
+        raise TypeError("check is async, and nothing would await it: make it a plain function.")
     world = case.make_world()
     case.make_context(world)
     for step in case.saga.steps:
@@ -111,15 +111,20 @@ def _require_sense(case: Case[Any, Any]) -> None:
         )
 
 
-def _give(function: Callable[..., Any], *offered: Any) -> Any:
-    return function(*offered[: _parameters_without_default(function)])
+def _resolver(saga: type[Saga[Any]], world: object) -> Callable[[type[Step[Any]], Any], Step[Any]]:
+    """Build steps by calling their classes."""
+    fitting = {step: _fit(step, world) for step in saga.steps}
+    return lambda step, here: fitting[step](here)
 
 
-@lru_cache(maxsize=1000)
-def _parameters_without_default(function: Callable[..., Any]) -> int:
+def _fit(function: Callable[..., Any], world: object, *, given: int = 0) -> Callable[..., Any]:
+    """Return the function, with the world as its last argument if there is one and it asks for more than is given."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some of what is written in C has no signature
-        return 0
+        parameters = []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+    asked = sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
+    if world is not None and asked > given:
+        return function
+    return lambda *arguments: function(*arguments[:given])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sagas.definition import Saga, Step
 from sagas.errors import ContextError
 from sagas.progress import Action
 from sagas.testing.crashes.snapshot import Content, content, differences, is_data, parts
 
-_SETTINGS_OF_A_STEP = ("name", "retry", "timeout", "pivot")
+_SETTINGS_OF_A_STEP: Final = ("name", "retry", "timeout", "pivot")
 
 
 class Keepsake(NamedTuple):
@@ -22,16 +22,23 @@ class Keepsake(NamedTuple):
         action: in which action.
         lost: what it is.
         in_context: whether the context holds it; otherwise the step does.
+        certain: whether it is data; otherwise it may be a client, say, that the next process makes anew.
     """
 
     step: str
     action: Action | None
     lost: str
-    in_context: bool
+    in_context: bool = False
+    certain: bool = True
+
+    def __str__(self) -> str:
+        if self.in_context:
+            return f"stored and read back, {self.lost}"
+        return f"{self.lost}, set by {self.action}, is lost"
 
 
 class Watch:
-    """Watches one run, until its first crash.
+    """Watches one run that nothing disturbs.
 
     Args:
         saga: whose context it is.
@@ -45,74 +52,58 @@ class Watch:
         self._codec = saga.codec
         self._world = world
         self._make_step = make_step
-        self._outliving = [world, *_direct_parts(world)]
+        self._outliving = [world, *parts(world).values(), *(world.values() if isinstance(world, dict) else ())]
+        #: The length of the run's trace when each appeared.
         self.found: dict[Keepsake, int] = {}
 
-    def look_at_start(self, context: Any) -> None:
-        """See what the context loses before any step has run."""
-        self._look_at_context("", None, context, at=0)
-
-    def before(self, step: Step[Any]) -> dict[str, Content]:
-        """Return the data that a step holds."""
-        return {name: content(value) for name, value in self._data(step).items()}
-
-    def after(
-        self,
-        kind: type[Step[Any]],
-        step: Step[Any],
-        action: Action,
-        context: Any,
-        before: dict[str, Content],
-        *,
-        at: int,
-    ) -> None:
-        """See what an action left on the step and in the context.
-
-        Args:
-            kind: the class that the saga lists.
-            step: whose action it was.
-            action: which.
-            context: as it stands now.
-            before: what `before` returned.
-            at: the length of the run's trace.
-        """
-        self._look_at_context(kind.name, action, context, at=at)
-        changed = {name: value for name, value in self._data(step).items() if before.get(name, self) != content(value)}
-        if not changed:
-            return
-        fresh = self._data(self._make_step(kind, self._world))
-        for name, value in changed.items():
-            on_class = "." in name
-            if on_class or name not in fresh or content(fresh[name]) != content(value):
-                self._add(Keepsake(kind.name, action, name if on_class else f"self.{name}", False), at)
-
-    def _look_at_context(self, step: str, action: Action | None, context: Any, *, at: int) -> None:
+    def look_at_context(self, context: Any, step: str, action: Action | None, *, at: int) -> None:
+        """See what of the context is lost when it is stored, `at` this length of the run's trace."""
         try:
             stored = self._codec.load(self._codec.dump(context))
         except ContextError:
             return  # which fails the step, and says why
         here, there = content(context, exact=True), content(stored, exact=True)
         for difference in differences(there, here, "context"):
-            self._add(Keepsake(step, action, difference, True), at)
+            self._add(Keepsake(step, action, difference, in_context=True), at)
 
-    def _data(self, step: Step[Any]) -> dict[str, Any]:
-        """A step's attributes that are data: its own by name, and as "Class.name" what its class holds for all."""
-        data = {name: value for name, value in parts(step).items() if is_data(value)}
-        for cls in type(step).__mro__:
-            if cls is Step:
-                break
-            for name, value in vars(cls).items():
-                if name.startswith("__") or name in _SETTINGS_OF_A_STEP or isinstance(value, cached_property):
-                    continue
-                if is_data(value) and not any(value is outliving for outliving in self._outliving):
-                    data[f"{cls.__name__}.{name}"] = value
-        return data
+    def held_by(self, step: Step[Any]) -> dict[str, Content]:
+        """Return what a step holds, to be given to `look_at_step` later."""
+        return {name: _seen(value) for name, value in _attributes(step, self._outliving).items()}
+
+    def look_at_step(
+        self, step: Step[Any], kind: type[Step[Any]], action: Action, before: dict[str, Content], *, at: int
+    ) -> None:
+        """See what an action left on its step that another process's step of this `kind` would not have."""
+        now = _attributes(step, self._outliving)
+        changed = {name: value for name, value in now.items() if before.get(name, self) != _seen(value)}
+        if not changed:
+            return
+        fresh = _attributes(self._make_step(kind, self._world), self._outliving)
+        for name, value in changed.items():
+            on_class = "." in name
+            if on_class or name not in fresh or _seen(fresh[name]) != _seen(value):
+                lost = name if on_class else f"self.{name}"
+                self._add(Keepsake(kind.name, action, lost, certain=is_data(value)), at)
 
     def _add(self, keepsake: Keepsake, at: int) -> None:
         # What was lost before is not lost anew after every further action.
-        if not any(known.lost == keepsake.lost and known.in_context == keepsake.in_context for known in self.found):
+        if not any((known.lost, known.in_context) == (keepsake.lost, keepsake.in_context) for known in self.found):
             self.found[keepsake] = at
 
 
-def _direct_parts(world: Any) -> list[Any]:
-    return [*parts(world).values(), *(world.values() if isinstance(world, dict) else ())]
+def _attributes(step: Step[Any], outliving: list[Any]) -> dict[str, Any]:
+    """A step's attributes by name, and as "Class.name" the data that its class holds for all instances."""
+    held = parts(step)
+    for cls in type(step).__mro__:
+        if cls is Step:
+            break
+        for name, value in vars(cls).items():
+            if name.startswith("__") or name in _SETTINGS_OF_A_STEP or isinstance(value, cached_property):
+                continue
+            if is_data(value) and not any(value is known for known in outliving):
+                held[f"{cls.__name__}.{name}"] = value
+    return held
+
+
+def _seen(value: Any) -> Content:
+    return content(value) if is_data(value) else ("object", id(value))

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final
 
 from sagas.progress import Action, SagaStatus
 from sagas.testing.crashes.keepsakes import Keepsake
-from sagas.testing.crashes.plan import Failure, How, Moment, Place, Plan, crash_places, failures_of
-from sagas.testing.crashes.rehearsal import Case, Run, rehearse
+from sagas.testing.crashes.plan import (
+    Failure,
+    How,
+    Moment,
+    Place,
+    Plan,
+    failures_of,
+    places_that_differ,
+    places_to_crash,
+    places_to_crash_first,
+)
+from sagas.testing.crashes.rehearsal import SAGA_ID, Case, Run, rehearse
 from sagas.testing.crashes.report import CrashMatrix, Fault, Finding
-from sagas.testing.crashes.snapshot import differences
+from sagas.testing.crashes.snapshot import Content, content, differences, without_notes
 
 _SHOWN_DIFFERENCES: Final = 3
 #: What tells one bug from another: the fault, the step, and what is lost, if something is.
@@ -44,8 +54,11 @@ class Matrix:
     def run(self) -> CrashMatrix:
         """Make every run, and report."""
         with _quiet():
+            before = self._new_world()
             base = self._run_undisturbed(None)
-            if base.status is self._ends:
+            if leftovers := list(differences(self._new_world(), before, "world")):
+                self._blame((Fault.NOT_REPRODUCIBLE, "", ""), None, f"in a new world, {_shorten(leftovers)}")
+            elif base.status is self._ends:
                 self._run_failures()
                 for failure, undisturbed in self._undisturbed.items():
                     if undisturbed.status.finished:
@@ -56,15 +69,22 @@ class Matrix:
 
     # -- running ----------------------------------------------------------------------------------------------
 
+    def _new_world(self) -> Content:
+        return content(self._case.look(self._case.make_world()))
+
     def _rehearse(self, failure: Failure | None, crashes: Sequence[int] = (), *, watch: bool = False) -> Run:
         run = rehearse(self._case, failure, crashes, watch=watch)
         self._plans.append(run.plan)
         return run
 
     def _run_undisturbed(self, failure: Failure | None) -> Run:
-        run = self._undisturbed[failure] = self._rehearse(failure, watch=True)
+        run = self._rehearse(failure, watch=True)
+        if failure is not None and not run.struck:
+            return run  # the saga never comes to this step
+        self._undisturbed[failure] = run
         for keepsake in run.keepsakes:
-            self._blame(_key_of(keepsake), None, _loss(keepsake))
+            if keepsake.certain:
+                self._blame(_key_of(keepsake), None, str(keepsake))
         again = self._rehearse(failure)
         for what in ("world", "context"):
             found = list(differences(getattr(again, what), getattr(run, what), what))
@@ -77,9 +97,7 @@ class Matrix:
 
     def _run_failures(self) -> None:
         for failure in failures_of(self._case.saga):
-            run = self._run_undisturbed(failure)
-            if not run.struck:
-                del self._undisturbed[failure]
+            self._run_undisturbed(failure)
         for failure in filter(None, self._undisturbed):
             self._judge_failure(failure, self._undisturbed[failure])
 
@@ -87,30 +105,30 @@ class Matrix:
         # Per place at which a crash ended wrong: the bugs to blame.
         guilty: dict[Place, list[_Key]] = {}
         first: dict[int, Run] = {}
-        for index in crash_places(undisturbed.trace, every=True):
+        for index in places_to_crash(undisturbed.trace):
             run = first[index] = self._rehearse(failure, [index])
             problems = self._problems(run, self._expected(run, undisturbed))
             if problems:
-                keys = self._suspects(run, undisturbed, index, guilty)
-                guilty[undisturbed.trace[index]] = keys
+                keys = self._suspects(run, undisturbed, index, guilty, problems)
+                guilty[undisturbed.trace[index]._replace(process=0)] = keys
                 for key in keys:
                     self._blame(key, run, _shorten(problems))
         if self._pairs:
-            for index in crash_places(undisturbed.trace, every=False):
+            for index in places_to_crash_first(undisturbed.trace, failure):
                 self._run_second_crashes(failure, undisturbed, first[index], index, guilty)
 
     def _run_second_crashes(
         self, failure: Failure | None, undisturbed: Run, first: Run, index: int, guilty: dict[Place, list[_Key]]
     ) -> None:
-        for second in crash_places(first.trace, every=False):
+        for second in places_that_differ(first.trace):
             if second <= index:
                 continue
             run = self._rehearse(failure, [index, second])
             problems = self._problems(run, self._expected(run, undisturbed))
             if problems:
-                places = (undisturbed.trace[index], first.trace[second]._replace(process=1))
-                keys = next((guilty[place] for place in places if place in guilty), None)
-                for key in keys or self._suspects_of_pair(run, undisturbed):
+                places = [place._replace(process=0) for place in (undisturbed.trace[index], first.trace[second])]
+                known = next((guilty[place] for place in places if place in guilty), [])
+                for key in known or self._suspects_of_pair(run, undisturbed, problems):
                     self._blame(key, run, _shorten(problems))
 
     # -- judging ----------------------------------------------------------------------------------------------
@@ -118,15 +136,19 @@ class Matrix:
     def _judge_end(self, run: Run) -> None:
         """See whether a run without crashes ended as such a run may."""
         failure = run.plan.failure
-        if failure is None and run.status is not self._ends or not run.status.finished:
-            if failure is not None and failure.how is not How.REFUSED:
+        if not run.status.finished or (failure is None and run.status is not self._ends):
+            if failure is not None and failure.how is not How.REFUSED and run.failed_step == failure.step:
                 return  # judged beside the others
-            lost = run.failed_step if run.error and "ContextError" in run.error else None
             wrong = f"ended {_status(run)} instead of {self._ends}" if failure is None else f"ended {_status(run)}"
-            key = (Fault.CONTEXT_LOST if lost else Fault.ENDS_WRONG, run.failed_step or "", "")
-            self._blame(key, run, wrong)
+            keys = [(Fault.ENDS_WRONG, run.failed_step or "", "")]
+            if run.error and "ContextError" in run.error:
+                lost = [_key_of(k) for k in run.keepsakes if k.in_context and k.step == run.failed_step]
+                keys = lost or [(Fault.CONTEXT_LOST, run.failed_step or "", "")]
+            for key in keys:
+                self._blame(key, run, wrong)
         elif run.refused:
-            self._blame((Fault.ENDS_WRONG, failure.step if failure else "", run.refused), run, f"check: {run.refused}")
+            key = self._alike(Fault.ENDS_WRONG, failure.step if failure else "", run.refused)
+            self._blame(key, run, f"check: {run.refused}")
 
     def _judge_failure(self, failure: Failure, run: Run) -> None:
         """See whether a run in which a step failed left what a similar run did.
@@ -135,23 +157,22 @@ class Matrix:
         was lost, what a refused one leaves; one whose answer was lost, what one leaves that succeeded and was undone
         because the next one failed.
         """
-        if not run.status.finished and failure.how is How.REFUSED:
+        if not run.status.finished and (failure.how is How.REFUSED or run.failed_step != failure.step):
             return  # blamed already
         likes = self._like(failure, run)
-        problems: list[str] = []
-        for like in likes:
-            problems = self._problems(run, like)
-            if not problems:
-                return
-        if not likes and not run.status.finished:
-            problems = [f"ended {_status(run)}"]
-        if not problems:
+        # A service may note that it was asked to undo what it never did.
+        keys = [f"{SAGA_ID}:{failure.step}:{action}" for action in Action] if failure.how is How.REQUEST_LOST else []
+        found = [self._problems(run, like, check=False, but_for=keys) for like in likes]
+        if not run.status.finished and not likes:
+            found = [[f"ended {_status(run)}"]]
+        if not found or not all(found):
             return
-        repeated = _repeated(run, likes[0]) if likes else []
+        problems = found[0]
+        repeated = self._known_end(run) or (_repeated(run, likes[0]) if likes else [])
         usual = {
             How.REFUSED: Fault.SECOND_ATTEMPT,
             How.ANSWER_LOST: Fault.ANSWER_LOST,
-            How.REQUEST_LOST: Fault.UNDOES_NOTHING,
+            How.REQUEST_LOST: Fault.UNDOES_BLINDLY,
         }[failure.how]
         for key in repeated or [(usual, failure.step, "")]:
             self._blame(key, run, _shorten(problems))
@@ -159,7 +180,7 @@ class Matrix:
     def _like(self, failure: Failure, run: Run) -> list[Run]:
         steps = [step.name for step in self._case.saga.steps]
         position = steps.index(failure.step)
-        if run.status is SagaStatus.COMPLETED:
+        if failure.once or run.status is SagaStatus.COMPLETED:
             return [self._undisturbed[None]]
         if failure.how is How.REQUEST_LOST:
             # A compensation may leave a mark against a request that comes late: then it leaves it in both cases.
@@ -183,44 +204,67 @@ class Matrix:
             return self._last_failure(step, How.REQUEST_LOST) or undisturbed
         return undisturbed
 
-    def _problems(self, run: Run, expected: Run) -> list[str]:
+    def _problems(self, run: Run, expected: Run, *, check: bool = True, but_for: Collection[str] = ()) -> list[str]:
+        """Say what is wrong with a run that should equal another, but for notes of these idempotency keys."""
         if run.status is not expected.status:
             return [f"ended {_status(run)} instead of {expected.status}"]
-        problems = [f"check: {run.refused}"] if run.refused not in (None, expected.refused) else []
-        scenario = expected.plan.failure
-        if (scenario, "world") not in self._incomparable and run.world != expected.world:
-            problems += differences(run.world, expected.world, "world")
+        problems = [f"check: {run.refused}"] if check and run.refused not in (None, expected.refused) else []
+        failures = (run.plan.failure, expected.plan.failure)
+        if not any((failure, "world") in self._incomparable for failure in failures):
+            worlds = (run.world, expected.world)
+            here, there = (without_notes(world, but_for) for world in worlds) if but_for else worlds
+            problems += differences(here, there, "world")
         # What a compensated saga's context holds is nobody's result; and a retry may leave the attempt's number.
-        comparable = (scenario, "context") not in self._incomparable and run.plan.failure == scenario
-        if run.status is SagaStatus.COMPLETED and comparable and run.context != expected.context:
+        comparable = run.status is SagaStatus.COMPLETED and failures[0] == failures[1]
+        if comparable and (failures[0], "context") not in self._incomparable:
             problems += differences(run.context, expected.context, "context")
         return problems
 
-    def _suspects(self, run: Run, undisturbed: Run, index: int, guilty: dict[Place, list[_Key]]) -> list[_Key]:
+    def _suspects(
+        self, run: Run, undisturbed: Run, index: int, guilty: dict[Place, list[_Key]], problems: Sequence[str]
+    ) -> list[_Key]:
         """Which bugs to blame for a run with one crash that ended wrong."""
+        if keys := self._known_end(run):
+            return keys
         place = undisturbed.trace[index]
         if place.repeats:
             # Had the process died just before this action, nothing would have run twice.
-            if keys := guilty.get(place._replace(moment=Moment.BEFORE)):
+            if keys := guilty.get(place._replace(moment=Moment.BEFORE, process=0), []):
                 return keys
             if keys := _repeated(run, undisturbed):
                 return keys
-        nothing = _undone_for_nothing(run) - _undone_for_nothing(undisturbed)
-        keys = [(Fault.UNDOES_NOTHING, step, "") for step in sorted(nothing)]
-        if any(key in self._findings for key in keys):
+        if keys := self._known_blind(run, undisturbed):
             return keys
         lost = [keepsake for keepsake, at in undisturbed.keepsakes.items() if keepsake.step and at <= index]
+        for keepsake in lost:
+            self._blame(_key_of(keepsake), None, str(keepsake))
         if lost:
             return [_key_of(keepsake) for keepsake in lost]
         following = next((p for p in undisturbed.trace[index:] if p.moment is Moment.BEFORE), place)
-        return keys or [(Fault.RESTART, following.step, "")]
+        return [self._alike(Fault.RESTART, following.step, _shorten(problems))]
 
-    def _suspects_of_pair(self, run: Run, undisturbed: Run) -> list[_Key]:
-        keys = _repeated(run, self._expected(run, undisturbed))
+    def _suspects_of_pair(self, run: Run, undisturbed: Run, problems: Sequence[str]) -> list[_Key]:
+        """Which bugs to blame for a run with two crashes that ended wrong although either alone did not."""
+        if keys := self._known_end(run) or self._known_blind(run, undisturbed):
+            return keys
+        repeated = _repeated(run, self._expected(run, undisturbed))
+        known = [key for key in repeated if key in self._findings]
+        return known or repeated[:1] or [self._alike(Fault.RESTART, run.plan.crashes[0].step, _shorten(problems))]
+
+    def _known_blind(self, run: Run, undisturbed: Run) -> list[_Key]:
+        """The compensations that run here for nothing, if they were seen to go wrong at that without a crash."""
         nothing = _undone_for_nothing(run) - _undone_for_nothing(undisturbed)
-        keys += [(Fault.UNDOES_NOTHING, step, "") for step in sorted(nothing)]
-        known = [key for key in keys if key in self._findings]
-        return known or keys[:1] or [(Fault.RESTART, run.plan.crashes[0].step, "")]
+        keys: list[_Key] = [(Fault.UNDOES_BLINDLY, step, "") for step in sorted(nothing)]
+        return [key for key in keys if key in self._findings]
+
+    def _alike(self, fault: Fault, step: str, text: str) -> _Key:
+        """The bug that left the same behind elsewhere, or else a new one of this step."""
+        return next((key for key in self._findings if (key[0], key[2]) == (fault, text)), (fault, step, text))
+
+    def _known_end(self, run: Run) -> list[_Key]:
+        """What is to blame for a saga that did not end, if it would not have ended without crashes either."""
+        key = (Fault.ENDS_WRONG, run.failed_step or "", "")
+        return [key] if not run.status.finished and key in self._findings else []
 
     def _blame(self, key: _Key, run: Run | None, left_behind: str) -> None:
         fault, step, _ = key
@@ -244,28 +288,24 @@ def _repeated(run: Run, expected: Run) -> list[_Key]:
     return [
         (faults[action], step, "")
         for (step, action), times in run.calls.items()
-        if times > max(1, expected.calls[step, action])
+        if times > max(1, expected.calls[step, action]) and (step, action) in run.succeeded
     ]
 
 
 def _undone_for_nothing(run: Run) -> set[str]:
-    return {step for step, action in run.calls if action is Action.COMPENSATE and not run.calls[step, Action.ACT]}
+    compensated = {step for step, action in run.calls if action is Action.COMPENSATE}
+    return {step for step in compensated if (step, Action.ACT) not in run.succeeded}
 
 
 def _key_of(keepsake: Keepsake) -> _Key:
     return Fault.CONTEXT_LOST if keepsake.in_context else Fault.STATE_LOST, keepsake.step, keepsake.lost
 
 
-def _loss(keepsake: Keepsake) -> str:
-    if keepsake.in_context:
-        return f"stored and read back, {keepsake.lost}"
-    return f"{keepsake.lost}, set by {keepsake.action}, is lost"
-
-
 def _shorten(problems: Sequence[str]) -> str:
     more = len(problems) - _SHOWN_DIFFERENCES
     shown = list(problems[:_SHOWN_DIFFERENCES])
-    return "; ".join(chain(shown, [f"and {more} more"] if more > 0 else []))
+    text = "; ".join(chain(shown, [f"and {more} more"] if more > 0 else []))
+    return text.replace(f"{SAGA_ID}:", "")  # of idempotency keys, the rest says what they are for
 
 
 @contextmanager

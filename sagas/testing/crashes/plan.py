@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sagas.definition import AnySaga, RetryPolicy
 from sagas.errors import OutcomeUnknown
 from sagas.progress import Action
+
+#: How the messages of planned failures begin.
+INJECTED: Final = "crash_matrix: "
 
 
 class InjectedFailure(Exception):
@@ -50,7 +53,8 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         nth = f" (attempt {self.attempt})" if self.attempt > 1 else ""
         unsaved = ", before its checkpoint" if self.moment is Moment.AFTER else ""
-        return f"{self.moment} {self.action} of {self.step}{nth}{unsaved}"
+        where = f" in process {self.process}" if self.process > 1 else ""
+        return f"{self.moment} {self.action} of {self.step}{nth}{unsaved}{where}"
 
 
 class How(StrEnum):
@@ -59,6 +63,13 @@ class How(StrEnum):
     REFUSED = "fails"
     ANSWER_LOST = "takes effect, but its answer is lost"
     REQUEST_LOST = "is cut off before it takes effect"
+
+
+_ERRORS: Final[dict[How, type[Exception]]] = {
+    How.REFUSED: InjectedFailure,
+    How.ANSWER_LOST: OutcomeUnknown,
+    How.REQUEST_LOST: OutcomeUnknown,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,53 +110,63 @@ class Plan:
 
 
 def failures_of(saga: AnySaga) -> Iterator[Failure]:
-    """Every way in which a step of the saga may fail: for good, and once, if it is tried again."""
+    """Every way in which a step of the saga may fail, for good and once, if it is tried again; the simplest first."""
+    for how, error in _ERRORS.items():
+        for step in saga.steps:
+            attempts = step.retry.max_attempts if issubclass(error, step.retry.retry_on) else 1
+            yield Failure(step.name, how, attempts)
     for step in saga.steps:
-        in_doubt = step.retry.max_attempts if issubclass(OutcomeUnknown, step.retry.retry_on) else 1
-        refused = step.retry.max_attempts if issubclass(InjectedFailure, step.retry.retry_on) else 1
-        yield Failure(step.name, How.REFUSED, refused)
-        yield Failure(step.name, How.ANSWER_LOST, in_doubt)
-        yield Failure(step.name, How.REQUEST_LOST, in_doubt)
         if retryable_error(step.retry) is not None:
             yield Failure(step.name, How.REFUSED, once=True)
-        if in_doubt > 1:
+        if step.retry.max_attempts > 1 and issubclass(OutcomeUnknown, step.retry.retry_on):
             yield Failure(step.name, How.ANSWER_LOST, once=True)
 
 
 def retryable_error(policy: RetryPolicy) -> Exception | None:
     """Return an error that says that nothing took effect and is worth another attempt; None if the policy has none."""
-    message = "crash_matrix made this attempt fail"
+    message = INJECTED + "this attempt fails"
     if policy.max_attempts == 1 or issubclass(InjectedFailure, policy.retry_on):
         return InjectedFailure(message) if policy.max_attempts > 1 else None
     for kind in policy.retry_on:
         if issubclass(kind, Exception) and not issubclass(kind, OutcomeUnknown):
             try:
                 # Made without the arguments that its own __init__ may want.
-                return type(kind.__name__, (kind,), {"__init__": Exception.__init__})(message)
+                bare: type[Exception] = type(kind.__name__, (kind,), {"__init__": Exception.__init__})
+                return bare(message)
             except TypeError:
                 continue
     return None
 
 
-def crash_places(trace: Sequence[Place], *, every: bool) -> list[int]:
-    """Return the positions in a run's trace at which a crash is worth simulating.
+def places_to_crash(trace: Sequence[Place]) -> list[int]:
+    """Return the positions in a run's trace at which to crash it.
 
     Attempts between the second and the last are left out: they are more of the same.
-
-    Args:
-        every: also those between which and another nothing happens, and the end of a finished saga.
     """
     last = {(place.step, place.action): place.attempt for place in trace}
-    chosen = []
-    for index, place in enumerate(trace):
-        if 2 < place.attempt < last[place.step, place.action]:
-            continue
-        process_begins = index == 0 or trace[index - 1].process != place.process
-        differs = (
-            process_begins
-            if place.moment is Moment.BEFORE
-            else place.moment is Moment.AFTER or (place.moment is Moment.AFTER_CHECKPOINT and index + 1 < len(trace))
-        )
-        if every or differs:
-            chosen.append(index)
-    return chosen
+    return [i for i, place in enumerate(trace) if not 2 < place.attempt < last[place.step, place.action]]
+
+
+def places_that_differ(trace: Sequence[Place]) -> list[int]:
+    """Return those of the same positions between which something happens, before the end of a finished saga."""
+    return [
+        index
+        for index in places_to_crash(trace)
+        if trace[index].moment is Moment.AFTER
+        or (trace[index].moment is Moment.AFTER_CHECKPOINT and index + 1 < len(trace))
+        or (trace[index].moment is Moment.BEFORE and trace[index].process != trace[index - 1].process)
+        or index == 0
+    ]
+
+
+def places_to_crash_first(trace: Sequence[Place], failure: Failure | None) -> list[int]:
+    """Return the positions at which the first of two crashes is worth it.
+
+    Two crashes and a failing step are much at once: then only what makes an action run twice. A request that was lost
+    and a failure that was overcome add nothing to the failures that are left.
+    """
+    if failure is None:
+        return places_that_differ(trace)
+    if failure.once or failure.how is How.REQUEST_LOST:
+        return []
+    return [index for index in places_that_differ(trace) if trace[index].repeats]

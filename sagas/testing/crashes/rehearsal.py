@@ -29,7 +29,7 @@ from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, describe
 from sagas.storage.memory import MemorySagaStorage
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.keepsakes import Keepsake, Watch
-from sagas.testing.crashes.plan import Failure, How, InjectedFailure, Moment, Place, Plan, retryable_error
+from sagas.testing.crashes.plan import INJECTED, Failure, How, InjectedFailure, Moment, Place, Plan, retryable_error
 from sagas.testing.crashes.snapshot import Content, content
 
 WorldT = TypeVar("WorldT")
@@ -82,7 +82,8 @@ class Run:
         failed_step: the step that failed last, by itself.
         raised: the last exception that a step raised by itself.
         struck: whether the planned failure of a step came about.
-        calls: how often each action took effect.
+        calls: how often each action was begun, those left out that were to fail before they took effect.
+        succeeded: the actions that returned.
         keepsakes: what only the memory of its first process held, and the length of the trace when it appeared.
         world: what the world held at the end.
         context: what the stored context held at the end.
@@ -97,6 +98,7 @@ class Run:
     raised: BaseException | None
     struck: bool
     calls: Counter[tuple[str, Action]]
+    succeeded: set[tuple[str, Action]]
     keepsakes: dict[Keepsake, int]
     world: Content
     context: Content
@@ -128,7 +130,7 @@ def rehearse(
         [NewSaga(id=SAGA_ID, name=case.saga.name, context=case.saga.codec.dump_checked(context))], owner=None
     )
     if keepsakes is not None:
-        keepsakes.look_at_start(context)
+        keepsakes.look_at_context(context, "", None, at=0)
     registry = Registry([case.saga])
     heartbeat = _NoHeartbeat(storage, _SETTINGS.lease_seconds)
     for process in range(1, _MOST_PROCESSES):
@@ -155,7 +157,7 @@ def rehearse(
         clock.advance(max((record.available_at - clock()).total_seconds(), 0.0))
     plan = Plan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
     finished = record.status.finished
-    failed = [entry for entry in record.log if entry.error_type and not _is_injected(entry, script)]
+    failed = [entry for entry in record.log if entry.error_type and not (entry.message or "").startswith(INJECTED)]
     return Run(
         plan=plan,
         trace=tuple(script.trace),
@@ -165,6 +167,7 @@ def rehearse(
         raised=script.raised,
         struck=script.struck,
         calls=script.calls,
+        succeeded=script.succeeded,
         keepsakes=keepsakes.found if keepsakes is not None else {},
         world=content(case.look(world)),
         context=content(case.saga.codec.load(record.context)),
@@ -184,8 +187,10 @@ class _Script:
     crashes: Collection[int]
     trace: list[Place] = field(default_factory=list)
     calls: Counter[tuple[str, Action]] = field(default_factory=Counter)
+    succeeded: set[tuple[str, Action]] = field(default_factory=set)
     struck: bool = False
     raised: BaseException | None = None
+    turn: int = 0
     process: int = 0
     alive: bool = False
 
@@ -203,6 +208,12 @@ class _Script:
         if len(self.trace) - 1 in self.crashes:
             self.alive = False
             raise Crash
+
+    def begin_action(self, step: str, action: Action) -> int:
+        """Count the call; return its turn, which is over when anything is checkpointed."""
+        self.calls[step, action] += 1
+        self.turn += 1
+        return self.turn
 
     def failure_of(self, action: Action, call: Call) -> Failure | None:
         failure = self.failure
@@ -227,6 +238,7 @@ class _Connection:
 
     def checkpoint(self, hold: Hold, entry: LogEntry | None, **rest: Any) -> None:
         self._script.require_alive()
+        self._script.turn += 1
         reach = partial(self._script.reach, entry.step, entry.action, attempt=entry.attempt) if entry else None
         if reach:
             reach(Moment.BEFORE_CHECKPOINT)
@@ -253,65 +265,84 @@ class _RehearsedStep(Step[Any]):
         self._watch = watch
 
     def act(self, context: Any, call: Call) -> Any:
-        return self._perform(Action.ACT, self._step.act, context, call)
+        attempt = _Attempt(self._script, self._kind, Action.ACT, context, call)
+        return attempt.perform(self._step, self._step.act, self._watch)
 
     def compensate(self, context: Any, call: Call) -> Any:
-        return self._perform(Action.COMPENSATE, self._step.compensate, context, call)
+        attempt = _Attempt(self._script, self._kind, Action.COMPENSATE, context, call)
+        return attempt.perform(self._step, self._step.compensate, self._watch)
 
-    def _perform(self, action: Action, method: Callable[[Any, Call], Any], context: Any, call: Call) -> Any:
-        self._script.reach(call.step_name, action, Moment.BEFORE, call.attempt)
-        failure = self._script.failure_of(action, call)
-        if failure is not None and failure.how is not How.ANSWER_LOST:
-            self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
-            raise _error(failure, self._kind)
-        before = self._watch.before(self._step) if self._watch else {}
-        after = partial(self._after, action, context, call, failure, before)
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt at one action."""
+
+    script: _Script
+    kind: type[Step[Any]]
+    action: Action
+    context: Any
+    call: Call
+    failure: Failure | None = None
+    turn: int = 0
+    look: Callable[[Any], None] = field(default=lambda _: None)
+
+    def perform(self, step: Step[Any], method: Callable[[Any, Call], Any], watch: Watch | None) -> Any:
+        self._reach(Moment.BEFORE)
+        self.failure = self.script.failure_of(self.action, self.call)
+        if self.failure is not None and self.failure.how is not How.ANSWER_LOST:
+            self._reach(Moment.AFTER)
+            raise _error(self.failure, self.kind)
+        self.turn = self.script.begin_action(self.call.step_name, self.action)
+        if watch is not None:
+            self.look = self._looking(watch, step)
         try:
-            result = method(context, call)
+            result = method(self.context, self.call)
         except (Exception, asyncio.CancelledError) as error:
-            raise self._raised(error, action, call) from None
-        return self._await(result, action, call, after) if inspect.isawaitable(result) else after(result)
+            self._failed(error)
+            raise
+        return self._awaited(result) if inspect.isawaitable(result) else self._ended(result)
 
-    async def _await(self, result: Awaitable[Any], action: Action, call: Call, after: Callable[[Any], Any]) -> Any:
+    async def _awaited(self, result: Awaitable[Any]) -> Any:
         try:
             returned = await result
         except (Exception, asyncio.CancelledError) as error:
-            raise self._raised(error, action, call) from None
-        return after(returned)
+            self._failed(error)
+            raise
+        return self._ended(returned)
 
-    def _after(
-        self, action: Action, context: Any, call: Call, failure: Failure | None, before: dict[str, Any], returned: Any
-    ) -> Any:
-        self._script.calls[call.step_name, action] += 1
-        if self._watch is not None:
-            now = context if returned is None else returned
-            self._watch.after(self._kind, self._step, action, now, before, at=len(self._script.trace))
-        self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
-        if failure is not None:
-            raise _error(failure, self._kind)
+    def _ended(self, returned: Any) -> Any:
+        if self.script.turn != self.turn:
+            return returned  # too late: its timeout left it behind
+        self.script.succeeded.add((self.call.step_name, self.action))
+        self.look(self.context if returned is None else returned)
+        self._reach(Moment.AFTER)
+        if self.failure is not None:
+            raise _error(self.failure, self.kind)
         return returned
 
-    def _raised(self, error: BaseException, action: Action, call: Call) -> BaseException:
-        self._script.raised = error
-        self._script.reach(call.step_name, action, Moment.AFTER, call.attempt)
-        return error
+    def _failed(self, error: BaseException) -> None:
+        if self.script.turn == self.turn:
+            self.script.raised = error
+            self._reach(Moment.AFTER)
 
+    def _reach(self, moment: Moment) -> None:
+        self.script.reach(self.call.step_name, self.action, moment, self.call.attempt)
 
-def _is_injected(entry: LogEntry, script: _Script) -> bool:
-    failure = script.failure
-    return (
-        failure is not None
-        and (entry.step, entry.action) == (failure.step, Action.ACT)
-        and (entry.attempt <= failure.attempts)
-    )
+    def _looking(self, watch: Watch, step: Step[Any]) -> Callable[[Any], None]:
+        before = watch.held_by(step)
+
+        def look(context: Any) -> None:
+            at = len(self.script.trace)
+            watch.look_at_context(context, self.kind.name, self.action, at=at)
+            watch.look_at_step(step, self.kind, self.action, before, at=at)
+
+        return look
 
 
 def _error(failure: Failure, step: type[Step[Any]]) -> Exception:
     if failure.how is not How.REFUSED:
-        return OutcomeUnknown("crash_matrix lost the answer")
-    return (retryable_error(step.retry) if failure.once else None) or InjectedFailure(
-        "crash_matrix made this step fail"
-    )
+        return OutcomeUnknown(f"{INJECTED}the answer is lost")
+    return (retryable_error(step.retry) if failure.once else None) or InjectedFailure(f"{INJECTED}this step fails")
 
 
 def _refusal(case: Case[ContextT, WorldT], world: WorldT, plan: Plan, storage: MemorySagaStorage) -> str | None:
@@ -322,6 +353,7 @@ def _refusal(case: Case[ContextT, WorldT], world: WorldT, plan: Plan, storage: M
     try:
         verdict = case.check(world, Outcome(status=record.status, context=context, plan=plan, log=record.log))
     except Exception as error:
-        text = " ".join(str(error).split())
+        # pytest adds lines that show the values compared.
+        text = next(iter(str(error).strip().splitlines()), "")
         return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
     return "it returned False" if verdict is False else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -25,9 +26,9 @@ class Fault(Enum):
         "A crash before its checkpoint makes compensate run again, with the same call.idempotency_key: hand the key "
         "to the service, or look first whether the effect is still there.",
     )
-    UNDOES_NOTHING = (
-        "compensate undoes what never happened",
-        "compensate also runs when it is in doubt whether act took effect: undo only an effect that is there.",
+    UNDOES_BLINDLY = (
+        "compensate assumes that act took effect",
+        "compensate also runs when that is in doubt: undo only an effect that is there, and succeed if there is none.",
     )
     ANSWER_LOST = (
         "compensate needs what act returned",
@@ -76,7 +77,7 @@ class Finding:
     Attributes:
         fault: its kind.
         step: the step that has it; empty if it cannot be told.
-        plan: the simplest run that shows it; None if any run does.
+        plan: the simplest run that ended wrong because of it; None if none did.
         left_behind: what that run left behind, or lost.
         runs: how many runs ended wrong because of it.
     """
@@ -153,8 +154,9 @@ def _table(findings: tuple[Finding, ...]) -> str:
         table.add_column(title, overflow="fold")
     table.add_column("runs", justify="right", no_wrap=True)
     for finding in findings:
-        when = "" if finding.plan is None else str(finding.plan)
-        cells = (finding.step, finding.fault.title, when, finding.left_behind, f"{finding.runs:,}")
+        when = "always" if finding.plan is None else str(finding.plan)
+        runs = f"{finding.runs:,}" if finding.runs else "-"
+        cells = (finding.step, finding.fault.title, when, finding.left_behind, runs)
         table.add_row(*(Text(cell) for cell in cells))
     console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
     with console.capture() as captured:
@@ -164,4 +166,6 @@ def _table(findings: tuple[Finding, ...]) -> str:
 
 def _advice(findings: tuple[Finding, ...]) -> str:
     faults = dict.fromkeys(finding.fault for finding in findings)
-    return "\n".join(f"{fault.title}: {fault.advice}" for fault in faults)
+    return "\n".join(
+        textwrap.fill(f"{fault.title}: {fault.advice}", _WIDTH, subsequent_indent="  ") for fault in faults
+    )

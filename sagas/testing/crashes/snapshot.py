@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from datetime import date, time, timedelta
 from enum import Enum
@@ -35,7 +35,14 @@ _OPAQUE: Final = (
 )
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _CLASS: Final = ".__class__"
+_ITEMS: Final = ""
 _SHOWN_CHARACTERS: Final = 60
+
+
+class Opaque(str):
+    """An object of which nothing is known but its class."""
+
+    __slots__ = ()
 
 
 def content(value: object, *, exact: bool = False) -> Content:
@@ -49,8 +56,8 @@ def content(value: object, *, exact: bool = False) -> Content:
 
 
 def can_see_into(value: object) -> bool:
-    """Whether `content` shows more of an object than its class."""
-    return isinstance(value, _VALUES) or isinstance(content(value), dict | list)
+    """Whether `content` shows more of an object than the classes of its parts."""
+    return _shows(content(value))
 
 
 def is_data(value: object) -> bool:
@@ -60,11 +67,12 @@ def is_data(value: object) -> bool:
 
 def parts(value: object) -> dict[str, Any]:
     """Return an object's attributes; values that `cached_property` keeps can be had again and are left out."""
-    slots, cached = _names(type(value))
+    cls: Any = type(value)
+    slots, cached = _names(cls)
     found: dict[str, Any] = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     found |= getattr(value, "__dict__", {})
     for extra in ("__pydantic_private__", "__pydantic_extra__"):
-        if hasattr(type(value), extra):
+        if hasattr(cls, extra):
             found |= getattr(value, extra) or {}
     return {name: part for name, part in found.items() if name not in cached}
 
@@ -86,6 +94,23 @@ def differences(found: Content, expected: Content, path: str) -> Iterator[str]:
         yield from _in_lists(found, expected, path)
     else:
         yield f"{path} is {show(found)} instead of {show(expected)}"
+
+
+def without_notes(known: Content, names: Collection[str]) -> Content:
+    """Return content without the mere mention of any of these names, as in a set of requests that were seen.
+
+    What is told about a name stays: {"name": 3} says more than {"name": None}.
+    """
+    if isinstance(known, list):
+        return [without_notes(item, names) for item in known if item not in names]
+    if isinstance(known, dict):
+        in_mappings, in_sets = {f"[{name!r}]" for name in names}, {f"{{{name!r}}}" for name in names}
+        return {
+            key: without_notes(part, names)
+            for key, part in known.items()
+            if key not in in_sets and not (key in in_mappings and (not part or part is True))
+        }
+    return known
 
 
 def show(value: Content) -> str:
@@ -119,9 +144,7 @@ class _Reader:
             return self._typed(value, dict, {f"[{_key(key)}]": self.read(item) for key, item in self._items(value)})
         if isinstance(value, list | tuple | deque):
             items = [self.read(item) for item in value]
-            if not self._exact or type(value) is list:
-                return items
-            return self._typed(value, list, {f"[{index}]": item for index, item in enumerate(items)})
+            return items if not self._exact or type(value) is list else self._typed(value, list, {_ITEMS: items})
         if isinstance(value, set | frozenset):
             return self._typed(value, set, {f"{{{_key(item)}}}": True for item in value})
         if not isinstance(value, _OPAQUE):
@@ -141,9 +164,18 @@ class _Reader:
         return {_CLASS: type(value).__qualname__, **known} if self._exact and type(value) is not usual else known
 
     def _value(self, value: Any) -> Content:
-        if type(value).__eq__ is object.__eq__ or type(value).__hash__ is None:
-            return _ADDRESS.sub("", repr(value))
-        return (type(value).__qualname__, value) if self._exact else value
+        cls: Any = type(value)
+        if cls.__eq__ is object.__eq__ or cls.__hash__ is None:
+            shown = repr(value)
+            known = _ADDRESS.sub("", shown)
+            return known if known == shown else Opaque(known)
+        return (cls.__qualname__, value) if self._exact else value
+
+
+def _shows(known: Content) -> bool:
+    if isinstance(known, dict) and _CLASS in known:
+        return any(_shows(part) for key, part in known.items() if key != _CLASS)
+    return not isinstance(known, Opaque)
 
 
 def _key(key: Any) -> str:
@@ -209,12 +241,15 @@ def _value(value: Content) -> str:
 def _text(value: Content) -> str:
     match value:
         case dict():
+            cls: str = value.get(_CLASS, "")
             inner = {key: part for key, part in value.items() if key != _CLASS}
+            if _ITEMS in inner:
+                return cls + _text(inner[_ITEMS])
             if all(key.startswith("[") for key in inner):
-                return "{" + ", ".join(f"{key[1:-1]}: {_text(part)}" for key, part in inner.items()) + "}"
+                return cls + "{" + ", ".join(f"{key[1:-1]}: {_text(part)}" for key, part in inner.items()) + "}"
             if all(key.startswith("{") for key in inner):
-                return "{" + ", ".join(key[1:-1] for key in inner) + "}"
-            return f"{value.get(_CLASS, '')}({', '.join(f'{key[1:]}={_text(part)}' for key, part in inner.items())})"
+                return cls + "{" + ", ".join(key[1:-1] for key in inner) + "}"
+            return f"{cls}({', '.join(f'{key[1:]}={_text(part)}' for key, part in inner.items())})"
         case list():
             return f"[{', '.join(map(_text, value))}]"
         case (str() as kind, plain):

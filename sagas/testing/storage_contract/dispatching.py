@@ -314,6 +314,7 @@ class MarkContract(Foundation):
 
     def test_a_mark_that_is_not_due_misses_no_message(self, storage: ISagaStorage) -> None:
         self._marked(storage, 2)
+        self.pass_time(storage, self.a_while / 2)
 
         assert self.claim(storage, messages_waiting=0) == ClaimResult()
 

@@ -10,7 +10,7 @@ import pytest
 from sagas.errors import SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage.base import QUEUE, ISagaStorage, NewSaga, Refusal, SagaFilter, completed
+from sagas.storage.base import QUEUE, ClaimResult, ISagaStorage, NewSaga, Refusal, SagaFilter, completed
 from sagas.testing.storage_contract.foundation import Foundation, all_at_once, ids
 
 
@@ -53,7 +53,8 @@ class StartingContract(Foundation):
 
         saga = storage.load(saga_id)
         assert (saga.status, saga.version, saga.lease_owner) == (SagaStatus.PENDING, 0, QUEUE)
-        assert self.claim(storage, pending=True).claims == ()
+        self.pass_time(storage, self.a_while / 2)
+        assert self.claim(storage, pending=True) == ClaimResult()
 
     def test_a_saga_for_a_worker_is_running_and_held_at_version_1(self, storage: ISagaStorage) -> None:
         saga_id = self.start(storage, owner="worker-1")

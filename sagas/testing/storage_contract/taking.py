@@ -156,10 +156,11 @@ class SeizingContract(Foundation):
             storage.renew(hold, self.a_while)
 
     def test_a_lease_is_not_seized_before_it_expires(self, storage: ISagaStorage) -> None:
-        hold = self.run(storage)
+        first, later = self.run(storage), self.recover(storage)
         self.pass_time(storage, self.a_while / 2)
 
-        assert self.refused(self.take(storage, hold.saga_id)).why is Refusal.HELD
+        for hold in (first, later):
+            assert self.refused(self.take(storage, hold.saga_id)).why is Refusal.HELD
 
     def test_seizing_the_first_hold_counts_no_failed_attempt(self, storage: ISagaStorage) -> None:
         hold = self.run(storage, owner="worker-1")
@@ -207,8 +208,8 @@ class SeizingContract(Foundation):
         self.pass_time(storage, self.a_while * 1.5)
 
         for hold in holds:
-            begun = threading.Event()
-            written, seen = all_at_once(partial(self._write_or_seize, storage, hold, begun), threads=2)
+            begun, ended = threading.Event(), threading.Event()
+            written, seen = all_at_once(partial(self._write_or_seize, storage, hold, begun, ended), threads=2)
             assert seen == written
 
     def test_a_message_for_a_saga_that_died_finds_it_at_a_newer_version(self, storage: ISagaStorage) -> None:
@@ -218,14 +219,19 @@ class SeizingContract(Foundation):
 
         assert self.refused(self.take(storage, hold.saga_id, version=hold.version)).why is Refusal.OUTDATED
 
-    def _write_or_seize(self, storage: ISagaStorage, hold: Hold, begun: threading.Event, number: int) -> int:
+    def _write_or_seize(
+        self, storage: ISagaStorage, hold: Hold, begun: threading.Event, ended: threading.Event, number: int
+    ) -> int:
         """As the first thread, write until locked out; as the second, seize. Return how many rows that made."""
         if number:
             assert begun.wait(timeout=30)
-            return len(self.taken(self.take(storage, hold.saga_id)).record.log)
+            try:
+                return len(self.taken(self.take(storage, hold.saga_id)).record.log)
+            finally:
+                ended.set()
         written = 0
         with suppress(LeaseLost):
-            while True:
+            while not ended.is_set():
                 storage.checkpoint(hold, completed("reserve", Action.ACT), status=SagaStatus.RUNNING)
                 written += 1
                 begun.set()
@@ -292,6 +298,13 @@ class RefusingContract(Foundation):
 
         self._stays(storage, saga_id, Refusal.DEAD)
         self._stays(storage, saga_id, Refusal.DEAD, version=storage.load(saga_id).version)
+
+    def test_a_saga_that_died_under_a_lower_maximum_stays_dead(self, storage: ISagaStorage) -> None:
+        hold = self.recover(storage)
+        storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=1))
+
+        self._stays(storage, hold.saga_id, Refusal.DEAD)
+        self._stays(storage, hold.saga_id, Refusal.DEAD, version=hold.version)
 
     def test_a_saga_with_too_many_attempts_is_dead_before_any_scan_saw_it(self, storage: ISagaStorage) -> None:
         saga_id = self.free(storage, spent=MAXIMUM)

@@ -219,7 +219,7 @@ class Older:
 
     def _kept(self) -> list[Rows]:
         return [
-            self.rows("saga_executions", "id, name, context::jsonb, version, created_at, updated_at"),
+            self.rows("saga_executions", "id, name, context, version, created_at, updated_at"),
             self.rows("saga_logs", "id, saga_id, step_name, created_at"),
         ]
 

@@ -200,7 +200,7 @@ def test_migrations_in_threads_at_once_take_turns(unmigrated: Older) -> None:
     def migrate_at_once(_: int) -> str | None:
         engine = sa.create_engine(unmigrated.engine.url)
         with engine.connect() as connection:
-            ready.wait(timeout=30)
+            ready.wait(timeout=60)
             migrate(connection)
             version = current_version(connection)
         engine.dispose()
@@ -241,13 +241,13 @@ def test_migrations_in_processes_at_once_take_turns(engine: sa.Engine) -> None:
             pod.stdin.close()
         _wait_for_waiting(connection, len(pods))
 
-    assert [pod.wait(timeout=30) for pod in pods] == [0, 0, 0]
+    assert [pod.wait(timeout=60) for pod in pods] == [0, 0, 0]
     assert _versions(engine) == [HEAD]
     SqlAlchemySagaStorage(engine).check_schema()
 
 
 def _wait_for_waiting(connection: sa.Connection, sessions: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     while connection.exec_driver_sql(query).scalar_one() < sessions:
         assert time.monotonic() < deadline, "not all of them wait for their turn"

@@ -23,7 +23,7 @@ from sagas.storage.base import QUEUE, Hold, NewSaga, SagaFilter, Taken, complete
 from sagas.storage.schema import migrate
 from sagas.testing import StorageContract
 
-DEADLINE_SECONDS: Final = 30
+DEADLINE_SECONDS: Final = 60
 
 
 @pytest.fixture
@@ -291,6 +291,18 @@ def test_whoever_waited_for_the_end_of_a_saga_finds_it_finished(
         holder.commit()
 
         assert taking.result(timeout=DEADLINE_SECONDS).why == "finished"
+
+
+def test_unclaiming_waits_for_nobody_who_has_a_saga_in_hand(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> None:
+    new = [_new(), _new()]
+    storage.create_sagas(new, owner=None)
+    claims = storage.claim_sagas(pending=True, limit=9, max_recovery_attempts=5, mark_seconds=60).claims
+    with engine.begin() as taker:
+        taker.exec_driver_sql("UPDATE saga_executions SET version = version WHERE id = %s", (new[0].id,))
+
+        storage.unclaim(claims)
+
+    assert [storage.load(saga.id).lease_owner for saga in new] == [QUEUE, None]
 
 
 # -- connections that break -----------------------------------------------------------------------------------

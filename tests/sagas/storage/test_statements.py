@@ -17,7 +17,7 @@ from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage import statements as sql
 from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed
 
-DEADLINE_SECONDS: Final = 30
+DEADLINE_SECONDS: Final = 60
 RUNNING: Final = SagaStatus.RUNNING
 
 Operation = Callable[[SqlAlchemySagaStorage, Hold], Any]
@@ -146,26 +146,26 @@ def _hold_again(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> Hold:
     return _hold(storage)
 
 
-def test_checkpoints_rewrite_their_row_in_its_page_without_touching_an_index(database_url: str) -> None:
+def test_a_checkpoint_rewrites_its_row_in_its_page_without_touching_an_index(database_url: str) -> None:
     own = sa.create_engine(database_url)
     storage = SqlAlchemySagaStorage(own)
-    sagas = [_new() for _ in range(200)]
+    sagas = [_new() for _ in range(240)]
     storage.create_sagas(sagas, owner="worker-1", for_seconds=60)
-    for step in ("reserve", "charge", "ship"):
-        for saga in sagas:
-            entry = completed(step, Action.ACT)
-            storage.checkpoint(Hold(saga.id, 1, "worker-1"), entry, status=RUNNING, context='{"n": 2}')
+    # Of the thirty in a page some have moved on before old versions are cleared away: the fill factor leaves the room.
+    written = sagas[::6]
+    for saga in written:
+        entry = completed("reserve", Action.ACT)
+        storage.checkpoint(Hold(saga.id, 1, "worker-1"), entry, status=RUNNING, context='{"n": 2}')
     storage.close()  # a session reports what it did at its end
 
-    updates, heap_only = _updates(own, at_least=600)
+    counted = _updates(own, at_least=len(written))
 
     own.dispose()
-    assert updates == 600
-    # Not quite all: a full page moves a row elsewhere now and then.
-    assert heap_only >= 0.9 * updates
+    assert counted == (len(written), len(written))
 
 
 def _updates(engine: sa.Engine, *, at_least: int) -> tuple[int, int]:
+    """How many updates of the table the server counted, and how many of them were heap-only."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'saga_executions'"
     while True:

@@ -1,0 +1,102 @@
+"""Between rows and records: what the statements take, and what they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage.base import QUEUE, Hold, LogEntry, NewSaga, Release, SagaRecord
+
+
+def new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
+    """Return new sagas as one array for each column."""
+    return {
+        "ids": [saga.id for saga in sagas],
+        "names": [saga.name for saga in sagas],
+        "keys": [saga.idempotency_key for saga in sagas],
+        "definitions": [saga.definition_version for saga in sagas],
+        "contexts": [saga.context for saga in sagas],
+    }
+
+
+def fence(hold: Hold) -> dict[str, Any]:
+    """Return what the fence of a write compares."""
+    return {"id": hold.saga_id, "version": hold.version, "owner": hold.owner}
+
+
+def giving_back(release: Release) -> dict[str, Any]:
+    """Return what a write that gives a saga back sets."""
+    return {
+        "status": release.status.value,
+        "failed_attempt": release.failed_attempt,
+        "max_attempts": release.max_recovery_attempts,
+        "interrupted": release.interrupted,
+        "last_error": release.last_error,
+        "next_owner": QUEUE if release.to_queue else None,
+        "after": release.after_seconds,
+    }
+
+
+def details_of(entry: LogEntry) -> str | None:
+    """Return as JSON what a log row tells of a failure; None for an action that did not fail."""
+    if entry.status is EntryStatus.COMPLETED:
+        return None
+    details = {
+        "verdict": entry.verdict,
+        "in_doubt": entry.in_doubt,
+        "error_type": entry.error_type,
+        "message": entry.message,
+        "traceback": entry.traceback,
+    }
+    return json.dumps(details)
+
+
+def record_of(row: sa.RowMapping) -> SagaRecord:
+    """Return the saga that a row describes, with the log if the row has it."""
+    values = {name: row[name] for name in _RECORD_FIELDS}
+    values["status"] = SagaStatus(row["status"])
+    values["log"] = tuple(map(_entry, row.get("log", ())))
+    return SagaRecord(**values)
+
+
+_RECORD_FIELDS: Final = (
+    "id",
+    "name",
+    "context",
+    "version",
+    "recovery_attempts",
+    "lease_owner",
+    "available_at",
+    "last_error",
+    "idempotency_key",
+    "definition_version",
+    "interrupted",
+    "created_at",
+    "updated_at",
+    "finished_at",
+)
+
+
+def _entry(row: Mapping[str, Any]) -> LogEntry:
+    details = row["details"] or {}
+    verdict = details.get("verdict")
+    return LogEntry(
+        id=row["id"],
+        step=row["step_name"],
+        action=Action(row["action"]),
+        status=EntryStatus(row["status"]),
+        attempt=row["attempt"],
+        version=row["version"],
+        worker=row["worker"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        verdict=Verdict(verdict) if verdict else None,
+        in_doubt=bool(details.get("in_doubt")),
+        error_type=details.get("error_type"),
+        message=details.get("message"),
+        traceback=details.get("traceback"),
+    )

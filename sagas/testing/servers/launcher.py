@@ -1,0 +1,29 @@
+"""Become a program that the kernel signals when its parent ends; run by path, in a fresh interpreter, as our child.
+
+A preexec_fn could do the same, but may deadlock in a process with threads.
+"""
+
+import os
+import sys
+
+
+def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) -> None:
+    """Run the command in this process's place, as the given user."""
+    if sys.platform == "linux":
+        import ctypes  # while we may still read it
+
+        prctl = ctypes.CDLL(None).prctl
+    if uid != os.geteuid():
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    if sys.platform == "linux":
+        # After the change of user, which would clear it; 1 is PR_SET_PDEATHSIG.
+        prctl(1, ctypes.c_ulong(death_signal), 0, 0, 0)
+    if os.getppid() != owner:
+        sys.exit("the process that owns this one has ended")
+    os.execvp(command[0], command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])

@@ -1,0 +1,34 @@
+"""A database for a whole module, emptied between its tests: a good deal faster than one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from sagas.storage import SqlAlchemySagaStorage
+from tests.sagas.storage.databases import database
+
+
+@pytest.fixture(scope="module")
+def module_database(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
+    """A migrated database of the module's own."""
+    with database(server_url, f"TEMPLATE {template}") as engine:
+        yield engine
+
+
+@pytest.fixture
+def emptied_url(module_database: sa.Engine) -> str:
+    """The URL of the module's database, which holds no saga."""
+    with module_database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM saga_executions")
+    return module_database.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def emptied_storage(emptied_url: str) -> Iterator[SqlAlchemySagaStorage]:
+    """A storage on the module's database, which holds no saga."""
+    storage = SqlAlchemySagaStorage(emptied_url)
+    yield storage
+    storage.close()
