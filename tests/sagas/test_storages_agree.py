@@ -266,9 +266,7 @@ class Storages(RuleBasedStateMachine):
         self._set_times()
         return None if isinstance(ours, Exception) else ours
 
-    def _take(
-        self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool
-    ) -> Any:
+    def _take(self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool) -> Any:
         result = self.both(
             "take",
             saga_id,

@@ -189,7 +189,6 @@ class Server(ABC):
             raise ImportError(f"{self._label} cannot start because it is missing: install celery-sagas[demo].")
         self._user = privileges.unprivileged_user()
         if self._user is not None:
-            privileges.let_pass(self._home, self._directory)
             executable = privileges.runnable(self._user, executable, self._home)
         self._initialise(executable, deadline)
         return executable
@@ -207,6 +206,8 @@ class Server(ABC):
         return self.port
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        if self._user is not None:
+            privileges.let_pass(self._home, self._directory)
         # The program's helpers inherit the pipe, too, and we read its end when the last of the family is gone.
         self._family, inherited = os.pipe()
         try:

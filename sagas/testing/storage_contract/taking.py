@@ -64,24 +64,31 @@ class TakingContract(Foundation):
 
         assert (taken.status_before, taken.record.status) == (SagaStatus.PENDING, SagaStatus.RUNNING)
 
-    def test_a_failed_saga_that_went_forward_is_running_again(self, storage: ISagaStorage) -> None:
-        saga_id = self._failed_after(storage, failed("charge", Action.ACT, Verdict.GIVE_UP, in_doubt=True))
+    @pytest.mark.parametrize("status", [SagaStatus.FAILED, SagaStatus.PENDING])
+    def test_a_saga_whose_log_only_goes_forward_is_running_again(
+        self, storage: ISagaStorage, status: SagaStatus
+    ) -> None:
+        gave_up = failed("charge", Action.ACT, Verdict.GIVE_UP, in_doubt=True)
+        saga_id = self._given_back(storage, status, gave_up)
 
         taken = self.taken(self.take(storage, saga_id))
 
-        assert (taken.status_before, taken.record.status) == (SagaStatus.FAILED, SagaStatus.RUNNING)
+        assert (taken.status_before, taken.record.status) == (status, SagaStatus.RUNNING)
 
-    def test_a_failed_saga_that_turned_back_is_compensating_again(self, storage: ISagaStorage) -> None:
-        saga_id = self._failed_after(storage, failed("reserve", Action.ACT, Verdict.TURN_BACK))
+    @pytest.mark.parametrize("status", [SagaStatus.FAILED, SagaStatus.PENDING])
+    @pytest.mark.parametrize(
+        "entry",
+        [failed("reserve", Action.ACT, Verdict.TURN_BACK), failed("reserve", Action.COMPENSATE, Verdict.GIVE_UP)],
+        ids=["turned back", "tried to compensate"],
+    )
+    def test_a_saga_whose_log_says_that_it_went_backward_is_compensating_again(
+        self, storage: ISagaStorage, status: SagaStatus, entry: LogEntry
+    ) -> None:
+        saga_id = self._given_back(storage, status, entry)
 
         taken = self.taken(self.take(storage, saga_id))
 
-        assert (taken.status_before, taken.record.status) == (SagaStatus.FAILED, SagaStatus.COMPENSATING)
-
-    def test_a_failed_saga_that_compensated_anything_is_compensating_again(self, storage: ISagaStorage) -> None:
-        saga_id = self._failed_after(storage, failed("reserve", Action.COMPENSATE, Verdict.GIVE_UP))
-
-        assert self.taken(self.take(storage, saga_id)).record.status is SagaStatus.COMPENSATING
+        assert (taken.status_before, taken.record.status) == (status, SagaStatus.COMPENSATING)
 
     @pytest.mark.parametrize("status", [SagaStatus.RUNNING, SagaStatus.COMPENSATING])
     def test_a_saga_in_progress_keeps_its_status(self, storage: ISagaStorage, status: SagaStatus) -> None:
@@ -136,9 +143,9 @@ class TakingContract(Foundation):
         assert sum(all_at_once(take_all)) == len(sagas)
         assert {(saga.version, saga.recovery_attempts) for saga in map(storage.load, sagas)} == {(3, 1)}
 
-    def _failed_after(self, storage: ISagaStorage, entry: LogEntry) -> UUID:
+    def _given_back(self, storage: ISagaStorage, status: SagaStatus, entry: LogEntry) -> UUID:
         hold = self.run(storage)
-        storage.checkpoint(hold, entry, status=SagaStatus.FAILED, release=Release(status=SagaStatus.FAILED))
+        storage.checkpoint(hold, entry, status=status, release=Release(status=status))
         return hold.saga_id
 
 

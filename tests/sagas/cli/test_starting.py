@@ -164,7 +164,7 @@ def test_what_cannot_be_a_context_is_a_bad_line_with_its_reason(line: bytes, why
         (b'{"item": "tea", "key": null}', "field 'key' is null, and an idempotency key is text or a whole number"),
         (b'{"item": "tea", "key": true}', "field 'key' is true, and an idempotency key is text or a whole number"),
         (b'{"item": "tea", "key": 1.5}', "field 'key' is 1.5, and an idempotency key is text or a whole number"),
-        (b'{"item": "tea", "key": ""}', "field 'key': idempotency key '': give text of 1 to 255 characters without NUL."),
+        (b'{"item": "tea", "key": ""}', "field 'key': idempotency key '': give text of 1 to 255 characters"),
         (b'{"item": "tea", "key": "a\\u0000"}', "field 'key': idempotency key 'a\\x00': give text"),
         (b'{"item": "tea", "key": "\\ud800"}', "PlaceOrder: its context does not validate as Order (the whole: "),
         (b'{"item": "tea", "key": "' + b"k" * 256 + b'"}', "field 'key': idempotency key 'kkkkkk"),
