@@ -4,11 +4,12 @@
 
 PYTHON ?= python3
 ARGS ?=
+MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test faults check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +19,9 @@ demo: $(VENV)/demo.stamp ## see sagas survive the worker that is killed; half a 
 
 test: $(VENV)/dev.stamp ## run the tests, against real servers
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
+	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/ruff check .

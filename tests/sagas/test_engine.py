@@ -104,6 +104,16 @@ def test_many_sagas_are_started_at_once_in_order(stage: Stage, either: QuickEngi
     assert [claim.saga_id for claim in dispatcher.sent] == [known, ids[0], ids[2]]
 
 
+def test_starting_or_finding_tells_which_sagas_are_new(stage: Stage, either: QuickEngine) -> None:
+    saga = stage.saga("hotel")
+    known = either.start(saga, Trip(), idempotency_key="b")
+
+    found = either.start_or_find_many(saga, [Trip()] * 3, idempotency_keys=list("aba"))
+
+    assert [is_new for _, is_new in found] == [True, False, False]
+    assert [saga_id for saga_id, _ in found] == [found[0][0], known, found[0][0]]
+
+
 def test_no_sagas_are_started_without_asking_anybody(
     stage: Stage, engine: QuickEngine, dispatcher: FakeDispatcher
 ) -> None:
