@@ -53,7 +53,7 @@ class Registry:
             except Exception as error:
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
-                    "correct it, or put the module where Python finds it (PYTHONPATH, or installed beside celery-sagas)."
+                    "correct it, or put the module where Python finds it (PYTHONPATH, or beside celery-sagas)."
                 ) from error
             found = [value for value in vars(module).values() if _is_saga(value)]
             if not found:

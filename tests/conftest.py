@@ -15,13 +15,15 @@ from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import BrokerServer, PostgresServer
 
-#: Begun first, so that no processor waits for them at the end.
+#: So long that they should be begun first, and not all by one of the processes that share the suite.
 LONG = ("test_takeover", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long tests first."""
+    """Deal the tests, the long ones first, to the processes of xdist, each of which begins with a part of the list."""
+    hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+    items[:] = [item for hand in range(hands) for item in items[hand::hands]]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -242,6 +242,30 @@ def test_inherited_compensation_counts() -> None:
     assert not step("car", undo=None).can_compensate()
 
 
+# -- the definition's version -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [step("hotel")],
+        [step("car"), step("hotel")],
+        [step("hotel"), step("boat")],
+        [step("hotel"), step("car", undo=None)],
+        [step("hotel"), step("car", pivot=True)],
+    ],
+    ids=["fewer", "order", "name", "compensation", "pivot"],
+)
+def test_version_of_a_definition_changes_with_what_a_log_depends_on(steps: list[type[Step[Trip]]]) -> None:
+    assert saga_of(steps).definition_version != saga_of([step("hotel"), step("car")]).definition_version
+
+
+def test_version_of_a_definition_stays_with_what_no_log_depends_on() -> None:
+    other = saga_of([step("hotel", timeout=3), step("car", retry=RetryPolicy())], name="other", context=dict)
+
+    assert other.definition_version == saga_of([step("hotel"), step("car")]).definition_version
+
+
 # -- delays -------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,7 @@ def test_started_saga_is_stored_and_sent_and_not_yet_run(
     stored = either.stored()
     assert (stored.id, stored.name, stored.status, stored.lease_owner) == (saga_id, "trip", SagaStatus.PENDING, "queue")
     assert saga.codec.load(stored.context) == Trip(["before"])
+    assert stored.definition_version == saga.definition_version
     assert dispatcher.sent == [Claim(saga_id, 0, pending=True)]
     assert stage.seen == []
     assert either.recover(saga_id, version=0).outcome == "completed"

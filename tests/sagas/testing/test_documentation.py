@@ -16,8 +16,6 @@ import pytest
 import sagas.testing
 from sagas.testing import crashes
 from sagas.testing.crashes import CrashMatrixFailed, Fault
-from sagas.testing.crashes.report import CrashMatrix
-from tests.sagas.testing.shop import Order, Shop, saga, step
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "testing.md"
 DEADLINE_SECONDS = 60
@@ -103,18 +101,6 @@ def test_the_arguments_told_of_are_those_that_there_are() -> None:
     parameters = list(crashes.crash_matrix.__annotations__)[:-1]
     assert told[1].replace("*, ", "").split(", ") == parameters
     assert [row.split("|")[1].strip(" `") for row in rows] == parameters
-
-
-def test_the_number_of_runs_is_the_one_told() -> None:
-    def nothing(self: Any, order: Order, call: Any) -> None:
-        pass
-
-    six = [step(f"step-{number}", nothing, nothing) for number in range(6)]
-    matrix: CrashMatrix = crashes.crash_matrix(saga(*six), Order, world=Shop)
-
-    assert f"A saga of six steps takes {matrix.runs:,} runs" in " ".join(DOCUMENT.read_text().split())
-    # A step that is called and does nothing keeps the seconds to what the engine takes.
-    assert matrix.places == 504
 
 
 def test_what_users_import_is_there() -> None:
