@@ -174,11 +174,10 @@ class MemorySagaStorage(ISagaStorage):
                 saga = self._seize(saga, max_recovery_attempts)
             if why is Refusal.DIED:
                 return Refused(why, self._put(saga, version=saga.version + 1))
-            status = saga.status
-            if status is SagaStatus.PENDING:
-                status = SagaStatus.RUNNING
-            elif status is SagaStatus.FAILED:
+            if saga.status is SagaStatus.PENDING or saga.status is SagaStatus.FAILED:
                 status = SagaStatus.COMPENSATING if turned_back(saga.log) else SagaStatus.RUNNING
+            else:
+                status = saga.status
             saga = self._put(
                 saga,
                 version=saga.version + 1,

@@ -103,6 +103,7 @@ class Scenario:
     Attributes:
         outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
         retry: of the second step.
+        pivot: whether the first step is the point of no return.
         left: the bounds.
         owners: under which names the two workers hold; the same name twice: two threads of one process.
         fits: whether each worker's code knows the saga.
@@ -114,6 +115,7 @@ class Scenario:
     left: Left
     outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
     retry: RetryPolicy = ONCE
+    pivot: bool = False
     owners: tuple[str, str] = ("A", "B")
     fits: tuple[bool, bool] = (True, True)
     scanners: int = 1
@@ -252,7 +254,7 @@ class _Engine(SagaEngine):
         return replace(super().runtime(), **self._given)
 
 
-def _step(step_name: str, retry: RetryPolicy) -> type[Step[Trip]]:
+def _steps(scenario: Scenario) -> list[type[Step[Trip]]]:
     def act(self: Any, context: Trip, call: Call) -> None:
         self.process.ask("act", call)
         context.booked.append(call.step_name)
@@ -260,8 +262,10 @@ def _step(step_name: str, retry: RetryPolicy) -> type[Step[Trip]]:
     def compensate(self: Any, context: Trip, call: Call) -> None:
         self.process.ask("compensate", call)
 
-    members = {"name": step_name, "retry": retry, "act": act, "compensate": compensate}
-    return type(step_name.title(), (_Asking, Step), members)
+    undo = {"compensate": compensate}
+    hotel = {"name": "hotel", "act": act, "pivot": scenario.pivot} | undo
+    car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
+    return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
 
 
 class Message(NamedTuple):
@@ -433,7 +437,7 @@ class Explorer:
     def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
         self._scenario, self._judge = scenario, judge
         self._storage = storage(lambda: _NOW)
-        self._saga = saga_of([_step("hotel", ONCE), _step("car", scenario.retry)])
+        self._saga = saga_of(_steps(scenario))
         self._stored: dict[SagaRecord, Stored] = {}
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}

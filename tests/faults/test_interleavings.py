@@ -223,6 +223,9 @@ SCENARIOS = {
     ),
     "the second is in doubt": Scenario(left=bounds(failures=1, scans=1), outcomes={"act car": UNKNOWN}),
     "the second ends its process": Scenario(left=bounds(failures=1, scans=1), outcomes={"act car": (DONE, EXITS)}),
+    "the second fails past the pivot": Scenario(
+        left=bounds(failures=1, scans=1), outcomes={"act car": (DONE, FAILS)}, pivot=True
+    ),
     "undoing fails": Scenario(
         left=bounds(failures=1, of=("crashes", "expiries", "cuts", "hands")),
         outcomes={"act car": (FAILS,), "compensate hotel": (DONE, FAILS)},

@@ -99,7 +99,7 @@ class Clock:
         self.now = datetime(2031, 5, 1, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        self.now += timedelta(milliseconds=1)
+        self.now += timedelta(milliseconds=10)
         return self.now
 
 
@@ -268,9 +268,7 @@ class Storages(RuleBasedStateMachine):
             self._set_times()
         return None if isinstance(ours, Exception) else ours
 
-    def _take(
-        self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool
-    ) -> Any:
+    def _take(self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool) -> Any:
         result = self.both(
             "take",
             saga_id,
@@ -313,8 +311,8 @@ class Storages(RuleBasedStateMachine):
 
 _SET: Final = f"""
 UPDATE saga_executions e SET
-    {", ".join(f"{name} = clock_timestamp() + make_interval(secs => t.{name})" for name in _TIMES[1:])},
-    available_at = COALESCE(clock_timestamp() + make_interval(secs => t.available_at), 'infinity')
+    {", ".join(f"{name} = statement_timestamp() + make_interval(secs => t.{name})" for name in _TIMES[1:])},
+    available_at = COALESCE(statement_timestamp() + make_interval(secs => t.available_at), 'infinity')
 FROM unnest(CAST(%(id)s AS uuid[]), {", ".join(f"CAST(%({name})s AS float8[])" for name in _TIMES)})
     AS t(id, {", ".join(_TIMES)})
 WHERE e.id = t.id"""

@@ -92,7 +92,9 @@ class Demo:
 
     def assert_nothing_is_left(self) -> None:
         def left() -> list[object]:
-            return [*self.running(), *self.temporary.rglob("*")]
+            with suppress(FileNotFoundError):  # a directory may go while it is walked
+                return [*self.running(), *self.temporary.rglob("*")]
+            return [self.temporary]
 
         with suppress(TimeoutError):
             wait_until(lambda: not left(), timeout_seconds=30)

@@ -117,6 +117,20 @@ def test_an_action_without_compensation_is_no_place() -> None:
     assert [run for run in runs if "compensate charge" in " ".join(run)]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_action_that_raises_by_itself_has_all_its_places(is_async: bool) -> None:
+    def act(self: Any, order: Order, call: Call) -> None:
+        raise LookupError("no such lamp")
+
+    async def act_later(self: Any, order: Order, call: Call) -> None:
+        raise LookupError("no such lamp")
+
+    made = saga(step("reserve", act_later if is_async else act))
+    runs = crashes_of(made, pairs=False, ends=SagaStatus.COMPENSATED)
+
+    assert {run[1] for run in runs if len(run) == 2 and run[0] == ""} == {f"{moment} act reserve" for moment in MOMENTS}
+
+
 def test_steps_that_are_tried_again_fail_once_too() -> None:
     patient = step("reserve", Reserve.act, Reserve.compensate, retry=RetryPolicy(max_attempts=3))
 
