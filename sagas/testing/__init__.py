@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sagas.testing.clock import FakeClock
+from sagas.testing.crashes import CrashMatrix, CrashMatrixFailed, Outcome, crash_matrix
+
 if TYPE_CHECKING:
     from sagas.testing.storage_contract import StorageContract
 
-__all__ = ["StorageContract"]
+__all__ = ["CrashMatrix", "CrashMatrixFailed", "FakeClock", "Outcome", "StorageContract", "crash_matrix"]
 
 
 def __getattr__(name: str) -> Any:

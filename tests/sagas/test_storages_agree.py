@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from sagas.errors import LeaseLost, SagaNotFound
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
@@ -48,7 +48,9 @@ _seconds = st.sampled_from([0.0, _UNIT, 2 * _UNIT])
 _leases = st.sampled_from([_UNIT, 2 * _UNIT])
 _names = st.sampled_from(["order", "trip"])
 _workers = st.sampled_from(["worker-1", "worker-2"])
-_maximum = st.integers(1, 3)
+_maximum = st.sampled_from([2, 2, 1, 3])
+_waits = st.sampled_from([0, 0, 1, 2])
+_picks = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, 5, 6])
 _limits = st.integers(1, 3)
 _contexts = st.none() | st.sampled_from(['{"n": 1}', '{"n": 2, "text": "ü"}'])
 _errors = st.sampled_from([None, "lost its nerve"])
@@ -108,10 +110,6 @@ class Storages(RuleBasedStateMachine):
 
     engine: sa.Engine
 
-    sagas = Bundle("sagas")
-    holds = Bundle("holds")
-    claims = Bundle("claims")
-
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
@@ -120,96 +118,121 @@ class Storages(RuleBasedStateMachine):
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)
         self.postgres = SqlAlchemySagaStorage(self.engine)
-        self.created = 0
         self.agreed: list[SagaRecord] = []
+        # The newest first, so that the simplest choice is the one that still counts for something.
+        self.ids = [_UNKNOWN]
+        self.holds: list[Hold] = []
+        self.claims: list[Claim] = []
 
     # -- starting and reading ---------------------------------------------------------------------------------
 
+    @initialize(owners=st.lists(st.sampled_from([None, QUEUE, "worker-1"]), min_size=1, max_size=3))
+    def begin(self, owners: Sequence[str | None]) -> None:
+        for owner in owners:
+            self.start([None], "order", owner, _UNIT)
+
+    @precondition(lambda self: len(self.ids) < 9)
     @rule(
-        target=sagas,
-        keys=st.lists(st.sampled_from([None, None, "key"]), min_size=1, max_size=3),
+        keys=st.lists(st.sampled_from([None, "key"]), min_size=1, max_size=2),
         name=_names,
-        owner=st.sampled_from([None, QUEUE]),
+        owner=st.sampled_from([None, QUEUE, "worker-1", "worker-2"]),
         seconds=_seconds,
     )
-    def start(self, keys: Sequence[str | None], name: str, owner: str | None, seconds: float) -> Any:
-        new = [self._new(name, key) for key in keys]
-        return multiple(*(saga_id for saga_id, _ in self.both("create_sagas", new, owner=owner, for_seconds=seconds)))
-
-    @rule(target=holds, name=_names, key=st.sampled_from([None, "key"]), owner=_workers, seconds=_leases)
-    def run(self, name: str, key: str | None, owner: str, seconds: float) -> Any:
-        ((saga_id, is_new),) = self.both("create_sagas", [self._new(name, key)], owner=owner, for_seconds=seconds)
-        return Hold(saga_id, 1, owner) if is_new else multiple()
-
-    @rule(saga_id=sagas)
-    def load(self, saga_id: UUID) -> None:
-        self.both("load", saga_id)
+    def start(self, keys: Sequence[str | None], name: str, owner: str | None, seconds: float) -> None:
+        first = len(self.ids)
+        new = [
+            NewSaga(id=UUID(int=first + number), name=name, context='{"n": 0}', idempotency_key=key)
+            for number, key in enumerate(keys)
+        ]
+        self.ids[:0] = reversed([saga.id for saga in new])
+        for saga_id, is_new in self.both("create_sagas", new, owner=owner, for_seconds=seconds):
+            if is_new and owner not in (None, QUEUE):
+                self.holds.insert(0, Hold(saga_id, 1, owner))
 
     @rule(
+        method=st.sampled_from(["load", "find", "get_sagas_for_recovery"]),
+        pick=_picks,
         statuses=st.lists(st.sampled_from(SagaStatus), max_size=2),
         name=st.none() | _names,
         dead=st.none() | st.booleans(),
         limit=_limits,
+        maximum=_maximum,
+        stale=st.sampled_from([None, 0.0, _UNIT, 2.5 * _UNIT]),
     )
-    def find(self, statuses: list[SagaStatus], name: str | None, dead: bool | None, limit: int) -> None:
-        self.both("find", SagaFilter(statuses=statuses, name=name, dead=dead, limit=limit))
+    def read(
+        self,
+        method: str,
+        pick: int,
+        statuses: list[SagaStatus],
+        name: str | None,
+        dead: bool | None,
+        limit: int,
+        maximum: int,
+        stale: float | None,
+    ) -> None:
+        match method:
+            case "load":
+                self.both("load", _pick(self.ids, pick))
+            case "find":
+                self.both("find", SagaFilter(statuses=statuses, name=name, dead=dead, limit=limit))
+            case _:
+                self.both("get_sagas_for_recovery", limit, maximum, stale, name)
 
     # -- holding ----------------------------------------------------------------------------------------------
 
     @rule(
-        target=holds,
-        saga_id=sagas,
+        after=_waits,
+        pick=_picks,
         owner=_workers,
         lease=_leases,
         maximum=_maximum,
-        version=st.none() | st.integers(0, 3),
-        by_hand=st.booleans(),
+        by=st.sampled_from(["anybody", "message", "late message", "hand"]),
     )
-    def take(self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool) -> Any:
-        return self._take(saga_id, owner, lease, maximum, version, by_hand)
+    def take(self, after: int, pick: int, owner: str, lease: float, maximum: int, by: str) -> None:
+        self.time_passes(after)
+        saga_id = _pick(self.ids, pick)
+        known = {saga.id: saga.version for saga in self.agreed}.get(saga_id, 0)
+        version = {"message": known, "late message": known - 1}.get(by)
+        self._take(saga_id, owner, lease, maximum, version=version, by_hand=by == "hand")
 
-    @rule(target=holds, claim=claims, owner=_workers, lease=_leases, maximum=_maximum)
-    def receive(self, claim: Claim, owner: str, lease: float, maximum: int) -> Any:
-        return self._take(claim.saga_id, owner, lease, maximum, claim.version, False)
+    @precondition(lambda self: self.claims)
+    @rule(pick=_picks, owner=_workers, lease=_leases, maximum=_maximum)
+    def receive(self, pick: int, owner: str, lease: float, maximum: int) -> None:
+        claim = _pick(self.claims, pick)
+        self._take(claim.saga_id, owner, lease, maximum, version=claim.version)
 
-    @rule(target=holds, hold=holds, owner=_workers, lease=_leases, maximum=_maximum, by_hand=st.booleans())
-    def take_over(self, hold: Hold, owner: str, lease: float, maximum: int, by_hand: bool) -> Any:
-        return self._take(hold.saga_id, owner, lease, maximum, None, by_hand)
+    @precondition(lambda self: self.holds)
+    @rule(pick=_picks, entry=_completions | _failures, status=_standing, context=_contexts)
+    def go_on(self, pick: int, entry: LogEntry, status: SagaStatus, context: str | None) -> None:
+        self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
 
-    @rule(target=sagas, hold=holds)
-    def remember(self, hold: Hold) -> UUID:
-        return hold.saga_id
+    @precondition(lambda self: self.holds)
+    @rule(pick=_picks, entry=_completions | _failures, context=_contexts, release=_releases)
+    def go_on_later(self, pick: int, entry: LogEntry, context: str | None, release: Release) -> None:
+        hold = _pick(self.holds, pick)
+        self._checkpoint(hold, entry, status=release.status, context=context, release=release)
 
-    @rule(hold=holds, entry=_completions | _failures, status=_standing | _ends, context=_contexts)
-    def checkpoint(self, hold: Hold, entry: LogEntry, status: SagaStatus, context: str | None) -> None:
-        self.both("checkpoint", hold, entry, status=status, context=context)
-        self.load(hold.saga_id)
+    @precondition(lambda self: self.holds)
+    @rule(pick=_picks, entry=st.none() | _completions | _failures, status=_ends, context=_contexts)
+    def end(self, pick: int, entry: LogEntry | None, status: SagaStatus, context: str | None) -> None:
+        self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
 
-    @rule(hold=holds, entry=_completions | _failures, context=_contexts, release=_releases)
-    def checkpoint_and_release(self, hold: Hold, entry: LogEntry, context: str | None, release: Release) -> None:
-        self.both("checkpoint", hold, entry, status=release.status, context=context, release=release)
-        self.load(hold.saga_id)
+    @precondition(lambda self: self.holds)
+    @rule(pick=_picks, release=_releases)
+    def release(self, pick: int, release: Release) -> None:
+        self.both("release", _pick(self.holds, pick), release)
 
-    @rule(hold=holds, status=_ends)
-    def end(self, hold: Hold, status: SagaStatus) -> None:
-        self.both("checkpoint", hold, None, status=status)
-
-    @rule(hold=holds, lease=_leases)
-    def renew(self, hold: Hold, lease: float) -> None:
-        self.both("renew", hold, lease)
-
-    @rule(hold=holds, release=_releases)
-    def release(self, hold: Hold, release: Release) -> None:
-        self.both("release", hold, release)
-
-    @rule(hold=holds, version=st.integers(-1, 1), owner=_workers | st.just(QUEUE))
-    def renew_what_is_not_held(self, hold: Hold, version: int, owner: str) -> None:
-        self.both("renew", Hold(hold.saga_id, hold.version + version, owner), _UNIT)
+    @precondition(lambda self: self.holds)
+    @rule(pick=_picks, lease=_leases, later=st.sampled_from([0, 0, 1, -1]), owner=st.none() | _workers | st.just(QUEUE))
+    def renew(self, pick: int, lease: float, later: int, owner: str | None) -> None:
+        hold = _pick(self.holds, pick)
+        self.both("renew", replace(hold, version=hold.version + later, owner=owner or hold.owner), lease)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
-    @rule(target=claims, pending=st.booleans(), limit=_limits, maximum=_maximum, waiting=st.integers(0, 3))
-    def claim(self, pending: bool, limit: int, maximum: int, waiting: int) -> Any:
+    @rule(after=_waits, pending=st.booleans(), limit=_limits, maximum=_maximum, waiting=st.sampled_from([0, 0, 1, 2]))
+    def claim(self, after: int, pending: bool, limit: int, maximum: int, waiting: int) -> None:
+        self.time_passes(after)
         result = self.both(
             "claim_sagas",
             pending=pending,
@@ -218,33 +241,26 @@ class Storages(RuleBasedStateMachine):
             mark_seconds=_UNIT,
             messages_waiting=waiting,
         )
-        return multiple(*result.claims)
+        self.claims[:0] = result.claims
 
-    @rule(owner=_workers | st.sampled_from([QUEUE, "nobody"]), maximum=_maximum)
+    @rule(owner=_workers | st.just(QUEUE), maximum=_maximum)
     def seize_orphans(self, owner: str, maximum: int) -> None:
         self.both("seize_orphans", owner, max_recovery_attempts=maximum)
 
-    @rule(some=st.lists(claims, max_size=2))
-    def unclaim(self, some: list[Claim]) -> None:
-        self.both("unclaim", some)
+    @precondition(lambda self: self.claims)
+    @rule(picks=st.lists(_picks, max_size=2))
+    def unclaim(self, picks: list[int]) -> None:
+        self.both("unclaim", [_pick(self.claims, pick) for pick in picks])
 
-    # -- recovery by other means ------------------------------------------------------------------------------
+    # -- recovery by other means, housekeeping, time ----------------------------------------------------------
 
-    @rule(
-        limit=_limits, maximum=_maximum, stale=st.none() | st.sampled_from([0.0, _UNIT, 2.5]), name=st.none() | _names
-    )
-    def look(self, limit: int, maximum: int, stale: float | None, name: str | None) -> None:
-        self.both("get_sagas_for_recovery", limit, maximum, stale, name)
+    @rule(pick=_picks, status=st.none() | st.sampled_from(SagaStatus))
+    def increment(self, pick: int, status: SagaStatus | None) -> None:
+        self.both("increment_recovery_attempts", _pick(self.ids, pick), status)
 
-    @rule(saga_id=sagas | st.just(_UNKNOWN), status=st.none() | st.sampled_from(SagaStatus))
-    def increment(self, saga_id: UUID, status: SagaStatus | None) -> None:
-        self.both("increment_recovery_attempts", saga_id, status)
-
-    @rule(saga_id=sagas | st.just(_UNKNOWN), attempts=st.integers(-1, 3))
-    def set_attempts(self, saga_id: UUID, attempts: int) -> None:
-        self.both("set_recovery_attempts", saga_id, attempts)
-
-    # -- housekeeping -----------------------------------------------------------------------------------------
+    @rule(pick=_picks, attempts=st.integers(-1, 3))
+    def set_attempts(self, pick: int, attempts: int) -> None:
+        self.both("set_recovery_attempts", _pick(self.ids, pick), attempts)
 
     @rule(units=st.integers(0, 2), limit=st.integers(0, 2))
     def prune(self, units: int, limit: int) -> None:
@@ -252,8 +268,9 @@ class Storages(RuleBasedStateMachine):
 
     @rule(units=st.integers(1, 3))
     def time_passes(self, units: int) -> None:
-        self.clock.now += timedelta(seconds=units * _UNIT)
-        self._set_times()
+        if units:
+            self.clock.now += timedelta(seconds=units * _UNIT)
+            self._set_times()
 
     # -- both at once -----------------------------------------------------------------------------------------
 
@@ -268,7 +285,9 @@ class Storages(RuleBasedStateMachine):
             self._set_times()
         return None if isinstance(ours, Exception) else ours
 
-    def _take(self, saga_id: UUID, owner: str, lease: float, maximum: int, version: int | None, by_hand: bool) -> Any:
+    def _take(
+        self, saga_id: UUID, owner: str, lease: float, maximum: int, *, version: int | None, by_hand: bool = False
+    ) -> None:
         result = self.both(
             "take",
             saga_id,
@@ -278,11 +297,12 @@ class Storages(RuleBasedStateMachine):
             version=version,
             by_hand=by_hand,
         )
-        return result.hold if isinstance(result, Taken) else multiple()
+        if isinstance(result, Taken):
+            self.holds.insert(0, result.hold)
 
-    def _new(self, name: str, key: str | None) -> NewSaga:
-        self.created += 1
-        return NewSaga(id=UUID(int=self.created), name=name, context='{"n": 0}', idempotency_key=key)
+    def _checkpoint(self, hold: Hold, entry: LogEntry | None, **arguments: Any) -> None:
+        self.both("checkpoint", hold, entry, **arguments)
+        self.both("load", hold.saga_id)
 
     def _plain_memory(self, value: Any) -> Any:
         return _plain(value, self.clock.now)
@@ -316,6 +336,10 @@ UPDATE saga_executions e SET
 FROM unnest(CAST(%(id)s AS uuid[]), {", ".join(f"CAST(%({name})s AS float8[])" for name in _TIMES)})
     AS t(id, {", ".join(_TIMES)})
 WHERE e.id = t.id"""
+
+
+def _pick(some: list[Any], number: int) -> Any:
+    return some[number % len(some)]
 
 
 def _outcome(storage: Any, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from sagas import SagaEngine, SagaStatus
+from sagas.storage.base import SagaRecord
 from sagas.testing.processes import wait_until
 from tests.tasks.conftest import Start, wait_finished, wait_for_saga
 from tests.tasks.samples import Job, ThreeSteps, marks
@@ -24,6 +26,12 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "marks"
     folder.mkdir()
     return folder
+
+
+def wait_inside_second(engine: SagaEngine, saga_id: UUID, folder: Path) -> SagaRecord:
+    """Wait until the second step has begun: its row in the log comes only when it ends."""
+    wait_until(lambda: marks(folder, "second"), what="the second step")
+    return engine.storage.load(saga_id)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo", "threads"])
@@ -47,7 +55,7 @@ def test_sagas_run_forward_and_backward_in_every_pool(
 def test_saga_of_a_killed_child_is_taken_over_at_once(celery: Start, engine: SagaEngine, folder: Path) -> None:
     celery("worker", SAGAS_LEASE_SECONDS="600")  # only the parent can have noticed
     saga_id = engine.start(ThreeSteps, Job(str(folder), gate="second"))
-    held = wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
+    held = wait_inside_second(engine, saga_id, folder)
 
     os.kill(holder_pid(held.lease_owner), signal.SIGKILL)
     taken = wait_for_saga(engine, saga_id, lambda saga: saga.version == 2, "the takeover")
@@ -81,7 +89,7 @@ def test_saga_of_a_killed_host_is_taken_over_when_its_lease_runs_out(
 ) -> None:
     victim = celery("worker")
     saga_id = engine.start(ThreeSteps, Job(str(folder), gate="second"))
-    held = wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
+    held = wait_inside_second(engine, saga_id, folder)
     celery("worker")
     celery("beat")
 
@@ -98,7 +106,7 @@ def test_step_longer_than_the_lease_keeps_its_saga(celery: Start, engine: SagaEn
     celery("worker", SAGAS_LEASE_SECONDS="1")
     celery("beat")
     saga_id = engine.start(ThreeSteps, Job(str(folder), gate="second"))
-    held = wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
+    held = wait_inside_second(engine, saga_id, folder)
     assert held.available_at is not None
 
     later = wait_for_saga(
@@ -117,7 +125,7 @@ def test_frozen_worker_finds_its_saga_taken_over_and_writes_nothing(
 ) -> None:
     frozen = celery("worker")
     saga_id = engine.start(ThreeSteps, Job(str(folder), gate="second"))
-    held = wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
+    held = wait_inside_second(engine, saga_id, folder)
     frozen.send_to_group(signal.SIGSTOP)
     celery("worker")
     celery("beat")
@@ -139,7 +147,7 @@ def test_worker_told_to_stop_hands_its_saga_on_after_the_step(
 ) -> None:
     stopping = celery("worker", "-P", pool, SAGAS_LEASE_SECONDS="600")
     saga_id = engine.start(ThreeSteps, Job(str(folder), gate="second"))
-    wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
+    wait_inside_second(engine, saga_id, folder)
 
     stopping.send(signal.SIGTERM)
     stopping.wait_for_log("Warm shutdown")

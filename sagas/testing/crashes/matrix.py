@@ -185,7 +185,7 @@ class Matrix:
         if failure.how is How.REQUEST_LOST:
             # A compensation may leave a mark against a request that comes late: then it leaves it in both cases.
             candidates = [(position, How.REFUSED), (position, How.ANSWER_LOST)]
-        elif failure.how is How.ANSWER_LOST and not self._case.saga.steps[position].pivot:
+        elif failure.how is How.ANSWER_LOST:
             candidates = [(position + 1, How.REFUSED)]
         else:
             candidates = []

@@ -11,9 +11,6 @@ from sagas.definition import AnySaga, RetryPolicy
 from sagas.errors import OutcomeUnknown
 from sagas.progress import Action
 
-#: How the messages of planned failures begin.
-INJECTED: Final = "crash_matrix: "
-
 
 class InjectedFailure(Exception):
     """A step failed because the plan of this run says so, without having taken effect."""
@@ -124,7 +121,7 @@ def failures_of(saga: AnySaga) -> Iterator[Failure]:
 
 def retryable_error(policy: RetryPolicy) -> Exception | None:
     """Return an error that says that nothing took effect and is worth another attempt; None if the policy has none."""
-    message = INJECTED + "this attempt fails"
+    message = "crash_matrix lets this attempt fail"
     if policy.max_attempts == 1 or issubclass(InjectedFailure, policy.retry_on):
         return InjectedFailure(message) if policy.max_attempts > 1 else None
     for kind in policy.retry_on:

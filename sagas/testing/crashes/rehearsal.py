@@ -21,7 +21,7 @@ from sagas.definition import Call, Saga, Step
 from sagas.errors import OutcomeUnknown
 from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
-from sagas.progress import Action, SagaStatus
+from sagas.progress import Action, EntryStatus, SagaStatus
 from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.settings import Settings
@@ -29,7 +29,7 @@ from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, describe
 from sagas.storage.memory import MemorySagaStorage
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.keepsakes import Keepsake, Watch
-from sagas.testing.crashes.plan import INJECTED, Failure, How, InjectedFailure, Moment, Place, Plan, retryable_error
+from sagas.testing.crashes.plan import Failure, How, InjectedFailure, Moment, Place, Plan, retryable_error
 from sagas.testing.crashes.snapshot import Content, content
 
 WorldT = TypeVar("WorldT")
@@ -78,8 +78,8 @@ class Run:
         plan: what went wrong.
         trace: the places it came by, those of its crashes among them.
         status: how the saga ended; FAILED when it did not end.
-        error: why a step failed by itself, or why the saga did not end.
-        failed_step: the step that failed last, by itself.
+        error: why a step failed last, or why the saga did not end.
+        failed_step: that step.
         raised: the last exception that a step raised by itself.
         struck: whether the planned failure of a step came about.
         calls: how often each action was begun, those left out that were to fail before they took effect.
@@ -157,7 +157,7 @@ def rehearse(
         clock.advance(max((record.available_at - clock()).total_seconds(), 0.0))
     plan = Plan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
     finished = record.status.finished
-    failed = [entry for entry in record.log if entry.error_type and not (entry.message or "").startswith(INJECTED)]
+    failed = [entry for entry in record.log if entry.status is EntryStatus.FAILED]
     return Run(
         plan=plan,
         trace=tuple(script.trace),
@@ -341,8 +341,10 @@ class _Attempt:
 
 def _error(failure: Failure, step: type[Step[Any]]) -> Exception:
     if failure.how is not How.REFUSED:
-        return OutcomeUnknown(f"{INJECTED}the answer is lost")
-    return (retryable_error(step.retry) if failure.once else None) or InjectedFailure(f"{INJECTED}this step fails")
+        return OutcomeUnknown("crash_matrix lost the answer")
+    return (retryable_error(step.retry) if failure.once else None) or InjectedFailure(
+        "crash_matrix lets this step fail"
+    )
 
 
 def _refusal(case: Case[ContextT, WorldT], world: WorldT, plan: Plan, storage: MemorySagaStorage) -> str | None:

@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pytest
@@ -19,7 +19,7 @@ from sagas.errors import ConfigurationError, SagaNotFound, SchemaBehind, Storage
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import ISagaStorage, SqlAlchemySagaStorage
-from sagas.storage.base import QUEUE, Hold, NewSaga, SagaFilter, Taken, completed
+from sagas.storage.base import QUEUE, Hold, NewSaga, SagaFilter, SagaRecord, Taken, completed
 from sagas.storage.schema import migrate
 from sagas.testing import StorageContract
 
@@ -293,13 +293,35 @@ def test_whoever_waited_for_the_end_of_a_saga_finds_it_finished(
         assert taking.result(timeout=DEADLINE_SECONDS).why == "finished"
 
 
+def test_a_scan_passes_over_a_saga_that_somebody_is_writing_to(
+    storage: SqlAlchemySagaStorage, engine: sa.Engine
+) -> None:
+    in_hand, due = _new(), _new()
+    storage.create_sagas([in_hand], owner=None)
+    storage.create_sagas([due], owner=None)
+    with _writing_to(engine, in_hand):
+        scanned = storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5, mark_seconds=60)
+
+    assert [claim.saga_id for claim in scanned.claims] == [due.id]
+
+
+def test_pruning_passes_over_a_saga_that_somebody_is_writing_to(
+    storage: SqlAlchemySagaStorage, engine: sa.Engine
+) -> None:
+    in_hand, other = _run(storage), _run(storage)
+    for hold in (in_hand, other):
+        storage.checkpoint(hold, None, status=SagaStatus.COMPLETED)
+    with _writing_to(engine, storage.load(in_hand.saga_id)):
+        assert storage.prune(older_than_seconds=0, limit=1) == 1
+
+    assert [saga.id for saga in storage.find(SagaFilter())] == [in_hand.saga_id]
+
+
 def test_unclaiming_waits_for_nobody_who_has_a_saga_in_hand(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> None:
     new = [_new(), _new()]
     storage.create_sagas(new, owner=None)
     claims = storage.claim_sagas(pending=True, limit=9, max_recovery_attempts=5, mark_seconds=60).claims
-    with engine.begin() as taker:
-        taker.exec_driver_sql("UPDATE saga_executions SET version = version WHERE id = %s", (new[0].id,))
-
+    with _writing_to(engine, new[0]):
         storage.unclaim(claims)
 
     assert [storage.load(saga.id).lease_owner for saga in new] == [QUEUE, None]
@@ -430,6 +452,14 @@ def _run(storage: SqlAlchemySagaStorage, *, for_seconds: float = 60.0) -> Hold:
     new = _new()
     storage.create_sagas([new], owner="worker-1", for_seconds=for_seconds)
     return Hold(new.id, 1, "worker-1")
+
+
+@contextmanager
+def _writing_to(engine: sa.Engine, saga: NewSaga | SagaRecord) -> Iterator[None]:
+    """Hold the saga's row as a statement in progress does."""
+    with engine.begin() as writer:
+        writer.exec_driver_sql("UPDATE saga_executions SET version = version WHERE id = %s", (saga.id,))
+        yield
 
 
 def _take(storage: SqlAlchemySagaStorage, hold: Hold) -> Any:

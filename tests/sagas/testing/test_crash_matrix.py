@@ -154,6 +154,19 @@ def test_a_step_may_keep_what_another_process_has_too() -> None:
     assert bugs(saga(Reserve, Careful, Charge)) == set()
 
 
+def test_a_class_may_hold_what_belongs_to_the_world() -> None:
+    register: dict[str, int] = {}
+
+    def act(self: Any, order: Order, call: Call) -> None:
+        self.register[order.id] = 1
+
+    def world() -> Shop:
+        register.clear()
+        return Shop(held=register)
+
+    assert bugs(saga(step("enter", act, register=register)), world=world) == set()
+
+
 def test_a_compensation_may_leave_a_mark_where_nothing_happened() -> None:
     def cancel(self: Any, order: Order, call: Call) -> None:
         Reserve.compensate(self, order, call)
@@ -171,7 +184,9 @@ def test_a_saga_may_be_expected_to_turn_back() -> None:
 
     made = saga(Reserve, step("charge", act, Charge.compensate), Notify)
 
-    assert bugs(made, ends=SagaStatus.COMPENSATED) == set()
+    matrix = crash_matrix(made, Order, world=Shop, ends=SagaStatus.COMPENSATED)
+
+    assert not [plan for plan in matrix.plans if plan.crashes and plan.failure and plan.failure.step == "notify"]
     assert bugs(made) == {(Fault.ENDS_WRONG, "charge")}
 
 
@@ -366,30 +381,55 @@ def test_state_on_the_class_is_found() -> None:
     assert (finding.fault, finding.left_behind) == (Fault.STATE_LOST, "Reserve.held, set by act, is lost")
 
 
+class Cart:
+    """A collaborator that its step makes for itself."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+
+
+class Pick(Step[Order]):
+    """Forgets what is in its cart."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        self.cart = Cart()
+
+    def act(self, order: Order, call: Call) -> None:
+        if self.shop.is_new(call):
+            self.shop.stock["lamp"] -= order.pieces
+        self.cart.pieces = order.pieces
+
+    def compensate(self, order: Order, call: Call) -> None:
+        if self.shop.is_new(call):
+            self.shop.stock["lamp"] += self.cart.pieces
+
+
 def test_state_inside_a_collaborator_is_found_by_what_it_leaves() -> None:
-    class Cart:
-        def __init__(self) -> None:
-            self.pieces = 0
-
-    class Pick(Step[Order]):
-        def __init__(self, shop: Shop) -> None:
-            self.shop = shop
-            self.cart = Cart()
-
-        def act(self, order: Order, call: Call) -> None:
-            if self.shop.is_new(call):
-                self.shop.stock["lamp"] -= order.pieces
-            self.cart.pieces = order.pieces
-
-        def compensate(self, order: Order, call: Call) -> None:
-            if self.shop.is_new(call):
-                self.shop.stock["lamp"] += self.cart.pieces
-
     (finding,) = findings(saga(Pick, Charge))
 
     assert (finding.fault, finding.step) == (Fault.RESTART, "charge")
     assert finding.left_behind == "world.stock['lamp'] is 8 instead of 10"
     assert str(finding.plan) == "charge fails; crash after the checkpoint of act of pick"
+
+
+def test_what_was_lost_before_or_appears_after_a_crash_is_not_blamed_for_it() -> None:
+    def make() -> Order:
+        order = Order()
+        order.secret = 1  # type: ignore[attr-defined]
+        return order
+
+    def tell(self: Any, order: Order, call: Call) -> None:
+        self.told = True
+
+    found = findings(saga(Pick, step("tell", tell), Charge), make)
+
+    assert {finding.fault: str(finding.plan) for finding in found} == {
+        Fault.CONTEXT_LOST: "None",
+        Fault.RESTART: "tell fails; crash after the checkpoint of act of pick",
+        # What was there is suspected all the same: it may be what made the difference.
+        Fault.STATE_LOST: "charge fails; crash after the checkpoint of act of tell",
+    }
 
 
 # -- what else goes wrong -------------------------------------------------------------------------------------------
@@ -405,6 +445,19 @@ def test_a_compensation_that_undoes_what_never_happened_is_found() -> None:
     assert (finding.fault, finding.step) == (Fault.UNDOES_BLINDLY, "reserve")
     assert str(finding.plan) == "reserve is cut off before it takes effect"
     assert finding.left_behind == "world.stock['lamp'] is 12 instead of 10"
+
+
+def test_a_compensation_that_cannot_bear_that_nothing_happened_is_found_once() -> None:
+    def give_back(self: Any, order: Order, call: Call) -> None:
+        if order.id not in self.shop.held:
+            raise LookupError("never reserved")
+        if self.shop.is_new(call):
+            self.shop.stock["lamp"] += order.pieces
+
+    (finding,) = findings(saga(step("reserve", Reserve.act, give_back), Charge))
+
+    assert (finding.fault, finding.step) == (Fault.UNDOES_BLINDLY, "reserve")
+    assert "LookupError: never reserved" in finding.left_behind
 
 
 def test_a_compensation_that_needs_the_answer_of_act_is_found() -> None:
@@ -475,6 +528,16 @@ def test_a_check_that_only_a_crash_fails_blames_what_ran_twice() -> None:
 
     assert (finding.fault, finding.step) == (Fault.ACT_NOT_REPEATABLE, "charge")
     assert finding.left_behind == "check: it returned False"
+
+
+def test_a_check_that_fails_without_a_crash_blames_nothing_else() -> None:
+    def check(_: Shop, outcome: Outcome[Order]) -> bool:
+        return "answer" not in str(outcome.plan)
+
+    (finding,) = findings(PlaceOrder, check=check)
+
+    assert (finding.fault, finding.step) == (Fault.ENDS_WRONG, "reserve")
+    assert finding.runs == 3  # once for each step, not for each crash
 
 
 def test_all_bugs_are_reported_together() -> None:

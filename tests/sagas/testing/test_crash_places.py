@@ -12,7 +12,7 @@ from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, Sa
 from sagas.progress import Action
 from sagas.storage.base import Hold
 from sagas.testing.crashes import SAGA_ID, Moment, Outcome, Plan, crash_matrix
-from sagas.testing.crashes.rehearsal import Crash, _Connection, _Script
+from sagas.testing.crashes.rehearsal import Crash, _Attempt, _Connection, _Script
 from tests.sagas.testing.shop import Charge, Order, Reserve, Shop, saga, step
 
 MOMENTS = ["before", "after", "before the checkpoint of", "after the checkpoint of"]
@@ -115,6 +115,20 @@ def test_an_action_without_compensation_is_no_place() -> None:
 
     assert not [run for run in runs if "compensate reserve" in " ".join(run)]
     assert [run for run in runs if "compensate charge" in " ".join(run)]
+
+
+def test_what_returns_after_its_timeout_reaches_no_place() -> None:
+    script = _Script(None, crashes=[])
+    script.begin(1)
+    call = Call(saga_id=SAGA_ID, step_name="reserve", attempt=1, idempotency_key="k")
+
+    def act(context: Order, call: Call) -> str:
+        script.turn += 1  # the engine gave it up, and has gone on
+        return "late"
+
+    attempt = _Attempt(script, Reserve, Action.ACT, Order(), call)
+    assert attempt.perform(Reserve(Shop()), act, None) == "late"
+    assert [place.moment for place in script.trace] == [Moment.BEFORE]
 
 
 @pytest.mark.parametrize("is_async", [False, True])
