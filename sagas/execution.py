@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from random import random
@@ -175,7 +175,9 @@ class _Execution:
             while (report := self._advance()) is None:
                 pass
         except (LogDoesNotFit, ContextError) as error:
-            return decline(self.taken, self.runtime, str(error))
+            # As it was; but once this hold has brought it on, as it stands.
+            taken = replace(self.taken, status_before=self.status) if self.did else self.taken
+            return decline(taken, self.runtime, str(error))
         except (LeaseLost, StorageUnavailable):
             raise
         except Exception as error:
@@ -254,11 +256,12 @@ class _Execution:
             *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
             *(entry.error_type, entry.message),
         )
-        # What a failed attempt did to the context is not part of the saga.
-        self.context = self.saga.codec.load(self.stored)
         if verdict is Verdict.TURN_BACK:
             self._checkpoint(entry, status=self._status_after(entry))
-            return self._ended() if self.status.finished else None
+            if self.status.finished:
+                return self._ended()
+            self._reload()
+            return None
         if verdict is Verdict.GIVE_UP:
             release = self._failed_attempt()
             self._checkpoint(entry, status=release.status, release=release)
@@ -268,8 +271,14 @@ class _Execution:
             self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
             return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
         self._checkpoint(entry, status=self.status)
+        self._reload()
         self._wait(delay)
         return None
+
+    def _reload(self) -> None:
+        # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
+        # context no longer validate (a date that has passed, say), it must not be forgotten that a step is in doubt.
+        self.context = self.saga.codec.load(self.stored)
 
     def _wait(self, seconds: float) -> None:
         left = seconds

@@ -173,7 +173,8 @@ class MemorySagaStorage(ISagaStorage):
             if _crashed(saga, now):
                 saga = self._seize(saga, max_recovery_attempts)
             if why is Refusal.DIED:
-                return Refused(why, self._put(saga, version=saga.version + 1))
+                dead = {"status": SagaStatus.FAILED, "available_at": None, "version": saga.version + 1}
+                return Refused(why, self._put(saga, **dead))
             if saga.status is SagaStatus.PENDING or saga.status is SagaStatus.FAILED:
                 status = SagaStatus.COMPENSATING if turned_back(saga.log) else SagaStatus.RUNNING
             else:

@@ -22,14 +22,15 @@ T = TypeVar("T")
 
 
 class CeleryProcess:
-    """One `celery -A tasks ...` process with its children, in a process group of its own.
+    """One `celery -A ...` process with its children, in a process group of its own.
 
     Args:
-        arguments: what follows `celery -A tasks`, as `["worker", "-c", "2"]`.
+        arguments: what follows `celery -A APPLICATION`, as `["worker", "-c", "2"]`.
         environment: variables added to this process's own.
         log: file that takes what it prints.
         directory: working directory; default: this process's.
         python: interpreter of the environment it runs in; default: this one.
+        application: what Celery's `-A` names.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class CeleryProcess:
         log: Path,
         directory: Path | None = None,
         python: str = sys.executable,
+        application: str = "tasks",
     ) -> None:
         self.log = log
         # A worker's pool processes ask for the same signal; an embedded beat (-B) would not.
         self._process = launch(
-            [python, "-m", "celery", "-A", "tasks", *arguments],
+            [python, "-m", "celery", "-A", application, *arguments],
             Signals.SIGKILL,
             log=log,
             cwd=directory,

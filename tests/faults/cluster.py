@@ -5,22 +5,28 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
+from sagas.errors import StorageUnavailable
+from sagas.storage.base import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer
 from tasks.dispatch import CeleryDispatcher
 from tests.faults import shop
+from tests.faults.check import Findings, check
 from tests.faults.link import Link
 
 
@@ -41,20 +47,113 @@ class Worker:
         return f"w{self.number}@faults"
 
 
+class System(Protocol):
+    """What is tested: our sagas, or a peer's, run by Celery workers of its own application."""
+
+    #: What Celery's `-A` names.
+    application: str
+
+    def __init__(self, database_url: str, broker_url: str, environment: Mapping[str, str]) -> None:
+        """Prepare the database, and connect to it and to the broker."""
+
+    def start(self, order: shop.Order, key: str) -> UUID:
+        """Start a saga; the same key again starts nothing."""
+
+    def unfinished(self) -> int:
+        """How many sagas are neither finished nor given up."""
+
+    def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
+        """Sagas whose holder is like this in SQL: id → holder and version; none where holders are not kept."""
+
+    def check(self, ledger_url: str, started: dict[UUID, shop.Order], undisturbed: set[UUID]) -> Findings:
+        """Compare what was started with what became of it."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+class OurSystem:
+    """Our sagas."""
+
+    application = "tasks"
+
+    def __init__(self, database_url: str, broker_url: str, environment: Mapping[str, str]) -> None:
+        engine = sa.create_engine(database_url)
+        with engine.connect() as connection:
+            migrate(connection)
+        engine.dispose()
+        app = Celery("faults", set_as_current=False)
+        app.config_from_object("celeryconfig")
+        app.conf.broker_url = app.conf.result_backend = broker_url
+        self._url = libpq(database_url)
+        self._storage = SqlAlchemySagaStorage(database_url)
+        self._engine = SagaEngine(
+            self._storage,
+            dispatcher=CeleryDispatcher(app),
+            settings=Settings.from_environment(environment),
+            sagas=[shop.FaultyOrder],
+        )
+
+    def start(self, order: shop.Order, key: str) -> UUID:
+        while True:
+            try:
+                return self._engine.start(shop.FaultyOrder, order, idempotency_key=key)
+            except StorageUnavailable:
+                time.sleep(0.1)
+
+    def unfinished(self) -> int:
+        try:
+            return len(self._storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000)))
+        except StorageUnavailable:
+            return -1
+
+    def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
+        with psycopg.connect(self._url, connect_timeout=5) as connection:
+            rows = connection.execute(
+                "SELECT id, lease_owner, version FROM saga_executions WHERE lease_owner LIKE %s", (owner,)
+            )
+            return {saga: (by, version) for saga, by, version in rows}
+
+    def check(self, ledger_url: str, started: dict[UUID, shop.Order], undisturbed: set[UUID]) -> Findings:
+        return check(
+            self._url, ledger_url, started, undisturbed, max_attempts=self._engine.settings.max_recovery_attempts
+        )
+
+    def close(self) -> None:
+        self._storage.close()
+
+
+UNFINISHED = tuple(status for status in SagaStatus if not status.finished)
+
+
+def libpq(url: str) -> str:
+    """The same URL for psycopg without SQLAlchemy."""
+    return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
 class Cluster:
     """Real servers and processes, for the time of a `with` block.
 
     Args:
         directory: for data and logs.
+        system: what is tested.
         workers: how many, of two processes each.
         lease_seconds, scan_seconds: shorter than in production, so that a run sees many.
         thrice: whether every message is delivered three times.
     """
 
     def __init__(
-        self, directory: Path, *, workers: int, lease_seconds: float, scan_seconds: float, thrice: bool = True
+        self,
+        directory: Path,
+        *,
+        workers: int,
+        lease_seconds: float,
+        scan_seconds: float,
+        thrice: bool = True,
+        system: type[System] = OurSystem,
     ) -> None:
         self.directory = directory
+        self._system = system
         self.lease_seconds = lease_seconds
         self.scan_seconds = scan_seconds
         self._count = workers
@@ -73,13 +172,9 @@ class Cluster:
             self.broker = stack.enter_context(BrokerServer(self.directory / "broker"))
             self.database_url = self.postgres.create_database("sagas")
             ledger_url = sa.make_url(self.postgres.create_database("ledger"))
-            self.ledger_url = ledger_url.set(drivername="postgresql").render_as_string(hide_password=False)
+            self.ledger_url = libpq(ledger_url.render_as_string(hide_password=False))
             with psycopg.connect(self.ledger_url, autocommit=True) as connection:
                 connection.execute(shop.LEDGER)
-            engine = sa.create_engine(self.database_url)
-            with engine.connect() as connection:
-                migrate(connection)
-            engine.dispose()
             stack.callback(self._end_processes)
             self._start_all()
             self._stack = stack.pop_all()
@@ -91,16 +186,7 @@ class Cluster:
         self._stack.close()
 
     def _start_all(self) -> None:
-        app = Celery("faults", set_as_current=False)
-        app.config_from_object("celeryconfig")
-        app.conf.broker_url = app.conf.result_backend = self.broker.url
-        self.storage = SqlAlchemySagaStorage(self.database_url)
-        self.engine = SagaEngine(
-            self.storage,
-            dispatcher=CeleryDispatcher(app),
-            settings=Settings.from_environment(self._environment(self.database_url)),
-            sagas=[shop.FaultyOrder],
-        )
+        self.system = self._system(self.database_url, self.broker.url, self._environment(self.database_url))
         # One clock is an hour ahead and one an hour behind, where the library that bends them is installed.
         offsets = [0, 3600, -3600]
         for number in range(1, self._count + 1):
@@ -133,7 +219,9 @@ class Cluster:
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
-        return CeleryProcess(command, environment=environment, log=log, directory=self.directory)
+        return CeleryProcess(
+            command, environment=environment, log=log, directory=self.directory, application=self._system.application
+        )
 
     def _environment(self, database_url: str) -> dict[str, str]:
         return {
@@ -155,8 +243,8 @@ class Cluster:
             process.kill()
         for worker in self.workers:
             worker.link.close()
-        if hasattr(self, "storage"):
-            self.storage.close()
+        if hasattr(self, "system"):
+            self.system.close()
 
 
 def _fake_time_library() -> Path | None:

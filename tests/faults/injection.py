@@ -11,11 +11,11 @@ from signal import Signals
 from threading import Lock
 from uuid import UUID
 
+import psutil
 import psycopg
-import sqlalchemy as sa
 
 from sagas.testing.processes import wait_until
-from tests.faults.cluster import Cluster, Worker
+from tests.faults.cluster import Cluster, Worker, libpq
 from tests.faults.takeovers import Takeovers
 
 
@@ -34,7 +34,7 @@ class Faults:
         self._broker_gone_seconds = broker_gone_seconds
         self._server = Lock()  # one fault at PostgreSQL or the broker at a time
         self._places = {worker.number: Lock() for worker in cluster.workers}
-        self.url = sa.make_url(cluster.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._url = libpq(cluster.database_url)
 
     def all(self) -> dict[str, Callable[[], None]]:
         """Return every fault by the name it has in the report."""
@@ -54,13 +54,13 @@ class Faults:
     # -- workers ----------------------------------------------------------------------------------------------
 
     def kill_child(self) -> None:
-        with self._busy_worker() as (_, held):
-            owners = {owner for owner, _ in held.values()}
-            owner = self._random.choice(sorted(owners)) if owners else None
-            victims = {saga: version for saga, (by, version) in held.items() if by == owner}
-            if owner is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(int(owner.rpartition("/")[2].partition(".")[0]), Signals.SIGKILL)
+        with self._busy_worker() as (worker, held):
+            children = [child.pid for child in psutil.Process(worker.process.pid).children()]
+            busy = [pid for pid in children if any(f"/{pid}." in owner for owner, _ in held.values())]
+            pid = self._random.choice(busy or children)
+            victims = {saga: version for saga, (owner, version) in held.items() if f"/{pid}." in owner}
+            with suppress(ProcessLookupError):
+                os.kill(pid, Signals.SIGKILL)
             self._takeovers.hit("SIGKILL of a pool child", victims)
 
     def kill_worker(self) -> None:
@@ -155,11 +155,7 @@ class Faults:
 
     def _held(self, owner: str) -> dict[UUID, tuple[str, int]]:
         try:
-            with self._connect() as connection:
-                rows = connection.execute(
-                    "SELECT id, lease_owner, version FROM saga_executions WHERE lease_owner LIKE %s", (owner,)
-                )
-                return {saga: (by, version) for saga, by, version in rows}
+            return self._cluster.system.held_by(owner)
         except psycopg.OperationalError:
             return {}
 
@@ -171,7 +167,7 @@ class Faults:
         return row[0] if row else 0
 
     def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
+        return psycopg.connect(self._url, autocommit=True, connect_timeout=5)
 
 
 class _Place:

@@ -22,20 +22,16 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from sagas.errors import StorageUnavailable
-from sagas.progress import SagaStatus
-from sagas.storage.base import SagaFilter
 from sagas.testing.processes import wait_until
-from tests.faults.check import STEPS, Findings, check
-from tests.faults.cluster import Cluster
+from tests.faults.check import STEPS, Findings
+from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
-from tests.faults.shop import FaultyOrder, Order
+from tests.faults.shop import Order
 from tests.faults.takeovers import Takeovers
 
 #: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
 SETTLING_SECONDS = 90.0
 UNDISTURBED = 30
-UNFINISHED = tuple(status for status in SagaStatus if not status.finished)
 FAILURES = ("clean", "doubt", "late", "flaky", "undo")
 
 
@@ -73,14 +69,8 @@ class Load:
         self.started: dict[UUID, Order] = {}
 
     def start(self, order: Order) -> None:
-        """Start one saga, again and again until it is known to be stored; its key makes that safe."""
-        key = f"order-{len(self.started)}"
-        while True:
-            try:
-                self.started[self._cluster.engine.start(FaultyOrder, order, idempotency_key=key)] = order
-                return
-            except StorageUnavailable:
-                time.sleep(0.1)
+        """Start one saga; its key makes that safe to repeat."""
+        self.started[self._cluster.system.start(order, f"order-{len(self.started)}")] = order
 
     def random_order(self) -> Order:
         """An order of which one step in six goes wrong somehow, and which takes up to two seconds."""
@@ -105,38 +95,38 @@ class Load:
             thread.join()
 
 
-def run(profile: Profile, seed: int, directory: Path, console: Console) -> tuple[Findings, dict[str, object]]:
+def run(
+    profile: Profile, seed: int, directory: Path, console: Console, *, system: type[System] = OurSystem
+) -> tuple[Findings, dict[str, object]]:
     """Put a cluster under faults; return what does not add up, and the report."""
     random = Random(seed)
     console.print(f"seed {seed}, logs in {directory}")
-    with Cluster(directory, workers=profile.workers, lease_seconds=profile.lease_seconds, scan_seconds=0.5) as cluster:
+    with Cluster(
+        directory, workers=profile.workers, lease_seconds=profile.lease_seconds, scan_seconds=0.5, system=system
+    ) as cluster:
         load = Load(cluster, Random(seed + 1))
         for _ in range(UNDISTURBED):
             load.start(Order(seconds=0.05))
-        wait_until(lambda: _unfinished(cluster) == 0, what="the end of the undisturbed sagas")
+        wait_until(lambda: cluster.system.unfinished() == 0, what="the end of the undisturbed sagas")
         undisturbed = set(load.started)
         for _ in range(2):
             load.start(Order(failing={random.choice(STEPS[1:]): "poison"}))
 
-        takeovers = Takeovers(_libpq(cluster.database_url))
+        takeovers = Takeovers(libpq(cluster.database_url))
         faults = Faults(cluster, takeovers, random, broker_gone_seconds=profile.broker_gone_seconds)
         began = time.monotonic()
         with load.going_on(profile.sagas_per_second):
             _inject(faults, profile, random, console)
         stopped = time.monotonic()
         try:
-            wait_until(lambda: _unfinished(cluster) == 0, timeout_seconds=SETTLING_SECONDS, what="the end of all sagas")
+            wait_until(
+                lambda: cluster.system.unfinished() == 0, timeout_seconds=SETTLING_SECONDS, what="the end of all sagas"
+            )
         except TimeoutError:
             console.print(f"not everything finished within {SETTLING_SECONDS:.0f} s")
         settled = time.monotonic()
         takeovers.close()
-        findings = check(
-            _libpq(cluster.database_url),
-            cluster.ledger_url,
-            load.started,
-            undisturbed,
-            max_attempts=cluster.engine.settings.max_recovery_attempts,
-        )
+        findings = cluster.system.check(cluster.ledger_url, load.started, undisturbed)
     rows = [
         {
             "fault": name,
@@ -193,18 +183,6 @@ def _inject(faults: Faults, profile: Profile, random: Random, console: Console) 
         thread.join()
     if errors:
         raise errors[0]
-
-
-def _unfinished(cluster: Cluster) -> int:
-    try:
-        found = cluster.storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000))
-    except StorageUnavailable:
-        return -1
-    return len(found)
-
-
-def _libpq(url: str) -> str:
-    return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
 def show(report: dict[str, object], console: Console) -> None:

@@ -38,7 +38,7 @@ from sagas.storage.base import (
     Taken,
 )
 
-_EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "50"))
+_EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "120"))
 _UNIT: Final = 100.0
 _UNKNOWN: Final = UUID(int=0)
 _EVERYTHING: Final = SagaFilter(limit=1000)
@@ -380,6 +380,7 @@ def _moments_are_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sagas.storage.sqlalchemy._IN_HAND_SECONDS", _UNIT)
 
 
+@pytest.mark.timeout(900)  # to make a failure short takes minutes
 def test_memory_and_postgresql_agree_on_any_sequence_of_calls(database_url: str):
     engine = sa.create_engine(database_url)
     machine = type("Machine", (Storages,), {"engine": engine})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+from sagas.storage import SqlAlchemySagaStorage
 from tests.sagas.storage.databases import database
 
 
@@ -23,3 +24,9 @@ def engine(module_engine: sa.Engine) -> sa.Engine:
     with module_engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM saga_executions")
     return module_engine
+
+
+@pytest.fixture
+def storage(engine: sa.Engine) -> SqlAlchemySagaStorage:
+    """A storage in the module's database, emptied."""
+    return SqlAlchemySagaStorage(engine)

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
 from sagas.ids import new_saga_id
 from sagas.storage import ISagaStorage, MemorySagaStorage
 from sagas.storage.base import NewSaga
-from sagas.testing import StorageContract
-
-
-class Clock:
-    """A clock moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 31, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
+from sagas.testing import FakeClock, StorageContract
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def storage(clock: Clock) -> MemorySagaStorage:
+def storage(clock: FakeClock) -> MemorySagaStorage:
     return MemorySagaStorage(clock)
 
 
@@ -36,11 +26,11 @@ class TestMemorySagaStorage(StorageContract):
     a_while = 60.0
 
     @pytest.fixture(autouse=True)
-    def _clock(self, clock: Clock) -> None:
+    def _clock(self, clock: FakeClock) -> None:
         self.clock = clock
 
     def pass_time(self, storage: ISagaStorage, seconds: float) -> None:
-        self.clock.now += timedelta(seconds=seconds)
+        self.clock.advance(seconds)
 
 
 def test_no_transaction_of_the_callers_can_be_joined(storage: MemorySagaStorage) -> None:

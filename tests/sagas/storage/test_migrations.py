@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -20,6 +19,7 @@ from sagas import SagaEngine, SqlAlchemySagaStorage
 from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, VERSION_TABLE, current_version, migrate
 from sagas.storage.tables import metadata
+from tests.sagas.storage.calls import wait_until
 from tests.sagas.storage.databases import database
 from tests.sagas.storage.older import CASES, LAYOUTS, RESERVED, Older, OrderSaga, did
 
@@ -239,19 +239,19 @@ def test_migrations_in_processes_at_once_take_turns(engine: sa.Engine) -> None:
             assert pod.stdin is not None
             pod.stdin.write("\n")
             pod.stdin.close()
-        _wait_for_waiting(connection, len(pods))
+        wait_until(lambda: _waiting_for_their_turn(connection) == len(pods))
+        assert [pod.poll() for pod in pods] == [None, None, None]
 
     assert [pod.wait(timeout=60) for pod in pods] == [0, 0, 0]
     assert _versions(engine) == [HEAD]
     SqlAlchemySagaStorage(engine).check_schema()
 
 
-def _wait_for_waiting(connection: sa.Connection, sessions: int) -> None:
-    deadline = time.monotonic() + 60
-    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    while connection.exec_driver_sql(query).scalar_one() < sessions:
-        assert time.monotonic() < deadline, "not all of them wait for their turn"
-        time.sleep(0.005)
+def _waiting_for_their_turn(connection: sa.Connection) -> int:
+    waiting: int = connection.exec_driver_sql("""
+        SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()""").scalar_one()
+    return waiting
 
 
 def _versions(engine: sa.Engine) -> list[str]:

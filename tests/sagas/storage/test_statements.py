@@ -11,26 +11,21 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage import statements as sql
-from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed
+from sagas.storage.base import Hold, Release, SagaFilter, completed, failed
+from tests.sagas.storage.calls import DEADLINE_SECONDS, new_saga
 
-DEADLINE_SECONDS: Final = 60
 RUNNING: Final = SagaStatus.RUNNING
 
 Operation = Callable[[SqlAlchemySagaStorage, Hold], Any]
 
 
-def _new(key: str | None = None) -> NewSaga:
-    return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
-
-
 def _hold(storage: SqlAlchemySagaStorage) -> Hold:
-    new = _new("held")
-    storage.create_sagas([new], owner="worker-1", for_seconds=60)
-    return Hold(new.id, 1, "worker-1")
+    saga = new_saga("held")
+    storage.create_sagas([saga], owner="worker-1", for_seconds=60)
+    return Hold(saga.id, 1, "worker-1")
 
 
 def _take(storage: SqlAlchemySagaStorage, hold: Hold) -> Any:
@@ -43,8 +38,8 @@ COSTS: Final[dict[str, tuple[Operation, int]]] = {
     "get_sagas_for_recovery": (lambda storage, _: storage.get_sagas_for_recovery(10), 1),
     "increment_recovery_attempts": (lambda storage, hold: storage.increment_recovery_attempts(hold.saga_id), 1),
     "set_recovery_attempts": (lambda storage, hold: storage.set_recovery_attempts(hold.saga_id, 0), 1),
-    "create": (lambda storage, _: storage.create_sagas([_new(), _new("key")], owner=None), 1),
-    "create, existing": (lambda storage, _: storage.create_sagas([_new("held")], owner=None), 2),
+    "create": (lambda storage, _: storage.create_sagas([new_saga(), new_saga("key")], owner=None), 1),
+    "create, existing": (lambda storage, _: storage.create_sagas([new_saga("held")], owner=None), 2),
     "load": (lambda storage, hold: storage.load(hold.saga_id), 1),
     "find": (lambda storage, _: storage.find(SagaFilter()), 1),
     "release and take": (_take, 2),
@@ -149,7 +144,7 @@ def _hold_again(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> Hold:
 def test_a_checkpoint_rewrites_its_row_in_its_page_without_touching_an_index(database_url: str) -> None:
     own = sa.create_engine(database_url)
     storage = SqlAlchemySagaStorage(own)
-    sagas = [_new() for _ in range(240)]
+    sagas = [new_saga() for _ in range(240)]
     storage.create_sagas(sagas, owner="worker-1", for_seconds=60)
     # Of the thirty in a page some have moved on before old versions are cleared away: the fill factor leaves the room.
     written = sagas[::6]

@@ -1,0 +1,70 @@
+"""Calls with the usual arguments, and what a test does to a database meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from sagas.ids import new_saga_id
+from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage.base import ClaimResult, Hold, NewSaga, Refused, SagaRecord, Taken
+
+DEADLINE_SECONDS: Final = 60
+
+
+def new_saga(key: str | None = None) -> NewSaga:
+    """A saga to be stored."""
+    return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
+
+
+def held_saga(storage: SqlAlchemySagaStorage, *, for_seconds: float = 60.0) -> Hold:
+    """A saga in its first run; with 0 seconds its lease has run out."""
+    saga = new_saga()
+    storage.create_sagas([saga], owner="worker-1", for_seconds=for_seconds)
+    return Hold(saga.id, 1, "worker-1")
+
+
+@contextmanager
+def writing_to(engine: sa.Engine, saga: NewSaga | SagaRecord) -> Iterator[None]:
+    """Hold the saga's row as a statement in progress does."""
+    with engine.begin() as writer:
+        writer.exec_driver_sql("UPDATE saga_executions SET version = version WHERE id = %s", (saga.id,))
+        yield
+
+
+def take(storage: SqlAlchemySagaStorage, hold: Hold) -> Taken | Refused:
+    """Take it by another worker."""
+    return storage.take(hold.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5)
+
+
+def claim(storage: SqlAlchemySagaStorage) -> ClaimResult:
+    """Scan for recoverable sagas."""
+    return storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5, mark_seconds=60)
+
+
+def wait_until(happened: Callable[[], Any]) -> None:
+    """Wait for it, with a deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def backends(engine: sa.Engine, condition: str, what: str = "pid") -> list[Any]:
+    """This database's other sessions for which the condition holds."""
+    query = f"SELECT {what} FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql(f"{query} AND pid <> pg_backend_pid()").scalars())
+
+
+def cut_all(engine: sa.Engine, database_url: str) -> int:
+    """Terminate every session of another database, as a server that restarts does; return how many."""
+    query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = :name"
+    with engine.connect() as connection:
+        cut = connection.execute(sa.text(query), {"name": sa.make_url(database_url).database}).scalars().all()
+    assert all(cut)
+    return len(cut)
