@@ -71,9 +71,10 @@ saga_executions = sa.Table(
         "finished_at",
         postgresql_where=sa.text("finished_at IS NOT NULL"),
     ),
-    # Checkpoints rewrite rows in place (heap-only updates) as long as their page has room.
-    postgresql_with={"fillfactor": "80"},
 )
+
+# Checkpoints rewrite rows in place (heap-only updates) as long as their page has room.
+sa.event.listen(saga_executions, "after_create", sa.DDL("ALTER TABLE saga_executions SET (fillfactor = 80)"))
 
 saga_logs = sa.Table(
     "saga_logs",

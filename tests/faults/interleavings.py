@@ -22,310 +22,42 @@ except that whatever is under way goes on.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
-from uuid import UUID
 
-from sagas import Call, ISagaStorage, MemorySagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
-from sagas.definition import ONCE, AnySaga, Step
-from sagas.errors import LeaseLost, SagaError, StorageUnavailable
-from sagas.execution import Runtime, execute
-from sagas.lease import Heartbeat, Lease
-from sagas.storage.base import QUEUE, Claim, ClaimResult, Hold, Refused, SagaRecord, Taken
+from sagas import MemorySagaStorage, SagaStatus
+from sagas.errors import LeaseLost, StorageUnavailable
+from sagas.execution import execute
+from sagas.storage.base import QUEUE, Claim, Hold, SagaRecord, Taken
+from tests.faults.processes import (
+    CUT,
+    DONE,
+    LATER,
+    MAXIMUM,
+    NOW,
+    QUESTIONS,
+    SAGA_ID,
+    SETTINGS,
+    STEPS,
+    Activity,
+    Answer,
+    Declined,
+    Engine,
+    Left,
+    Message,
+    Outcome,
+    Point,
+    Process,
+    Request,
+    Scenario,
+    frozen,
+    steps,
+)
 from tests.sagas.samples import Trip, saga_of
-
-MAXIMUM: Final = 2
-SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
-STEPS: Final = ("hotel", "car")
-_SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-_NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
-_LATER: Final = _NOW + timedelta(hours=1)
-
-
-# -- what is explored ---------------------------------------------------------------------------------------------
-
-
-class Outcome(NamedTuple):
-    """One way in which a call of a step's action ends."""
-
-    told: str
-    takes_effect: bool = False
-    error: type[BaseException] | None = None
-
-
-class Declined(Exception):
-    """The service said no, or that it was told to undo this already."""
-
-
-DONE: Final = Outcome("done", True)
-FAILS: Final = Outcome("fails", False, Declined)
-UNKNOWN: Final = (Outcome("done, unknown", True, OutcomeUnknown), Outcome("not done, unknown", False, OutcomeUnknown))
-EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
-
-
-class Left(NamedTuple):
-    """How often each thing may still happen; `faults` bounds all but scans and failures together."""
-
-    faults: int = 0
-    crashes: int = 0
-    expiries: int = 0
-    cuts: int = 0
-    losses: int = 0
-    repeats: int = 0
-    stops: int = 0
-    hands: int = 0
-    scans: int = 0
-    failures: int = 0
-
-    def spend(self, what: str) -> Left:
-        """What is left after one more of it."""
-        left = self._replace(**{what: getattr(self, what) - 1})
-        if what in ("scans", "failures"):
-            return left
-        # Worlds that differ only in what can no longer happen anyway are the same.
-        faults = self.faults - 1
-        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in FAULTS})
-
-
-FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """One saga and what may happen to it.
-
-    Attributes:
-        outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
-        retry: of the second step.
-        pivot: whether the first step is the point of no return.
-        left: the bounds.
-        owners: under which names the two workers hold; the same name twice: two threads of one process.
-        fits: whether each worker's code knows the saga.
-        scanners: how many scans may run at the same time.
-        in_place: begins as `run` does, held by the first worker, instead of as `start` does.
-        forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
-    """
-
-    left: Left
-    outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
-    retry: RetryPolicy = ONCE
-    pivot: bool = False
-    owners: tuple[str, str] = ("A", "B")
-    fits: tuple[bool, bool] = (True, True)
-    scanners: int = 1
-    in_place: bool = False
-    forgets: bool = False
-
-
-# -- processes as values ------------------------------------------------------------------------------------------
-
-
-class Request:
-    """One call to the outside."""
-
-    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
-        self.name, self.args, self.kwargs = name, args, kwargs
-
-    def __str__(self) -> str:
-        match self.name, self.args:
-            case "checkpoint", (_, entry):
-                ended = f"{entry.action} {entry.step} {entry.verdict or entry.status}, " if entry else ""
-                return f"checkpoint({ended}{self.kwargs['status']})"
-            case "release", (_, release):
-                return f"release({release.status}{', to the queue' if release.to_queue else ''})"
-            case "act" | "compensate", (call, *_):
-                return f"{self.name} {call.step_name}"
-            case _:
-                shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending", "messages_waiting")}
-                return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
-
-
-class Answer(NamedTuple):
-    """What a request returned or raised."""
-
-    value: Any = None
-    error: type[BaseException] | None = None
-
-    def __str__(self) -> str:
-        match self.value:
-            case _ if self.error:
-                return self.error.__name__
-            case Taken(hold=hold, record=record):
-                return f"taken at version {hold.version}, {record.status}"
-            case Refused(why=why):
-                return f"refused, {why}"
-            case ClaimResult(claims=claims, died=died, missing=missing):
-                return f"{len(claims)} claimed, {len(died)} died, {missing} missing"
-            case SagaRecord():
-                return f"{self.value.status} at version {self.value.version}"
-            case _:
-                return "ok" if self.value is None else str(self.value)
-
-
-_CUT: Final = Answer(error=StorageUnavailable)
-#: What a process asks of itself.
-_QUESTIONS: Final = ("stopping?", "lost?")
-
-
-class _CutOff(BaseException):
-    """Raised for ever from the first request without an answer: a process that was killed writes nothing more."""
-
-
-class _Process:
-    """Answers the requests of engine code from a list."""
-
-    def __init__(self, answers: tuple[Answer, ...]) -> None:
-        self._answers = iter(answers)
-        self.request: Request | None = None
-
-    def ask(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        answer = None if self.request else next(self._answers, None)
-        if answer is None:
-            self.request = self.request or Request(name, *args, **kwargs)
-            raise _CutOff
-        if answer.error is not None:
-            raise answer.error("injected")
-        return answer.value
-
-
-def _asking(name: str) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.process.ask(name, *map(_frozen, args), **kwargs)
-
-    return method
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-class _Asking:
-    def __init__(self, process: _Process) -> None:
-        self.process = process
-
-
-_Storage: Any = type("_Storage", (_Asking, ISagaStorage), {n: _asking(n) for n in ISagaStorage.__abstractmethods__})
-_Broker: Any = type("_Broker", (_Asking,), {name: _asking(name) for name in ("send", "waiting")})
-
-
-class _Lease(Lease):
-    """Asks whether it was lost."""
-
-    lost = property(lambda self: self.process.ask("lost?"), lambda self, value: None)  # type: ignore[assignment]
-
-
-class _Heartbeat(Heartbeat):
-    """Keeps leases without a thread: renewals are events of the exploration."""
-
-    def __init__(self, process: _Process) -> None:
-        super().__init__(_Storage(process), SETTINGS.lease_seconds)
-        self.process = process
-
-    @contextmanager
-    def keep(self, hold: Hold) -> Iterator[Lease]:
-        lease = _Lease(hold)
-        lease.process = self.process  # type: ignore[attr-defined]
-        yield lease
-
-
-class _Engine(SagaEngine):
-    """A real engine, whose every way out asks."""
-
-    def __init__(self, process: _Process, owner: str, saga: AnySaga | None) -> None:
-        super().__init__(
-            _Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else []
-        )
-        self._owner = (os.getpid(), owner)
-        self._given: dict[str, Any] = {
-            "heartbeat": _Heartbeat(process),
-            "resolve": lambda step: step(process),
-            "stopping": lambda: process.ask("stopping?"),
-            "sleep": lambda _: None,
-            "random": lambda: 0.0,
-        }
-
-    def runtime(self) -> Runtime:
-        return replace(super().runtime(), **self._given)
-
-
-def _steps(scenario: Scenario) -> list[type[Step[Trip]]]:
-    def act(self: Any, context: Trip, call: Call) -> None:
-        self.process.ask("act", call)
-        context.booked.append(call.step_name)
-
-    def compensate(self: Any, context: Trip, call: Call) -> None:
-        self.process.ask("compensate", call)
-
-    undo = {"compensate": compensate}
-    hotel = {"name": "hotel", "act": act, "pivot": scenario.pivot} | undo
-    car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
-    return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
-
-
-class Message(NamedTuple):
-    """What waits in the broker: a dispatch for a version, or an operator's call."""
-
-    version: int | None
-    pending: bool = False
-    by_hand: bool = False
-
-    def __str__(self) -> str:
-        return "an operator's call" if self.version is None else f"the message for version {self.version}"
-
-
-class Activity(NamedTuple):
-    """What a process was told to do: scan, send, or bring the saga on, as a message or its first hold says."""
-
-    kind: str
-    owner: str = ""
-    message: Message | None = None
-    fits: bool = True
-
-
-class Point:
-    """A process that waits for the answer to its request, or that has ended: `request` is None then.
-
-    Attributes:
-        answers: that it got so far.
-        hold: that it got last.
-        outcomes: in which ways its request may end, if it calls a step's service.
-    """
-
-    def __init__(
-        self, activity: Activity, run: Callable[[Activity, _Process], object], parent: Point | None, *last: Answer
-    ) -> None:
-        self.activity, self.parent = activity, parent
-        self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
-        self.following: dict[Answer, Point] = {}
-        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), None)
-        self.outcomes: tuple[Outcome | None, ...] = (None,)
-        self.error: BaseException | None = None
-        process = _Process(self.answers)
-        try:
-            run(activity, process)
-        except _CutOff:
-            pass
-        except (SagaError, SystemExit) as error:
-            self.error = error
-        self.request = process.request
-
-    def asked(self, question: str) -> Point | None:
-        """Where the process asked itself this, if it has asked nobody else since."""
-        point = self.parent
-        while point is not None and point.request.name in _QUESTIONS and point.request.name != question:
-            point = point.parent
-        return point if point is not None and point.request.name == question else None
-
-    def readings(self, question: str) -> tuple[bool, ...]:
-        """Whether it may have read a flag just before it is raised (False), or read it only then (True)."""
-        return (False, True) if self.asked(question) else (False,)
-
 
 # -- the world ----------------------------------------------------------------------------------------------------
 
@@ -436,8 +168,8 @@ class Explorer:
 
     def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
         self._scenario, self._judge = scenario, judge
-        self._storage = storage(lambda: _NOW)
-        self._saga = saga_of(_steps(scenario))
+        self._storage = storage(lambda: NOW)
+        self._saga = saga_of(steps(scenario))
         self._stored: dict[SagaRecord, Stored] = {}
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}
@@ -497,20 +229,20 @@ class Explorer:
         """The saga as `start` stores it, its message yet to be sent; or as `run` does, which holds it."""
         in_place = self._scenario.in_place
         return SagaRecord(
-            id=_SAGA_ID,
+            id=SAGA_ID,
             name=self._saga.name,
             status=SagaStatus.RUNNING if in_place else SagaStatus.PENDING,
             context=self._saga.codec.dump(Trip()),
             version=int(in_place),
             recovery_attempts=0,
             lease_owner=self._scenario.owners[0] if in_place else QUEUE,
-            available_at=_LATER,
+            available_at=LATER,
             last_error=None,
             idempotency_key=None,
             definition_version="",
             interrupted=False,
-            created_at=_NOW,
-            updated_at=_NOW,
+            created_at=NOW,
+            updated_at=NOW,
             finished_at=None,
         )
 
@@ -539,7 +271,7 @@ class Explorer:
         if finished:
             return
         held = record.lease_owner not in (None, QUEUE)
-        if record.available_at == _LATER and (not held or left.expiries):
+        if record.available_at == LATER and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
             yield Event("orphans"), None
@@ -577,7 +309,7 @@ class Explorer:
             case "scan":
                 return self._begin(world, number, Activity("scan"))
             case "expire":
-                stored = self._store(replace(world.stored.record, available_at=_NOW))
+                stored = self._store(replace(world.stored.record, available_at=NOW))
                 return world._replace(stored=stored, judge=world.judge.when_expired())
             case "renew":
                 return self._renew(world, number, at_once=how)
@@ -625,9 +357,9 @@ class Explorer:
         if request.name == "send":
             return self._resume(world, number, Answer(0))
         if when == "before":
-            return self._resume(world, number, _CUT)
+            return self._resume(world, number, CUT)
         stored, judge, _ = self._call(world, number, request)
-        return self._resume(world, number, _CUT, stored=stored, judge=judge)
+        return self._resume(world, number, CUT, stored=stored, judge=judge)
 
     def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
         """The service that a step calls: each effect once, and never again once it was undone."""
@@ -674,7 +406,7 @@ class Explorer:
 
     def _settle(self, world: World, number: int, actor: Actor, point: Point, **changes: Any) -> World:
         """Answer what the actor asks itself, and put it where it has something to ask of others, or to rest."""
-        while point.request is not None and point.request.name in _QUESTIONS:
+        while point.request is not None and point.request.name in QUESTIONS:
             point = self._following(point, Answer(getattr(actor, point.request.name[:-1])))
         if point.request is not None:
             actor = Actor(actor.owner, point, actor.stopping, actor.lost)
@@ -695,18 +427,18 @@ class Explorer:
                 following.outcomes = self._scenario.outcomes.get(str(following.request), (DONE,))
         return following
 
-    def _run(self, activity: Activity, process: _Process) -> None:
-        engine = _Engine(process, activity.owner, self._saga if activity.fits else None)
+    def _run(self, activity: Activity, process: Process) -> None:
+        engine = Engine(process, activity.owner, self._saga if activity.fits else None)
         match activity:
             case Activity("scan"):
                 engine.scan()
             case Activity("send"):
-                engine._send([Claim(_SAGA_ID, 0, pending=True)])
+                engine._send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
                 record = self._started()
                 execute(self._saga, Taken(Hold(record.id, 1, activity.owner), record, record.status), engine.runtime())
             case Activity(message=message):
-                engine.recover(_SAGA_ID, version=message.version, by_hand=message.by_hand)
+                engine.recover(SAGA_ID, version=message.version, by_hand=message.by_hand)
 
     # -- the storage ----------------------------------------------------------------------------------------------
 
@@ -714,13 +446,13 @@ class Explorer:
         """Make this call on the real storage in this state, or remember how it went, and have it judged."""
         stored = world.stored
         if (request, stored) not in self._calls:
-            self._storage._sagas = {_SAGA_ID: stored.record}
+            self._storage._sagas = {SAGA_ID: stored.record}
             self._storage._log_ids = len(stored.record.log)
             try:
-                answer = Answer(_frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
+                answer = Answer(frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
             except LeaseLost:
                 answer = Answer(error=LeaseLost)
-            self._calls[request, stored] = self._store(self._storage._sagas[_SAGA_ID]), answer
+            self._calls[request, stored] = self._store(self._storage._sagas[SAGA_ID]), answer
         after, answer = self._calls[request, stored]
         return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
 
@@ -730,7 +462,7 @@ class Explorer:
 
     def _store(self, record: SagaRecord) -> Stored:
         if record.available_at is not None:
-            record = replace(record, available_at=_NOW if record.available_at <= _NOW else _LATER)
+            record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
         return self._stored.setdefault(record, Stored(record))
 
     def _request(self, name: str, about: object, *args: Any, **kwargs: Any) -> Request:
@@ -774,7 +506,7 @@ class Explorer:
             return Event("receive", self._scenario.fits.index(True), world.queue[0])
         if record.status.finished or record.dead:
             return None
-        return Event("expire") if record.available_at != _NOW else Event("scan", len(self._scenario.owners))
+        return Event("expire") if record.available_at != NOW else Event("scan", len(self._scenario.owners))
 
     # -- telling --------------------------------------------------------------------------------------------------
 

@@ -18,24 +18,8 @@ from sagas.definition import AnySaga
 from sagas.errors import LeaseLost
 from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, next_move
 from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Refused, SagaRecord, Taken
-from tests.faults.interleavings import (
-    DONE,
-    EXITS,
-    FAILS,
-    FAULTS,
-    MAXIMUM,
-    UNKNOWN,
-    After,
-    Answer,
-    Exploration,
-    Explorer,
-    Left,
-    Point,
-    Request,
-    Scenario,
-    Violation,
-    World,
-)
+from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
+from tests.faults.processes import DONE, EXITS, FAILS, FAULTS, MAXIMUM, UNKNOWN, Answer, Left, Point, Request, Scenario
 
 _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaStatus.FAILED}
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, Saga, Step
-from tests.sagas.samples import Outcome, QuickEngine, Stage, Trip, book
+from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, Step
+from tests.sagas.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of
 
 FULL = ConnectionError("fully booked")
 
@@ -123,3 +125,42 @@ def test_value_that_could_be_stored_and_never_read_back_is_caught_at_its_own_ste
 
     assert engine.run(Shop, Basket()).outcome == "compensated"
     assert Shop.codec.load(engine.stored().context) == Basket()
+
+
+STILL_VALID = [True]
+
+
+def check_day(day: int) -> int:
+    if not STILL_VALID[0]:
+        raise ValueError("the day is past")
+    return day
+
+
+@dataclass
+class Journey:
+    day: Annotated[int, AfterValidator(check_day)] = 1
+
+
+def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_the_doubt(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_lost(_context: object, _call: Call) -> None:
+        monkeypatch.setitem(STILL_VALID, 0, False)
+        raise OutcomeUnknown("no answer")
+
+    clock = Clock()
+    saga = saga_of([stage.step("hotel"), stage.step("car", [answer_lost])], context=Journey)
+    engine = QuickEngine(MemorySagaStorage(clock), sagas=[saga])
+    saga_id = engine.start(saga, Journey())
+
+    assert engine.recover(saga_id).outcome == "declined"
+    declined = engine.stored()
+    assert declined.status is SagaStatus.COMPENSATING
+    assert [(entry.step, str(entry.status), entry.in_doubt) for entry in declined.log] == [
+        ("hotel", "completed", False),
+        ("car", "failed", True),
+    ]
+
+    monkeypatch.undo()
+    clock.forward(100)
+    assert engine.recover(saga_id).outcome == "compensated"

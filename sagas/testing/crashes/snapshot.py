@@ -97,18 +97,23 @@ def differences(found: Content, expected: Content, path: str) -> Iterator[str]:
 
 
 def without_notes(known: Content, names: Collection[str]) -> Content:
-    """Return content without the mere mention of any of these names, as in a set of requests that were seen.
+    """Return content without what only notes any of these names, as a set of requests that were seen does.
 
-    What is told about a name stays: {"name": 3} says more than {"name": None}.
+    What weighs something stays: of {"name": 3} and a row (name, 0), the first.
     """
     if isinstance(known, list):
-        return [without_notes(item, names) for item in known if item not in names]
+        rows = [item for item in known if not (_mentions(item, names) and _is_light(item))]
+        return [row if _mentions(row, names) else without_notes(row, names) for row in rows]
     if isinstance(known, dict):
-        in_mappings, in_sets = {f"[{name!r}]" for name in names}, {f"{{{name!r}}}" for name in names}
-        return {
-            key: without_notes(part, names)
+        noted = {key for name in names for key in (f"{{{name!r}}}", f"[{name!r}]")}
+        # A row, in whatever way its table is indexed; but no attribute, whatever it holds.
+        noted |= {
+            key
             for key, part in known.items()
-            if key not in in_sets and not (key in in_mappings and (not part or part is True))
+            if key[:1] == "[" and isinstance(part, dict) and _CLASS in part and _mentions(part, names)
+        }
+        return {
+            key: without_notes(part, names) for key, part in known.items() if not (key in noted and _is_light(part))
         }
     return known
 
@@ -176,6 +181,17 @@ def _shows(known: Content) -> bool:
     if isinstance(known, dict) and _CLASS in known:
         return any(_shows(part) for key, part in known.items() if key != _CLASS)
     return not isinstance(known, Opaque)
+
+
+def _mentions(known: Content, names: Collection[str]) -> bool:
+    values = known.values() if isinstance(known, dict) else known if isinstance(known, list) else [known]
+    return any(isinstance(value, str) and value in names for value in values)
+
+
+def _is_light(known: Content) -> bool:
+    if isinstance(known, dict | list):
+        return all(map(_is_light, known.values() if isinstance(known, dict) else known))
+    return isinstance(known, bool) or not isinstance(known, Number) or not known
 
 
 def _key(key: Any) -> str:

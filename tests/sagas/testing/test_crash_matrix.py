@@ -175,6 +175,49 @@ def test_a_compensation_may_leave_a_mark_where_nothing_happened() -> None:
     assert bugs(saga(step("reserve", Reserve.act, cancel), Charge)) == set()
 
 
+class Ledger:
+    """A service that books every request, also one to undo what never happened, and refuses those that come late."""
+
+    def __init__(self) -> None:
+        self.balance = 100
+        self.rows: dict[str, tuple[str, str, int]] = {}
+
+    def book(self, call: Call, order: str, effect: str, change: int) -> None:
+        if call.idempotency_key not in self.rows:
+            assert (order, f"undo {effect}") not in {row[:2] for row in self.rows.values()}, "too late"
+            self.balance += change
+            self.rows[call.idempotency_key] = (order, effect, change)
+
+    def undo(self, call: Call, order: str, effect: str) -> None:
+        if call.idempotency_key not in self.rows:
+            change = -sum(row[2] for row in self.rows.values() if row[:2] == (order, effect))
+            self.balance += change
+            self.rows[call.idempotency_key] = (order, f"undo {effect}", change)
+
+
+def test_a_service_that_books_every_request_survives() -> None:
+    class Book(Step[Order]):
+        def __init__(self, ledger: Ledger) -> None:
+            self.ledger = ledger
+
+        def act(self, order: Order, call: Call) -> None:
+            self.ledger.book(call, order.id, call.step_name, -7)
+
+        def compensate(self, order: Order, call: Call) -> None:
+            self.ledger.undo(call, order.id, call.step_name)
+
+    class BookAgain(Book):
+        retry = RetryPolicy(max_attempts=2)
+
+    class BookFinally(Book):
+        pivot = True
+
+    def check(ledger: Ledger, outcome: Outcome[Order]) -> bool:
+        return ledger.balance == (100 if outcome.status is SagaStatus.COMPENSATED else 79)
+
+    assert bugs(saga(Book, BookAgain, BookFinally), world=Ledger, check=check, pairs=True) == set()
+
+
 def test_a_saga_may_be_expected_to_turn_back() -> None:
     class Declined(Exception):
         pass

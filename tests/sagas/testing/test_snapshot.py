@@ -184,7 +184,17 @@ def test_data_is_told_from_clients(value: object, data: bool) -> None:
 
 
 def test_mere_notes_of_a_name_can_be_left_out() -> None:
-    known = content({"seen": {"k", "l"}, "done": {"k": None, "l": 3}, "paid": {"k": 3}, "log": ["k", "l"]})
+    notes: dict[str, Any] = {"seen": {"k", "l"}, "done": {"k": None, "l": 3}, "log": ["k", "l"]}
+    rows: dict[str, Any] = {
+        "rows": [("k", 0, "refund"), ("k", 3, "refund"), ("l", 0)],
+        "by_id": {7: Plain(key="k", sum=0)},
+    }
+    amounts: dict[str, Any] = {"paid": {"k": 3, "l": 0}, "k": 1}
 
-    expected = content({"seen": {"l"}, "done": {"l": 3}, "paid": {"k": 3}, "log": ["l"]})
-    assert without_notes(known, ["k"]) == expected
+    assert without_notes(content(notes), ["k"]) == content({"seen": {"l"}, "done": {"l": 3}, "log": ["l"]})
+    assert without_notes(content(rows), ["k"]) == content({"rows": [("k", 3, "refund"), ("l", 0)], "by_id": {}})
+    assert without_notes(content(amounts), ["k"]) == content(amounts)
+
+
+def test_loggers_are_not_looked_into() -> None:
+    assert content(logging.getLogger("a")) == "<Logger a (WARNING)>"

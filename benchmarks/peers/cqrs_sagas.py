@@ -1,0 +1,94 @@
+"""The shop of the faults for python-cqrs: the same effects under the same keys, made by its own steps.
+
+What its users would add is added: an action that may be tried again is, inside the step, and every effect has a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from cqrs.handlers.saga import SagaStepHandler, SagaStepResult
+from cqrs.saga.models import SagaContext
+from cqrs.saga.saga import Saga
+from cqrs.saga.storage.sqlalchemy import SqlAlchemySagaStorage
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from tests.faults.shop import ACT, UNDO, ledger
+
+
+@dataclass
+class OrderContext(SagaContext):
+    """The same as the faults' `Order`, and the id that keys are made of."""
+
+    order_id: str = ""
+    seconds: float = 0.0
+    failing: dict[str, str] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+
+
+class _ShopStep(SagaStepHandler[OrderContext, None]):
+    name = ""
+
+    @property
+    def events(self) -> list[Any]:
+        return []
+
+    def _entry(self, context: OrderContext) -> dict[str, Any]:
+        key = f"{context.order_id}:{self.name}:act"
+        return {"key": key, "saga": uuid.UUID(context.order_id), "step": self.name}
+
+    async def act(self, context: OrderContext) -> SagaStepResult[OrderContext, None]:
+        how = context.failing.get(self.name)
+        await asyncio.sleep(context.seconds / 2)
+        if how == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "clean":
+            raise ValueError("refused")
+        if how != "doubt":
+            ledger(ACT, self._entry(context))
+        if how in ("doubt", "late"):
+            raise TimeoutError("no answer")
+        await asyncio.sleep(context.seconds / 2)
+        context.done.append(self.name)
+        return self._generate_step_result(None)
+
+    async def compensate(self, context: OrderContext) -> None:
+        ledger(UNDO, self._entry(context))
+
+
+class Reserve(_ShopStep):
+    name = "reserve"
+
+
+class Charge(_ShopStep):
+    name = "charge"
+
+
+class Ship(_ShopStep):
+    name = "ship"
+
+
+class Invoice(_ShopStep):
+    name = "invoice"
+
+
+class FaultyOrder(Saga[OrderContext]):
+    steps = [Reserve, Charge, Ship, Invoice]
+
+
+class Container:
+    """Builds a step by calling its class."""
+
+    async def resolve(self, type_: type[Any]) -> Any:
+        return type_()
+
+
+def storage() -> SqlAlchemySagaStorage:
+    """Its own storage, on PostgreSQL through asyncpg, checking each connection before use."""
+    url = os.environ["SAGAS_DATABASE_URL"].replace("+psycopg", "+asyncpg", 1)
+    return SqlAlchemySagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))

@@ -1,0 +1,302 @@
+"""A process as a value: engine code, run with the answers it got so far, up to the request that has none yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, Settings
+from sagas.definition import ONCE, AnySaga, Step
+from sagas.errors import SagaError, StorageUnavailable
+from sagas.execution import Runtime
+from sagas.lease import Heartbeat, Lease
+from sagas.storage.base import ClaimResult, Hold, Refused, SagaRecord, Taken
+from tests.sagas.samples import Trip
+
+MAXIMUM: Final = 2
+SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
+STEPS: Final = ("hotel", "car")
+SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
+LATER: Final = NOW + timedelta(hours=1)
+
+
+# -- what is explored ---------------------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """One way in which a call of a step's action ends."""
+
+    told: str
+    takes_effect: bool = False
+    error: type[BaseException] | None = None
+
+
+class Declined(Exception):
+    """The service said no, or that it was told to undo this already."""
+
+
+DONE: Final = Outcome("done", True)
+FAILS: Final = Outcome("fails", False, Declined)
+UNKNOWN: Final = (Outcome("done, unknown", True, OutcomeUnknown), Outcome("not done, unknown", False, OutcomeUnknown))
+EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
+
+
+class Left(NamedTuple):
+    """How often each thing may still happen; `faults` bounds all but scans and failures together."""
+
+    faults: int = 0
+    crashes: int = 0
+    expiries: int = 0
+    cuts: int = 0
+    losses: int = 0
+    repeats: int = 0
+    stops: int = 0
+    hands: int = 0
+    scans: int = 0
+    failures: int = 0
+
+    def spend(self, what: str) -> Left:
+        """What is left after one more of it."""
+        left = self._replace(**{what: getattr(self, what) - 1})
+        if what in ("scans", "failures"):
+            return left
+        # Worlds that differ only in what can no longer happen anyway are the same.
+        faults = self.faults - 1
+        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in FAULTS})
+
+
+FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One saga and what may happen to it.
+
+    Attributes:
+        outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
+        retry: of the second step.
+        pivot: whether the first step is the point of no return.
+        left: the bounds.
+        owners: under which names the two workers hold; the same name twice: two threads of one process.
+        fits: whether each worker's code knows the saga.
+        scanners: how many scans may run at the same time.
+        in_place: begins as `run` does, held by the first worker, instead of as `start` does.
+        forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
+    """
+
+    left: Left
+    outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
+    retry: RetryPolicy = ONCE
+    pivot: bool = False
+    owners: tuple[str, str] = ("A", "B")
+    fits: tuple[bool, bool] = (True, True)
+    scanners: int = 1
+    in_place: bool = False
+    forgets: bool = False
+
+
+class Request:
+    """One call to the outside."""
+
+    def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+        self.name, self.args, self.kwargs = name, args, kwargs
+
+    def __str__(self) -> str:
+        match self.name, self.args:
+            case "checkpoint", (_, entry):
+                ended = f"{entry.action} {entry.step} {entry.verdict or entry.status}, " if entry else ""
+                return f"checkpoint({ended}{self.kwargs['status']})"
+            case "release", (_, release):
+                return f"release({release.status}{', to the queue' if release.to_queue else ''})"
+            case "act" | "compensate", (call, *_):
+                return f"{self.name} {call.step_name}"
+            case _:
+                shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending", "messages_waiting")}
+                return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
+
+
+class Answer(NamedTuple):
+    """What a request returned or raised."""
+
+    value: Any = None
+    error: type[BaseException] | None = None
+
+    def __str__(self) -> str:
+        match self.value:
+            case _ if self.error:
+                return self.error.__name__
+            case Taken(hold=hold, record=record):
+                return f"taken at version {hold.version}, {record.status}"
+            case Refused(why=why):
+                return f"refused, {why}"
+            case ClaimResult(claims=claims, died=died, missing=missing):
+                return f"{len(claims)} claimed, {len(died)} died, {missing} missing"
+            case SagaRecord():
+                return f"{self.value.status} at version {self.value.version}"
+            case _:
+                return "ok" if self.value is None else str(self.value)
+
+
+CUT: Final = Answer(error=StorageUnavailable)
+#: What a process asks of itself.
+QUESTIONS: Final = ("stopping?", "lost?")
+
+
+class _CutOff(BaseException):
+    """Raised for ever from the first request without an answer: a process that was killed writes nothing more."""
+
+
+class Process:
+    """Answers the requests of engine code from a list."""
+
+    def __init__(self, answers: tuple[Answer, ...]) -> None:
+        self._answers = iter(answers)
+        self.request: Request | None = None
+
+    def ask(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        answer = None if self.request else next(self._answers, None)
+        if answer is None:
+            self.request = self.request or Request(name, *args, **kwargs)
+            raise _CutOff
+        if answer.error is not None:
+            raise answer.error("injected")
+        return answer.value
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.process.ask(name, *map(frozen, args), **kwargs)
+
+    return method
+
+
+def frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Asking:
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+
+_Storage: Any = type("_Storage", (_Asking, ISagaStorage), {n: _asking(n) for n in ISagaStorage.__abstractmethods__})
+_Broker: Any = type("_Broker", (_Asking,), {name: _asking(name) for name in ("send", "waiting")})
+
+
+class _Lease(Lease):
+    """Asks whether it was lost."""
+
+    lost = property(lambda self: self.process.ask("lost?"), lambda self, value: None)  # type: ignore[assignment]
+
+
+class _Heartbeat(Heartbeat):
+    """Keeps leases without a thread: renewals are events of the exploration."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(_Storage(process), SETTINGS.lease_seconds)
+        self.process = process
+
+    @contextmanager
+    def keep(self, hold: Hold) -> Iterator[Lease]:
+        lease = _Lease(hold)
+        lease.process = self.process  # type: ignore[attr-defined]
+        yield lease
+
+
+class Engine(SagaEngine):
+    """A real engine, whose every way out asks."""
+
+    def __init__(self, process: Process, owner: str, saga: AnySaga | None) -> None:
+        super().__init__(
+            _Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else []
+        )
+        self._owner = (os.getpid(), owner)
+        self._given: dict[str, Any] = {
+            "heartbeat": _Heartbeat(process),
+            "resolve": lambda step: step(process),
+            "stopping": lambda: process.ask("stopping?"),
+            "sleep": lambda _: None,
+            "random": lambda: 0.0,
+        }
+
+    def runtime(self) -> Runtime:
+        return replace(super().runtime(), **self._given)
+
+
+def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
+    def act(self: Any, context: Trip, call: Call) -> None:
+        self.process.ask("act", call)
+        context.booked.append(call.step_name)
+
+    def compensate(self: Any, context: Trip, call: Call) -> None:
+        self.process.ask("compensate", call)
+
+    undo = {"compensate": compensate}
+    hotel = {"name": "hotel", "act": act, "pivot": scenario.pivot} | undo
+    car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
+    return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
+
+
+class Message(NamedTuple):
+    """What waits in the broker: a dispatch for a version, or an operator's call."""
+
+    version: int | None
+    pending: bool = False
+    by_hand: bool = False
+
+    def __str__(self) -> str:
+        return "an operator's call" if self.version is None else f"the message for version {self.version}"
+
+
+class Activity(NamedTuple):
+    """What a process was told to do: scan, send, or bring the saga on, as a message or its first hold says."""
+
+    kind: str
+    owner: str = ""
+    message: Message | None = None
+    fits: bool = True
+
+
+class Point:
+    """A process that waits for the answer to its request, or that has ended: `request` is None then.
+
+    Attributes:
+        answers: that it got so far.
+        hold: that it got last.
+        outcomes: in which ways its request may end, if it calls a step's service.
+    """
+
+    def __init__(
+        self, activity: Activity, run: Callable[[Activity, Process], object], parent: Point | None, *last: Answer
+    ) -> None:
+        self.activity, self.parent = activity, parent
+        self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
+        self.following: dict[Answer, Point] = {}
+        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), None)
+        self.outcomes: tuple[Outcome | None, ...] = (None,)
+        self.error: BaseException | None = None
+        process = Process(self.answers)
+        try:
+            run(activity, process)
+        except _CutOff:
+            pass
+        except (SagaError, SystemExit) as error:
+            self.error = error
+        self.request = process.request
+
+    def asked(self, question: str) -> Point | None:
+        """Where the process asked itself this, if it has asked nobody else since."""
+        point = self.parent
+        while point is not None and point.request.name in QUESTIONS and point.request.name != question:
+            point = point.parent
+        return point if point is not None and point.request.name == question else None
+
+    def readings(self, question: str) -> tuple[bool, ...]:
+        """Whether it may have read a flag just before it is raised (False), or read it only then (True)."""
+        return (False, True) if self.asked(question) else (False,)
