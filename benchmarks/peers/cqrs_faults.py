@@ -48,7 +48,7 @@ class PythonCqrs:
             try:
                 asyncio.run(self._create(saga_id, order))
                 break
-            except (OSError, sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.DBAPIError):
+            except (OSError, psycopg.Error, sa.exc.DBAPIError):
                 continue
         from benchmarks.peers.cqrs_app import app
 

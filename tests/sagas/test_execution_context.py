@@ -127,11 +127,11 @@ def test_value_that_could_be_stored_and_never_read_back_is_caught_at_its_own_ste
     assert Shop.codec.load(engine.stored().context) == Basket()
 
 
-STILL_VALID = [True]
+STILL_VALID = {"day": True}
 
 
 def check_day(day: int) -> int:
-    if not STILL_VALID[0]:
+    if not STILL_VALID["day"]:
         raise ValueError("the day is past")
     return day
 
@@ -145,7 +145,7 @@ def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer_lost(_context: object, _call: Call) -> None:
-        monkeypatch.setitem(STILL_VALID, 0, False)
+        monkeypatch.setitem(STILL_VALID, "day", False)
         raise OutcomeUnknown("no answer")
 
     clock = Clock()
