@@ -7,12 +7,14 @@ ARGS ?=
 MINUTES ?= 10
 VENV := .venv
 BIN := $(VENV)/bin
+# Peers have an environment of their own: they want other versions of what we use.
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults check clean
+.PHONY: help demo test faults faults-baseline check clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/demo.stamp ## see sagas survive the worker that is killed; half a minute, needs no Docker
 	@$(BIN)/python -m sagas.demo
@@ -23,6 +25,9 @@ test: $(VENV)/dev.stamp ## run the tests, against real servers
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+faults-baseline: $(PEERS)/stamp ## the same faults at python-cqrs with plain Celery tasks, beside ours [SEED=...]
+	@$(PEERS)/bin/python -m benchmarks.peers.cqrs_faults $(if $(SEED),--seed $(SEED))
+
 check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +35,7 @@ check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/lint-imports
 
 clean: ## remove .venv and all caches
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # demo.stamp and dev.stamp: the package with that extra is installed, as of these files.
@@ -44,4 +49,10 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV), once ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(PEERS)/stamp: pyproject.toml benchmarks/constraints.txt $(VENV)/dev.stamp
+	@echo "Setting up $(PEERS), once ..."
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/constraints.txt -e '.[dev,bench]'
 	@touch $@
