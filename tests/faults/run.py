@@ -30,7 +30,7 @@ from tests.faults.shop import Order
 from tests.faults.takeovers import Takeovers
 
 #: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
-SETTLING_SECONDS = 90.0
+SETTLING_SECONDS = 120.0
 UNDISTURBED = 30
 FAILURES = ("clean", "doubt", "late", "flaky", "undo")
 
@@ -57,7 +57,7 @@ class Profile:
 
 
 SHORT = Profile(0, 3, 10.0, 1.0, 3.0, 2.0)
-LONG = Profile(10, 4, 6.0, 6.0, 20.0, 4.0)
+LONG = Profile(10, 4, 4.0, 6.0, 20.0, 4.0)
 
 
 class Load:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+from pydantic import BaseModel, PrivateAttr
 
 from sagas import Call, Saga, Step
 from sagas.testing.crashes import CrashMatrix, CrashMatrixFailed, Fault, Finding, crash_matrix
@@ -37,6 +40,18 @@ class Order:
     charge: str | None = None
     notes: list[str] = field(default_factory=list)
     anything: Any = None
+
+
+class Parcel(BaseModel):
+    """Another context, with what pydantic keeps beside its fields."""
+
+    weight: float = 1.0
+    tags: set[str] = set()
+    _note: str = PrivateAttr(default="")
+
+    @cached_property
+    def heavy(self) -> bool:
+        return self.weight > 30
 
 
 class ShopStep(Step[Order]):
