@@ -74,7 +74,11 @@ saga_executions = sa.Table(
 )
 
 # Checkpoints rewrite rows in place (heap-only updates) as long as their page has room.
-sa.event.listen(saga_executions, "after_create", sa.DDL("ALTER TABLE saga_executions SET (fillfactor = 80)"))
+sa.event.listen(
+    saga_executions,
+    "after_create",
+    sa.DDL("ALTER TABLE saga_executions SET (fillfactor = 80)"),  # type: ignore[no-untyped-call]
+)
 
 saga_logs = sa.Table(
     "saga_logs",
