@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -218,12 +218,11 @@ SCENARIOS = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_every_order_keeps_the_rules(name: str):
+def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, object], None]):
     found = explore(SCENARIOS[name])
 
-    print(
-        f"\n{name}: {found.schedules:.1e} schedules, {found.worlds} worlds, {found.steps} steps, {found.seconds:.1f} s"
-    )
+    explored = f"{found.schedules:.1e} schedules, {found.worlds} worlds, {found.steps} steps, {found.seconds:.1f} s"
+    record_property("figure", f"interleavings: {name}: {explored}")
     assert found.violation is None, f"\n{found.violation}"
     assert found.schedules > 10_000
 
