@@ -278,7 +278,7 @@ def test_the_statuses_are_the_codes_own() -> None:
 
 @every_document
 def test_the_documentation_is_for_users(document: Path) -> None:
-    assert not re.search(r"/work/|/tmp/|localhost:\d+/simple|TODO|FIXME", document.read_text())
+    assert not re.search(r"/home/|/tmp/|localhost:\d+/simple|TODO|FIXME", document.read_text())
 
 
 @every_document
