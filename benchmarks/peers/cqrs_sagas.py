@@ -1,6 +1,7 @@
 """The shop of the faults for python-cqrs: the same effects under the same keys, made by its own steps.
 
-What its users would add is added: an action that may be tried again is, inside the step, and every effect has a key.
+What its users would add is added: every effect has a key, what may be tried again is not made to fail, and a step
+that got no answer undoes itself before it fails.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class _ShopStep(SagaStepHandler[OrderContext, None]):
         if how != "doubt":
             ledger(ACT, self._entry(context))
         if how in ("doubt", "late"):
+            ledger(UNDO, self._entry(context))  # it compensates completed steps only, so this one undoes itself
             raise TimeoutError("no answer")
         await asyncio.sleep(context.seconds / 2)
         context.done.append(self.name)
