@@ -24,10 +24,20 @@ class Faults:
 
     Args:
         random: decides which worker, so that a seed tells the whole story.
+        start_slow: starts a saga whose steps take long enough to be hit inside one.
         broker_gone_seconds: how long the broker is away when it is.
     """
 
-    def __init__(self, cluster: Cluster, takeovers: Takeovers, random: Random, *, broker_gone_seconds: float) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        takeovers: Takeovers,
+        random: Random,
+        *,
+        start_slow: Callable[[], None],
+        broker_gone_seconds: float,
+    ) -> None:
+        self._start_slow = start_slow
         self._cluster = cluster
         self._takeovers = takeovers
         self._random = random
@@ -57,10 +67,12 @@ class Faults:
         with self._busy_worker() as (worker, held):
             children = [child.pid for child in psutil.Process(worker.process.pid).children()]
             busy = [pid for pid in children if any(f"/{pid}." in owner for owner, _ in held.values())]
-            pid = self._random.choice(busy or children)
-            victims = {saga: version for saga, (owner, version) in held.items() if f"/{pid}." in owner}
-            with suppress(ProcessLookupError):
-                os.kill(pid, Signals.SIGKILL)
+            victims = {}
+            if children:  # none while the pool replaces those that the poison killed
+                pid = self._random.choice(busy or children)
+                victims = {saga: version for saga, (owner, version) in held.items() if f"/{pid}." in owner}
+                with suppress(ProcessLookupError):
+                    os.kill(pid, Signals.SIGKILL)
             self._takeovers.hit("SIGKILL of a pool child", victims)
 
     def kill_worker(self) -> None:
@@ -142,16 +154,18 @@ class Faults:
         time.sleep(self._cluster.lease_seconds + 2 * self._cluster.scan_seconds + 1)
 
     def _busy_worker(self) -> _Place:
-        """A worker that no other fault is at, holding sagas if one does within a few seconds."""
+        """A worker that no other fault is at and that holds sagas, if one does before long."""
+        self._start_slow()
         order = self._random.sample(self._cluster.workers, len(self._cluster.workers))
+        deadline = time.monotonic() + 20
         while True:
             for worker in order:
                 if self._places[worker.number].acquire(blocking=False):
-                    held: dict[UUID, tuple[str, int]] = {}
-                    with suppress(TimeoutError):
-                        held = wait_until(lambda worker=worker: self._held(f"{worker.node}/%"), timeout_seconds=3)
-                    return _Place(worker, held, self._places[worker.number])
-            time.sleep(0.1)
+                    held = self._held(f"{worker.node}/%")
+                    if held or time.monotonic() > deadline:
+                        return _Place(worker, held, self._places[worker.number])
+                    self._places[worker.number].release()
+            time.sleep(0.05)
 
     def _held(self, owner: str) -> dict[UUID, tuple[str, int]]:
         try:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -32,6 +33,8 @@ from tests.faults.takeovers import Takeovers
 #: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
 SETTLING_SECONDS = 120.0
 UNDISTURBED = 30
+#: What each step of a slow saga takes: long enough to be hit inside one, half before its effect and half after.
+SLOW_SECONDS = 1.5
 FAILURES = ("clean", "doubt", "late", "flaky", "undo")
 
 
@@ -66,11 +69,13 @@ class Load:
     def __init__(self, cluster: Cluster, random: Random) -> None:
         self._cluster = cluster
         self._random = random
+        self._numbers = count(1)
         self.started: dict[UUID, Order] = {}
 
     def start(self, order: Order) -> None:
         """Start one saga; its key makes that safe to repeat."""
-        self.started[self._cluster.system.start(order, f"order-{len(self.started)}")] = order
+        key = f"order-{next(self._numbers)}"
+        self.started[self._cluster.system.start(order, key)] = order
 
     def random_order(self) -> Order:
         """An order of which one step in six goes wrong somehow, and which takes up to two seconds."""
@@ -113,7 +118,13 @@ def run(
             load.start(Order(failing={random.choice(STEPS[1:]): "poison"}))
 
         takeovers = Takeovers(libpq(cluster.database_url))
-        faults = Faults(cluster, takeovers, random, broker_gone_seconds=profile.broker_gone_seconds)
+        faults = Faults(
+            cluster,
+            takeovers,
+            random,
+            start_slow=lambda: load.start(Order(seconds=SLOW_SECONDS)),
+            broker_gone_seconds=profile.broker_gone_seconds,
+        )
         began = time.monotonic()
         with load.going_on(profile.sagas_per_second):
             _inject(faults, profile, random, console)
