@@ -86,7 +86,7 @@ class Faults:
         with self._busy_worker() as (worker, held):
             worker.process.send_to_group(Signals.SIGSTOP)
             self._hit("frozen inside a step", held)
-            self._outlast_the_lease()
+            self._outlast_the_lease(held)
             worker.process.send_to_group(Signals.SIGCONT)
 
     def freeze_in_checkpoint(self) -> None:
@@ -101,7 +101,7 @@ class Faults:
                 cursor.execute("ROLLBACK")
             self._hit("frozen inside a checkpoint", {})
             self._takeovers.tallies["frozen inside a checkpoint"].hit += len(held)
-            self._outlast_the_lease()
+            self._outlast_the_lease(held)
             worker.process.send_to_group(Signals.SIGCONT)
 
     def stop_in_order(self) -> None:
@@ -115,7 +115,7 @@ class Faults:
         with self._busy_worker() as (worker, held):
             worker.link.cut()
             self._hit("link to PostgreSQL cut", held)
-            self._outlast_the_lease()
+            self._outlast_the_lease(held)
             worker.link.heal()
 
     # -- servers ----------------------------------------------------------------------------------------------
@@ -150,8 +150,14 @@ class Faults:
     def _hit(self, fault: str, held: dict[UUID, tuple[str, int]]) -> None:
         self._takeovers.hit(fault, {saga: version for saga, (_, version) in held.items()})
 
-    def _outlast_the_lease(self) -> None:
+    def _outlast_the_lease(self, held: dict[UUID, tuple[str, int]]) -> None:
+        """Wait longer than the lease, and until others have taken over what was held, however busy they are."""
         time.sleep(self._cluster.lease_seconds + 2 * self._cluster.scan_seconds + 1)
+        owners = {owner for owner, _ in held.values()}
+        with suppress(TimeoutError):
+            wait_until(
+                lambda: not any(self._held(owner) for owner in owners) and not self._held("queue"), timeout_seconds=20
+            )
 
     def _busy_worker(self) -> _Place:
         """A worker that no other fault is at and that holds sagas, if one does before long."""
