@@ -88,7 +88,7 @@ task_time_limit = None
 task_soft_time_limit = None
 # A cold stop (SIGQUIT) first gives sagas this many seconds to reach the end of their step and be handed on.
 worker_soft_shutdown_timeout = 10
-# The application's logging, if it has any, is its own business.
+# Celery sets logging up, as its users expect; what a step prints stays what it is, and is not turned into log lines.
 worker_hijack_root_logger = True
 worker_redirect_stdouts = False
 # What Flower shows.

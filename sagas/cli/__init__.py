@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 
 # Under another name: `sagas.cli.app` stays the module.
 from sagas.cli.app import app as commands
@@ -15,8 +14,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command that this process's arguments give, and exit with its code."""
-    # As `celery` does, so that SAGAS_MODULES means the same modules to both.
-    sys.path.insert(0, str(Path.cwd()))
     if isinstance(sys.stdout, TextIOWrapper):
         # A customer's name must not end a listing because the terminal is set to ASCII.
         sys.stdout.reconfigure(errors="backslashreplace")
