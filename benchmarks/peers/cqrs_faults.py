@@ -25,8 +25,9 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.peers.cqrs_sagas import OrderContext
-from tests.faults.check import STEPS, Findings
+from tests.faults.check import STEPS, Finding, Findings
 from tests.faults.cluster import OurSystem, libpq
+from tests.faults.network import enter_own_network
 from tests.faults.run import LONG, SHORT, run
 from tests.faults.shop import Order, must_complete
 
@@ -104,15 +105,17 @@ class PythonCqrs:
         for saga_id, order in started.items():
             status, present = sagas.get(saga_id), effects[saga_id]
             if status not in ("COMPLETED", "FAILED"):
-                findings.stuck.append(f"{saga_id}: {status} ({order.failing})")
+                findings.stuck.append(Finding(saga_id, f"{status} ({order.failing})"))
             elif status == "COMPLETED" and present != set(STEPS):
-                findings.lost.append(f"{saga_id}: COMPLETED with {sorted(present)} in the ledger")
+                findings.lost.append(Finding(saga_id, f"COMPLETED with {sorted(present)} in the ledger"))
             elif status == "FAILED" and present:
-                findings.lost.append(f"{saga_id}: FAILED, and {sorted(present)} were not undone ({order.failing})")
+                findings.lost.append(
+                    Finding(saga_id, f"FAILED, and {sorted(present)} were not undone ({order.failing})")
+                )
             elif (status == "COMPLETED") != must_complete(order):
-                findings.wrong.append(f"{saga_id}: {status} ({order.failing})")
+                findings.wrong.append(Finding(saga_id, f"{status} ({order.failing})"))
             findings.doubled += [
-                f"{saga_id}: {step} has {count} results of {action}"
+                Finding(saga_id, f"{step} has {count} results of {action}")
                 for (step, action), count in results[saga_id].items()
                 if count > 1
             ]
@@ -163,4 +166,5 @@ def _count(value: object) -> str:
 
 
 if __name__ == "__main__":
+    enter_own_network()
     raise SystemExit(main())

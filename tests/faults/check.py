@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -15,17 +16,27 @@ from tests.faults.shop import FaultyOrder, Order, must_complete
 STEPS = [step.name for step in FaultyOrder.steps]
 
 
+class Finding(NamedTuple):
+    """What does not add up about one saga."""
+
+    saga_id: UUID
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.saga_id}: {self.what}"
+
+
 @dataclass
 class Findings:
-    """What was lost, doubled, left stuck or otherwise wrong: a sentence each."""
+    """What was lost, doubled, left stuck or otherwise wrong."""
 
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    lost: list[Finding] = field(default_factory=list)
+    doubled: list[Finding] = field(default_factory=list)
+    stuck: list[Finding] = field(default_factory=list)
+    wrong: list[Finding] = field(default_factory=list)
 
-    def all(self) -> list[str]:
-        """Every sentence."""
+    def all(self) -> list[Finding]:
+        """Every one."""
         return self.lost + self.doubled + self.stuck + self.wrong
 
 
@@ -66,44 +77,48 @@ def check(
         ):
             effects[saga_id][step] = present
             if results > 1:
-                findings.doubled.append(f"{saga_id}: {step} had its effect {results} times")
+                findings.doubled.append(Finding(saga_id, f"{step} had its effect {results} times"))
 
     for saga_id, order in started.items():
         if saga_id not in sagas:
-            findings.lost.append(f"{saga_id}: it was started, and is not in the database")
+            findings.lost.append(Finding(saga_id, "it was started, and is not in the database"))
             continue
         status, version, attempts, context, last_error, owner = sagas[saga_id]
         present = [step for step in STEPS if effects[saga_id].get(step)]
         if "poison" in order.failing.values():
             if (status, attempts) != ("FAILED", max_attempts):
-                findings.wrong.append(f"{saga_id}: the poison is {status} after {attempts} attempts ({last_error})")
+                findings.wrong.append(
+                    Finding(saga_id, f"the poison is {status} after {attempts} attempts ({last_error})")
+                )
             continue
         expected = "COMPLETED" if must_complete(order) else "COMPENSATED"
         if status not in ("COMPLETED", "COMPENSATED"):
-            findings.stuck.append(f"{saga_id}: {status}, {attempts} attempts, held by {owner}: {last_error}")
+            findings.stuck.append(Finding(saga_id, f"{status}, {attempts} attempts, held by {owner}: {last_error}"))
         elif status != expected:
-            findings.wrong.append(f"{saga_id}: {status} instead of {expected} ({order.failing}; {last_error})")
+            findings.wrong.append(Finding(saga_id, f"{status} instead of {expected} ({order.failing}; {last_error})"))
         elif status == "COMPLETED" and (present != STEPS or json.loads(context)["done"] != STEPS):
-            findings.lost.append(f"{saga_id}: COMPLETED with {present} in the ledger and {context}")
+            findings.lost.append(Finding(saga_id, f"COMPLETED with {present} in the ledger and {context}"))
         elif status == "COMPENSATED" and present:
-            findings.lost.append(f"{saga_id}: COMPENSATED, and {present} were not undone")
+            findings.lost.append(Finding(saga_id, f"COMPENSATED, and {present} were not undone"))
         if saga_id in undisturbed and version != 1:
-            findings.wrong.append(f"{saga_id}: recovered although nothing had happened to it (version {version})")
+            findings.wrong.append(
+                Finding(saga_id, f"recovered although nothing had happened to it (version {version})")
+            )
         _check_log(saga_id, logs[saga_id], findings)
     for saga_id in sagas.keys() - started.keys():
-        findings.wrong.append(f"{saga_id}: nobody started it")
+        findings.wrong.append(Finding(saga_id, "nobody started it"))
     return findings
 
 
 def _check_log(saga_id: UUID, log: list[tuple[str, str, str, int, str]], findings: Findings) -> None:
     versions = [version for _, _, _, version, _ in log]
     if any(later < earlier for earlier, later in pairwise(versions)):
-        findings.doubled.append(f"{saga_id}: a holder of an older version wrote after a newer one ({versions})")
+        findings.doubled.append(Finding(saga_id, f"a holder of an older version wrote after a newer one ({versions})"))
     holders = defaultdict(set)
     for _, _, _, version, worker in log:
         holders[version].add(worker)
     findings.doubled += [
-        f"{saga_id}: version {version} was written by {sorted(workers)}"
+        Finding(saga_id, f"version {version} was written by {sorted(workers)}")
         for version, workers in holders.items()
         if len(workers) > 1
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import threading
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from sagas.testing.servers import BrokerServer, PostgresServer
 from tasks.dispatch import CeleryDispatcher
 from tests.faults import shop
 from tests.faults.check import Findings, check
-from tests.faults.link import Link
+from tests.faults.network import Link, addresses, link_to
 
 
 @dataclass
@@ -38,8 +39,7 @@ class Worker:
     link: Link
     clock_offset: int
     process: CeleryProcess
-    generation: int = 1
-    frozen: bool = field(default=False)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held by the fault that it is under
 
     @property
     def node(self) -> str:
@@ -160,6 +160,9 @@ class Cluster:
         self._logs = itertools.count(1)
         self._thrice = thrice
         self._stack = ExitStack()
+        self._ended = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise)
+        self.ended_by_themselves = 0
         self.workers: list[Worker] = []
         self.beats: list[CeleryProcess] = []
 
@@ -167,7 +170,11 @@ class Cluster:
         with ExitStack() as stack:
             # Durable: what is acknowledged must survive an immediate restart.
             self.postgres = stack.enter_context(
-                PostgresServer(self.directory / "postgres", settings={"full_page_writes": "on", "fsync": "off"})
+                PostgresServer(
+                    self.directory / "postgres",
+                    settings={"full_page_writes": "on", "fsync": "off"},
+                    also_at=addresses(self._count),
+                )
             )
             self.broker = stack.enter_context(BrokerServer(self.directory / "broker"))
             self.database_url = self.postgres.create_database("sagas")
@@ -190,22 +197,32 @@ class Cluster:
         # One clock is an hour ahead and one an hour behind, where the library that bends them is installed.
         offsets = [0, 3600, -3600]
         for number in range(1, self._count + 1):
-            link = Link(int(sa.make_url(self.database_url).port or 0))
+            link = link_to(int(sa.make_url(self.database_url).port or 0), number)
             offset = offsets[number % 3] if _fake_time_library() else 0
-            process = self._worker(number, 1, link, offset)
+            process = self._worker(number, link, offset)
             self.workers.append(Worker(number, link, offset, process))
         self.beats = [self._process(["beat", "-l", "INFO"], self.database_url, 0) for _ in range(2)]
         for worker in self.workers:
             worker.process.wait_for_log(" ready.")
+        self._supervisor.start()
 
     def restart(self, worker: Worker) -> None:
         """Put a new process into the place of one that ended, as an orchestrator would."""
-        worker.generation += 1
-        worker.process = self._worker(worker.number, worker.generation, worker.link, worker.clock_offset)
+        worker.process = self._worker(worker.number, worker.link, worker.clock_offset)
         worker.process.wait_for_log(" ready.")
 
-    def _worker(self, number: int, generation: int, link: Link, offset: int) -> CeleryProcess:
-        url = sa.make_url(self.database_url).set(port=link.port).render_as_string(hide_password=False)
+    def _supervise(self) -> None:
+        """Restart workers that end without a fault at them: Celery's do when Redis restarts at the wrong moment."""
+        while not self._ended.wait(0.5):
+            for worker in self.workers:
+                if worker.process.exit_code is not None and worker.lock.acquire(blocking=False):
+                    with suppress(TimeoutError):
+                        self.restart(worker)
+                    self.ended_by_themselves += 1
+                    worker.lock.release()
+
+    def _worker(self, number: int, link: Link, offset: int) -> CeleryProcess:
+        url = sa.make_url(self.database_url).set(host=link.host, port=link.port).render_as_string(hide_password=False)
         node = f"w{number}@faults"
         return self._process(["worker", "-c", "2", "-n", node, "-l", "INFO"], url, offset)
 
@@ -239,6 +256,9 @@ class Cluster:
         }
 
     def _end_processes(self) -> None:
+        self._ended.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
         for process in [worker.process for worker in self.workers] + self.beats:
             process.kill()
         for worker in self.workers:

@@ -43,7 +43,6 @@ class Faults:
         self._random = random
         self._broker_gone_seconds = broker_gone_seconds
         self._server = Lock()  # one fault at PostgreSQL or the broker at a time
-        self._places = {worker.number: Lock() for worker in cluster.workers}
         self._url = libpq(cluster.database_url)
 
     def all(self) -> dict[str, Callable[[], None]]:
@@ -70,7 +69,7 @@ class Faults:
             victims = {}
             if children:  # none while the pool replaces those that the poison killed
                 pid = self._random.choice(busy or children)
-                victims = {saga: version for saga, (owner, version) in held.items() if f"/{pid}." in owner}
+                victims = {saga: holder for saga, holder in held.items() if f"/{pid}." in holder[0]}
                 with suppress(ProcessLookupError):
                     os.kill(pid, Signals.SIGKILL)
             self._takeovers.hit("SIGKILL of a pool child", victims)
@@ -78,14 +77,14 @@ class Faults:
     def kill_worker(self) -> None:
         with self._busy_worker() as (worker, held):
             worker.process.kill()
-            self._hit("SIGKILL of a worker", held)
+            self._takeovers.hit("SIGKILL of a worker", held)
             time.sleep(self._random.uniform(0, self._cluster.lease_seconds))
             self._cluster.restart(worker)
 
     def freeze_in_step(self) -> None:
         with self._busy_worker() as (worker, held):
             worker.process.send_to_group(Signals.SIGSTOP)
-            self._hit("frozen inside a step", held)
+            self._takeovers.hit("frozen inside a step", held)
             self._outlast_the_lease(held)
             worker.process.send_to_group(Signals.SIGCONT)
 
@@ -99,22 +98,22 @@ class Faults:
                     wait_until(lambda: self._checkpoints_waiting() > 0, timeout_seconds=3)
                 worker.process.send_to_group(Signals.SIGSTOP)
                 cursor.execute("ROLLBACK")
-            self._hit("frozen inside a checkpoint", {})
-            self._takeovers.tallies["frozen inside a checkpoint"].hit += len(held)
+            # Not taken: the checkpoint that was accepted may have been the saga's last.
+            self._takeovers.hit("frozen inside a checkpoint", held, taken=False)
             self._outlast_the_lease(held)
             worker.process.send_to_group(Signals.SIGCONT)
 
     def stop_in_order(self) -> None:
         with self._busy_worker() as (worker, held):
             worker.process.send(Signals.SIGTERM)
-            self._hit("SIGTERM of a worker", held)
+            self._takeovers.hit("SIGTERM of a worker", held)
             worker.process.stop(timeout_seconds=30)
             self._cluster.restart(worker)
 
     def cut_link(self) -> None:
         with self._busy_worker() as (worker, held):
             worker.link.cut()
-            self._hit("link to PostgreSQL cut", held)
+            self._takeovers.hit("link to PostgreSQL cut", held)
             self._outlast_the_lease(held)
             worker.link.heal()
 
@@ -122,33 +121,31 @@ class Faults:
 
     def restart_postgres(self) -> None:
         with self._server:
+            held = self._held("%/%")
             self._cluster.postgres.restart("immediate")
-            self._takeovers.hit("PostgreSQL restarted (immediate)", {})
+            self._takeovers.hit("PostgreSQL restarted (immediate)", held, taken=False)
 
     def empty_broker(self) -> None:
         with self._server:
             waiting = self._held("queue")
             self._cluster.broker.flush()
-            self._takeovers.hit("broker emptied", {saga: version for saga, (_, version) in waiting.items()})
+            self._takeovers.hit("broker emptied", waiting)
 
     def restart_broker(self) -> None:
         with self._server:
             waiting = self._held("queue")
             self._cluster.broker.restart()
-            self._takeovers.hit("broker restarted", {saga: version for saga, (_, version) in waiting.items()})
+            self._takeovers.hit("broker restarted", waiting)
 
     def broker_gone(self) -> None:
         with self._server:
             waiting = self._held("queue")
             self._cluster.broker.stop()
-            self._takeovers.hit("broker gone", {saga: version for saga, (_, version) in waiting.items()})
+            self._takeovers.hit("broker gone", waiting)
             time.sleep(self._broker_gone_seconds)
             self._cluster.broker.start()
 
     # -- details ----------------------------------------------------------------------------------------------
-
-    def _hit(self, fault: str, held: dict[UUID, tuple[str, int]]) -> None:
-        self._takeovers.hit(fault, {saga: version for saga, (_, version) in held.items()})
 
     def _outlast_the_lease(self, held: dict[UUID, tuple[str, int]]) -> None:
         """Wait longer than the lease, and until others have taken over what was held, however busy they are."""
@@ -166,11 +163,11 @@ class Faults:
         deadline = time.monotonic() + 20
         while True:
             for worker in order:
-                if self._places[worker.number].acquire(blocking=False):
+                if worker.lock.acquire(blocking=False):
                     held = self._held(f"{worker.node}/%")
                     if held or time.monotonic() > deadline:
-                        return _Place(worker, held, self._places[worker.number])
-                    self._places[worker.number].release()
+                        return _Place(worker, held)
+                    worker.lock.release()
             time.sleep(0.05)
 
     def _held(self, owner: str) -> dict[UUID, tuple[str, int]]:
@@ -193,11 +190,11 @@ class Faults:
 class _Place:
     """A worker under a fault, to be given back afterwards."""
 
-    def __init__(self, worker: Worker, held: dict[UUID, tuple[str, int]], lock: Lock) -> None:
-        self._worker, self._held, self._lock = worker, held, lock
+    def __init__(self, worker: Worker, held: dict[UUID, tuple[str, int]]) -> None:
+        self._worker, self._held = worker, held
 
     def __enter__(self) -> tuple[Worker, dict[UUID, tuple[str, int]]]:
         return self._worker, self._held
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._worker.lock.release()

@@ -27,8 +27,9 @@ from sagas.testing.processes import wait_until
 from tests.faults.check import STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
+from tests.faults.network import enter_own_network, own_network
 from tests.faults.shop import Order
-from tests.faults.takeovers import Takeovers
+from tests.faults.takeovers import Takeovers, Tally
 
 #: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
 SETTLING_SECONDS = 120.0
@@ -116,6 +117,7 @@ def run(
         undisturbed = set(load.started)
         for _ in range(2):
             load.start(Order(failing={random.choice(STEPS[1:]): "poison"}))
+        poisoned = set(load.started) - undisturbed
 
         takeovers = Takeovers(libpq(cluster.database_url))
         faults = Faults(
@@ -138,16 +140,25 @@ def run(
         settled = time.monotonic()
         takeovers.close()
         findings = cluster.system.check(cluster.ledger_url, load.started, undisturbed)
+    tallies = dict(takeovers.tallies)
+    # These last the whole run, so that all that was lost or doubled in it is held against them, too.
+    everything = set(load.started)
+    tallies["every message delivered three times"] = Tally(len(everything), everything)
+    if any(worker.clock_offset for worker in cluster.workers):
+        tallies["clocks an hour ahead and behind"] = Tally(2, everything)
+    tallies["poison step"] = Tally(len(poisoned), poisoned)
     rows = [
         {
             "fault": name,
             "times": tally.times,
-            "sagas_hit": tally.hit,
+            "sagas_hit": len(tally.sagas),
             "takeovers": len(tally.seconds),
             "median_takeover_seconds": round(median(tally.seconds), 2) if tally.seconds else None,
             "slowest_takeover_seconds": round(max(tally.seconds), 2) if tally.seconds else None,
+            "lost": len(tally.sagas & {finding.saga_id for finding in findings.lost}),
+            "doubled": len(tally.sagas & {finding.saga_id for finding in findings.doubled}),
         }
-        for name, tally in takeovers.tallies.items()
+        for name, tally in tallies.items()
     ]
     report: dict[str, object] = {
         "seed": seed,
@@ -157,10 +168,9 @@ def run(
         "settled_after_seconds": round(settled - stopped, 1),
         "clocks_bent": any(worker.clock_offset for worker in cluster.workers),
         "faults": rows,
-        "lost": findings.lost,
-        "doubled": findings.doubled,
-        "stuck": findings.stuck,
-        "wrong": findings.wrong,
+        "workers_ended_by_themselves": cluster.ended_by_themselves,
+        "link": "packets dropped" if own_network() else "forwarder silent",
+        **{kind: [str(finding) for finding in found] for kind, found in vars(findings).items()},
     }
     return findings, report
 
@@ -199,13 +209,14 @@ def _inject(faults: Faults, profile: Profile, random: Random, console: Console) 
 def show(report: dict[str, object], console: Console) -> None:
     """Print the report as a table."""
     table = Table(title=f"{report['sagas']} sagas, {report['minutes']} minutes of faults, seed {report['seed']}")
-    for column in ("fault", "times", "sagas hit", "takeovers", "median s", "slowest s"):
+    for column in ("fault", "times", "sagas hit", "takeovers", "median s", "slowest s", "lost", "doubled"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     for row in report["faults"]:  # type: ignore[attr-defined]
         table.add_row(*("-" if value is None else str(value) for value in row.values()))
     console.print(table)
     console.print(
-        f"every message three times; clocks an hour apart: {report['clocks_bent']}; "
+        f"workers that Celery ended itself: {report['workers_ended_by_themselves']}; "
+        f"links to PostgreSQL cut: {report['link']}; clocks an hour apart: {report['clocks_bent']}\n"
         f"everything finished {report['settled_after_seconds']} s after the last fault"
     )
     for kind in ("lost", "doubled", "stuck", "wrong"):
@@ -217,12 +228,13 @@ def show(report: dict[str, object], console: Console) -> None:
 def main() -> int:
     """Run the long profile; exit non-zero on anything lost, doubled, stuck or wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true", help="each fault once, as the tests do")
     parser.add_argument("--minutes", type=float, default=LONG.minutes)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, default=Path("faults-report.json"))
     options = parser.parse_args()
-    console = Console()
-    profile = replace(LONG, minutes=options.minutes)
+    console = Console(width=130)
+    profile = SHORT if options.short else replace(LONG, minutes=options.minutes)
     directory = Path(tempfile.mkdtemp(prefix="sagas-faults-"))
     findings, report = run(profile, options.seed, directory, console)
     options.report.write_text(json.dumps(report, indent=2))
@@ -231,4 +243,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    enter_own_network()
     raise SystemExit(main())

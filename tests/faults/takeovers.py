@@ -13,10 +13,10 @@ import psycopg
 
 @dataclass
 class Tally:
-    """What one kind of fault did."""
+    """What one kind of fault did: how often, to which sagas, and how long each takeover took."""
 
     times: int = 0
-    hit: int = 0
+    sagas: set[UUID] = field(default_factory=set)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -36,13 +36,21 @@ class Takeovers:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def hit(self, fault: str, sagas: dict[UUID, int]) -> None:
-        """Say that a fault was injected now and which sagas, at which versions, it took from their workers."""
+    def hit(self, fault: str, held: dict[UUID, tuple[str, int]], *, taken: bool = True) -> None:
+        """Say that a fault was injected now.
+
+        Args:
+            fault: its name in the report.
+            held: the sagas that it hit: id → holder and version.
+            taken: whether it took them from their holders, so that others are to take them over.
+        """
         with self._lock:
             tally = self.tallies[fault]
             tally.times += 1
-            tally.hit += len(sagas)
-            for saga_id, version in sagas.items():
+            tally.sagas |= held.keys()
+            if not taken:
+                return
+            for saga_id, (_, version) in held.items():
                 self._waiting.setdefault(saga_id, (fault, version, time.monotonic()))
 
     def close(self) -> None:

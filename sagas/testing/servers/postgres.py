@@ -6,8 +6,9 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGINT, SIGQUIT
 from typing import Any
@@ -26,6 +27,7 @@ class PostgresServer(Server):
         directory: where data and log are kept; made if missing, and then removed by close().
         fsync: whether commits survive the death of the operating system, too; True is slower.
         settings: server settings by name, which win over this class's defaults; not its address.
+        also_at: loopback addresses it listens at, too.
     """
 
     _label = "PostgreSQL"
@@ -34,13 +36,21 @@ class PostgresServer(Server):
     # Both end the helpers, which a kill would leave to themselves; after SIGQUIT, the next start recovers.
     _signals = {"fast": SIGINT, "immediate": SIGQUIT}
 
-    def __init__(self, directory: Path, *, fsync: bool = False, settings: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, directory: Path, *, fsync: bool = False, settings: Mapping[str, str] = {}, also_at: Sequence[str] = ()
+    ) -> None:
         super().__init__(directory)
         if reserved := {"listen_addresses", "port", "unix_socket_directories"} & set(settings):
             raise ValueError(
                 f"PostgreSQL's {', '.join(sorted(reserved))} cannot be set because the server chooses its own"
                 " address: leave it out of settings."
             )
+        if exposed := [address for address in also_at if not ip_address(address).is_loopback]:
+            raise ValueError(
+                f"PostgreSQL cannot listen at {', '.join(exposed)} because others could reach it there:"
+                " name loopback addresses only."
+            )
+        self._addresses = ",".join((HOST, *also_at))
         # In files below the data directory, shared memory goes when the directory goes, and a container's
         # small /dev/shm does not limit it.
         self._settings = {"max_connections": "200", "dynamic_shared_memory_type": "mmap"}
@@ -95,7 +105,7 @@ class PostgresServer(Server):
         self.stop()  # forgets what has ended
 
     def _command(self, executable: Path, port: int) -> list[str]:
-        address = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
+        address = {"listen_addresses": self._addresses, "port": str(port), "unix_socket_directories": ""}
         options = [f"--{name}={value}" for name, value in {**self._settings, **address}.items()]
         return [str(executable), "-D", str(self._data), *options]
 

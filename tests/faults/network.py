@@ -1,0 +1,150 @@
+"""Links between a worker and PostgreSQL that can be cut silently: nothing is refused, nothing arrives.
+
+In a network namespace of its own, the kernel drops the packets. Where none can be had (not Linux, or not allowed),
+a forwarder stops forwarding instead, which is silent too, but acknowledges what it was sent before.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import Protocol
+
+_MARK = "SAGAS_FAULTS_NETWORK"
+
+
+def enter_own_network() -> None:
+    """Run this process again in a network namespace of its own, if it is not in one and one can be had."""
+    if own_network():
+        _raise_loopback()
+    elif shutil.which("unshare"):
+        for own in (["--net"], ["--user", "--map-current-user", "--keep-caps", "--net"]):
+            if subprocess.run(["unshare", *own, "true"], capture_output=True, check=False).returncode == 0:
+                os.execvpe("unshare", ["unshare", *own, "--", *sys.orig_argv], os.environ | {_MARK: "own"})
+
+
+def _raise_loopback() -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as network:
+        network.link("set", index=network.link_lookup(ifname="lo")[0], state="up")
+
+
+def own_network() -> bool:
+    """Whether this process has a network to itself, in which packets may be dropped."""
+    return os.environ.get(_MARK) == "own"
+
+
+def addresses(count: int) -> list[str]:
+    """Return loopback addresses, one a link, on which a server must listen whose links drop packets."""
+    return [f"127.0.1.{number}" for number in range(1, count + 1)] if own_network() else []
+
+
+class Link(Protocol):
+    """A worker's way to a server.
+
+    Attributes:
+        host, port: where the worker finds it.
+    """
+
+    host: str
+    port: int
+
+    def cut(self) -> None:
+        """Let nothing through any more, in either direction; connections stay open and silent."""
+
+    def heal(self) -> None:
+        """Let everything through again."""
+
+    def close(self) -> None:
+        """Take no more connections."""
+
+
+def link_to(port: int, number: int) -> Link:
+    """Return link `number` (from 1) to the server at `port`, of the kind that this process can have."""
+    return Dropping(port, number) if own_network() else Forwarding(port)
+
+
+class Dropping:
+    """A loopback address to and from which the kernel can be told to drop all packets."""
+
+    def __init__(self, port: int, number: int) -> None:
+        self.host = addresses(number)[-1]
+        self.port = port
+        self._table = f"link-{number}"
+
+    def cut(self) -> None:
+        from pyroute2.nftables.expressions import ipv4addr, verdict
+        from pyroute2.nftables.main import NFTables
+
+        ipv4, drop, accept = 2, 0, 1
+        with NFTables(nfgen_family=ipv4) as tables:
+            tables.table("add", name=self._table)
+            # On the way in: a packet dropped on its way out would be an error to its sender.
+            tables.chain("add", table=self._table, name="in", hook="input", type="filter", policy=accept)
+            for address in (ipv4addr(dst=self.host), ipv4addr(src=self.host)):
+                tables.rule("add", table=self._table, chain="in", expressions=(address, verdict(drop)))
+
+    def heal(self) -> None:
+        from pyroute2.nftables.main import NFTables
+
+        with NFTables(nfgen_family=2) as tables:
+            tables.table("del", name=self._table)
+
+    def close(self) -> None:
+        return
+
+
+class Forwarding:
+    """A TCP forwarder on loopback whose traffic can be stopped and let on; what came meanwhile is sent first."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server((self.host, 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._open.clear()
+
+    def heal(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        self._open.wait()
+        with (
+            client,
+            suppress(OSError),
+            socket.create_connection((self.host, self._target)) as server,
+            selectors.DefaultSelector() as ready,
+        ):
+            ready.register(client, selectors.EVENT_READ, server)
+            ready.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in ready.select():
+                    data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    self._open.wait()
+                    key.data.sendall(data)
