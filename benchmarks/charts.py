@@ -1,0 +1,76 @@
+"""Draws the last results as bars: `python -m benchmarks.charts`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+HERE = Path(__file__).parent
+_OURS, _OTHERS = "#2f6f4f", "#b9bec4"
+
+mpl.use("Agg")
+mpl.rcParams["svg.hashsalt"] = "sagas"  # the same figures give the same file
+
+
+def main() -> None:
+    """Draw what `benchmarks/results.json` holds into `docs/charts`."""
+    rows = {row["name"]: row for row in json.loads((HERE / "results.json").read_text())["rows"]}
+    folder = HERE.parent / "docs" / "charts"
+    folder.mkdir(exist_ok=True)
+    _speed(rows, folder / "running.svg")
+    _goals(list(rows.values()), folder / "goals.svg")
+
+
+def _speed(rows: dict[str, Any], file: Path) -> None:
+    alone = rows["running a saga, one client"]
+    bars = {
+        "4 bare commits (the limit)": alone["limit"],
+        "celery-sagas": alone["measured"],
+        "dbos": rows["running a saga, against dbos"]["limit"],
+        "python-cqrs": rows["running a saga, against python-cqrs"]["limit"],
+    }
+    _draw(
+        bars,
+        file,
+        title="Sagas of three no-op steps a second, one client",
+        colours=[_OURS if name == "celery-sagas" else _OTHERS for name in bars],
+        label="{:,.0f}",
+    )
+
+
+def _goals(rows: list[dict[str, Any]], file: Path) -> None:
+    # How far past its goal each figure is: 1 is the goal, more is better.
+    bars = {row["name"]: row["goal"] / row["ratio"] if row["at_most"] else row["ratio"] / row["goal"] for row in rows}
+    _draw(
+        bars,
+        file,
+        title="Each figure against its goal (1.0)",
+        colours=[_OURS if row["met"] else "#b3423a" for row in rows],
+        label="{:.2f}",
+        goal=1.0,
+    )
+
+
+def _draw(
+    bars: dict[str, float], file: Path, *, title: str, colours: list[str], label: str, goal: float | None = None
+) -> None:
+    figure, axes = plt.subplots(figsize=(9, 0.8 + 0.42 * len(bars)), layout="constrained")
+    drawn = axes.barh(list(bars), list(bars.values()), color=colours)
+    axes.bar_label(drawn, labels=[label.format(value) for value in bars.values()], padding=4)
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.xaxis.set_visible(False)
+    axes.margins(x=0.12)
+    if goal is not None:
+        axes.axvline(goal, color="black", linewidth=0.8)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

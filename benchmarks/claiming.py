@@ -1,0 +1,90 @@
+"""What the scan's claim costs in a table of ten million sagas, against one of a hundred thousand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from benchmarks.database import Database
+from benchmarks.rows import Row
+from sagas import SqlAlchemySagaStorage
+from sagas.storage import statements as sql
+
+SMALL = 100_000
+LARGE = 10_000_000
+LIMIT = 1_000
+ROUNDS = 9
+
+# One in a hundred is recoverable: its holder's lease has run out. As many are under live leases, the rest is history.
+_FILL = """
+INSERT INTO saga_executions (id, name, status, context, version, lease_owner, available_at, created_at, updated_at,
+    finished_at)
+SELECT gen_random_uuid(), 'order-' || n %% 20,
+    CASE WHEN n %% 100 < 2 THEN 'RUNNING' ELSE 'COMPLETED' END, '{"order_id":"o-1"}', 1 + n %% 3,
+    CASE n %% 100 WHEN 0 THEN 'gone@host/1.1' WHEN 1 THEN 'alive@host/2.2' END,
+    CASE n %% 100 WHEN 0 THEN now() - n * interval '1 ms' WHEN 1 THEN now() + interval '1 day' ELSE 'infinity' END,
+    now(), now(), CASE WHEN n %% 100 >= 2 THEN now() - n * interval '1 ms' END
+FROM generate_series(%(first)s::bigint, %(last)s) AS n"""
+
+
+def measure(database: Callable[[str], Database]) -> list[Row]:
+    """Return the row of the claim of 1,000 ids, with its plan."""
+    small, large = (_filled(database(f"claiming_{size}"), size) for size in (SMALL, LARGE))
+    seconds: dict[str, list[float]] = {"small": [], "large": []}
+    storages = {"small": small.storage(), "large": large.storage()}
+    for turn in range(ROUNDS + 1):  # the first warms up
+        for name, storage in storages.items():
+            taken = _claim(storage)
+            if turn:
+                seconds[name].append(taken)
+    for storage in storages.values():
+        storage.close()
+    milliseconds = {name: [round(1000 * second, 2) for second in of] for name, of in seconds.items()}
+    return [
+        Row(
+            name=f"claiming {LIMIT:,} of {LARGE:,} sagas",
+            unit="ms",
+            measured=median(milliseconds["large"]),
+            against=f"the same of {SMALL:,}",
+            limit=median(milliseconds["small"]),
+            ratio=median(seconds["large"]) / median(seconds["small"]),
+            goal=1.5,
+            at_most=True,
+            details={"milliseconds": milliseconds, "plan": _plan(large)},
+        )
+    ]
+
+
+def _filled(target: Database, size: int) -> Database:
+    target.migrate()
+    with target.connect() as connection:
+        for first in range(1, size + 1, 1_000_000):
+            last = min(size, first + 999_999)
+            connection.execute(_FILL, {"first": first, "last": last})
+        connection.execute("VACUUM (ANALYZE) saga_executions")
+        connection.execute("CHECKPOINT")
+    return target
+
+
+def _claim(storage: SqlAlchemySagaStorage) -> float:
+    began = time.perf_counter()
+    result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5, mark_seconds=60.0)
+    seconds = time.perf_counter() - began
+    if len(result.claims) != LIMIT:
+        raise RuntimeError(f"{len(result.claims)} sagas were claimed instead of {LIMIT}")
+    storage.unclaim(result.claims)
+    return seconds
+
+
+def _plan(target: Database) -> list[str]:
+    parameters: dict[str, Any] = {
+        "limit": LIMIT,
+        "max_attempts": 5,
+        "seconds": 60.0,
+        "next_owner": "queue",
+    }
+    with target.connect() as connection, connection.transaction(force_rollback=True):
+        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql.CLAIM[False]}", parameters).fetchall()
+    return [row[0] for row in rows]

@@ -1,0 +1,92 @@
+"""Contestants in processes of their own, that take turns under the same conditions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from statistics import median
+from types import TracebackType
+from typing import Any, Self
+
+
+class Contestant:
+    """A process that runs sagas when it is told to.
+
+    Args:
+        module: what it runs; it serves `benchmarks.contestants.protocol`.
+        url: libpq's URL of a database of its own.
+        python: interpreter of the environment it runs in; default: this one.
+    """
+
+    def __init__(self, module: str, url: str, *, python: str = sys.executable) -> None:
+        self._process = subprocess.Popen(
+            [python, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"BENCH_URL": url},
+        )
+        self._module = module
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has connected and warmed up."""
+        self._answer()
+
+    def begin(self, seconds: float) -> None:
+        """Let it run sagas for so many seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"go {seconds}\n")
+        self._process.stdin.flush()
+
+    def rate(self) -> float:
+        """Wait until it is through, and return the sagas a second."""
+        answer = json.loads(self._answer())
+        return float(answer["runs"] / answer["seconds"])
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._module} ended with exit code {self._process.wait()} before it had answered")
+        return line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Let teams of contestants take turns, round after round; return each team's sagas a second in every round.
+
+    Args:
+        teams: name → the arguments of its members, who run at once.
+        seconds: of a turn.
+        rounds: how many turns each gets.
+    """
+    with ExitStack() as stack:
+        ready: dict[str, list[Contestant]] = {}
+        for name, members in teams.items():
+            ready[name] = [stack.enter_context(Contestant(**arguments)) for arguments in members]
+            for member in ready[name]:
+                member.wait_until_ready()
+        rates: dict[str, list[float]] = {name: [] for name in teams}
+        for _ in range(rounds):
+            for name, team in ready.items():
+                for member in team:
+                    member.begin(seconds)
+                rates[name].append(sum(member.rate() for member in team))
+    return rates
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the rounds' ratios: a machine that slows down slows both turns of a round."""
+    return median(mine / other for mine, other in zip(ours, theirs, strict=True))

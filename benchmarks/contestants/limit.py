@@ -1,0 +1,28 @@
+"""The physical limit: what a saga of three steps writes at the least, as four bare single-row commits."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import psycopg
+
+from benchmarks.contestants.protocol import serve
+
+COMMITS = 4
+TABLE = "CREATE TABLE IF NOT EXISTS bare_commits (id uuid PRIMARY KEY, note text)"
+
+
+def main() -> None:
+    """Commit single rows through psycopg in autocommit."""
+    with psycopg.connect(os.environ["BENCH_URL"], autocommit=True) as connection:
+
+        def run_one() -> None:
+            for _ in range(COMMITS):
+                connection.execute("INSERT INTO bare_commits VALUES (%s, %s)", (uuid.uuid4(), "done"))
+
+        serve(run_one)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a step that runs for long costs: its renewals, counted by the server."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from benchmarks.database import Database, server
+from benchmarks.rows import Row
+from sagas import Call, Saga, SagaEngine, Settings, Step
+from benchmarks.sagas import Nothing
+
+#: An hour under the default lease is 120 leases; here, each lasts a second.
+LEASES = 30
+LEASE_SECONDS = 1.0
+
+
+class Long(Step[Nothing]):
+    """Takes many leases."""
+
+    def act(self, context: Nothing, call: Call) -> None:
+        time.sleep(LEASES * LEASE_SECONDS)
+
+
+class LongSaga(Saga[Nothing]):
+    steps = [Long]
+
+
+def measure(directory: Path) -> list[Row]:
+    """Count the statements of a long step against one for each third of a lease, on a server that counts them."""
+    with server(directory, shared_preload_libraries="pg_stat_statements") as database:
+        return _measure(database("renewing"))
+
+
+def _measure(target: Database) -> list[Row]:
+    target.migrate()
+    storage = target.storage()
+    engine = SagaEngine(storage, settings=Settings(lease_seconds=LEASE_SECONDS), sagas=[LongSaga])
+    storage.check_schema()
+    with target.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+        connection.execute("SELECT pg_stat_statements_reset()")
+        report = engine.run(LongSaga, Nothing("o-1"))
+        rows = connection.execute(
+            "SELECT query, calls FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid "
+            "WHERE d.datname = current_database() AND query LIKE '%saga_%'"
+        ).fetchall()
+    storage.close()
+    if report.outcome != "completed":
+        raise RuntimeError(f"the long saga is {report.outcome}: {report.message}")
+    statements = {" ".join(query.split())[:70]: calls for query, calls in rows}
+    # Two belong to the saga itself: creating it, and the checkpoint that ends it.
+    renewals = sum(statements.values()) - 2
+    expected = LEASES * 3
+    return [
+        Row(
+            name="a long step: statements it costs",
+            unit="statements",
+            measured=renewals,
+            against="one for each third of a lease",
+            limit=expected,
+            ratio=renewals / expected,
+            goal=1.0,
+            at_most=True,
+            details={"leases": LEASES, "lease_seconds": LEASE_SECONDS, "statements": statements},
+        )
+    ]

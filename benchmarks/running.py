@@ -1,0 +1,48 @@
+"""How fast a saga of three no-op steps runs in place: against bare commits, and against peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+
+from benchmarks.contest import contest, ratio
+from benchmarks.contestants.limit import TABLE
+from benchmarks.database import Database
+from benchmarks.rows import Row
+
+CLIENTS = 8
+
+
+def measure(database: Callable[[str], Database], peers_python: str) -> list[Row]:
+    """Run sagas with one client and with eight; return both shares of the limit, and how far ahead of peers."""
+    limit, ours, cqrs, dbos = (database(name) for name in ("limit", "ours", "cqrs", "dbos"))
+    limit.execute(TABLE)
+    ours.migrate()
+    one_client = {
+        "limit": [{"module": "benchmarks.contestants.limit", "url": limit.url}],
+        "ours": [{"module": "benchmarks.contestants.ours", "url": ours.url}],
+        "dbos": [{"module": "benchmarks.peers.dbos_client", "url": dbos.url, "python": peers_python}],
+        "python-cqrs": [{"module": "benchmarks.peers.cqrs_client", "url": cqrs.url, "python": peers_python}],
+    }
+    alone = contest(one_client, seconds=2, rounds=7)
+    eight_clients = {name: one_client[name] * CLIENTS for name in ("limit", "ours")}
+    together = contest(eight_clients, seconds=3, rounds=5)
+
+    def row(name: str, rates: dict[str, list[float]], against: str, what: str, goal: float) -> Row:
+        return Row(
+            name=name,
+            unit="sagas/s",
+            measured=median(rates["ours"]),
+            against=what,
+            limit=median(rates[against]),
+            ratio=ratio(rates["ours"], rates[against]),
+            goal=goal,
+            details={"ours": rates["ours"], against: rates[against]},
+        )
+
+    return [
+        row("running a saga, one client", alone, "limit", "4 bare commits", 0.6),
+        row("running a saga, against dbos", alone, "dbos", "dbos", 6),
+        row("running a saga, against python-cqrs", alone, "python-cqrs", "python-cqrs", 6),
+        row("running sagas, eight clients", together, "limit", "4 bare commits, eight clients", 0.45),
+    ]

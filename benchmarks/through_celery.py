@@ -1,0 +1,180 @@
+"""How fast sagas go through Celery: started ones, and crashed ones; against tasks that do nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import redis
+from celery import Celery
+
+from benchmarks.contest import ratio
+from benchmarks.database import Database
+from benchmarks.rows import Row
+from benchmarks.sagas import Nothing, ThreeSteps
+from sagas import SagaEngine
+from sagas.testing.processes import CeleryProcess, wait_until
+from sagas.testing.servers import BrokerServer
+from tasks.dispatch import CeleryDispatcher
+
+MESSAGES = 10_000
+ROUNDS = 3
+_DEADLINE = 300.0
+#: As an application starts a batch; what one call by one costs is a row of its own.
+_BATCH = 500
+
+# Held by a worker that died in the second step: version 1, the first step in the log.
+_CRASHED = """
+WITH crashed AS (
+    INSERT INTO saga_executions (id, name, definition_version, status, context, version, lease_owner, available_at)
+    SELECT gen_random_uuid(), 'three-steps', %(definition)s, 'RUNNING', '{"order_id":"o-1"}', 1, 'gone@host/1.1',
+        clock_timestamp()
+    FROM generate_series(1, %(count)s) RETURNING id
+)
+INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker)
+SELECT id, 'first', 'act', 'completed', 1, 'gone@host/1.1' FROM crashed"""
+
+
+class Setting:
+    """A broker, a database and Celery processes with the settings of sagas."""
+
+    def __init__(self, directory: Path, database: Database, broker: BrokerServer) -> None:
+        self.directory = directory
+        self.database = database
+        self.broker = broker
+        self.redis = redis.Redis.from_url(broker.url)
+        self.app = Celery("bench", set_as_current=False)
+        self.app.config_from_object("celeryconfig")
+        self.app.conf.broker_url = self.app.conf.result_backend = broker.url
+        self._logs = 0
+
+    @contextmanager
+    def process(self, *command: str, **environment: str) -> Iterator[CeleryProcess]:
+        """Run a Celery process; workers are ready when the block begins."""
+        self._logs += 1
+        variables = {
+            "SAGAS_DATABASE_URL": self.database.sqlalchemy_url,
+            "SAGAS_BROKER_URL": self.broker.url,
+            "SAGAS_MODULES": "benchmarks.sagas",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "TMPDIR": str(self.directory),
+            **environment,
+        }
+        log = self.directory / f"{self._logs}-{command[0]}.log"
+        with CeleryProcess(
+            command, environment=variables, log=log, directory=self.directory, application="benchmarks.no_op_tasks"
+        ) as process:
+            if command[0] == "worker":
+                process.wait_for_log(" ready.")
+            yield process
+
+    def idle(self) -> bool:
+        """Whether no message waits and none is being worked on."""
+        waiting = sum(self.redis.llen(queue) for queue in ("sagas.run", "sagas.recover"))  # type: ignore[misc]
+        return waiting == 0 and self.redis.hlen("unacked") == 0
+
+    def finished(self) -> int:
+        """How many sagas are finished."""
+        with self.database.connect() as connection:
+            row = connection.execute("SELECT count(*) FROM saga_executions WHERE finished_at IS NOT NULL").fetchone()
+        return int(row[0]) if row else 0
+
+
+@contextmanager
+def setting(directory: Path, database: Database) -> Iterator[Setting]:
+    """Set up what a measurement through Celery needs."""
+    database.migrate()
+    directory.mkdir(exist_ok=True)
+    with BrokerServer(directory / "broker") as broker:
+        yield Setting(directory, database, broker)
+
+
+def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
+    """Return both rows: sagas started and finished, and sagas recovered."""
+    with setting(directory, database("through_celery")) as world:
+        no_ops, started, recovered = [], [], []
+        recovery: dict[str, Any] = {}
+        for _ in range(ROUNDS):
+            with world.process("worker", "-c", "2", "-l", "WARNING"):
+                no_ops.append(_no_ops(world))
+                started.append(_started(world))
+            rate, recovery = _recovered(world)
+            recovered.append(rate)
+
+    def row(name: str, rates: list[float], details: dict[str, Any]) -> Row:
+        return Row(
+            name=name,
+            unit="sagas/s",
+            measured=median(rates),
+            against="no-op Celery tasks, same settings",
+            limit=median(no_ops),
+            ratio=ratio(rates, no_ops),
+            goal=0.5,
+            details={"ours": rates, "no-op tasks": no_ops, **details},
+        )
+
+    return [
+        row(f"through Celery: {MESSAGES:,} sagas, start to finish", started, {}),
+        row(f"recovering {MESSAGES:,} crashed sagas: beat, scan, workers", recovered, recovery),
+    ]
+
+
+def _no_ops(world: Setting) -> float:
+    began = time.perf_counter()
+    with world.app.producer_or_acquire() as producer:
+        for number in range(MESSAGES):
+            world.app.send_task(
+                "bench.no_op",
+                args=(f"01890a5d-ac96-774b-bcce-{number:012d}",),
+                kwargs={"version": 0},
+                queue="sagas.run",
+                producer=producer,
+                ignore_result=True,
+            )
+    wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the no-op tasks")
+    return MESSAGES / (time.perf_counter() - began)
+
+
+def _started(world: Setting) -> float:
+    storage = world.database.storage()
+    engine = SagaEngine(storage, dispatcher=CeleryDispatcher(world.app), sagas=[ThreeSteps])
+    before = world.finished()
+    began = time.perf_counter()
+    for first in range(0, MESSAGES, _BATCH):
+        engine.start_many(ThreeSteps, [Nothing(f"o-{number}") for number in range(first, first + _BATCH)])
+    wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the sagas' messages")
+    rate = MESSAGES / (time.perf_counter() - began)
+    storage.close()
+    if world.finished() - before != MESSAGES:
+        raise RuntimeError(f"of {MESSAGES} started sagas, {world.finished() - before} finished")
+    return rate
+
+
+def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
+    with world.database.connect() as connection:
+        connection.execute("TRUNCATE saga_executions, saga_logs")
+        connection.execute(_CRASHED, {"definition": ThreeSteps.definition_version, "count": MESSAGES})
+        connection.execute("VACUUM ANALYZE saga_executions, saga_logs")
+    every_second = {"SAGAS_SCAN_INTERVAL_SECONDS": "1"}
+    with world.process("worker", "-c", "2", "-l", "INFO", **every_second) as worker:
+        began = time.perf_counter()
+        with world.process("beat", "-l", "WARNING", **every_second):
+            wait_until(lambda: world.finished() == MESSAGES, timeout_seconds=_DEADLINE, what="all recoveries")
+            rate = MESSAGES / (time.perf_counter() - began)
+            wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the messages")
+    log = worker.log.read_text()
+    with world.database.connect() as connection:
+        (twice,) = connection.execute("SELECT count(*) FROM saga_executions WHERE version <> 2").fetchone() or (0,)
+        (results,) = connection.execute("SELECT count(*) FROM saga_logs").fetchone() or (0,)
+    return rate, {
+        "messages published": sum(int(number) for number in re.findall(r"'dispatched': (\d+)", log)),
+        "sagas recovered more than once": twice,
+        "results twice": results - 3 * MESSAGES,
+        "processors": os.cpu_count(),
+    }
