@@ -78,6 +78,7 @@ def measure(database: Callable[[str], Database]) -> list[Row]:
 def _written(target: Database, engine: SagaEngine, saga: Any, context: Document) -> float:
     """Bytes of write-ahead log for each checkpoint; creating the saga costs one more context, which is left out."""
     with target.connect() as connection:
+
         def position() -> int:
             row = connection.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone()
             return int(row[0]) if row else 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.database import Database, server
 from benchmarks.rows import Row
-from sagas import Call, Saga, SagaEngine, Settings, Step
 from benchmarks.sagas import Nothing
+from sagas import Call, Saga, SagaEngine, Settings, Step
 
 #: An hour under the default lease is 120 leases; here, each lasts a second.
 LEASES = 30

@@ -62,7 +62,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         bound = "≤" if row["at_most"] else "≥"
         shown.add_row(
             row["name"],
-            f"{row['measured']:,.3g} {row['unit']}" if row["measured"] < 1000 else f"{row['measured']:,.0f} {row['unit']}",
+            f"{row['measured']:,.3g} {row['unit']}"
+            if row["measured"] < 1000
+            else f"{row['measured']:,.0f} {row['unit']}",
             row["against"],
             f"{row['limit']:,.3g}" if row["limit"] < 1000 else f"{row['limit']:,.0f}",
             f"{row['ratio']:.2f}",

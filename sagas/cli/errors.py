@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from sagas.cli.words import one_line
 from sagas.errors import SagaError
+from sagas.storage.connecting import reason
 
 
 class CommandFailed(SagaError):
@@ -29,8 +31,6 @@ class SentenceGroup(TyperGroup):
             return super().invoke(ctx)
         except SagaError as error:
             complain(error)
-        except DBAPIError as error:
-            # The driver's own words, without what SQLAlchemy adds to them.
-            reason, *_ = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
-            complain(f"the database refused what the command asked of it: {reason}.")
+        except (DBAPIError, psycopg.Error) as error:
+            complain(f"the database refused what the command asked of it: {reason(error)}.")
         raise typer.Exit(1)

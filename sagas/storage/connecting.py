@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from sagas.errors import ConfigurationError
 
@@ -40,8 +40,15 @@ def make_engine(url: str | sa.URL) -> sa.Engine:
             "sagas use: begin it postgresql+psycopg://."
         )
     try:
-        # No bound on the overflow: a heartbeat must never wait for a connection.
-        return sa.create_engine(parsed, connect_args=_CONNECT_ARGS, pool_size=5, max_overflow=-1, hide_parameters=True)
+        # No bound on their number: a heartbeat must never wait for a connection.
+        return sa.create_engine(
+            parsed,
+            connect_args=_CONNECT_ARGS,
+            # Kept by the storage, together with their cursors, at a third of what SQLAlchemy's pool costs an operation.
+            poolclass=sa.NullPool,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+        )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigurationError(f"psycopg 3 is not installed ({error}): pip install 'psycopg[binary]'.") from error
 
@@ -53,7 +60,7 @@ def address(url: sa.URL) -> str:
     return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
 
 
-def reason(error: SQLAlchemyError) -> str:
+def reason(error: Exception) -> str:
     """Return the first line of what the driver said."""
     cause = getattr(error, "orig", error)
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]

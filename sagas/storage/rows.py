@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage.base import QUEUE, Hold, LogEntry, NewSaga, Release, SagaRecord
 
@@ -21,6 +19,17 @@ def new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
         "keys": [saga.idempotency_key for saga in sagas],
         "definitions": [saga.definition_version for saga in sagas],
         "contexts": [saga.context for saga in sagas],
+    }
+
+
+def new_row(saga: NewSaga) -> dict[str, Any]:
+    """Return one new saga."""
+    return {
+        "new_id": saga.id,
+        "name": saga.name,
+        "key": saga.idempotency_key,
+        "definition": saga.definition_version,
+        "context": saga.context,
     }
 
 
@@ -56,7 +65,7 @@ def details_of(entry: LogEntry) -> str | None:
     return json.dumps(details)
 
 
-def record_of(row: sa.RowMapping) -> SagaRecord:
+def record_of(row: Mapping[str, Any]) -> SagaRecord:
     """Return the saga that a row describes, with the log if the row has it."""
     values = {name: row[name] for name in _RECORD_FIELDS}
     values["status"] = SagaStatus(row["status"])

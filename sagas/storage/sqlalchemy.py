@@ -1,23 +1,15 @@
-"""Sagas in PostgreSQL, through SQLAlchemy's pool and psycopg 3: an operation is one round trip, a claim a few.
-
-Statements run in autocommit and without SQLAlchemy's compiler, which would cost a checkpoint a good part of its speed.
-"""
+"""Sagas in PostgreSQL, through SQLAlchemy's pool and psycopg 3: an operation is one round trip, a claim a few."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from psycopg import errors as pg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
+from sagas.errors import ConfigurationError
 from sagas.progress import EntryStatus, SagaStatus
 from sagas.storage import statements as sql
 from sagas.storage.base import (
@@ -42,13 +34,15 @@ from sagas.storage.base import (
     require_positive,
     require_recovery_arguments,
 )
-from sagas.storage.connecting import address, make_engine, reason
-from sagas.storage.rows import details_of, fence, giving_back, new_rows, record_of
-from sagas.storage.schema import check_version
+from sagas.storage.checkout import Connections
+from sagas.storage.connecting import make_engine
+from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, record_of
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
 #: between a worker's socket and the worker taking the saga.
 _IN_HAND_SECONDS: Final = 2.0
+#: Idle connections that a process keeps: its own and its heartbeat's, and a few threads'.
+_KEPT_CONNECTIONS: Final = 5
 #: Of the advisory lock under which scans claim; any number no one else uses.
 _SCAN_LOCK: Final = 0x5A6A5
 
@@ -66,16 +60,13 @@ class SqlAlchemySagaStorage(ISagaStorage):
     """
 
     def __init__(self, database: str | sa.URL | sa.Engine) -> None:
-        self._engine = database if isinstance(database, sa.Engine) else make_engine(database)
-        if (self._engine.dialect.name, self._engine.dialect.driver) != ("postgresql", "psycopg"):
+        engine = database if isinstance(database, sa.Engine) else make_engine(database)
+        if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
             raise ConfigurationError(
-                f"the database engine uses {self._engine.dialect.name}+{self._engine.dialect.driver}, and sagas need "
+                f"the database engine uses {engine.dialect.name}+{engine.dialect.driver}, and sagas need "
                 "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
             )
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._transaction = self._engine.execution_options(isolation_level="READ COMMITTED")
-        self._pid = os.getpid()
-        self._schema_checked = False
+        self._connections = Connections(engine, kept=0 if engine is database else _KEPT_CONNECTIONS)
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -126,7 +117,11 @@ class SqlAlchemySagaStorage(ISagaStorage):
         by_key: dict[tuple[str, str | None], UUID] = {}
         left = list(sagas)
         while left:
-            created |= {row["id"] for row in self._query(sql.CREATE, start | new_rows(left), connection)}
+            if len(left) == 1:
+                rows = self._query(sql.CREATE_ONE, start | new_row(left[0]), connection)
+            else:
+                rows = self._query(sql.CREATE, start | new_rows(left), connection)
+            created |= {row["id"] for row in rows}
             left = [saga for saga in left if saga.id not in created]
             if left:
                 keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
@@ -242,10 +237,10 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "waiting": messages_waiting,
             "grace": _IN_HAND_SECONDS,
         }
-        with self._connect(self._transaction) as connection, connection.begin():
-            connection.exec_driver_sql(sql.ONE_SCAN_AT_A_TIME, {"key": _SCAN_LOCK})
-            missing = connection.exec_driver_sql(sql.FREE_MISSING[pending], parameters).rowcount
-            rows = connection.exec_driver_sql(sql.CLAIM[pending], parameters).mappings().all()
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(sql.ONE_SCAN_AT_A_TIME, {"key": _SCAN_LOCK})
+            missing = cursor.execute(sql.FREE_MISSING[pending], parameters).rowcount
+            rows = cursor.execute(sql.CLAIM[pending], parameters).fetchall()
         return ClaimResult(
             claims=tuple(Claim(row["id"], row["version"], pending) for row in rows if not row["died"]),
             died=tuple(row["id"] for row in rows if row["died"]),
@@ -275,67 +270,29 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return self._execute(sql.PRUNE, {"age": older_than_seconds, "limit": limit})
 
     def check_schema(self) -> None:
-        with self._connect(self._autocommit) as connection:
-            check_version(connection)
+        self._connections.check_schema()
 
     def close(self) -> None:
         """Close this process's idle connections; the storage can be used again."""
-        self._engine.dispose()
+        self._connections.close()
 
-    # -- connections ------------------------------------------------------------------------------------------
+    # -- statements -------------------------------------------------------------------------------------------
 
-    def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[sa.RowMapping]:
+    def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[Mapping[str, Any]]:
         if on is not None:
-            with self._translated():
+            with self._connections.translated():
                 # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
                 return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
-        with self._connect(self._autocommit) as connection:
-            return connection.exec_driver_sql(statement, parameters).mappings().all()
+        with self._connections.cursor() as cursor:
+            return cursor.execute(statement, parameters).fetchall()
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> int:
-        with self._connect(self._autocommit) as connection:
-            return connection.exec_driver_sql(statement, parameters).rowcount
+        with self._connections.cursor() as cursor:
+            return cursor.execute(statement, parameters).rowcount
 
     def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
         if not self._execute(statement, parameters):
             raise lease_lost(hold)
-
-    @contextmanager
-    def _connect(self, engine: sa.Engine) -> Iterator[sa.Connection]:
-        if os.getpid() != self._pid:
-            # Forked: the parent's connections are still the parent's; forget them without saying goodbye on them.
-            self._engine.dispose(close=False)
-            self._pid = os.getpid()
-        with self._translated(), engine.connect() as connection:
-            if not self._schema_checked:
-                check_version(connection)
-                connection.rollback()  # what follows may begin a transaction of its own
-                self._schema_checked = True
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
-            raise self._unavailable(error) from error
-        except DBAPIError as error:
-            if isinstance(error.orig, pg.ReadOnlySqlTransaction):
-                # A failover made a replica of this server: new connections find the new primary.
-                self._engine.dispose()
-                raise self._unavailable(error) from error
-            if isinstance(error.orig, (pg.UndefinedTable, pg.UndefinedColumn)):
-                raise SchemaBehind(
-                    f"the database at {address(self._engine.url)} lacks what this version needs "
-                    f"({reason(error)}): run `sagas migrate`."
-                ) from error
-            raise
-
-    def _unavailable(self, error: SQLAlchemyError) -> StorageUnavailable:
-        return StorageUnavailable(
-            f"the database at {address(self._engine.url)} did not answer ({reason(error)}): check that it runs, "
-            "accepts connections and knows this user and password (SAGAS_DATABASE_URL)."
-        )
 
 
 def _named(statement: str) -> str:

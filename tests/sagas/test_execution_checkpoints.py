@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage
 from sagas.errors import StorageUnavailable
@@ -231,7 +232,7 @@ def test_frozen_worker_cannot_checkpoint_after_takeover_in_postgresql(
 
     def frozen(context: Trip, call: Call) -> None:
         context.booked.append("lost")
-        with postgres._engine.begin() as connection:
+        with sa.create_engine(database_url, poolclass=sa.NullPool).begin() as connection:
             connection.exec_driver_sql("UPDATE saga_executions SET available_at = now() - interval '1 second'")
         take(postgres, call.saga_id)
 

@@ -60,8 +60,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     storage: SqlAlchemySagaStorage = request.getfixturevalue("emptied_storage")
 
     def forward(seconds: float) -> None:
-        with storage._engine.begin() as connection:
-            connection.exec_driver_sql(
+        with storage._connections.cursor() as cursor:
+            cursor.execute(
                 "UPDATE saga_executions SET available_at = available_at - make_interval(secs => %(seconds)s)",
                 {"seconds": seconds},
             )

@@ -175,7 +175,7 @@ def age_marks(engine: SagaEngine) -> None:
     """Let the marks' time pass: a minute."""
     import sqlalchemy as sa
 
-    with sa.create_engine(engine.storage._engine.url, poolclass=sa.NullPool).begin() as connection:  # type: ignore[attr-defined]
+    with sa.create_engine(engine.settings.database_url, poolclass=sa.NullPool).begin() as connection:
         connection.exec_driver_sql("UPDATE saga_executions SET available_at = available_at - interval '1 minute'")
 
 

@@ -165,6 +165,7 @@ def test_starting_in_a_transaction_of_the_callers_tells_of_missing_tables_too(em
 # -- connections that break -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("database", [str, sa.create_engine], ids=["kept here", "of a pool of the caller's"])
 @pytest.mark.parametrize(
     "operation",
     [
@@ -175,13 +176,16 @@ def test_starting_in_a_transaction_of_the_callers_tells_of_missing_tables_too(em
     ids=["load", "checkpoint", "claim"],
 )
 def test_after_all_connections_were_cut_one_call_may_fail_and_no_more(
-    database_url: str, engine: sa.Engine, operation: Callable[[SqlAlchemySagaStorage, Hold], Any]
+    database_url: str,
+    engine: sa.Engine,
+    operation: Callable[[SqlAlchemySagaStorage, Hold], Any],
+    database: Callable[[str], str | sa.Engine],
 ) -> None:
-    own = sa.create_engine(database_url)
-    storage = SqlAlchemySagaStorage(own)
+    storage = SqlAlchemySagaStorage(database(database_url))
     hold = held_saga(storage)
-    with own.connect(), own.connect(), own.connect():
-        pass  # and all three are idle in the pool now
+    cursor = storage._connections.cursor
+    with cursor(), cursor(), cursor():
+        pass  # and all three are idle now
     assert cut_all(engine, database_url) == 3
 
     with suppress(StorageUnavailable):
