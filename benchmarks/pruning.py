@@ -1,0 +1,3 @@
+"""Placeholder replaced by the merge."""
+def measure(database):
+    raise NotImplementedError
