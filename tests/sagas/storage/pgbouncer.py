@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+from configparser import ConfigParser
+from io import StringIO
 from pathlib import Path
 from signal import SIGINT, SIGQUIT
 from typing import Final
@@ -15,23 +17,8 @@ import sqlalchemy as sa
 
 from sagas.testing.servers.process import HOST, Server
 
-#: As docs/scaling.md shows it; the last part is each test's own.
-CONFIGURATION: Final = """\
-[databases]
-* = host={host} port={port}
-
-[pgbouncer]
-listen_addr = {listen_addr}
-listen_port = {listen_port}
-auth_type = scram-sha-256
-auth_file = {auth_file}
-pool_mode = transaction
-default_pool_size = {pool_size}
-max_client_conn = 200
-query_wait_timeout = 10
-unix_socket_dir =
-{more}
-"""
+#: Its configuration is the one that users are shown.
+_DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "scaling.md"
 
 
 class PgBouncerServer(Server):
@@ -42,7 +29,8 @@ class PgBouncerServer(Server):
         program: the executable.
         server: the PostgreSQL server behind it; its user and password are PgBouncer's, too.
         pool_size: connections to the server, for each database.
-        max_prepared_statements: for each connection to the server; None leaves PgBouncer's default.
+        max_prepared_statements: for each connection to the server; None for a PgBouncer older than 1.21, which
+            does not know the setting.
     """
 
     _label = "PgBouncer"
@@ -62,7 +50,7 @@ class PgBouncerServer(Server):
         self._installed = program
         self._server = server
         self._pool_size = pool_size
-        self._more = "" if max_prepared_statements is None else f"max_prepared_statements = {max_prepared_statements}"
+        self._max_prepared_statements = max_prepared_statements
 
     def url(self, database: str | None) -> sa.URL:
         """The URL of a database, through the pooler."""
@@ -73,24 +61,40 @@ class PgBouncerServer(Server):
 
     def _command(self, executable: Path, port: int) -> list[str]:
         users, settings = self._home / "users.txt", self._home / "pgbouncer.ini"
-        configuration = CONFIGURATION.format(
-            host=self._server.host,
-            port=self._server.port,
-            listen_addr=HOST,
-            listen_port=port,
-            auth_file=users,
-            pool_size=self._pool_size,
-            more=self._more,
-        )
         for path, text in (
             (users, f'"{self._server.username}" "{self._server.password}"\n'),
-            (settings, configuration),
+            (settings, self._configuration(users, port)),
         ):
             path.touch(mode=0o600)
             path.write_text(text)
             if self._user is not None:
                 os.chown(path, self._user.pw_uid, self._user.pw_gid)
         return [str(executable), str(settings)]
+
+    def _configuration(self, users: Path, port: int) -> str:
+        """The documented one, but for addresses, files, and what this server was given."""
+        shown = re.search(r"^```ini\n(.*?)^```$", _DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+        assert shown is not None
+        parser = ConfigParser(interpolation=None, delimiters=("=",))
+        parser.read_string(shown[1])
+        parser["databases"] = {"*": f"host={self._server.host} port={self._server.port}"}
+        settings = parser["pgbouncer"]
+        settings.update(
+            {
+                "listen_addr": HOST,
+                "listen_port": str(port),
+                "auth_file": str(users),
+                "default_pool_size": str(self._pool_size),
+                "unix_socket_dir": "",
+            }
+        )
+        if self._max_prepared_statements is None:
+            del settings["max_prepared_statements"]
+        else:
+            settings["max_prepared_statements"] = str(self._max_prepared_statements)
+        written = StringIO()
+        parser.write(written)
+        return written.getvalue()
 
     def _ping(self) -> None:
         url = self.url(self._server.database).set(drivername="postgresql")
