@@ -209,6 +209,20 @@ def test_statements_are_not_prepared_behind_a_pooler_unless_the_url_says_so(
     assert _threshold(url.update_query_dict({"prepare_threshold": "7"})) == 7
 
 
+def test_no_client_runs_the_statement_of_another(pooled_url: sa.URL) -> None:
+    engines = make_engine(pooled_url), make_engine(pooled_url)
+    with engines[0].connect() as one, engines[1].connect() as other:
+        for _ in range(ROUNDS):
+            # In transactions at once, so in two sessions; which of them has whom changes with each round.
+            answers = [one.exec_driver_sql("SELECT 1 + %s::int", (1,)).scalar()]
+            answers.append(other.exec_driver_sql("SELECT 100 + %s::int", (1,)).scalar())
+            one.commit()
+            other.commit()
+            assert answers == [2, 101]
+    for engine in engines:
+        engine.dispose()
+
+
 @pytest.mark.skipif(not TRACKS, reason="this pgbouncer cannot keep track of prepared statements: 1.22 or newer can")
 @pytest.mark.parametrize("tracking", [True], indirect=True)
 def test_a_pooler_that_keeps_track_is_given_statements_to_prepare(
