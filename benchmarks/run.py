@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import claiming, contexts, memory, pruning, renewing, running, starting, through_celery
+from benchmarks import claiming, contexts, memory, prune, renewing, running, starting, through_celery
 from benchmarks.database import server
 from benchmarks.rows import Row, save, table
 
@@ -45,7 +45,7 @@ def main() -> int:
             if options.scale:
                 measurements = {
                     "claiming": partial(claiming.measure, database),
-                    "pruning": partial(pruning.measure, database),
+                    "pruning": partial(prune.rows, database),
                     "memory": partial(memory.measure, directory / "memory", database),
                 }
             for name, measurement in measurements.items():

@@ -37,7 +37,8 @@ REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
 RECOVERY = REPOSITORY / "docs" / "recovery.md"
 STORAGE = REPOSITORY / "docs" / "storage.md"
-DOCUMENTS = [README, RECOVERY, STORAGE, REPOSITORY / "docs" / "testing.md", REPOSITORY / "CHANGELOG.md"]
+SCALING = REPOSITORY / "docs" / "scaling.md"
+DOCUMENTS = [README, RECOVERY, STORAGE, SCALING, REPOSITORY / "docs" / "testing.md", REPOSITORY / "CHANGELOG.md"]
 GUARANTEE = (
     "every step runs at least once; at most one worker's result is kept; "
     "the same idempotency key accompanies every attempt."

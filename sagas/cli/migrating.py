@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from sagas.errors import SchemaBehind
 from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage.connecting import make_engine
 from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
 
 
@@ -22,7 +23,7 @@ def migrate_database(url: str) -> str:
     with suppress(SchemaBehind):
         # Whether the URL can be used and the database answers, in the same words as from every other command.
         SqlAlchemySagaStorage(url).check_schema()
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = make_engine(url).execution_options(isolation_level="READ COMMITTED")
     before = _version(engine)
     if before is not None and before not in REVISIONS:
         return f"already at {before}, which newer code made and this code ({HEAD}) works with."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from sagas.errors import ConfigurationError
+
+if TYPE_CHECKING:  # psycopg may be missing, which make_engine tells in a sentence
+    from psycopg import Connection
 
 # A link that drops packets must not hold a worker longer than a lease: libpq's own default is two hours.
 _CONNECT_ARGS: Final = {
@@ -17,10 +20,17 @@ _CONNECT_ARGS: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+#: In the URL's query: after how many runs psycopg prepares a statement, or `none` for never.
+_PREPARE: Final = "prepare_threshold"
 
 
 def make_engine(url: str | sa.URL) -> sa.Engine:
-    """Return an engine for this URL; it connects on first use.
+    """Return an engine for this URL, in autocommit and without a pool; it connects on first use.
+
+    Behind a pooler statements are not prepared, unless the URL's `prepare_threshold` says after how many runs.
+
+    Args:
+        url: of the database; its query may hold libpq's parameters and `prepare_threshold`, a number or `none`.
 
     Raises:
         ConfigurationError: the URL cannot be read, or is not PostgreSQL through psycopg 3.
@@ -39,18 +49,45 @@ def make_engine(url: str | sa.URL) -> sa.Engine:
             f"the database URL (SAGAS_DATABASE_URL) begins {parsed.drivername}:// and does not name the driver that "
             "sagas use: begin it postgresql+psycopg://."
         )
+    threshold = parsed.query.get(_PREPARE)
     try:
-        # No bound on their number: a heartbeat must never wait for a connection.
-        return sa.create_engine(
-            parsed,
-            connect_args=_CONNECT_ARGS,
-            # Kept by the storage, together with their cursors, at a third of what SQLAlchemy's pool costs an operation.
+        engine = sa.create_engine(
+            parsed.difference_update_query([_PREPARE]),
+            connect_args=_CONNECT_ARGS if threshold is None else _CONNECT_ARGS | {_PREPARE: _threshold(threshold)},
+            # The storage keeps its connections itself, together with their cursors, for a third of what SQLAlchemy's
+            # pool costs an operation; without a bound on their number, as a heartbeat must never wait for one.
             poolclass=sa.NullPool,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigurationError(f"psycopg 3 is not installed ({error}): pip install 'psycopg[binary]'.") from error
+    if threshold is None:
+        sa.event.listen(engine, "connect", _prepare_nothing_behind_a_pooler)
+    return engine
+
+
+def _threshold(written: object) -> int | None:
+    if written == "none":
+        return None
+    if isinstance(written, str) and written.isdecimal():
+        return int(written)
+    raise ConfigurationError(
+        f"the database URL (SAGAS_DATABASE_URL) has {_PREPARE}={written!r}: write after how many runs a statement is "
+        "prepared, such as 5, or none."
+    )
+
+
+def _prepare_nothing_behind_a_pooler(connection: Connection[Any], _: object) -> None:
+    """Turn prepared statements off on a connection that is not to one session of the server alone.
+
+    A pooler in transaction mode runs each transaction in any session, where the same name may belong to another
+    client's statement: with as many parameters, that one would be run. It gives its clients numbers of its own for
+    what they cancel, and so it is told from the server, whose number is the session's process id.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if row is None or row[0] != connection.info.backend_pid:
+        connection.prepare_threshold = None
 
 
 def address(url: sa.URL) -> str:

