@@ -55,14 +55,22 @@ def plan_as_started(saga: AnySaga, definition_version: str) -> Plan:
         # From before steps were written down, and so from before any alias: each had the first of its names.
         return Plan(saga.__name__, tuple(PlannedStep((*step.aliases, step.name)[0], step) for step in saga.steps))
     found = {code: planned for step in saga.steps for code, planned in _codes(step)}
+    steps: dict[type[Step[Any]], PlannedStep] = {}
     for place, code in enumerate(stored.codes, start=1):
         if code not in found:
-            raise LogDoesNotFit(
-                f"{_what_became_of(code, place, saga, stored)}: run the code that this saga was started with, or keep "
-                f"that class beside {saga.__name__} and give {saga.__name__} a higher `version` "
-                "(docs/changing-sagas.md)."
-            )
-    return Plan(saga.__name__, tuple(found[code] for code in stored.codes))
+            raise _does_not_fit(saga, _what_became_of(code, place, saga, stored))
+        step = found[code]
+        if (first := steps.setdefault(step.kind, step)) is not step:
+            names = f"{first.name!r} and {step.name!r}"
+            raise _does_not_fit(saga, f"{step.kind.__name__} stands for two steps of this saga, {names}")
+    return Plan(saga.__name__, tuple(steps.values()))
+
+
+def _does_not_fit(saga: AnySaga, why: str) -> LogDoesNotFit:
+    return LogDoesNotFit(
+        f"{why}: run the code that this saga was started with, or keep that class beside {saga.__name__} and give "
+        f"{saga.__name__} a higher `version` (docs/changing-sagas.md)."
+    )
 
 
 def _codes(step: type[Step[Any]]) -> Iterator[tuple[str, PlannedStep]]:

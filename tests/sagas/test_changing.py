@@ -156,6 +156,15 @@ def test_step_renamed_without_an_alias_is_declined_also_when_no_row_tells_of_it(
     assert new.calls == []
 
 
+def test_two_steps_that_were_made_one_are_not_done_by_it_twice(world: World, old: Stage, new: Stage) -> None:
+    world.interrupted(old.saga("hotel", old.step("car", [dies])))
+
+    report = world.recover(new.saga(new.step("package", aliases=["hotel", "car"])))
+
+    assert_declined(world, report, "Package stands for two steps of this saga, 'hotel' and 'car': run the code that")
+    assert new.calls == []
+
+
 def test_saga_from_before_steps_were_written_down_has_the_oldest_name_of_each(world: World, new: Stage) -> None:
     saga_id = UUID(int=7)
     new_saga = NewSaga(id=saga_id, name="trip", context="{}", definition_version="0123456789abcdef")
