@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults faults-baseline check clean
+.PHONY: help demo test faults faults-baseline bench bench-scale check clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,14 @@ faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make fault
 
 faults-baseline: $(PEERS)/stamp ## the same faults at python-cqrs with plain Celery tasks, beside ours [SEED=...]
 	@$(PEERS)/bin/python -m benchmarks.peers.cqrs_faults $(if $(SEED),--seed $(SEED))
+
+bench: $(VENV)/dev.stamp $(PEERS)/stamp ## measure speed against the limit and against peers; a quarter of an hour
+	@$(BIN)/python -m benchmarks.run --peers-python $(PEERS)/bin/python
+	@$(PEERS)/bin/python -m benchmarks.charts
+
+bench-scale: $(VENV)/dev.stamp $(PEERS)/stamp ## measure ten million sagas, a million pruned, a worker after 100,000
+	@$(BIN)/python -m benchmarks.run --scale
+	@$(PEERS)/bin/python -m benchmarks.charts
 
 check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from sagas.testing.servers import BrokerServer
 from tasks.dispatch import CeleryDispatcher
 
 MESSAGES = 10_000
-ROUNDS = 1
+ROUNDS = 3
 _DEADLINE = 300.0
 #: As an application starts a batch; what one call by one costs is a row of its own.
 _BATCH = 500
@@ -164,7 +164,9 @@ def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
     with world.process("worker", "-c", "2", "-l", "WARNING", **every_second):
         began = time.perf_counter()
         with world.process("beat", "-l", "WARNING", **every_second):
-            wait_until(lambda: world.finished() == MESSAGES, timeout_seconds=_DEADLINE, what="all recoveries")
+            wait_until(
+                lambda: world.idle() and world.finished() == MESSAGES, timeout_seconds=_DEADLINE, what="all recoveries"
+            )
             rate = MESSAGES / (time.perf_counter() - began)
             wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the messages")
         (worker,) = world.app.control.inspect(timeout=5).stats().values()

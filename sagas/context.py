@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -43,14 +44,16 @@ class ContextCodec(Generic[ContextT]):
                 "and keep collaborators in the steps' constructors."
             ) from error
 
-    def dump(self, context: ContextT) -> str:
-        """Return the context as JSON text that jsonb accepts.
+    def dump(self, context: ContextT, *, beside: Mapping[str, Any] | None = None) -> str:
+        """Return the context as JSON text that jsonb accepts, with these further fields if there are any.
 
         Raises:
             ContextError: it is of another type, too large, or holds what JSON or jsonb cannot (NUL, a cycle).
         """
         try:
             plain = self._adapter.dump_python(context, mode="json", warnings="error")
+            if beside and isinstance(plain, dict):
+                plain = {**beside, **plain}
             text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
             size = len(text.encode())
         except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -84,14 +87,34 @@ class ContextCodec(Generic[ContextT]):
                 "run code whose context type fits, or correct the data."
             ) from error
 
-    def dump_checked(self, context: ContextT) -> str:
+    def unread(self, text: str) -> dict[str, Any]:
+        """Return those fields of a stored context that loading it does not look at: another definition's.
+
+        A field that is read under another name, through an alias or a validator, is not among them.
+
+        Raises:
+            ContextError: as for `load`.
+        """
+        stored, kept = json.loads(text), json.loads(self.dump(self.load(text)))
+        if not (isinstance(stored, dict) and isinstance(kept, dict)):
+            return {}
+        return {field: stored[field] for field in stored.keys() - kept.keys() if not self._reads(field, stored, kept)}
+
+    def _reads(self, field: str, stored: dict[str, Any], kept: dict[str, Any]) -> bool:
+        without = {name: value for name, value in stored.items() if name != field}
+        try:
+            return bool(json.loads(self.dump(self.load(json.dumps(without)))) != kept)
+        except ContextError:
+            return True
+
+    def dump_checked(self, context: ContextT, *, beside: Mapping[str, Any] | None = None) -> str:
         """Return the context as JSON after making sure that reading it back gives the same context.
 
         Raises:
             ContextError: as for `dump`, and when a value is lost or changes on the way: NaN, a set that comes back as
                 a list, a number beyond its field's limits.
         """
-        text = self.dump(context)
+        text = self.dump(context, beside=beside)
         before = self._adapter.dump_python(context)
         try:
             after = self._adapter.dump_python(self._adapter.validate_json(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
+from sagas.fingerprint import HIGHEST_VERSION, Fingerprint, step_code
 
 MAX_NAME_LENGTH = 255
 #: Only Python's own upper bound on waiting: a year is long enough for any retry.
@@ -26,7 +26,7 @@ class Call:
 
     Attributes:
         saga_id: the saga this is for.
-        step_name: the step's stable name.
+        step_name: the step's stable name; for a saga started under a former one, that.
         attempt: 1 for the first attempt at this action that the log knows of, then 2, 3, ...
         idempotency_key: the same for every attempt at this action; hand it to the outside service.
     """
@@ -121,12 +121,14 @@ class Step(Generic[ContextT]):
 
     Class attributes:
         name: stable name in the log; default: the class's name in kebab case, wherever the class lives.
+        aliases: its former names, the oldest first; a saga that was started under one of them keeps it to its end.
         retry: what to do when an action raises; default: no second attempt.
         timeout: seconds an action may take before it counts as failed and in doubt; None for no limit.
         pivot: True for the point of no return: once it completed, the saga only goes forward.
     """
 
     name: ClassVar[str] = ""
+    aliases: ClassVar[Sequence[str]] = ()
     retry: ClassVar[RetryPolicy] = ONCE
     timeout: ClassVar[float | None] = None
     pivot: ClassVar[bool] = False
@@ -142,6 +144,7 @@ class Step(Generic[ContextT]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = _own_name(cls)
+        cls.aliases = _own_aliases(cls)
         if not isinstance(cls.retry, RetryPolicy):
             raise DefinitionError(
                 f"{cls.__name__}: retry is {cls.retry!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
@@ -165,6 +168,10 @@ class Saga(Generic[ContextT]):
 
     Class attributes:
         name: stable name in the database; default: the class's name in kebab case, wherever the class lives.
+        aliases: its former names, the oldest first, which the database goes on with.
+        version: 1 to 999; raised for a change that sagas already started cannot follow. They go on with the class
+            that has their version, which may stand beside this one; the highest is the one for new sagas.
+        continues: lower versions whose sagas this class goes on with, too.
         steps: the step classes, in order.
 
     Raises:
@@ -172,17 +179,30 @@ class Saga(Generic[ContextT]):
     """
 
     name: ClassVar[str] = ""
+    aliases: ClassVar[Sequence[str]] = ()
+    version: ClassVar[int] = 1
+    continues: ClassVar[Sequence[int]] = ()
     steps: ClassVar[Sequence[type[Step[Any]]]] = ()
     codec: ClassVar[ContextCodec[Any]]
+    fingerprint: ClassVar[Fingerprint]
     definition_version: ClassVar[str]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = _own_name(cls)
+        cls.aliases = _own_aliases(cls)
+        cls.version, cls.continues = _own_versions(cls)
         _check_steps(cls)
         cls.steps = tuple(cls.steps)
-        cls.definition_version = _fingerprint(cls.steps)
+        codes = [step_code(s.name, pivot=s.pivot, can_compensate=s.can_compensate()) for s in cls.steps]
+        cls.fingerprint = Fingerprint.of(cls.version, codes)
+        cls.definition_version = str(cls.fingerprint)
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
+
+    @classmethod
+    def stored_name(cls) -> str:
+        """The name in the database: the oldest, or a start repeated across a rename would start a second saga."""
+        return (*cls.aliases, cls.name)[0]
 
 
 AnySaga = type[Saga[Any]]
@@ -191,18 +211,47 @@ AnySaga = type[Saga[Any]]
 def _own_name(cls: type) -> str:
     """The name given in this very class, else one made from the class's name: a subclass is another thing."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
-    name = cls.__dict__.get("name", words.lower())
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH or "\0" in name:
+    name: str = cls.__dict__.get("name", words.lower())
+    if not _is_name(name):
         raise DefinitionError(
             f"{cls.__name__}: name is {name!r}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL."
         )
     return name
 
 
-def _fingerprint(steps: Sequence[type[Step[Any]]]) -> str:
-    """What of a definition a log depends on, in 16 characters: stored with each saga that is started."""
-    facts = "\n".join(f"{step.name} {step.pivot} {step.can_compensate()}" for step in steps)
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and "\0" not in name
+
+
+def _own_aliases(cls: type[Step[Any]] | AnySaga) -> tuple[str, ...]:
+    aliases = cls.__dict__.get("aliases", ())
+    if isinstance(aliases, str) or not isinstance(aliases, Sequence) or not all(map(_is_name, aliases)):
+        raise DefinitionError(
+            f"{cls.__name__}: aliases is {aliases!r}: give a list of the former names, as ('reserve-stock',)."
+        )
+    if len({cls.name, *aliases}) <= len(aliases):
+        raise DefinitionError(
+            f"{cls.__name__}: its name {cls.name!r} and its aliases {', '.join(map(repr, aliases))} name one thing "
+            "twice: list each former name once, and not the present one."
+        )
+    return tuple(aliases)
+
+
+def _own_versions(cls: AnySaga) -> tuple[int, tuple[int, ...]]:
+    version, continues = cls.__dict__.get("version", 1), cls.__dict__.get("continues", ())
+    if not _is_version(version):
+        raise DefinitionError(
+            f"{cls.__name__}: version is {version!r}: give a whole number from 1 to {HIGHEST_VERSION}, 1 for the first."
+        )
+    if not isinstance(continues, Sequence) or not all(_is_version(lower) and lower < version for lower in continues):
+        raise DefinitionError(
+            f"{cls.__name__}: continues is {continues!r}: give a list of versions below its own, which is {version}."
+        )
+    return version, tuple(continues)
+
+
+def _is_version(version: object) -> bool:
+    return isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= HIGHEST_VERSION
 
 
 def _context_type(cls: AnySaga) -> Any:
@@ -224,6 +273,7 @@ def _check_steps(cls: AnySaga) -> None:
     if not cls.steps:
         raise DefinitionError(f"{cls.__name__}: it has no steps: list its Step classes in `steps`.")
     seen: dict[str, str] = {}
+    codes: dict[str, type[Step[Any]]] = {}
     pivot: str | None = None
     for step in cls.steps:
         if not (isinstance(step, type) and issubclass(step, Step)):
@@ -232,12 +282,21 @@ def _check_steps(cls: AnySaga) -> None:
             )
         if step.act is Step.act:
             raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
-        if step.name in seen:
-            raise DefinitionError(
-                f"{cls.__name__}: {seen[step.name]} and {step.__name__} are both named {step.name!r}, and the log "
-                f"could not tell them apart: give one another `name`."
-            )
-        seen[step.name] = step.__name__
+        for name in (step.name, *step.aliases):
+            if name in seen:
+                raise DefinitionError(
+                    f"{cls.__name__}: {seen[name]} and {step.__name__} are both named {name!r}"
+                    f"{'' if name == step.name else ', one by an alias'}, and the log could not tell them apart: "
+                    "give one another name."
+                )
+            seen[name] = step.__name__
+            for can_compensate in (False, True):
+                code = step_code(name, pivot=step.pivot, can_compensate=can_compensate)
+                if codes.setdefault(code, step) is not step:
+                    raise DefinitionError(
+                        f"{cls.__name__}: {codes[code].__name__} and {step.__name__} have names with one code, {code}, "
+                        "by a rare accident, and a saga could not tell them apart: give one another name."
+                    )
         if pivot and step.pivot:
             raise DefinitionError(
                 f"{cls.__name__}: {pivot} and {step.__name__} are both pivots, and there is one point of no return: "

@@ -276,7 +276,7 @@ class SagaEngine:
         return [
             NewSaga(
                 id=new_saga_id(),
-                name=saga.name,
+                name=saga.stored_name(),
                 definition_version=saga.definition_version,
                 context=saga.codec.dump_checked(context),
                 idempotency_key=keys[index] if keys is not None else None,

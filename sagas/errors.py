@@ -28,11 +28,11 @@ class SagaNotFound(SagaError, LookupError):
 
 
 class UnknownSaga(SagaError, LookupError):
-    """No saga class of this name is registered in this process."""
+    """No saga class of this name, or of the version that a saga was started with, is registered in this process."""
 
 
 class LogDoesNotFit(SagaError):
-    """A saga's log tells of steps which this code's definition does not have, or has in another order."""
+    """A saga was started with, or its log tells of, steps that this code's definition does not have as they were."""
 
 
 class LeaseLost(SagaError):

@@ -19,6 +19,7 @@ from sagas.definition import AnySaga, Call, Resolver, Step, backoff
 from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
+from sagas.plan import Plan, plan_as_started
 from sagas.progress import (
     Action,
     End,
@@ -157,6 +158,9 @@ class _Execution:
         self.log = list(taken.record.log)
         self.stored = taken.record.context
         self.context: Any = None
+        # Fields of the stored context that this code's type does not know; they are kept for code that does.
+        self.beside: dict[str, Any] = {}
+        self.plan: Plan
         # Whether the next action may have been begun by a holder that was cut off.
         self.interrupted = taken.record.interrupted
         self.attempts = taken.record.recovery_attempts
@@ -171,7 +175,9 @@ class _Execution:
 
     def _run(self) -> Report:
         try:
+            self.plan = plan_as_started(self.saga, self.record.definition_version)
             self.context = self.saga.codec.load(self.stored)
+            self.beside = self.saga.codec.unread(self.stored)
             while (report := self._advance()) is None:
                 pass
         except (LogDoesNotFit, ContextError) as error:
@@ -192,7 +198,7 @@ class _Execution:
 
     def _advance(self) -> Report | None:
         """Make the next move; return a report when there is nothing more to do now."""
-        move = next_move(self.saga, self.log)
+        move = next_move(self.plan, self.log)
         if isinstance(move, End):
             self._checkpoint(None, status=move.status)
             return self._ended()
@@ -212,7 +218,8 @@ class _Execution:
 
     def _perform(self, move: Perform) -> str | None:
         """Perform the action; return the context as JSON if it changed it."""
-        step = self.steps.get(move.step) or self.steps.setdefault(move.step, self.runtime.resolve(move.step))
+        kind = move.step.kind
+        step = self.steps.get(kind) or self.steps.setdefault(kind, self.runtime.resolve(kind))
         call = Call(
             saga_id=self.record.id,
             step_name=move.step.name,
@@ -220,24 +227,23 @@ class _Execution:
             idempotency_key=f"{self.record.id}:{move.step.name}:{move.action}",
         )
         action = step.act if move.action is Action.ACT else step.compensate
-        policy = move.step.retry
         try:
-            returned = perform(partial(action, self.context, call), timeout=move.step.timeout)
+            returned = perform(partial(action, self.context, call), timeout=kind.timeout)
         except (Exception, asyncio.CancelledError) as error:
             in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
-            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, policy.retry_on)) from error
+            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
         if returned is not None:
             self.context = returned
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
-            text = self.saga.codec.dump_checked(self.context)
+            text = self.saga.codec.dump_checked(self.context, beside=self.beside)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             raise _Failed(error, in_doubt=True, retryable=False) from error
         return None if text == self.stored else text
 
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
-        verdict = judge_failure(self.saga, self.log, move, retryable=failure.retryable)
+        verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
         failures = failures_in_a_row(self.log, move) + 1
         entry = LogEntry(
             step=move.step.name,
@@ -266,7 +272,7 @@ class _Execution:
             release = self._failed_attempt()
             self._checkpoint(entry, status=release.status, release=release)
             return self._gave_up(release, entry.message or "")
-        delay = move.step.retry.delay(failures, random=self.runtime.random())
+        delay = move.step.kind.retry.delay(failures, random=self.runtime.random())
         if delay > IN_PLACE_SECONDS:
             self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
             return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
@@ -288,7 +294,7 @@ class _Execution:
 
     def _status_after(self, entry: LogEntry) -> SagaStatus:
         """Where the saga stands once this entry is logged: the last checkpoint also ends it."""
-        following = next_move(self.saga, [*self.log, entry])
+        following = next_move(self.plan, [*self.log, entry])
         if isinstance(following, End):
             return following.status
         return SagaStatus.RUNNING if following.action is Action.ACT else SagaStatus.COMPENSATING

@@ -1,4 +1,4 @@
-"""What a saga does next, from its definition and its log alone: no I/O, no clock, no randomness.
+"""What a saga does next, from its plan and its log alone: no I/O, no clock, no randomness.
 
 The log holds what *ended*. The direction is read from it too: once a row says that the saga turned back, it only
 goes backward (strict backward recovery).
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sagas.definition import AnySaga, Step
 from sagas.errors import LogDoesNotFit
+from sagas.plan import Plan, PlannedStep
 
 
 class SagaStatus(StrEnum):
@@ -73,7 +73,7 @@ class Entry:
 class Perform:
     """Do this action of this step next."""
 
-    step: type[Step[object]]
+    step: PlannedStep
     action: Action
     attempt: int
 
@@ -90,21 +90,21 @@ def turned_back(log: Iterable[Entry]) -> bool:
     return any(entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE for entry in log)
 
 
-def next_move(saga: AnySaga, log: Sequence[Entry]) -> Perform | End:
+def next_move(plan: Plan, log: Sequence[Entry]) -> Perform | End:
     """Return what the saga does next.
 
     Raises:
-        LogDoesNotFit: the log tells of steps that this definition lacks or has in another order.
+        LogDoesNotFit: the log tells of steps that this plan lacks or has in another order.
     """
-    done = _completed_acts(saga, log)
+    done = _completed_acts(plan, log)
     if turned_back(log):
-        return _next_backward(saga, log, done)
-    if len(done) == len(saga.steps):
+        return _next_backward(plan, log, done)
+    if len(done) == len(plan.steps):
         return End(SagaStatus.COMPLETED)
-    return _perform(saga.steps[len(done)], Action.ACT, log)
+    return _perform(plan.steps[len(done)], Action.ACT, log)
 
 
-def judge_failure(saga: AnySaga, log: Sequence[Entry], move: Perform, *, retryable: bool) -> Verdict:
+def judge_failure(plan: Plan, log: Sequence[Entry], move: Perform, *, retryable: bool) -> Verdict:
     """Return what follows from the failure of this move.
 
     A step after the pivot is never compensated, and a compensation cannot be: when their attempts are spent,
@@ -113,9 +113,9 @@ def judge_failure(saga: AnySaga, log: Sequence[Entry], move: Perform, *, retryab
     Args:
         retryable: whether the step's policy wants another attempt after an error of this kind.
     """
-    if retryable and failures_in_a_row(log, move) + 1 < move.step.retry.max_attempts:
+    if retryable and failures_in_a_row(log, move) + 1 < move.step.kind.retry.max_attempts:
         return Verdict.RETRY
-    if move.action is Action.COMPENSATE or _past_pivot(saga, log):
+    if move.action is Action.COMPENSATE or _past_pivot(plan, log):
         return Verdict.GIVE_UP
     return Verdict.TURN_BACK
 
@@ -131,39 +131,38 @@ def failures_in_a_row(log: Sequence[Entry], move: Perform) -> int:
     return failures
 
 
-def _completed_acts(saga: AnySaga, log: Sequence[Entry]) -> list[str]:
+def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
     done = [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
-    names = [step.name for step in saga.steps]
-    tried = [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.FAILED]
-    for known in (*done, *tried):
+    names = [step.name for step in plan.steps]
+    for known in (entry.step for entry in log if entry.status is not EntryStatus.STARTED):
         if known not in names:
             raise LogDoesNotFit(
-                f"the log of this saga tells of step {known!r}, which {saga.__name__} no longer has "
+                f"the log of this saga tells of step {known!r}, which {plan.owner} does not have "
                 f"(it has {', '.join(names)}): run the code that has it, or bring the step back under that name."
             )
     if done != names[: len(done)]:
         raise LogDoesNotFit(
-            f"the log of this saga completed {', '.join(done)}, which is not how {saga.__name__} begins "
+            f"the log of this saga completed {', '.join(done)}, which is not how {plan.owner} begins "
             f"({', '.join(names[: len(done)])}): run the code that has this order."
         )
     return done
 
 
-def _next_backward(saga: AnySaga, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
+def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
     doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
-    for step in reversed(saga.steps):
+    for step in reversed(plan.steps):
         may_have_acted = step.name in done or step.name in doubtful
-        if may_have_acted and step.name not in undone and step.can_compensate():
+        if may_have_acted and step.name not in undone and step.kind.can_compensate():
             return _perform(step, Action.COMPENSATE, log)
     return End(SagaStatus.COMPENSATED)
 
 
-def _perform(step: type[Step[object]], action: Action, log: Sequence[Entry]) -> Perform:
+def _perform(step: PlannedStep, action: Action, log: Sequence[Entry]) -> Perform:
     failed = sum(e.step == step.name and e.action is action and e.status is EntryStatus.FAILED for e in log)
     return Perform(step, action, failed + 1)
 
 
-def _past_pivot(saga: AnySaga, log: Sequence[Entry]) -> bool:
+def _past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
     done = {e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED}
-    return any(step.pivot and step.name in done for step in saga.steps)
+    return any(step.kind.pivot and step.name in done for step in plan.steps)

@@ -83,7 +83,7 @@ def recover(
     if isinstance(taken, Refused):
         return _skipped(saga_id, taken)
     try:
-        saga = registry.get(taken.record.name)
+        saga = registry.fitting(taken.record.name, taken.record.definition_version)
     except UnknownSaga as error:
         return decline(taken, runtime, str(error))
     return execute(saga, taken, runtime)

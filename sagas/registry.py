@@ -1,4 +1,4 @@
-"""Saga name → class, and the loading of the modules that define them."""
+"""Saga name and version → class, and the loading of the modules that define them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
+from sagas.fingerprint import Fingerprint
 
 
 class Registry:
@@ -19,7 +20,7 @@ class Registry:
     """
 
     def __init__(self, sagas: Iterable[AnySaga] = ()) -> None:
-        self._by_name: dict[str, AnySaga] = {}
+        self._classes: dict[str, dict[int, AnySaga]] = {}  # by every name, then by every version
         for saga in sagas:
             self.add(saga)
 
@@ -27,15 +28,13 @@ class Registry:
         """Make a saga known; adding the same one again does nothing.
 
         Raises:
-            DefinitionError: another class has its name.
+            DefinitionError: another class has one of its names, and is not the same saga at other versions.
         """
-        known = self._by_name.setdefault(saga.name, saga)
-        if known is not saga and _path(known) != _path(saga):
-            raise DefinitionError(
-                f"{_path(known)} and {_path(saga)} are both sagas named {saga.name!r}, and the database could not "
-                "tell them apart: give one another `name`."
-            )
-        self._by_name[saga.name] = saga
+        for name in (saga.name, *saga.aliases):
+            for known in self._classes.get(name, {}).values():
+                _check_side_by_side(known, saga, name)
+        for name in (saga.name, *saga.aliases):
+            self._classes.setdefault(name, {}).update(dict.fromkeys(_versions(saga), saga))
 
     def load(self, modules: Iterable[str]) -> None:
         """Import the modules, from the working directory too, and make every saga known that they define or import.
@@ -64,22 +63,64 @@ class Registry:
                 self.add(saga)
 
     def get(self, name: str) -> AnySaga:
-        """Return the saga of this name.
+        """Return the saga of this name or alias, for starting one: at its highest version.
 
         Raises:
             UnknownSaga: none is known here.
         """
+        versions = self._named(name)
+        return versions[max(versions)]
+
+    def fitting(self, name: str, definition_version: str) -> AnySaga:
+        """Return the class that goes on with sagas of this name, started with this `definition_version`.
+
+        Raises:
+            UnknownSaga: none here does.
+        """
+        versions, version = self._named(name), Fingerprint.parse(definition_version).version
+        if version not in versions:
+            known = ", ".join(map(str, sorted(versions)))
+            raise UnknownSaga(
+                f"no class here goes on with version {version} of saga {name!r} (known: {known}): run the code that "
+                f"has it, or list {version} in `continues` of the class that can."
+            )
+        return versions[version]
+
+    def __iter__(self) -> Iterator[AnySaga]:
+        return iter(dict.fromkeys(saga for versions in self._classes.values() for saga in versions.values()))
+
+    def _named(self, name: str) -> dict[int, AnySaga]:
         try:
-            return self._by_name[name]
+            return self._classes[name]
         except KeyError:
-            known = ", ".join(sorted(self._by_name)) or "none"
+            known = ", ".join(sorted(self._classes)) or "none"
             raise UnknownSaga(
                 f"no saga named {name!r} is known here (known: {known}): add the module that defines it to "
                 "SAGAS_MODULES, or correct the name."
             ) from None
 
-    def __iter__(self) -> Iterator[AnySaga]:
-        return iter(self._by_name.values())
+
+def _check_side_by_side(known: AnySaga, saga: AnySaga, name: str) -> None:
+    """Refuse two classes of one name, unless they are one saga at different versions or the same class again."""
+    if known is saga or _path(known) == _path(saga):
+        return
+    both = f"{_path(known)} and {_path(saga)} are both sagas named {name!r}"
+    if known.name != saga.name:
+        raise DefinitionError(
+            f"{both}, one by an alias, and the database could not tell them apart: give one another name, or take "
+            "the alias away."
+        )
+    if known.aliases != saga.aliases:
+        raise DefinitionError(f"{both}, but with different aliases: give both the same `aliases`, or one another name.")
+    if claimed := _versions(known) & _versions(saga):
+        raise DefinitionError(
+            f"{both} for version {min(claimed)}, and the database could not tell them apart: give one another `name`, "
+            "or, if they are one saga before and after a change, the later one a higher `version`."
+        )
+
+
+def _versions(saga: AnySaga) -> set[int]:
+    return {saga.version, *saga.continues}
 
 
 def _is_saga(value: object) -> bool:

@@ -35,10 +35,11 @@ from tasks import saga_tasks, worker
 celery_app = saga_tasks.app
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
-RECOVERY = REPOSITORY / "docs" / "recovery.md"
-STORAGE = REPOSITORY / "docs" / "storage.md"
-SCALING = REPOSITORY / "docs" / "scaling.md"
-DOCUMENTS = [README, RECOVERY, STORAGE, SCALING, REPOSITORY / "docs" / "testing.md", REPOSITORY / "CHANGELOG.md"]
+DOCS = REPOSITORY / "docs"
+RECOVERY = DOCS / "recovery.md"
+STORAGE = DOCS / "storage.md"
+CHANGING = DOCS / "changing-sagas.md"
+DOCUMENTS = [README, REPOSITORY / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 GUARANTEE = (
     "every step runs at least once; at most one worker's result is kept; "
     "the same idempotency key accompanies every attempt."
@@ -156,6 +157,33 @@ def test_the_recovery_loop_in_the_docs_recovers(
 def test_the_code_about_storages_runs(tmp_path: Path) -> None:
     done = _run("".join(block.text for block in blocks(STORAGE, "python")), tmp_path, {})
     assert done.returncode == 0, done.stderr
+
+
+def test_the_code_about_changes_does_what_is_shown_below_it(tmp_path: Path) -> None:
+    done = _run("".join(block.text for block in blocks(CHANGING, "python")), tmp_path, {})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(block.text for block in blocks(CHANGING, "text"))
+
+
+def test_the_query_about_changes_counts_unfinished_sagas_by_version(storage: SqlAlchemySagaStorage) -> None:
+    versions = {"1.abcd": 2, "2.abcd": 1, "": 1}
+    new = [
+        NewSaga(id=new_saga_id(), name="place-order", context="{}", definition_version=version)
+        for version, count in versions.items()
+        for _ in range(count)
+    ]
+    storage.create_sagas(new, owner=None)
+    (query,) = blocks(CHANGING, "sql")
+
+    with storage._connections.cursor() as cursor:
+        rows = cursor.execute(query.text).fetchall()
+
+    assert sorted(tuple(row.values()) for row in rows) == [
+        ("place-order", "", 1),
+        ("place-order", "1", 2),
+        ("place-order", "2", 1),
+    ]
 
 
 def _exported(directory: Path) -> dict[str, str]:

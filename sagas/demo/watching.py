@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sagas import SagaStatus
 from sagas.demo.shop import PlaceOrder
+from sagas.plan import plan_of
 from sagas.progress import Action, End, next_move
 from sagas.storage.base import QUEUE, ISagaStorage, SagaFilter, SagaRecord
 
@@ -154,7 +155,7 @@ def _takeovers(record: SagaRecord) -> int:
 
 
 def _step(record: SagaRecord) -> str:
-    move = next_move(PlaceOrder, record.log)
+    move = next_move(plan_of(PlaceOrder), record.log)
     if isinstance(move, End):
         return "all steps done" if move.status is SagaStatus.COMPLETED else "all effects undone"
     return f"{'undo ' if move.action is Action.COMPENSATE else ''}{move.step.name}"

@@ -14,8 +14,8 @@ from uuid import UUID
 import pytest
 
 from sagas import MemorySagaStorage, RetryPolicy
-from sagas.definition import AnySaga
 from sagas.errors import LeaseLost
+from sagas.plan import Plan
 from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, next_move
 from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Refused, SagaRecord, Taken
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
@@ -316,9 +316,9 @@ class ResetsNoAttempts(MemorySagaStorage):
             self._put(self._sagas[hold.saga_id], recovery_attempts=before)
 
 
-def forgets_why(saga: AnySaga, log: Sequence[LogEntry]) -> Perform | End:
+def forgets_why(plan: Plan, log: Sequence[LogEntry]) -> Perform | End:
     """Goes on as if no earlier holder had decided to turn back."""
-    return next_move(saga, [entry for entry in log if not (entry.version and entry.verdict)])
+    return next_move(plan, [entry for entry in log if not (entry.version and entry.verdict)])
 
 
 _EXPIRING = Scenario(left=bounds(2, of=["expiries"]))

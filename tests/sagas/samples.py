@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -63,16 +64,16 @@ class Stage:
             name: of the step.
             act: the outcomes of its attempts; those after the last succeed.
             undo: the same for compensate(); None for a step without one.
-            attributes: retry, timeout, pivot.
+            attributes: aliases, retry, timeout, pivot.
         """
         members: dict[str, Any] = {"name": name, "act": self._action("act", act), **attributes}
         if undo is not None:
             members["compensate"] = self._action("compensate", undo)
         return type(name.title(), (Step,), members)
 
-    def saga(self, *steps: type[Step[Any]] | str, name: str = "trip") -> type[Saga[Trip]]:
+    def saga(self, *steps: type[Step[Any]] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
         """Return a saga of these steps; a name stands for a step that succeeds and can be undone."""
-        return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name)
+        return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name, **attributes)
 
     def _action(self, action: str, outcomes: Iterable[Outcome]) -> Callable[[Any, Trip, Call], Any]:
         left = iter(outcomes)
@@ -87,15 +88,17 @@ class Stage:
         return perform
 
 
-def saga_of(classes: Sequence[type[Step[Any]]], *, name: str = "trip", context: Any = Trip) -> type[Saga[Any]]:
-    """Return a saga of these step classes."""
-    saga_name = name
-
-    class Made(Saga[context]):
-        name = saga_name
-        steps = classes
-
-    return Made
+def saga_of(
+    classes: Sequence[type[Step[Any]]],
+    *,
+    name: str = "trip",
+    context: Any = Trip,
+    called: str = "Made",
+    **attributes: Any,
+) -> type[Saga[Any]]:
+    """Return a saga of these step classes, with the class's name and its aliases, version and continues as given."""
+    members = {"name": name, "steps": classes, "__module__": __name__, **attributes}
+    return types.new_class(called, (Saga[context],), {}, lambda namespace: namespace.update(members))
 
 
 class Clock:

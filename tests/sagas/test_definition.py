@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from sagas import RetryPolicy, Saga, SagaError, Step
 from sagas.definition import backoff
 from sagas.errors import DefinitionError
+from sagas.fingerprint import Fingerprint, step_code
 from tests.sagas.samples import Stage, Trip, saga_of
 
 T = TypeVar("T")
@@ -264,6 +266,84 @@ def test_version_of_a_definition_stays_with_what_no_log_depends_on() -> None:
     other = saga_of([step("hotel", timeout=3), step("car", retry=RetryPolicy())], name="other", context=dict)
 
     assert other.definition_version == saga_of([step("hotel"), step("car")]).definition_version
+
+
+def test_version_that_is_declared_is_part_of_it_and_counts_from_one() -> None:
+    first, second = saga_of([step("hotel")]), saga_of([step("hotel")], version=2)
+
+    assert first.definition_version.startswith("1.")
+    assert second.definition_version == "2." + first.definition_version[2:]
+
+
+def test_version_of_the_longest_definitions_fits_its_column() -> None:
+    for length in (15, 16, 40):
+        saga = saga_of([step(f"step{index}") for index in range(length)], version=999)
+
+        assert len(saga.definition_version) <= 64
+        assert Fingerprint.parse(saga.definition_version) == saga.fingerprint
+
+
+@pytest.mark.parametrize("version", [0, -1, 1000, 1.0, "2", True, None])
+def test_version_that_is_no_small_number_is_refused(version: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"Made: version is .*: give a whole number from 1 to 999"):
+        saga_of([step("hotel")], version=version)
+
+
+@pytest.mark.parametrize("continues", [1, "1", (2,), (3,), (0,), ("1",)])
+def test_versions_to_go_on_with_that_are_not_lower_are_refused(continues: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"Made: continues is .*: give a list of versions below its own, .* is 2"):
+        saga_of([step("hotel")], version=2, continues=continues)
+
+
+# -- aliases ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aliases", ["inn", ("",), (7,), ("a\0b",), ("x" * 256,), {"inn"}])
+def test_aliases_that_are_no_list_of_names_are_refused(aliases: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"Hotel: aliases is .*: give a list of the former names"):
+        step("hotel", aliases=aliases)
+    with pytest.raises(DefinitionError, match=r"Made: aliases is .*: give a list of the former names"):
+        saga_of([step("hotel")], aliases=aliases)
+
+
+@pytest.mark.parametrize("aliases", [("hotel",), ("inn", "inn")])
+def test_alias_that_is_the_name_or_comes_twice_is_refused(aliases: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"Hotel: its name 'hotel' and its aliases .* name one thing twice"):
+        step("hotel", aliases=aliases)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [step("inn"), step("hotel", aliases=["inn"])],
+        [step("hotel", aliases=["inn"]), step("inn")],
+        [step("hotel", aliases=["inn"]), step("motel", aliases=["inn"])],
+    ],
+    ids=["name first", "alias first", "two aliases"],
+)
+def test_alias_that_another_step_has_as_a_name_is_refused(steps: list[type[Step[Trip]]]) -> None:
+    with pytest.raises(DefinitionError, match=r"are both named 'inn'.*, and the log could not tell them apart"):
+        saga_of(steps)
+
+
+def test_subclass_inherits_no_alias_and_no_version_because_it_is_another_thing() -> None:
+    class Booking(saga_of([step("hotel")], aliases=["reserve"], version=3, continues=[1])):  # type: ignore[misc]
+        pass
+
+    assert (Booking.name, Booking.aliases, Booking.version, Booking.continues) == ("booking", (), 1, ())
+
+
+def test_names_that_have_one_code_by_accident_are_refused() -> None:
+    codes: dict[str, str] = {}
+    for number in count():
+        name = f"step{number}"
+        code = step_code(name, pivot=False, can_compensate=True)
+        if code in codes:
+            break
+        codes[code] = name
+
+    with pytest.raises(DefinitionError, match=f"have names with one code, {code}, by a rare accident"):
+        saga_of([step(codes[code]), step(name)])
 
 
 # -- delays -------------------------------------------------------------------------------------------------------

@@ -251,14 +251,14 @@ def waiting_saga(stage: Stage, engine: QuickEngine, clock: Clock) -> UUID:
     ("other_code", "reason"),
     [
         (None, "no saga named 'trip' is known here (known: none)"),
-        (lambda: Stage().saga("car", "hotel"), "completed hotel, which is not how Made begins"),
-        (lambda: Stage().saga("hotel", "boat"), "tells of step 'car', which Made no longer has"),
+        (lambda: Stage().saga("hotel"), "step 2 of the 2 that this saga was started with is none of those of Made"),
+        (lambda: Stage().saga("hotel", "boat"), "none of those of Made (hotel, boat), so it was removed, or renamed"),
         (
             lambda: saga_of([Stage().step("hotel"), Stage().step("car")], context=StricterTrip),
             "its context does not validate as StricterTrip (note: Input should be a valid integer)",
         ),
     ],
-    ids=["unknown saga", "another order", "unknown step", "context"],
+    ids=["unknown saga", "removed step", "renamed step", "context"],
 )
 def test_code_that_does_not_fit_declines_and_the_saga_resumes_where_code_fits(
     stage: Stage, engine: QuickEngine, clock: Clock, other_code: Any, reason: str

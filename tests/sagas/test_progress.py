@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sagas import RetryPolicy
-from sagas.definition import AnySaga
 from sagas.errors import LogDoesNotFit
+from sagas.plan import Plan, plan_of
 from sagas.progress import (
     Action,
     End,
@@ -38,23 +38,23 @@ def shown(move: Perform | End) -> str:
 
 
 @pytest.fixture
-def trip() -> AnySaga:
+def trip() -> Plan:
     """Three steps that can be undone."""
-    return Stage().saga("hotel", "car", "plane")
+    return plan_of(Stage().saga("hotel", "car", "plane"))
 
 
 @pytest.fixture
-def pivoted() -> AnySaga:
+def pivoted() -> Plan:
     """A step that can be undone, the pivot, and a step after it that is tried twice at a time."""
     stage = Stage()
     policy = RetryPolicy(max_attempts=2)
-    return stage.saga("hotel", stage.step("pay", pivot=True), stage.step("mail", undo=None, retry=policy))
+    return plan_of(stage.saga("hotel", stage.step("pay", pivot=True), stage.step("mail", undo=None, retry=policy)))
 
 
-def judged(saga: AnySaga, log: list[Entry], *, retryable: bool = True) -> Verdict:
-    move = next_move(saga, log)
+def judged(plan: Plan, log: list[Entry], *, retryable: bool = True) -> Verdict:
+    move = next_move(plan, log)
     assert isinstance(move, Perform)
-    return judge_failure(saga, log, move, retryable=retryable)
+    return judge_failure(plan, log, move, retryable=retryable)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def judged(saga: AnySaga, log: list[Entry], *, retryable: bool = True) -> Verdic
         ([done("hotel"), failed("car", Verdict.TURN_BACK), done("hotel", COMPENSATE)], "COMPENSATED"),
     ],
 )
-def test_next_move_follows_from_the_log(trip: AnySaga, log: list[Entry], expected: str) -> None:
+def test_next_move_follows_from_the_log(trip: Plan, log: list[Entry], expected: str) -> None:
     assert shown(next_move(trip, log)) == expected
 
 
-def test_doubt_from_an_earlier_attempt_stays(trip: AnySaga) -> None:
+def test_doubt_from_an_earlier_attempt_stays(trip: Plan) -> None:
     log = [failed("hotel", Verdict.RETRY, in_doubt=True), failed("hotel", Verdict.TURN_BACK)]
 
     assert shown(next_move(trip, log)) == "compensate hotel #1"
@@ -87,19 +87,19 @@ def test_doubt_from_an_earlier_attempt_stays(trip: AnySaga) -> None:
 
 def test_step_without_compensation_is_passed_over_on_the_way_back() -> None:
     stage = Stage()
-    saga = stage.saga("hotel", stage.step("mail", undo=None), "car")
+    plan = plan_of(stage.saga("hotel", stage.step("mail", undo=None), "car"))
     log = [done("hotel"), done("mail"), failed("car", Verdict.TURN_BACK)]
 
-    assert shown(next_move(saga, log)) == "compensate hotel #1"
+    assert shown(next_move(plan, log)) == "compensate hotel #1"
 
 
-def test_rows_of_an_older_layout_that_say_started_change_nothing(trip: AnySaga) -> None:
+def test_rows_of_an_older_layout_that_say_started_change_nothing(trip: Plan) -> None:
     started = Entry(step="car", action=ACT, status=EntryStatus.STARTED)
 
     assert next_move(trip, [done("hotel"), started]) == next_move(trip, [done("hotel")])
 
 
-def test_log_of_a_compensation_alone_shows_that_the_saga_turned_back(trip: AnySaga) -> None:
+def test_log_of_a_compensation_alone_shows_that_the_saga_turned_back(trip: Plan) -> None:
     assert turned_back([done("hotel"), done("hotel", COMPENSATE)])
     assert not turned_back([done("hotel"), failed("car", Verdict.RETRY)])
 
@@ -109,28 +109,28 @@ def test_log_of_a_compensation_alone_shows_that_the_saga_turned_back(trip: AnySa
 
 def test_failure_that_the_policy_does_not_retry_turns_the_saga_back() -> None:
     stage = Stage()
-    saga = stage.saga(stage.step("hotel", retry=THRICE))
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
 
-    assert judged(saga, [], retryable=False) is Verdict.TURN_BACK
+    assert judged(plan, [], retryable=False) is Verdict.TURN_BACK
 
 
 def test_failure_is_retried_up_to_max_attempts() -> None:
     stage = Stage()
-    saga = stage.saga(stage.step("hotel", retry=THRICE))
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
     retry = failed("hotel", Verdict.RETRY)
 
-    assert [judged(saga, [retry] * failures) for failures in range(3)] == [
+    assert [judged(plan, [retry] * failures) for failures in range(3)] == [
         Verdict.RETRY,
         Verdict.RETRY,
         Verdict.TURN_BACK,
     ]
 
 
-def test_pivot_itself_may_turn_the_saga_back(pivoted: AnySaga) -> None:
+def test_pivot_itself_may_turn_the_saga_back(pivoted: Plan) -> None:
     assert judged(pivoted, [done("hotel")]) is Verdict.TURN_BACK
 
 
-def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: AnySaga) -> None:
+def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: Plan) -> None:
     log = [done("hotel"), done("pay"), failed("mail", Verdict.RETRY)]
     assert judged(pivoted, log) is Verdict.GIVE_UP
 
@@ -139,11 +139,11 @@ def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: AnySaga) -
     assert shown(next_move(pivoted, log)) == "act mail #3"
 
 
-def test_failed_compensation_is_given_up_never_turned_back(trip: AnySaga) -> None:
+def test_failed_compensation_is_given_up_never_turned_back(trip: Plan) -> None:
     assert judged(trip, [done("hotel"), failed("car", Verdict.TURN_BACK)]) is Verdict.GIVE_UP
 
 
-def test_failures_of_acting_do_not_count_against_compensating(trip: AnySaga) -> None:
+def test_failures_of_acting_do_not_count_against_compensating(trip: Plan) -> None:
     log = [failed("hotel", Verdict.RETRY), failed("hotel", Verdict.TURN_BACK, in_doubt=True)]
     move = next_move(trip, log)
 
@@ -161,11 +161,13 @@ def test_failures_of_acting_do_not_count_against_compensating(trip: AnySaga) -> 
         [done("boat")],
         [failed("boat", Verdict.RETRY)],
         [done("hotel"), failed("boat", Verdict.TURN_BACK)],
+        [done("hotel"), failed("car", Verdict.TURN_BACK), done("boat", COMPENSATE)],
+        [done("hotel"), failed("car", Verdict.TURN_BACK), failed("boat", Verdict.GIVE_UP, COMPENSATE)],
     ],
 )
-def test_log_with_an_unknown_step_does_not_fit(trip: AnySaga, log: list[Entry]) -> None:
+def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> None:
     with pytest.raises(
-        LogDoesNotFit, match=r"tells of step 'boat', which Made no longer has \(it has hotel, car, plane\)"
+        LogDoesNotFit, match=r"tells of step 'boat', which Made does not have \(it has hotel, car, plane\)"
     ):
         next_move(trip, log)
 
@@ -174,7 +176,7 @@ def test_log_with_an_unknown_step_does_not_fit(trip: AnySaga, log: list[Entry]) 
     "steps",
     [["car"], ["car", "hotel"], ["hotel", "plane"], ["hotel", "hotel"], ["hotel", "car", "plane", "plane"]],
 )
-def test_log_of_another_order_does_not_fit(trip: AnySaga, steps: list[str]) -> None:
+def test_log_of_another_order_does_not_fit(trip: Plan, steps: list[str]) -> None:
     with pytest.raises(LogDoesNotFit, match=r"which is not how Made begins \(.*\): run the code that has this order"):
         next_move(trip, [done(step) for step in steps])
 
@@ -182,4 +184,4 @@ def test_log_of_another_order_does_not_fit(trip: AnySaga, steps: list[str]) -> N
 def test_step_appended_or_inserted_ahead_of_the_log_still_fits() -> None:
     log = [done("hotel")]
 
-    assert shown(next_move(Stage().saga("hotel", "visa", "car"), log)) == "act visa #1"
+    assert shown(next_move(plan_of(Stage().saga("hotel", "visa", "car")), log)) == "act visa #1"

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sagas import RetryPolicy, SagaStatus
-from sagas.definition import AnySaga
 from sagas.errors import LogDoesNotFit
+from sagas.plan import Plan, plan_of
 from sagas.progress import Action, End, Entry, EntryStatus, Perform, Verdict, judge_failure, next_move, turned_back
 from tests.sagas.samples import Stage
 
@@ -37,7 +37,7 @@ class Run:
     """What a saga did, from an empty log to its end."""
 
     plan: tuple[StepPlan, ...]
-    saga: AnySaga
+    saga: Plan
     end: SagaStatus = SagaStatus.RUNNING
     log: list[Entry] = field(default_factory=list)
     moves: list[Perform] = field(default_factory=list)
@@ -63,7 +63,7 @@ def plans(draw: st.DrawFn) -> tuple[StepPlan, ...]:
 outcomes = st.lists(st.none() | st.builds(Failure, st.booleans(), st.booleans()), max_size=25)
 
 
-def saga_of(plan: tuple[StepPlan, ...]) -> AnySaga:
+def saga_of(plan: tuple[StepPlan, ...]) -> Plan:
     stage = Stage()
     steps = [
         stage.step(
@@ -74,7 +74,7 @@ def saga_of(plan: tuple[StepPlan, ...]) -> AnySaga:
         )
         for index, step in enumerate(plan)
     ]
-    return stage.saga(*steps)
+    return plan_of(stage.saga(*steps))
 
 
 def drive(plan: tuple[StepPlan, ...], script: Sequence[Failure | None]) -> Run:
@@ -139,7 +139,7 @@ def test_saga_that_turned_back_never_acts_again(run: Run) -> None:
 @laws
 def test_what_may_have_taken_effect_is_undone_in_reverse_and_nothing_else(run: Run) -> None:
     may_have_acted = {e.step for e in run.log if e.action is Action.ACT and (e.verdict is None or e.in_doubt)}
-    expected = [s.name for s in reversed(run.saga.steps) if s.name in may_have_acted and s.can_compensate()]
+    expected = [s.name for s in reversed(run.saga.steps) if s.name in may_have_acted and s.kind.can_compensate()]
 
     assert run.completed(Action.COMPENSATE) == (expected if run.end is SagaStatus.COMPENSATED else [])
 
@@ -147,7 +147,7 @@ def test_what_may_have_taken_effect_is_undone_in_reverse_and_nothing_else(run: R
 @given(run=runs)
 @laws
 def test_saga_past_its_pivot_only_goes_forward(run: Run) -> None:
-    pivots = {step.name for step in run.saga.steps if step.pivot}
+    pivots = {step.name for step in run.saga.steps if step.kind.pivot}
     assume(pivots & set(run.completed(Action.ACT)))
 
     assert run.end is SagaStatus.COMPLETED
@@ -157,7 +157,7 @@ def test_saga_past_its_pivot_only_goes_forward(run: Run) -> None:
 @given(run=runs)
 @laws
 def test_only_what_cannot_turn_back_is_given_up(run: Run) -> None:
-    pivots = {step.name for step in run.saga.steps if step.pivot}
+    pivots = {step.name for step in run.saga.steps if step.kind.pivot}
     for index, entry in enumerate(run.log):
         past_pivot = any(e.step in pivots and e.status is EntryStatus.COMPLETED for e in run.log[:index])
         forced = entry.action is Action.COMPENSATE or past_pivot
@@ -178,7 +178,7 @@ def test_attempts_are_numbered_from_the_log(run: Run) -> None:
 @given(run=runs)
 @laws
 def test_policy_is_asked_for_no_more_attempts_than_it_has(run: Run) -> None:
-    limits = {step.name: step.retry.max_attempts for step in run.saga.steps}
+    limits = {step.name: step.kind.retry.max_attempts for step in run.saga.steps}
     in_a_row: dict[tuple[str, Action], int] = {}
     for entry in run.log:
         key = (entry.step, entry.action)
@@ -212,7 +212,7 @@ def test_log_of_a_saga_with_another_step_does_not_fit(run: Run, at: int) -> None
     acts = [i for i, entry in enumerate(run.log) if entry.action is Action.ACT]
     names = [entry.step for entry in run.log]
     renamed = names[acts[at % len(acts)]]
-    other = Stage().saga(*("other" if s.name == renamed else s.name for s in run.saga.steps))
+    other = plan_of(Stage().saga(*("other" if s.name == renamed else s.name for s in run.saga.steps)))
 
     with pytest.raises(LogDoesNotFit):
         next_move(other, run.log)
@@ -228,4 +228,4 @@ def test_log_of_a_saga_in_another_order_does_not_fit(run: Run, swap: int) -> Non
     order[at], order[at + 1] = order[at + 1], order[at]
 
     with pytest.raises(LogDoesNotFit):
-        next_move(Stage().saga(*order), run.log)
+        next_move(plan_of(Stage().saga(*order)), run.log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,58 @@ def test_class_that_was_reloaded_takes_the_place_of_its_former_self() -> None:
     registry.add(new)
 
     assert list(registry) == [new]
+
+
+def test_saga_is_found_by_each_of_its_names() -> None:
+    saga = Stage().saga("hotel", aliases=["tour", "journey"])
+    registry = Registry([saga])
+
+    assert [registry.get(name) for name in ("trip", "journey", "tour")] == [saga] * 3
+    assert list(registry) == [saga]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_alias_that_another_saga_has_as_a_name_is_refused(first: int) -> None:
+    sagas = [Stage().saga("hotel", name="tour", version=2), Stage().saga("hotel", aliases=["tour"], called="Other")]
+
+    with pytest.raises(DefinitionError, match=r"both sagas named 'tour', one by an alias, .*: give one another name"):
+        Registry([sagas[first], sagas[1 - first]])
+
+
+def test_two_classes_of_one_name_with_different_aliases_are_refused() -> None:
+    old, new = Stage().saga("hotel", called="Old"), Stage().saga("hotel", aliases=["tour"], version=2)
+
+    with pytest.raises(DefinitionError, match=r"'trip', but with different aliases: give both the same `aliases`"):
+        Registry([old, new])
+
+
+def test_versions_of_one_saga_stand_side_by_side_and_the_highest_is_for_new_ones() -> None:
+    new = Stage().saga("hotel", version=3, continues=[2])
+    old = Stage().saga("hotel", called="Old")
+    registry = Registry([new, old])
+
+    assert registry.get("trip") is new
+    assert [registry.fitting("trip", f"{version}.abcd") for version in (1, 2, 3)] == [old, new, new]
+    assert [registry.fitting("trip", text) for text in ("", "0123456789abcdef")] == [old, old]
+
+
+@pytest.mark.parametrize(
+    "other", [{}, {"version": 1}, {"version": 3, "continues": [1]}, {"version": 3, "continues": [2]}, {"version": 2}]
+)
+def test_two_classes_that_claim_one_version_are_refused(other: dict[str, Any]) -> None:
+    first = Stage().saga("hotel", version=2, continues=[1])
+
+    with pytest.raises(DefinitionError, match=r"are both sagas named 'trip' for version [12], .* a higher `version`"):
+        Registry([first, Stage().saga("hotel", called="Other", **other)])
+
+
+def test_version_that_no_class_goes_on_with_is_refused_by_number() -> None:
+    registry = Registry([Stage().saga("hotel", version=3, continues=[2])])
+
+    with pytest.raises(
+        UnknownSaga, match=r"goes on with version 1 of saga 'trip' \(known: 2, 3\): .* list 1 in `continues`"
+    ):
+        registry.fitting("trip", "1.abcd")
 
 
 def test_modules_are_imported_and_their_sagas_known(modules: Path) -> None:

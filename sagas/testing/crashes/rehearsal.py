@@ -126,9 +126,13 @@ def rehearse(
     script = _Script(failure, crashes)
     context = case.make_context(world)
     keepsakes = Watch(case.saga, world, case.make_step) if watch else None
-    storage.create_sagas(
-        [NewSaga(id=SAGA_ID, name=case.saga.name, context=case.saga.codec.dump_checked(context))], owner=None
+    new = NewSaga(
+        id=SAGA_ID,
+        name=case.saga.stored_name(),
+        context=case.saga.codec.dump_checked(context),
+        definition_version=case.saga.definition_version,
     )
+    storage.create_sagas([new], owner=None)
     if keepsakes is not None:
         keepsakes.look_at_context(context, "", None, at=0)
     registry = Registry([case.saga])
