@@ -95,7 +95,10 @@ class ContextCodec(Generic[ContextT]):
         Raises:
             ContextError: as for `load`.
         """
-        stored, kept = json.loads(text), json.loads(self.dump(self.load(text)))
+        read = self.dump(self.load(text))
+        if read == text:
+            return {}  # it was never elsewhere
+        stored, kept = json.loads(text), json.loads(read)
         if not (isinstance(stored, dict) and isinstance(kept, dict)):
             return {}
         return {field: stored[field] for field in stored.keys() - kept.keys() if not self._reads(field, stored, kept)}

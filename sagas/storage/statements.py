@@ -128,6 +128,10 @@ WITH saga AS MATERIALIZED (
 SELECT judged.verdict, judged.status AS status_before, changed.*
 FROM judged LEFT JOIN (SELECT {RECORD}, {_LOG.format(saga="changed")} FROM changed) AS changed USING (id)"""
 
+_INSERT_COMPLETED: Final = """
+INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, worker)
+SELECT id, %(step)s, %(action)s, 'completed', %(attempt)s, %(version)s, %(owner)s FROM held"""
+
 _INSERT_ENTRY: Final = """
 INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, details, worker)
 SELECT id, %(step)s, %(action)s, %(entry_status)s, %(attempt)s, %(version)s, CAST(%(details)s AS jsonb), %(owner)s
@@ -137,7 +141,6 @@ _PROGRESS: Final = """
     status = CAST(%(status)s AS text),
     context = COALESCE(CAST(%(context)s AS jsonb), context),
     interrupted = FALSE,
-    last_error = COALESCE(%(last_error)s, last_error),
     updated_at = clock_timestamp()"""
 
 _END: Final = """
@@ -166,13 +169,14 @@ def _release(*, attempts: str, interrupted: str) -> str:
     updated_at = clock_timestamp()"""
 
 
-def _checkpoint(assignments: str) -> str:
+def _checkpoint(assignments: str, insert: str = _INSERT_ENTRY) -> str:
     # One statement, so one round trip and one commit: the row is inserted from what the fenced update returned.
-    return f"WITH held AS (UPDATE saga_executions SET {assignments} WHERE {FENCE} RETURNING id) {_INSERT_ENTRY}"
+    return f"WITH held AS (UPDATE saga_executions SET {assignments} WHERE {FENCE} RETURNING id) {insert}"
 
 
-CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0")
-CHECKPOINT_FAILED: Final = _checkpoint(_PROGRESS)
+# Of every step that succeeds, so it takes no more parameters than it needs.
+CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0", _INSERT_COMPLETED)
+CHECKPOINT_FAILED: Final = _checkpoint(f"{_PROGRESS}, last_error = COALESCE(%(last_error)s, last_error)")
 CHECKPOINT_END: Final = _checkpoint(_END)
 CHECKPOINT_RELEASE: Final = _checkpoint(
     _release(
