@@ -15,6 +15,9 @@ from sagas.errors import ContextError, DefinitionError
 #: A context is rewritten whenever a step changes it and read whole at every recovery.
 MAX_CONTEXT_BYTES: Final = 4 * 1024 * 1024
 
+#: Made once: json.dumps would make an encoder for every call.
+_ENCODE: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
 ContextT = TypeVar("ContextT")
 
 
@@ -54,7 +57,7 @@ class ContextCodec(Generic[ContextT]):
             plain = self._adapter.dump_python(context, mode="json", warnings="error")
             if beside and isinstance(plain, dict):
                 plain = {**beside, **plain}
-            text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            text = _ENCODE(plain)
             size = len(text.encode())
         except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ContextError(

@@ -161,6 +161,7 @@ class _Execution:
         # Fields of the stored context that this code's type does not know; they are kept for code that does.
         self.beside: dict[str, Any] = {}
         self.plan: Plan
+        self.move: Perform | End
         # Whether the next action may have been begun by a holder that was cut off.
         self.interrupted = taken.record.interrupted
         self.attempts = taken.record.recovery_attempts
@@ -176,6 +177,7 @@ class _Execution:
     def _run(self) -> Report:
         try:
             self.plan = plan_as_started(self.saga, self.record.definition_version)
+            self.move = next_move(self.plan, self.log)
             self.context = self.saga.codec.load(self.stored)
             self.beside = self.saga.codec.unread(self.stored)
             while (report := self._advance()) is None:
@@ -198,7 +200,7 @@ class _Execution:
 
     def _advance(self) -> Report | None:
         """Make the next move; return a report when there is nothing more to do now."""
-        move = next_move(self.plan, self.log)
+        move = self.move
         if isinstance(move, End):
             self._checkpoint(None, status=move.status)
             return self._ended()
@@ -212,7 +214,7 @@ class _Execution:
             return self._after_failure(move, failure)
         self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        self._checkpoint(entry, status=self._status_after(entry), context=changed)
+        self._checkpoint_move(entry, context=changed)
         self.attempts = 0
         return self._ended() if self.status.finished else None
 
@@ -263,7 +265,7 @@ class _Execution:
             *(entry.error_type, entry.message),
         )
         if verdict is Verdict.TURN_BACK:
-            self._checkpoint(entry, status=self._status_after(entry))
+            self._checkpoint_move(entry)
             if self.status.finished:
                 return self._ended()
             self._reload()
@@ -276,7 +278,7 @@ class _Execution:
         if delay > IN_PLACE_SECONDS:
             self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
             return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
-        self._checkpoint(entry, status=self.status)
+        self._checkpoint_move(entry)
         self._reload()
         self._wait(delay)
         return None
@@ -292,14 +294,17 @@ class _Execution:
             self.runtime.sleep(min(left, _LOOK_SECONDS))
             left -= _LOOK_SECONDS
 
-    def _status_after(self, entry: LogEntry) -> SagaStatus:
-        """Where the saga stands once this entry is logged: the last checkpoint also ends it."""
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def _checkpoint_move(self, entry: LogEntry, *, context: str | None = None) -> None:
+        """Write how a move ended, and where the saga stands then: the last checkpoint also ends it."""
         following = next_move(self.plan, [*self.log, entry])
         if isinstance(following, End):
-            return following.status
-        return SagaStatus.RUNNING if following.action is Action.ACT else SagaStatus.COMPENSATING
-
-    # -- writing ----------------------------------------------------------------------------------------------
+            status = following.status
+        else:
+            status = SagaStatus.RUNNING if following.action is Action.ACT else SagaStatus.COMPENSATING
+        self._checkpoint(entry, status=status, context=context)
+        self.move = following
 
     def _checkpoint(
         self,
