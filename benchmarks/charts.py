@@ -23,6 +23,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     if "running a saga, one client" in rows:  # after `make bench`; `make bench-scale` alone has none
         _speed(rows, folder / "running.svg")
+        _breakdown(rows, folder / "where-the-time-goes.svg")
     _goals(list(rows.values()), folder / "goals.svg")
 
 
@@ -39,6 +40,18 @@ def _speed(rows: dict[str, Any], file: Path) -> None:
         file,
         title="Sagas of three no-op steps a second, one client",
         colours=[_OURS if name == "celery-sagas" else _OTHERS for name in bars],
+        label="{:,.0f}",
+    )
+
+
+def _breakdown(rows: dict[str, Any], file: Path) -> None:
+    row = rows["running a saga: statements, each a round trip and a commit"]
+    parts = row["details"]["microseconds"]
+    _draw(
+        parts,
+        file,
+        title="Where the time of a saga of three steps goes, microseconds",
+        colours=[_OTHERS if name == "four bare commits" else _OURS for name in parts],
         label="{:,.0f}",
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import claiming, contexts, memory, prune, renewing, running, starting, through_celery
+from benchmarks import breakdown, claiming, contexts, memory, prune, renewing, running, starting, through_celery
 from benchmarks.database import server
 from benchmarks.rows import Row, save, table
 
@@ -37,6 +37,7 @@ def main() -> int:
         with server(directory / "postgres") as database:
             measurements: dict[str, Callable[[], list[Row]]] = {
                 "running": partial(running.measure, database, options.peers_python),
+                "breakdown": partial(breakdown.measure, directory / "breakdown"),
                 "through_celery": partial(through_celery.measure, directory / "through_celery", database),
                 "starting": partial(starting.measure, directory / "starting", database),
                 "renewing": partial(renewing.measure, directory / "renewing"),

@@ -12,10 +12,12 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from sagas import SagaEngine
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage import statements as sql
 from sagas.storage.base import Hold, Release, SagaFilter, completed, failed
+from tests.sagas.samples import Stage, Trip
 from tests.sagas.storage.calls import DEADLINE_SECONDS, new_saga
 
 RUNNING: Final = SagaStatus.RUNNING
@@ -121,6 +123,23 @@ def test_the_first_operation_looks_once_whether_the_layout_fits(engine: sa.Engin
 
     own.dispose()
     assert len(ran) == 2 + 3
+
+
+def test_a_saga_costs_a_statement_more_than_it_has_steps_and_a_recovered_one_too(engine: sa.Engine) -> None:
+    own, ran = _counting(engine.url)
+    storage = SqlAlchemySagaStorage(own)
+    storage.check_schema()
+    runner, trip = SagaEngine(storage), Stage().saga("flight", "hotel", "car")
+
+    ran.clear()
+    runner.run(trip, Trip())
+    assert len(ran) == 1 + 3, ran
+
+    saga_id = runner.start(trip, Trip())
+    ran.clear()
+    runner.recover(saga_id)
+    own.dispose()
+    assert len(ran) == 1 + 3, ran
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")

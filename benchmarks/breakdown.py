@@ -1,0 +1,107 @@
+"""Where the time of a saga goes: its commits, the server's work for them, the engine, and the driver between."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.contestants.limit import COMMITS, TABLE
+from benchmarks.database import Database, server
+from benchmarks.rows import Row
+from benchmarks.sagas import Nothing, ThreeSteps
+from sagas import MemorySagaStorage, SagaEngine
+from sagas.storage.base import NewSaga
+
+SAGAS = 1_000
+ROUNDS = 5
+
+
+class _NoStorage(MemorySagaStorage):
+    """Says yes to everything and keeps nothing, so that what is left is the engine's own work."""
+
+    def create_sagas(self, sagas: Sequence[NewSaga], **_: Any) -> list[tuple[uuid.UUID, bool]]:
+        return [(saga.id, True) for saga in sagas]
+
+    def checkpoint(self, *_: Any, **__: Any) -> None:
+        return
+
+
+def measure(directory: Path) -> list[Row]:
+    """Return the row of the statements that a saga costs; where its time goes is in its details."""
+    with server(directory, shared_preload_libraries="pg_stat_statements") as database:
+        return _measure(database("breakdown"))
+
+
+def _measure(target: Database) -> list[Row]:
+    target.migrate()
+    target.execute(TABLE)
+    storage = target.storage()
+    real, unstored = SagaEngine(storage), SagaEngine(_NoStorage())
+    with target.connect() as connection:
+        connection.execute("CREATE EXTENSION pg_stat_statements")
+
+        def bare() -> None:
+            for _ in range(COMMITS):
+                connection.execute("INSERT INTO bare_commits VALUES (%s, %s)", (uuid.uuid4(), "done"))
+
+        def saga(engine: SagaEngine) -> Callable[[], object]:
+            return lambda: engine.run(ThreeSteps, Nothing("o-1"))
+
+        spent: dict[str, list[float]] = {"bare": [], "saga": [], "engine": []}
+        for turn in range(ROUNDS + 1):  # the first warms up
+            if turn == 1:
+                connection.execute("SELECT pg_stat_statements_reset()")
+            timed = {"bare": _each(bare), "saga": _each(saga(real)), "engine": _each(saga(unstored))}
+            for name, seconds in timed.items() if turn else ():
+                spent[name].append(seconds)
+        statements, executing, executing_bare = _executions(connection)
+    storage.close()
+    microseconds = {name: 1e6 * min(seconds) for name, seconds in spent.items()}
+    server_work = executing - executing_bare
+    return [
+        Row(
+            name="running a saga: statements, each a round trip and a commit",
+            unit="statements",
+            measured=statements,
+            against="steps + 1",
+            limit=COMMITS,
+            ratio=statements / COMMITS,
+            goal=1.0,
+            at_most=True,
+            details={
+                "microseconds": {
+                    "four bare commits": microseconds["bare"],
+                    "the server's work for ours": server_work,
+                    "the engine": microseconds["engine"],
+                    "storage and driver": microseconds["saga"]
+                    - microseconds["bare"]
+                    - server_work
+                    - microseconds["engine"],
+                }
+            },
+        )
+    ]
+
+
+def _each(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    for _ in range(SAGAS):
+        run()
+    return (time.perf_counter() - began) / SAGAS
+
+
+def _executions(connection: psycopg.Connection[Any]) -> tuple[float, float, float]:
+    """Statements a saga, and microseconds that the server spent in them and in as many bare ones."""
+    query = (
+        "SELECT sum(calls)::float8, sum(calls * mean_exec_time)::float8 * 1000 FROM pg_stat_statements s "
+        "JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database() AND query LIKE %s"
+    )
+    sagas = ROUNDS * SAGAS
+    calls, ours = connection.execute(query, ("%INTO saga_%",)).fetchone() or (0.0, 0.0)
+    _, bare = connection.execute(query, ("%bare_commits%",)).fetchone() or (0.0, 0.0)
+    return calls / sagas, ours / sagas, bare / sagas
