@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +20,23 @@ MAX_CONTEXT_BYTES: Final = 4 * 1024 * 1024
 _ENCODE: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 ContextT = TypeVar("ContextT")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[ContextT]):
+    """A context as the database has it.
+
+    Attributes:
+        context: read from it.
+        beside: fields that reading does not look at, another definition's; to be kept. One that is read under another
+            name, through an alias or a validator, is not among them.
+        text: as `dump` would write the two, so that what did not change is not written; if that would lose or change
+            anything, as it was stored.
+    """
+
+    context: ContextT
+    beside: Mapping[str, Any]
+    text: str
 
 
 class ContextCodec(Generic[ContextT]):
@@ -90,21 +108,24 @@ class ContextCodec(Generic[ContextT]):
                 "run code whose context type fits, or correct the data."
             ) from error
 
-    def unread(self, text: str) -> dict[str, Any]:
-        """Return those fields of a stored context that loading it does not look at: another definition's.
-
-        A field that is read under another name, through an alias or a validator, is not among them.
+    def reopen(self, text: str) -> Stored[ContextT]:
+        """Return the context that was stored as this text, which jsonb may have rearranged.
 
         Raises:
             ContextError: as for `load`.
         """
-        read = self.dump(self.load(text))
-        if read == text:
-            return {}  # it was never elsewhere
-        stored, kept = json.loads(text), json.loads(read)
-        if not (isinstance(stored, dict) and isinstance(kept, dict)):
-            return {}
-        return {field: stored[field] for field in stored.keys() - kept.keys() if not self._reads(field, stored, kept)}
+        context = self.load(text)
+        written = self.dump(context)
+        if written == text:
+            return Stored(context, {}, text)
+        stored, kept = json.loads(text), json.loads(written)
+        beside: dict[str, Any] = {}
+        if isinstance(stored, dict) and isinstance(kept, dict):
+            unknown = stored.keys() - kept.keys()
+            beside = {field: stored[field] for field in unknown if not self._reads(field, stored, kept)}
+        if {**beside, **kept} != stored if beside else kept != stored:
+            return Stored(context, beside, text)
+        return Stored(context, beside, self.dump(context, beside=beside))
 
     def _reads(self, field: str, stored: dict[str, Any], kept: dict[str, Any]) -> bool:
         without = {name: value for name, value in stored.items() if name != field}

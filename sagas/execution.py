@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -159,7 +159,7 @@ class _Execution:
         self.stored = taken.record.context
         self.context: Any = None
         # Fields of the stored context that this code's type does not know; they are kept for code that does.
-        self.beside: dict[str, Any] = {}
+        self.beside: Mapping[str, Any] = {}
         self.plan: Plan
         self.move: Perform | End
         # Whether the next action may have been begun by a holder that was cut off.
@@ -178,8 +178,8 @@ class _Execution:
         try:
             self.plan = plan_as_started(self.saga, self.record.definition_version)
             self.move = next_move(self.plan, self.log)
-            self.context = self.saga.codec.load(self.stored)
-            self.beside = self.saga.codec.unread(self.stored)
+            stored = self.saga.codec.reopen(self.record.context)
+            self.context, self.beside, self.stored = stored.context, stored.beside, stored.text
             while (report := self._advance()) is None:
                 pass
         except (LogDoesNotFit, ContextError) as error:

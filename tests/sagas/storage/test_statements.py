@@ -142,6 +142,23 @@ def test_a_saga_costs_a_statement_more_than_it_has_steps_and_a_recovered_one_too
     assert len(ran) == 1 + 3, ran
 
 
+def test_a_recovered_saga_does_not_write_a_context_that_its_steps_left_as_it_was(engine: sa.Engine) -> None:
+    written: list[str | None] = []
+
+    class Watched(SqlAlchemySagaStorage):
+        def checkpoint(self, *arguments: Any, context: str | None = None, **options: Any) -> None:
+            written.append(context)
+            super().checkpoint(*arguments, context=context, **options)
+
+    storage = Watched(engine)
+    runner, trip = SagaEngine(storage), Stage().saga("flight", "hotel")
+    saga_id = runner.start(trip, Trip(["before"]))
+
+    runner.recover(saga_id)
+
+    assert written == [None, None], "jsonb has other spaces than what was dumped, and that is all"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
 @pytest.mark.parametrize(
     ("operation", "round_trips"), [("checkpoint, completed", 1), ("renew", 1), ("release and take", 2), ("load", 1)]
