@@ -30,10 +30,10 @@ faults-baseline: $(PEERS)/stamp ## the same faults at python-cqrs with plain Cel
 
 bench: $(VENV)/dev.stamp $(PEERS)/stamp ## measure speed against the limit and against peers; a quarter of an hour
 	@$(BIN)/python -m benchmarks.run --peers-python $(PEERS)/bin/python; met=$$?; \
-	  $(PEERS)/bin/python -m benchmarks.charts && exit $$met
+	  $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
 bench-scale: $(VENV)/dev.stamp $(PEERS)/stamp ## measure ten million sagas, a million pruned, a worker after 100,000
-	@$(BIN)/python -m benchmarks.run --scale; met=$$?; $(PEERS)/bin/python -m benchmarks.charts && exit $$met
+	@$(BIN)/python -m benchmarks.run --scale; met=$$?; $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
 check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/ruff check .

@@ -53,6 +53,11 @@ def save(rows: Sequence[Row], file: Path, machine: dict[str, Any]) -> None:
     file.write_text(json.dumps({"rows": merged}, indent=2) + "\n")
 
 
+def number(value: float) -> str:
+    """Return a figure with three digits that count, and thousands apart."""
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """Return rows as a table for a terminal."""
     shown = Table(title="celery-sagas, measured")
@@ -62,11 +67,9 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         bound = "≤" if row["at_most"] else "≥"
         shown.add_row(
             row["name"],
-            f"{row['measured']:,.3g} {row['unit']}"
-            if row["measured"] < 1000
-            else f"{row['measured']:,.0f} {row['unit']}",
+            f"{number(row['measured'])} {row['unit']}",
             row["against"],
-            f"{row['limit']:,.3g}" if row["limit"] < 1000 else f"{row['limit']:,.0f}",
+            number(row["limit"]),
             f"{row['ratio']:.2f}",
             f"{bound} {row['goal']:g}",
             "yes" if row["met"] else "[bold red]no[/]",

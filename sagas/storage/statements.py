@@ -273,6 +273,8 @@ WITH old AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE finished_at IS NOT NULL AND finished_at < statement_timestamp() - make_interval(secs => %(age)s)
     ORDER BY finished_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), logs AS (
+    DELETE FROM saga_logs WHERE saga_id = ANY (ARRAY(SELECT id FROM old))
 )
 DELETE FROM saga_executions WHERE id = ANY (ARRAY(SELECT id FROM old))"""
 

@@ -22,7 +22,7 @@ def module_database(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
 def emptied_url(module_database: sa.Engine) -> str:
     """The URL of the module's database, which holds no saga."""
     with module_database.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM saga_executions")
+        connection.exec_driver_sql("DELETE FROM saga_executions; DELETE FROM saga_logs")
     return module_database.url.render_as_string(hide_password=False)
 
 

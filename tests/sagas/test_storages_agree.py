@@ -113,7 +113,7 @@ class Storages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE saga_executions CASCADE")
+            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs")
             self.apart = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one() - datetime.now(UTC)
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)

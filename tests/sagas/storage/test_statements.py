@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from sagas import SagaEngine
+from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage import statements as sql
-from sagas.storage.base import Hold, Release, SagaFilter, completed, failed
+from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed
 from tests.sagas.samples import Stage, Trip
 from tests.sagas.storage.calls import DEADLINE_SECONDS, new_saga
 
@@ -187,7 +188,7 @@ def test_what_a_step_costs_is_one_round_trip(
 
 def _hold_again(storage: SqlAlchemySagaStorage, engine: sa.Engine) -> Hold:
     with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM saga_executions")
+        connection.exec_driver_sql("DELETE FROM saga_executions; DELETE FROM saga_logs")
     return _hold(storage)
 
 
@@ -244,7 +245,10 @@ def history(module_engine: sa.Engine) -> Iterator[sa.Connection]:
             connection.exec_driver_sql(
                 rows.format(status=status, count=count, owner=owner, available_at=available_at, finished_at=finished_at)
             )
-        connection.exec_driver_sql("ANALYZE saga_executions")
+        connection.exec_driver_sql("""
+            INSERT INTO saga_logs (saga_id, step_name, action, status)
+            SELECT id, 'flight', 'act', 'completed' FROM saga_executions WHERE status = 'COMPLETED'""")
+        connection.exec_driver_sql("ANALYZE saga_executions, saga_logs")
         yield connection
         connection.rollback()
 
@@ -291,6 +295,20 @@ def test_pruning_does_not_read_the_whole_table_when_the_server_plans_it_for_any_
         savepoint.rollback()
 
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}, nodes
+
+
+def test_a_prune_deletes_the_logs_of_what_it_deletes_and_no_others(engine: sa.Engine) -> None:
+    storage = SqlAlchemySagaStorage(engine)
+    pruned, kept = _hold(storage), Hold(new_saga_id(), 1, "worker-1")
+    storage.create_sagas([NewSaga(id=kept.saga_id, name="order", context="{}")], owner="worker-1", for_seconds=60)
+    storage.checkpoint(pruned, completed("a", Action.ACT), status=SagaStatus.COMPLETED)
+    storage.checkpoint(kept, completed("a", Action.ACT), status=RUNNING)
+
+    assert storage.prune(older_than_seconds=0, limit=9) == 1
+
+    with engine.connect() as connection:
+        left = connection.exec_driver_sql("SELECT saga_id FROM saga_logs").scalars().all()
+    assert left == [kept.saga_id]
 
 
 def _plan(connection: sa.Connection, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:

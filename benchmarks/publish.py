@@ -1,4 +1,4 @@
-"""Draws the last results as bars: `python -m benchmarks.charts`."""
+"""Puts the last results into the documentation, as bars and as a table: `python -m benchmarks.publish`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.rows import number
+
 HERE = Path(__file__).parent
+#: Between these lines of the page, the table is rewritten.
+BEGINS, ENDS = "<!-- the last results -->", "<!-- end of the last results -->"
 _OURS, _OTHERS = "#2f6f4f", "#b9bec4"
 
 mpl.use("Agg")
@@ -17,14 +21,29 @@ mpl.rcParams["svg.hashsalt"] = "sagas"  # the same figures give the same file
 
 
 def main() -> None:
-    """Draw what `benchmarks/results.json` holds into `docs/charts`."""
+    """Draw what `benchmarks/results.json` holds into `docs/charts`, and write its table into `docs/performance.md`."""
     rows = {row["name"]: row for row in json.loads((HERE / "results.json").read_text())["rows"]}
+    page = HERE.parent / "docs" / "performance.md"
+    before, _, rest = page.read_text().partition(BEGINS)
+    page.write_text(f"{before}{BEGINS}\n\n{table(list(rows.values()))}\n{ENDS}{rest.partition(ENDS)[2]}")
     folder = HERE.parent / "docs" / "charts"
     folder.mkdir(exist_ok=True)
     if "running a saga, one client" in rows:  # after `make bench`; `make bench-scale` alone has none
         _speed(rows, folder / "running.svg")
         _breakdown(rows, folder / "where-the-time-goes.svg")
     _goals(list(rows.values()), folder / "goals.svg")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return results as a Markdown table."""
+    lines = ["| what | measured | against | its figure | ratio | goal |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        bound = "at most" if row["at_most"] else "at least"
+        lines.append(
+            f"| {row['name']} | {number(row['measured'])} {row['unit']} | {row['against']} | {number(row['limit'])} "
+            f"| **{row['ratio']:.2f}** | {bound} {row['goal']:g}{'' if row['met'] else ', **missed**'} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def _speed(rows: dict[str, Any], file: Path) -> None:
