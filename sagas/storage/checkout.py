@@ -67,7 +67,7 @@ class Connections:
         try:
             return self._idle.pop()
         except IndexError:
-            return Checkout(self, self._engine)
+            return Checkout(self, self._engine, kept=self._kept > 0)
 
     def give_back(self, checkout: Checkout) -> None:
         """Take back what an operation is done with."""
@@ -123,9 +123,10 @@ class Connections:
 class Checkout:
     """One connection and its cursor; a plain class rather than a generator, because it is on every path."""
 
-    __slots__ = ("_autocommit", "_connection", "_connections", "_cursor", "_engine", "_pooled")
+    __slots__ = ("_autocommit", "_connection", "_connections", "_cursor", "_engine", "_kept", "_pooled")
 
-    def __init__(self, connections: Connections, engine: sa.Engine) -> None:
+    def __init__(self, connections: Connections, engine: sa.Engine, *, kept: bool) -> None:
+        self._kept = kept
         self._connections = connections
         self._engine = engine
         self._cursor: psycopg.Cursor[DictRow] | None = None
@@ -140,6 +141,9 @@ class Checkout:
     def _open(self) -> None:
         self._pooled = self._engine.raw_connection()
         self._connection: psycopg.Connection[Any] = self._pooled.driver_connection  # type: ignore[assignment]
+        if self._kept:
+            # Or SQLAlchemy, in a child forked later, would say goodbye on it when it is forgotten there.
+            self._pooled.detach()
         self._autocommit = self._connection.autocommit
         self._connection.autocommit = True
         self._cursor = self._connection.cursor(row_factory=dict_row)
@@ -151,7 +155,10 @@ class Checkout:
             self._connections.give_back(self)
         else:
             # In the middle of a statement that nobody waits for any more, or cut off.
-            self._pooled.invalidate()
+            if self._kept:
+                self._connection.close()
+            else:
+                self._pooled.invalidate()
             if self._connection.broken:
                 # The server went away, and so did the other connections to it.
                 self._connections.close()

@@ -238,13 +238,12 @@ from uuid import UUID
 from sagas.storage import SqlAlchemySagaStorage
 
 url, saga_id = sys.argv[1], UUID(sys.argv[2])
-engine = sa.create_engine(url, pool_size=1)
-storage = SqlAlchemySagaStorage(engine)
+storage = SqlAlchemySagaStorage(url if sys.argv[3] == "kept" else sa.create_engine(url, pool_size=1))
 
 def backend():
     storage.increment_recovery_attempts(saga_id)
-    with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    with storage._connections.cursor() as cursor:
+        return cursor.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
 
 def attempts():
     return storage.load(saga_id).recovery_attempts
@@ -261,13 +260,14 @@ else:
 """
 
 
-def test_a_connection_is_not_shared_across_a_fork(database_url: str) -> None:
+@pytest.mark.parametrize("database", ["kept", "a pool of the caller's"])
+def test_a_connection_is_not_shared_across_a_fork(database_url: str, database: str) -> None:
     storage = SqlAlchemySagaStorage(database_url)
     hold = held_saga(storage)
     storage.close()
 
     run = subprocess.run(
-        [sys.executable, "-c", FORKING, database_url, str(hold.saga_id)],
+        [sys.executable, "-c", FORKING, database_url, str(hold.saga_id), database],
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,
