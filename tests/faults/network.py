@@ -17,6 +17,8 @@ from contextlib import suppress
 from typing import Protocol
 
 _MARK = "SAGAS_FAULTS_NETWORK"
+#: What nftables calls the family, and what a verdict and a policy.
+_IPV4, _DROP, _ACCEPT = 2, 0, 1
 
 
 def enter_own_network() -> None:
@@ -83,18 +85,17 @@ class Dropping:
         from pyroute2.nftables.expressions import ipv4addr, verdict
         from pyroute2.nftables.main import NFTables
 
-        ipv4, drop, accept = 2, 0, 1
-        with NFTables(nfgen_family=ipv4) as tables:
+        with NFTables(nfgen_family=_IPV4) as tables:
             tables.table("add", name=self._table)
             # On the way in: a packet dropped on its way out would be an error to its sender.
-            tables.chain("add", table=self._table, name="in", hook="input", type="filter", policy=accept)
+            tables.chain("add", table=self._table, name="in", hook="input", type="filter", policy=_ACCEPT)
             for address in (ipv4addr(dst=self.host), ipv4addr(src=self.host)):
-                tables.rule("add", table=self._table, chain="in", expressions=(address, verdict(drop)))
+                tables.rule("add", table=self._table, chain="in", expressions=(address, verdict(_DROP)))
 
     def heal(self) -> None:
         from pyroute2.nftables.main import NFTables
 
-        with NFTables(nfgen_family=2) as tables:
+        with NFTables(nfgen_family=_IPV4) as tables:
             tables.table("del", name=self._table)
 
     def close(self) -> None:

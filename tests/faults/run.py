@@ -140,16 +140,16 @@ def run(
         settled = time.monotonic()
         takeovers.close()
         findings = cluster.system.check(cluster.ledger_url, load.started, undisturbed)
-    tallies = dict(takeovers.tallies)
     # These last the whole run, so that all that was lost or doubled in it is held against them, too.
     everything = set(load.started)
-    tallies["every message delivered three times"] = Tally(len(everything), everything)
+    lasting = {"every message delivered three times": Tally(len(everything), everything)}
     if any(worker.clock_offset for worker in cluster.workers):
-        tallies["clocks an hour ahead and behind"] = Tally(2, everything)
-    tallies["poison step"] = Tally(len(poisoned), poisoned)
+        lasting["clocks an hour ahead and behind"] = Tally(2, everything)
+    lasting["poison step"] = Tally(len(poisoned), poisoned)
     rows = [
         {
             "fault": name,
+            "lasting": name in lasting,
             "times": tally.times,
             "sagas_hit": len(tally.sagas),
             "takeovers": len(tally.seconds),
@@ -158,7 +158,7 @@ def run(
             "lost": len(tally.sagas & {finding.saga_id for finding in findings.lost}),
             "doubled": len(tally.sagas & {finding.saga_id for finding in findings.doubled}),
         }
-        for name, tally in tallies.items()
+        for name, tally in (takeovers.tallies | lasting).items()
     ]
     report: dict[str, object] = {
         "seed": seed,
@@ -212,7 +212,8 @@ def show(report: dict[str, object], console: Console) -> None:
     for column in ("fault", "times", "sagas hit", "takeovers", "median s", "slowest s", "lost", "doubled"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     for row in report["faults"]:  # type: ignore[attr-defined]
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
+        shown = [value for name, value in row.items() if name != "lasting"]
+        table.add_row(*("-" if value is None else str(value) for value in shown))
     console.print(table)
     console.print(
         f"workers that Celery ended itself: {report['workers_ended_by_themselves']}; "
@@ -232,10 +233,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=LONG.minutes)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--report", type=Path, default=Path("faults-report.json"))
+    parser.add_argument("--logs", type=Path, help="directory for data and logs; default: one that is kept")
     options = parser.parse_args()
     console = Console(width=130)
     profile = SHORT if options.short else replace(LONG, minutes=options.minutes)
-    directory = Path(tempfile.mkdtemp(prefix="sagas-faults-"))
+    directory = options.logs or Path(tempfile.mkdtemp(prefix="sagas-faults-"))
     findings, report = run(profile, options.seed, directory, console)
     options.report.write_text(json.dumps(report, indent=2))
     show(report, console)
