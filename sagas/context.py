@@ -119,13 +119,14 @@ class ContextCodec(Generic[ContextT]):
         if written == text:
             return Stored(context, {}, text)
         stored, kept = json.loads(text), json.loads(written)
-        beside: dict[str, Any] = {}
-        if isinstance(stored, dict) and isinstance(kept, dict):
-            unknown = stored.keys() - kept.keys()
-            beside = {field: stored[field] for field in unknown if not self._reads(field, stored, kept)}
-        if {**beside, **kept} != stored if beside else kept != stored:
-            return Stored(context, beside, text)
-        return Stored(context, beside, self.dump(context, beside=beside))
+        if stored == kept:
+            return Stored(context, {}, written)
+        if not (isinstance(stored, dict) and isinstance(kept, dict)):
+            return Stored(context, {}, text)
+        unknown = stored.keys() - kept.keys()
+        beside = {field: stored[field] for field in unknown if not self._reads(field, stored, kept)}
+        whole = {**beside, **kept} == stored
+        return Stored(context, beside, self.dump(context, beside=beside) if whole else text)
 
     def _reads(self, field: str, stored: dict[str, Any], kept: dict[str, Any]) -> bool:
         without = {name: value for name, value in stored.items() if name != field}
