@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
-from benchmarks.contestants.limit import COMMITS, TABLE
+from benchmarks.contestants.limit import COMMITS, TABLE, commit_bare_rows
 from benchmarks.database import Database, server
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
@@ -43,11 +41,6 @@ def _measure(target: Database) -> list[Row]:
     storage = target.storage()
     real, unstored = SagaEngine(storage), SagaEngine(_NoStorage())
     with target.connect() as connection:
-        connection.execute("CREATE EXTENSION pg_stat_statements")
-
-        def bare() -> None:
-            for _ in range(COMMITS):
-                connection.execute("INSERT INTO bare_commits VALUES (%s, %s)", (uuid.uuid4(), "done"))
 
         def saga(engine: SagaEngine) -> Callable[[], object]:
             return lambda: engine.run(ThreeSteps, Nothing("o-1"))
@@ -55,14 +48,21 @@ def _measure(target: Database) -> list[Row]:
         spent: dict[str, list[float]] = {"bare": [], "saga": [], "engine": []}
         for turn in range(ROUNDS + 1):  # the first warms up
             if turn == 1:
-                connection.execute("SELECT pg_stat_statements_reset()")
-            timed = {"bare": _each(bare), "saga": _each(saga(real)), "engine": _each(saga(unstored))}
+                target.count_statements()
+            timed = {
+                "bare": _each(lambda: commit_bare_rows(connection)),
+                "saga": _each(saga(real)),
+                "engine": _each(saga(unstored)),
+            }
             for name, seconds in timed.items() if turn else ():
                 spent[name].append(seconds)
-        statements, executing, executing_bare = _executions(connection)
     storage.close()
+    sagas = ROUNDS * SAGAS
+    ours = target.counted("%INTO saga_%")
+    statements = sum(calls for _, calls, _ in ours) / sagas
     microseconds = {name: 1e6 * min(seconds) for name, seconds in spent.items()}
-    server_work = executing - executing_bare
+    server_work = sum(took for *_, took in ours) / sagas
+    server_work -= sum(took for *_, took in target.counted("%bare_commits%")) / sagas
     return [
         Row(
             name="running a saga: statements, each a round trip and a commit",
@@ -93,15 +93,3 @@ def _each(run: Callable[[], object]) -> float:
     for _ in range(SAGAS):
         run()
     return (time.perf_counter() - began) / SAGAS
-
-
-def _executions(connection: psycopg.Connection[Any]) -> tuple[float, float, float]:
-    """Statements a saga, and microseconds that the server spent in them and in as many bare ones."""
-    query = (
-        "SELECT sum(calls)::float8, sum(calls * mean_exec_time)::float8 * 1000 FROM pg_stat_statements s "
-        "JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database() AND query LIKE %s"
-    )
-    sagas = ROUNDS * SAGAS
-    calls, ours = connection.execute(query, ("%INTO saga_%",)).fetchone() or (0.0, 0.0)
-    _, bare = connection.execute(query, ("%bare_commits%",)).fetchone() or (0.0, 0.0)
-    return calls / sagas, ours / sagas, bare / sagas

@@ -38,6 +38,20 @@ class Database:
         with self.connect() as connection:
             connection.execute(statement)
 
+    def count_statements(self) -> None:
+        """Let the server, which must have pg_stat_statements loaded, count from here on."""
+        self.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        self.execute("SELECT pg_stat_statements_reset()")
+
+    def counted(self, like: str) -> list[tuple[str, int, float]]:
+        """Return the statements of this database that are like this in SQL: text, calls, microseconds in all."""
+        with self.connect() as connection:
+            return connection.execute(
+                "SELECT query, calls, total_exec_time * 1000 FROM pg_stat_statements s JOIN pg_database d "
+                "ON d.oid = s.dbid WHERE d.datname = current_database() AND query LIKE %s",
+                (like,),
+            ).fetchall()
+
     def migrate(self) -> None:
         """Create the tables of sagas."""
         engine = sa.create_engine(self.sqlalchemy_url)

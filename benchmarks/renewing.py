@@ -37,18 +37,12 @@ def _measure(target: Database) -> list[Row]:
     storage = target.storage()
     engine = SagaEngine(storage, settings=Settings(lease_seconds=LEASE_SECONDS), sagas=[LongSaga])
     storage.check_schema()
-    with target.connect() as connection:
-        connection.execute("CREATE EXTENSION pg_stat_statements")
-        connection.execute("SELECT pg_stat_statements_reset()")
-        report = engine.run(LongSaga, Nothing("o-1"))
-        rows = connection.execute(
-            "SELECT query, calls FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid "
-            "WHERE d.datname = current_database() AND query LIKE '%saga_%'"
-        ).fetchall()
+    target.count_statements()
+    report = engine.run(LongSaga, Nothing("o-1"))
     storage.close()
     if report.outcome != "completed":
         raise RuntimeError(f"the long saga is {report.outcome}: {report.message}")
-    statements = {" ".join(query.split())[:70]: calls for query, calls in rows}
+    statements = {" ".join(query.split())[:70]: calls for query, calls, _ in target.counted("%saga_%")}
     # Two belong to the saga itself: creating it, and the checkpoint that ends it.
     renewals = sum(statements.values()) - 2
     expected = LEASES * 3

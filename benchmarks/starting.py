@@ -79,12 +79,4 @@ def _bare(world: Setting, count: int, *, each: int) -> None:
         for _ in range(0, count, each):
             ids = [uuid.uuid4() for _ in range(each)]
             connection.execute("INSERT INTO bare_commits SELECT unnest(%s::uuid[]), 'new'", (ids,))
-            for saga_id in ids:
-                world.app.send_task(
-                    "bench.no_op",
-                    args=(str(saga_id),),
-                    kwargs={"version": 0},
-                    queue="sagas.run",
-                    producer=producer,
-                    ignore_result=True,
-                )
+            world.send_no_ops(map(str, ids), producer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 from celery import Celery
+from kombu import Producer
 
 from benchmarks.contest import ratio
 from benchmarks.database import Database
@@ -73,6 +74,18 @@ class Setting:
                 wait_until(lambda: self.app.control.ping(timeout=0.5), what="a worker's answer")
             yield process
 
+    def send_no_ops(self, ids: Iterable[str], producer: Producer) -> None:
+        """Send a task that does nothing for each id, as sagas are sent."""
+        for saga_id in ids:
+            self.app.send_task(
+                "bench.no_op",
+                args=(saga_id,),
+                kwargs={"version": 0},
+                queue="sagas.run",
+                producer=producer,
+                ignore_result=True,
+            )
+
     def idle(self) -> bool:
         """Whether no message waits and none is being worked on."""
         waiting = sum(self.redis.llen(queue) for queue in ("sagas.run", "sagas.recover"))  # type: ignore[misc]
@@ -127,15 +140,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
 def _no_ops(world: Setting) -> float:
     began = time.perf_counter()
     with world.app.producer_or_acquire() as producer:
-        for number in range(MESSAGES):
-            world.app.send_task(
-                "bench.no_op",
-                args=(f"01890a5d-ac96-774b-bcce-{number:012d}",),
-                kwargs={"version": 0},
-                queue="sagas.run",
-                producer=producer,
-                ignore_result=True,
-            )
+        world.send_no_ops((f"01890a5d-ac96-774b-bcce-{number:012d}" for number in range(MESSAGES)), producer)
     wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the no-op tasks")
     return MESSAGES / (time.perf_counter() - began)
 
@@ -168,7 +173,6 @@ def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
                 lambda: world.idle() and world.finished() == MESSAGES, timeout_seconds=_DEADLINE, what="all recoveries"
             )
             rate = MESSAGES / (time.perf_counter() - began)
-            wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the messages")
         (worker,) = world.app.control.inspect(timeout=5).stats().values()
     with world.database.connect() as connection:
         (twice,) = connection.execute("SELECT count(*) FROM saga_executions WHERE version <> 2").fetchone() or (0,)
