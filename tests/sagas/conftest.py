@@ -1,4 +1,4 @@
-"""A database for a whole module, emptied between its tests: a good deal faster than one for each."""
+"""What most tests of the engine need; a database for a whole module, emptied between its tests, is among it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
+from tests.sagas.samples import Clock, Stage
 from tests.sagas.storage.databases import database
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Makes steps and sagas, and sees every call of their actions."""
+    return Stage()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A storage's clock, which a test sets forward."""
+    return Clock()
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,6 @@ from tests.sagas.samples import FakeDispatcher, QuickEngine, Stage, Trip, book
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
-@pytest.fixture
 def dispatcher() -> FakeDispatcher:
     return FakeDispatcher()
 

@@ -17,16 +17,6 @@ FULL = ConnectionError("fully booked")
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def engine(clock: Clock) -> QuickEngine:
     return QuickEngine(MemorySagaStorage(clock))
 

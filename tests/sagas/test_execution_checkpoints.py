@@ -18,16 +18,6 @@ FULL = ConnectionError("fully booked")
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def storage(clock: Clock) -> FlakyStorage:
     return FlakyStorage(clock)
 

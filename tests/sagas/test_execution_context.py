@@ -16,11 +16,6 @@ FULL = ConnectionError("fully booked")
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
-@pytest.fixture
 def engine() -> QuickEngine:
     return QuickEngine(MemorySagaStorage())
 
