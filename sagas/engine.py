@@ -25,7 +25,7 @@ from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, NewSaga, Taken
+from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
@@ -211,7 +211,14 @@ class SagaEngine:
 
     # -- recovering -------------------------------------------------------------------------------------------
 
-    def recover(self, saga_id: UUID | str, *, version: int | None = None, by_hand: bool = False) -> Report:
+    def recover(
+        self,
+        saga_id: UUID | str,
+        *,
+        version: int | None = None,
+        by_hand: bool = False,
+        told: LogEntry | None = None,
+    ) -> Report:
         """Resume a saga from its log, forward or backward, and report what was done.
 
         Failed attempts are counted and backed off from by itself. A saga that is finished, or that another worker
@@ -220,7 +227,8 @@ class SagaEngine:
         Args:
             saga_id: which.
             version: only at this version: the one that a message was sent for.
-            by_hand: an operator asks: also while the saga backs off or is dead.
+            by_hand: an operator asks: also while the saga backs off, is dead or paused.
+            told: the operator's note, for the saga's log.
 
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
@@ -232,6 +240,7 @@ class SagaEngine:
             registry=self.registry,
             version=version,
             by_hand=by_hand,
+            told=told,
         )
 
     def scan(self) -> ScanReport:

@@ -67,3 +67,7 @@ class OutcomeUnknown(SagaError):
 
 class StepTimedOut(OutcomeUnknown):
     """A step ran longer than its `timeout`; it may still take effect, so it is in doubt."""
+
+
+class ActionRefused(SagaError):
+    """An operator's action does not suit the saga as it stands; nothing was changed."""

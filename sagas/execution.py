@@ -30,6 +30,7 @@ from sagas.progress import (
     failures_in_a_row,
     judge_failure,
     next_move,
+    status_before,
 )
 from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 IN_PLACE_SECONDS: Final = 5.0
 #: How long the mark of a dispatch protects it before scans ask the broker whether its message still waits.
 MARK_SECONDS: Final = 4.0
+#: How long a saga that was asked back is left to the operator who asked for it.
+_ASKED_BACK_SECONDS: Final = 10.0
 #: How often a worker that waits looks whether it is to stop.
 _LOOK_SECONDS: Final = 0.1
 #: A traceback is for a reader, and its end says most.
@@ -208,6 +211,8 @@ class _Execution:
             return self._hand_over()
         if self.lease.lost:
             raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker; nothing more was done.")
+        if self.lease.asked_back:
+            return self._hand_back()
         try:
             changed = self._perform(move)
         except _Failed as failure:
@@ -290,7 +295,7 @@ class _Execution:
 
     def _wait(self, seconds: float) -> None:
         left = seconds
-        while left > 0 and not (self.runtime.stopping() or self.lease.lost):
+        while left > 0 and not (self.runtime.stopping() or self.lease.lost or self.lease.asked_back):
             self.runtime.sleep(min(left, _LOOK_SECONDS))
             left -= _LOOK_SECONDS
 
@@ -299,11 +304,7 @@ class _Execution:
     def _checkpoint_move(self, entry: LogEntry, *, context: str | None = None) -> None:
         """Write how a move ended, and where the saga stands then: the last checkpoint also ends it."""
         following = next_move(self.plan, [*self.log, entry])
-        if isinstance(following, End):
-            status = following.status
-        else:
-            status = SagaStatus.RUNNING if following.action is Action.ACT else SagaStatus.COMPENSATING
-        self._checkpoint(entry, status=status, context=context)
+        self._checkpoint(entry, status=status_before(following), context=context)
         self.move = following
 
     def _checkpoint(
@@ -361,6 +362,11 @@ class _Execution:
         self.runtime.storage.release(self.hold, release)
         self.runtime.send(Claim(self.record.id, self.hold.version))
         return self._report("handed over", "this worker is stopping, so the next one goes on.")
+
+    def _hand_back(self) -> Report:
+        release = Release(status=self.status, after_seconds=_ASKED_BACK_SECONDS)
+        self.runtime.storage.release(self.hold, release)
+        return self._report("handed over", "an operator asked for it, or its name is paused.")
 
     def _give_up(self, error: BaseException) -> Report:
         message = f"{type(error).__name__}: {_message(error)}"

@@ -56,6 +56,7 @@ class Lease:
     def __init__(self, hold: Hold) -> None:
         self.hold = hold
         self.lost = False
+        self.asked_back = False
         self.renewed_at = time.monotonic()
 
 
@@ -81,7 +82,10 @@ class Heartbeat:
 
     @contextmanager
     def keep(self, hold: Hold) -> Iterator[Lease]:
-        """Renew the hold's lease while the block runs; `lease.lost` tells when that failed for good."""
+        """Renew the hold's lease while the block runs.
+
+        `lease.lost` tells when that failed for good, `lease.asked_back` when an operator waits for the saga.
+        """
         if os.getpid() != self._pid:
             self._reset()  # forked: the thread stayed with the parent, and so did its leases
         lease = Lease(hold)
@@ -108,7 +112,7 @@ class Heartbeat:
 
     def _renew(self, lease: Lease) -> None:
         try:
-            self._storage.renew(lease.hold, self._lease_seconds)
+            lease.asked_back = self._storage.renew(lease.hold, self._lease_seconds)
             lease.renewed_at = time.monotonic()
         except LeaseLost:
             with self._lock:

@@ -35,17 +35,22 @@ RECOVERABLE = (SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED)
 
 
 class Action(StrEnum):
-    """The two things a step can do."""
+    """The two things a step can do; and OPERATOR, a note of what a person did, which progress passes over."""
 
     ACT = "act"
     COMPENSATE = "compensate"
+    OPERATOR = "operator"
 
 
 class EntryStatus(StrEnum):
-    """How an action ended. STARTED appears only in logs that an older layout wrote, and says nothing."""
+    """How an action ended. STARTED appears only in logs that an older layout wrote, and says nothing.
+
+    SKIPPED: a person saw to the step, so code neither acts nor compensates it from then on.
+    """
 
     COMPLETED = "completed"
     FAILED = "failed"
+    SKIPPED = "skipped"
     STARTED = "started"
 
 
@@ -104,6 +109,13 @@ def next_move(plan: Plan, log: Sequence[Entry]) -> Perform | End:
     return _perform(plan.steps[len(done)], Action.ACT, log)
 
 
+def status_before(move: Perform | End) -> SagaStatus:
+    """Return where a saga stands whose next move this is."""
+    if isinstance(move, End):
+        return move.status
+    return SagaStatus.RUNNING if move.action is Action.ACT else SagaStatus.COMPENSATING
+
+
 def judge_failure(plan: Plan, log: Sequence[Entry], move: Perform, *, retryable: bool) -> Verdict:
     """Return what follows from the failure of this move.
 
@@ -115,7 +127,7 @@ def judge_failure(plan: Plan, log: Sequence[Entry], move: Perform, *, retryable:
     """
     if retryable and failures_in_a_row(log, move) + 1 < move.step.kind.retry.max_attempts:
         return Verdict.RETRY
-    if move.action is Action.COMPENSATE or _past_pivot(plan, log):
+    if move.action is Action.COMPENSATE or past_pivot(plan, log):
         return Verdict.GIVE_UP
     return Verdict.TURN_BACK
 
@@ -131,10 +143,21 @@ def failures_in_a_row(log: Sequence[Entry], move: Perform) -> int:
     return failures
 
 
+def past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
+    """Whether the saga may only go forward: the step that is its point of no return is done."""
+    done = set(_done_acts(log))
+    return any(step.kind.pivot and step.name in done for step in plan.steps)
+
+
+def _done_acts(log: Sequence[Entry]) -> list[str]:
+    return [e.step for e in log if e.action is Action.ACT and e.status in (EntryStatus.COMPLETED, EntryStatus.SKIPPED)]
+
+
 def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
-    done = [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
+    done = _done_acts(log)
     names = [step.name for step in plan.steps]
-    for known in (entry.step for entry in log if entry.status is not EntryStatus.STARTED):
+    told = (e for e in log if e.status is not EntryStatus.STARTED and e.action is not Action.OPERATOR)
+    for known in (entry.step for entry in told):
         if known not in names:
             raise LogDoesNotFit(
                 f"the log of this saga tells of step {known!r}, which {plan.owner} does not have "
@@ -150,6 +173,7 @@ def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
 
 def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
+    undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
     doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
     for step in reversed(plan.steps):
         may_have_acted = step.name in done or step.name in doubtful
@@ -161,8 +185,3 @@ def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Per
 def _perform(step: PlannedStep, action: Action, log: Sequence[Entry]) -> Perform:
     failed = sum(e.step == step.name and e.action is action and e.status is EntryStatus.FAILED for e in log)
     return Perform(step, action, failed + 1)
-
-
-def _past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
-    done = {e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED}
-    return any(step.kind.pivot and step.name in done for step in plan.steps)

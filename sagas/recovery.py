@@ -12,7 +12,7 @@ from sagas.errors import InvalidSagaId, UnknownSaga
 from sagas.execution import MARK_SECONDS, Report, Runtime, decline, execute
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import Claim, ISagaStorage, Refusal, Refused, not_found
+from sagas.storage.base import Claim, ISagaStorage, LogEntry, Refusal, Refused, not_found
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +58,21 @@ class ScanReport:
 
 
 def recover(
-    saga_id: UUID, *, runtime: Runtime, registry: Registry, version: int | None = None, by_hand: bool = False
+    saga_id: UUID,
+    *,
+    runtime: Runtime,
+    registry: Registry,
+    version: int | None = None,
+    by_hand: bool = False,
+    told: LogEntry | None = None,
 ) -> Report:
     """Take a saga and bring it as far as it goes now.
 
     Args:
         saga_id: which.
         version: only at this version: the one that the message was sent for.
-        by_hand: an operator asks: also while it backs off or is dead, never while another worker holds it.
+        by_hand: an operator asks: also while it backs off, is dead or paused, never while another worker holds it.
+        told: the operator's note, for the saga's log.
 
     Raises:
         SagaNotFound: no saga has this id.
@@ -82,6 +89,8 @@ def recover(
     )
     if isinstance(taken, Refused):
         return _skipped(saga_id, taken)
+    if told is not None:
+        runtime.storage.checkpoint(taken.hold, told, status=taken.record.status)
     try:
         saga = registry.fitting(taken.record.name, taken.record.definition_version)
     except UnknownSaga as error:
@@ -153,6 +162,8 @@ def _skipped(saga_id: UUID, refused: Refused) -> Report:
         Refusal.HELD: f"{record.lease_owner} holds the lease until {until} and renews it: leave the saga to it.",
         Refusal.OUTDATED: "nothing to do: the message was for an earlier version; the saga has moved on since.",
         Refusal.WAITING: f"it waits until {until}: let the scan take it then, or invoke it by hand.",
+        Refusal.PAUSED: f"sagas named {record.name} are paused (`sagas stats` tells by whom and why): `sagas resume "
+        f"{record.name}` lets it go on, or invoke it by hand.",
         Refusal.DEAD: f"it is dead after {record.recovery_attempts} failed attempts ({record.last_error}): "
         "see to the cause, then run `sagas recover` or invoke it by hand.",
         Refusal.DIED: f"its worker died, which was failed attempt {record.recovery_attempts}, so it is dead now: "

@@ -20,6 +20,8 @@ from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
 #: Holder of a saga for which a message is in the broker.
 QUEUE: Final = "queue"
+#: Holder of a saga whose name is paused: nothing picks it up by itself until the name is resumed.
+PAUSED: Final = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry(Entry):
-    """One row of the log, whole."""
+    """One row of the log, whole; `by` and `because` if a person wrote it."""
 
     version: int = 0
     worker: str | None = None
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
+    by: str | None = None
+    because: str | None = None
     id: int = 0
     created_at: datetime | None = None
 
@@ -72,23 +76,25 @@ class SagaRecord:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    traceparent: str | None = None
     log: tuple[LogEntry, ...] = ()
 
     @property
     def dead(self) -> bool:
-        """Whether recovery gave the saga up: `available_at` is infinity, shown as None."""
-        return self.status is SagaStatus.FAILED and self.available_at is None
+        """Whether recovery gave the saga up: `available_at` is infinity, shown as None, and its name is not paused."""
+        return self.status is SagaStatus.FAILED and self.available_at is None and self.lease_owner is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored."""
+    """A saga to be stored; `traceparent` is the W3C trace context that it was started in."""
 
     id: UUID
     name: str
     context: str
     idempotency_key: str | None = None
     definition_version: str = ""
+    traceparent: str | None = None
 
     def as_record(self, hold: Hold) -> SagaRecord:
         """The saga as it stands once it is stored under its first hold, without asking for it."""
@@ -109,6 +115,7 @@ class NewSaga:
             created_at=now,
             updated_at=now,
             finished_at=None,
+            traceparent=self.traceparent,
         )
 
 
@@ -120,6 +127,7 @@ class Refusal(StrEnum):
     HELD = "held"
     OUTDATED = "outdated"
     WAITING = "waiting"
+    PAUSED = "paused"
     DEAD = "dead"
     DIED = "died"
 
@@ -170,6 +178,16 @@ class ClaimResult:
     claims: tuple[Claim, ...] = ()
     died: tuple[UUID, ...] = ()
     missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A saga name that is paused: by whom, why, and since when."""
+
+    name: str
+    by: str
+    because: str
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +315,7 @@ class ISagaStorage(ABC):
 
         Args:
             version: only at this version: the one a message was sent for.
-            by_hand: an operator asks: also while backing off or dead, never while somebody else holds the lease.
+            by_hand: an operator asks: also while backing off, dead or paused, never while another holds the lease.
         """
 
     @abstractmethod
@@ -312,8 +330,9 @@ class ISagaStorage(ABC):
     ) -> None:
         """Record how an action ended, and everything that follows from it, in one fenced write.
 
-        A completed action sets the recovery attempts to 0; a failed one is told in `last_error`, which completion of
-        the saga forgets. A finished status ends the saga and gives it back.
+        A completed or skipped action sets the recovery attempts to 0; a failed one is told in `last_error`, which
+        completion of the saga forgets. A finished status ends the saga and gives it back. An operator's note that does
+        neither is only added to the log.
 
         Args:
             entry: the row for the log; None only to end a saga with nothing left to do.
@@ -325,12 +344,20 @@ class ISagaStorage(ABC):
         """
 
     @abstractmethod
-    def renew(self, hold: Hold, lease_seconds: float) -> None:
+    def renew(self, hold: Hold, lease_seconds: float) -> bool:
         """Extend the lease to so many seconds from now, and mark the saga as just updated.
+
+        Returns:
+            Whether the saga is asked back: an operator waits for it, or its name is paused. Its holder then gives it
+            back at the next step's boundary.
 
         Raises:
             LeaseLost: the hold is no longer valid.
         """
+
+    @abstractmethod
+    def ask_back(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+        """Ask whoever holds the saga to give it back at the next step's boundary; forgotten after so many seconds."""
 
     @abstractmethod
     def release(self, hold: Hold, release: Release) -> None:
@@ -358,6 +385,8 @@ class ISagaStorage(ABC):
         are seized as `take` seizes them. Marks that are due although fewer messages wait than marks are due
         have lost theirs: they are freed, to be claimed by a later scan.
 
+        What is due of a name that is paused is parked instead (`lease_owner = 'paused'`), until the name is resumed.
+
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.
             limit: how many may wait in the queue at most.
@@ -372,6 +401,24 @@ class ISagaStorage(ABC):
     @abstractmethod
     def unclaim(self, claims: Sequence[Claim]) -> None:
         """Free claimed sagas whose messages could not be sent; those taken meanwhile are left alone."""
+
+    # -- pausing ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def pause(self, name: str, *, by: str, because: str) -> int:
+        """Pause a saga name and park what is due of it; return how many sagas were parked now.
+
+        Nothing of that name is dispatched or taken by message from then on; holders give theirs back at the next
+        step's boundary; an operator may still take one by hand. Pausing again changes the reason.
+        """
+
+    @abstractmethod
+    def resume(self, name: str) -> int:
+        """End the pause of a saga name and make due what was parked; return how many sagas that were."""
+
+    @abstractmethod
+    def pauses(self) -> list[Pause]:
+        """Return the names that are paused, in alphabetical order."""
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 
@@ -403,6 +450,11 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
         verdict=verdict,
         in_doubt=in_doubt,
     )
+
+
+def note(command: str, *, by: str, because: str) -> LogEntry:
+    """A log row of what a person did to the saga: the command, who, and why."""
+    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
 
 
 def describe(entry: LogEntry) -> str | None:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sagas.progress import RECOVERABLE, EntryStatus, SagaStatus, turned_back
+from sagas.progress import RECOVERABLE, Action, EntryStatus, SagaStatus, turned_back
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
+    PAUSED,
     QUEUE,
     Claim,
     ClaimResult,
@@ -20,6 +21,7 @@ from sagas.storage.base import (
     ISagaStorage,
     LogEntry,
     NewSaga,
+    Pause,
     Refusal,
     Refused,
     Release,
@@ -50,6 +52,8 @@ class MemorySagaStorage(ISagaStorage):
         self._lock = threading.RLock()
         self._sagas: dict[UUID, SagaRecord] = {}
         self._log_ids = 0
+        self._pauses: dict[str, Pause] = {}
+        self._asks: dict[UUID, datetime] = {}
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -88,7 +92,7 @@ class MemorySagaStorage(ISagaStorage):
     def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
         require_attempts(attempts)
         with self._changing(saga_id) as saga:
-            revived = saga.available_at is None and saga.status in RECOVERABLE
+            revived = saga.available_at is None and saga.lease_owner is None and saga.status in RECOVERABLE
             self._put(
                 saga,
                 recovery_attempts=attempts,
@@ -131,6 +135,7 @@ class MemorySagaStorage(ISagaStorage):
                         created_at=now,
                         updated_at=now,
                         finished_at=None,
+                        traceparent=new.traceparent,
                     )
         return created
 
@@ -166,7 +171,8 @@ class MemorySagaStorage(ISagaStorage):
             if saga is None:
                 return Refused(Refusal.NOT_FOUND)
             now = self._clock()
-            why = _why_not(saga, now, max_recovery_attempts, version=version, by_hand=by_hand)
+            paused = saga.name in self._pauses
+            why = _why_not(saga, now, max_recovery_attempts, version=version, by_hand=by_hand, paused=paused)
             if why not in (None, Refusal.DIED):
                 return Refused(why, saga)
             before = saga.status
@@ -209,8 +215,12 @@ class MemorySagaStorage(ISagaStorage):
                     saga,
                     log=(*saga.log, row),
                     last_error=describe(entry) or saga.last_error,
-                    recovery_attempts=0 if entry.status is EntryStatus.COMPLETED else saga.recovery_attempts,
                 )
+                if entry.action is Action.OPERATOR and release is None and not status.finished:
+                    self._put(saga, updated_at=now)
+                    return
+                if entry.status is not EntryStatus.FAILED:
+                    saga = self._put(saga, recovery_attempts=0)
             saga = self._put(
                 saga,
                 status=status,
@@ -230,10 +240,15 @@ class MemorySagaStorage(ISagaStorage):
                     finished_at=now,
                 )
 
-    def renew(self, hold: Hold, lease_seconds: float) -> None:
+    def renew(self, hold: Hold, lease_seconds: float) -> bool:
         with self._held(hold) as saga:
             now = self._clock()
             self._put(saga, available_at=now + timedelta(seconds=lease_seconds), updated_at=now)
+            return saga.name in self._pauses or self._asks.get(saga.id, now) > now
+
+    def ask_back(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+        with self._lock:
+            self._asks[saga_id] = self._clock() + timedelta(seconds=for_seconds)
 
     def release(self, hold: Hold, release: Release) -> None:
         with self._held(hold) as saga:
@@ -267,14 +282,17 @@ class MemorySagaStorage(ISagaStorage):
                 if seized.dead:
                     died.append(saga.id)
                     continue
+                if saga.name in self._pauses:
+                    self._put(seized, lease_owner=PAUSED, available_at=None)
+                    continue
                 self._put(seized, lease_owner=QUEUE, available_at=now + timedelta(seconds=mark_seconds))
                 claims.append(Claim(saga.id, saga.version, pending))
             return ClaimResult(claims=tuple(claims), died=tuple(died), missing=len(missing))
 
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         with self._lock:
-            held = [s for s in self._sagas.values() if s.status in RECOVERABLE and s.lease_owner not in (None, QUEUE)]
-            orphans = [saga for saga in held if saga.lease_owner == owner]
+            held = [s for s in self._sagas.values() if s.lease_owner not in (None, QUEUE, PAUSED)]
+            orphans = [saga for saga in held if saga.status in RECOVERABLE and saga.lease_owner == owner]
             for saga in orphans:
                 self._seize(saga, max_recovery_attempts)
             return len(orphans)
@@ -285,6 +303,31 @@ class MemorySagaStorage(ISagaStorage):
                 saga = self._sagas.get(claim.saga_id)
                 if saga is not None and saga.version == claim.version and saga.lease_owner == QUEUE:
                     self._put(saga, lease_owner=None, available_at=self._clock())
+
+    # -- pausing ----------------------------------------------------------------------------------------------
+
+    def pause(self, name: str, *, by: str, because: str) -> int:
+        with self._lock:
+            now = self._clock()
+            since = self._pauses[name].since if name in self._pauses else now
+            self._pauses[name] = Pause(name=name, by=by, because=because, since=since)
+            unfinished = [s for s in self._sagas.values() if s.name == name and not s.status.finished]
+            parked = [saga for saga in unfinished if saga.lease_owner is None and _due(saga, now)]
+            for saga in parked:
+                self._put(saga, lease_owner=PAUSED, available_at=None)
+            return len(parked)
+
+    def resume(self, name: str) -> int:
+        with self._lock:
+            self._pauses.pop(name, None)
+            parked = [s for s in self._sagas.values() if s.name == name and s.lease_owner == PAUSED]
+            for saga in parked:
+                self._put(saga, lease_owner=None, available_at=self._clock())
+            return len(parked)
+
+    def pauses(self) -> list[Pause]:
+        with self._lock:
+            return sorted(self._pauses.values(), key=lambda pause: pause.name)
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 
@@ -375,12 +418,12 @@ def _crashed(saga: SagaRecord, now: datetime) -> bool:
 
 
 def _why_not(
-    saga: SagaRecord, now: datetime, max_attempts: int, *, version: int | None, by_hand: bool
+    saga: SagaRecord, now: datetime, max_attempts: int, *, version: int | None, by_hand: bool, paused: bool
 ) -> Refusal | None:
     if saga.status.finished:
         return Refusal.FINISHED
     crashed = _crashed(saga, now)
-    if saga.lease_owner not in (None, QUEUE) and not crashed:
+    if saga.lease_owner not in (None, QUEUE, PAUSED) and not crashed:
         return Refusal.HELD
     if version is not None and saga.version != version:
         return Refusal.OUTDATED
@@ -388,8 +431,11 @@ def _why_not(
         return Refusal.DIED
     if by_hand:
         return None
-    if saga.status in RECOVERABLE and (saga.recovery_attempts >= max_attempts or saga.available_at is None):
+    buried = saga.available_at is None and saga.lease_owner is None
+    if saga.status in RECOVERABLE and (saga.recovery_attempts >= max_attempts or buried):
         return Refusal.DEAD
+    if paused:
+        return Refusal.PAUSED
     if version is None and saga.lease_owner is None and not _due(saga, now):
         return Refusal.WAITING
     return None

@@ -19,6 +19,7 @@ def new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
         "keys": [saga.idempotency_key for saga in sagas],
         "definitions": [saga.definition_version for saga in sagas],
         "contexts": [saga.context for saga in sagas],
+        "traceparents": [saga.traceparent for saga in sagas],
     }
 
 
@@ -30,6 +31,7 @@ def new_row(saga: NewSaga) -> dict[str, Any]:
         "key": saga.idempotency_key,
         "definition": saga.definition_version,
         "context": saga.context,
+        "traceparent": saga.traceparent,
     }
 
 
@@ -52,9 +54,13 @@ def giving_back(release: Release) -> dict[str, Any]:
 
 
 def details_of(entry: LogEntry) -> str | None:
-    """Return as JSON what a log row tells of a failure; None for an action that did not fail."""
-    if entry.status is EntryStatus.COMPLETED:
+    """Return as JSON what a log row tells of a failure or of a person's doing; None for an action that completed."""
+    if entry.by is not None:
+        person = {"by": entry.by, "because": entry.because}
+    elif entry.status is EntryStatus.COMPLETED:
         return None
+    else:
+        person = {}
     details = {
         "verdict": entry.verdict,
         "in_doubt": entry.in_doubt,
@@ -62,7 +68,7 @@ def details_of(entry: LogEntry) -> str | None:
         "message": entry.message,
         "traceback": entry.traceback,
     }
-    return json.dumps(details)
+    return json.dumps(details | person)
 
 
 def record_of(row: Mapping[str, Any]) -> SagaRecord:
@@ -88,6 +94,7 @@ _RECORD_FIELDS: Final = (
     "created_at",
     "updated_at",
     "finished_at",
+    "traceparent",
 )
 
 
@@ -108,4 +115,6 @@ def _entry(row: Mapping[str, Any]) -> LogEntry:
         error_type=details.get("error_type"),
         message=details.get("message"),
         traceback=details.get("traceback"),
+        by=details.get("by"),
+        because=details.get("because"),
     )

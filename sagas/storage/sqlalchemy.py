@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.rows import DictRow
 
 from sagas.errors import ConfigurationError
-from sagas.progress import EntryStatus, SagaStatus
+from sagas.progress import Action, SagaStatus
 from sagas.storage import statements as sql
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
@@ -21,6 +25,7 @@ from sagas.storage.base import (
     ISagaStorage,
     LogEntry,
     NewSaga,
+    Pause,
     Refusal,
     Refused,
     Release,
@@ -43,6 +48,8 @@ from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows
 _IN_HAND_SECONDS: Final = 2.0
 #: Idle connections that a process keeps: its own and its heartbeat's, and a few threads'.
 _KEPT_CONNECTIONS: Final = 5
+#: Sagas parked or freed in one statement, so that no scan waits long for its turn.
+_PARKED_AT_ONCE: Final = 5000
 #: Of the advisory lock under which scans claim; any number no one else uses.
 _SCAN_LOCK: Final = 0x5A6A5
 
@@ -192,12 +199,13 @@ class SqlAlchemySagaStorage(ISagaStorage):
         if entry is None:
             self._fenced(sql.END, parameters, hold)
             return
+        details = details_of(entry)
         parameters |= {
             "step": entry.step,
             "action": entry.action.value,
             "entry_status": entry.status.value,
             "attempt": entry.attempt,
-            "details": details_of(entry),
+            "details": details,
             "last_error": describe(entry),
         }
         if release is not None:
@@ -205,14 +213,22 @@ class SqlAlchemySagaStorage(ISagaStorage):
             statement = sql.CHECKPOINT_RELEASE
         elif status.finished:
             statement = sql.CHECKPOINT_END
-        elif entry.status is EntryStatus.COMPLETED:
+        elif entry.action is Action.OPERATOR:
+            statement = sql.CHECKPOINT_NOTE
+        elif details is None:
             statement = sql.CHECKPOINT_COMPLETED
         else:
             statement = sql.CHECKPOINT_FAILED
         self._fenced(statement, parameters, hold)
 
-    def renew(self, hold: Hold, lease_seconds: float) -> None:
-        self._fenced(sql.RENEW, {**fence(hold), "lease": lease_seconds}, hold)
+    def renew(self, hold: Hold, lease_seconds: float) -> bool:
+        rows = self._query(sql.RENEW, {**fence(hold), "lease": lease_seconds})
+        if not rows:
+            raise lease_lost(hold)
+        return bool(rows[0]["asked_back"])
+
+    def ask_back(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+        self._execute(sql.ASK_BACK, {"id": saga_id, "by": by, "seconds": for_seconds})
 
     def release(self, hold: Hold, release: Release) -> None:
         self._fenced(sql.RELEASE, {**fence(hold), **giving_back(release)}, hold)
@@ -236,13 +252,15 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "next_owner": QUEUE,
             "waiting": messages_waiting,
             "grace": _IN_HAND_SECONDS,
+            "host": socket.gethostname(),
         }
-        with self._connections.cursor() as cursor, cursor.connection.transaction():
-            cursor.execute(sql.ONE_SCAN_AT_A_TIME, {"key": _SCAN_LOCK})
+        with self._scanning() as cursor:
             missing = cursor.execute(sql.FREE_MISSING[pending], parameters).rowcount
             rows = cursor.execute(sql.CLAIM[pending], parameters).fetchall()
+            cursor.execute(sql.SCANNED, parameters)
+        claimed = (row for row in rows if not (row["died"] or row["parked"]))
         return ClaimResult(
-            claims=tuple(Claim(row["id"], row["version"], pending) for row in rows if not row["died"]),
+            claims=tuple(Claim(row["id"], row["version"], pending) for row in claimed),
             died=tuple(row["id"] for row in rows if row["died"]),
             missing=missing,
         )
@@ -262,6 +280,38 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "versions": [claim.version for claim in claims],
         }
         self._execute(sql.UNCLAIM, parameters)
+
+    # -- pausing ----------------------------------------------------------------------------------------------
+
+    def pause(self, name: str, *, by: str, because: str) -> int:
+        with self._scanning() as cursor:
+            cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
+        return self._in_batches(sql.PARK, name)
+
+    def resume(self, name: str) -> int:
+        with self._scanning() as cursor:
+            cursor.execute(sql.RESUME, {"name": name})
+        return self._in_batches(sql.FREE_PARKED, name)
+
+    def pauses(self) -> list[Pause]:
+        return [Pause(**row) for row in self._query(sql.PAUSES, {})]
+
+    def _in_batches(self, statements: Mapping[bool, str], name: str) -> int:
+        moved = 0
+        for statement in statements.values():
+            batch = None
+            while batch != 0:
+                with self._scanning() as cursor:
+                    batch = cursor.execute(statement, {"name": name, "limit": _PARKED_AT_ONCE}).rowcount
+                moved += batch
+        return moved
+
+    @contextmanager
+    def _scanning(self) -> Iterator[psycopg.Cursor[DictRow]]:
+        """A transaction in which no other scans, parks or frees."""
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(sql.ONE_SCAN_AT_A_TIME, {"key": _SCAN_LOCK})
+            yield cursor
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 

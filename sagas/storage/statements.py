@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sagas.storage.tables import NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
+from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
 
 FENCE: Final = "id = %(id)s AND version = %(version)s AND lease_owner = %(owner)s"
 
@@ -17,10 +17,13 @@ _EXPIRED: Final = "lease_owner IS NOT NULL AND lease_owner <> 'queue' AND availa
 _CRASH_COUNTS: Final = "version >= 2"
 _CRASH_MESSAGE: Final = "'worker ' || {owner} || ' died or was cut off while holding the lease'"
 
+# A due saga of a paused name is parked: no scan looks at it again until the name is resumed.
+_PAUSED_SQL: Final = "name IN (SELECT p.name FROM saga_pauses p)"
+
 RECORD: Final = """
     id, name, status, context::text AS context, version, recovery_attempts, lease_owner,
     NULLIF(available_at, 'infinity') AS available_at, last_error, idempotency_key, definition_version, interrupted,
-    created_at, updated_at, finished_at"""
+    created_at, updated_at, finished_at, traceparent"""
 
 _LOG: Final = """
     COALESCE((SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM saga_logs l WHERE l.saga_id = {saga}.id), '[]') AS log"""
@@ -28,20 +31,20 @@ _LOG: Final = """
 # ON CONFLICT needs the index's own condition to find it.
 _CREATE: Final = """
 INSERT INTO saga_executions
-    (id, name, idempotency_key, definition_version, context, status, version, lease_owner, available_at)
-SELECT new.id, new.name, new.key, new.definition, new.context::jsonb,
+    (id, name, idempotency_key, definition_version, context, traceparent, status, version, lease_owner, available_at)
+SELECT new.id, new.name, new.key, new.definition, new.context::jsonb, new.traceparent,
     %(status)s, %(version)s, %(owner)s, clock_timestamp() + make_interval(secs => %(seconds)s)
-FROM {new} AS new(id, name, key, definition, context)
+FROM {new} AS new(id, name, key, definition, context, traceparent)
 ON CONFLICT (name, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id"""
 CREATE: Final = _CREATE.format(
     new="""unnest(CAST(%(ids)s AS uuid[]), CAST(%(names)s AS text[]), CAST(%(keys)s AS text[]),
-    CAST(%(definitions)s AS text[]), CAST(%(contexts)s AS text[]))"""
+    CAST(%(definitions)s AS text[]), CAST(%(contexts)s AS text[]), CAST(%(traceparents)s AS text[]))"""
 )
 # One saga, which is what most programs start at a time, without arrays: they are slow to write and to read.
 CREATE_ONE: Final = _CREATE.format(
     new="""(VALUES (CAST(%(new_id)s AS uuid), CAST(%(name)s AS text), CAST(%(key)s AS text),
-    CAST(%(definition)s AS text), CAST(%(context)s AS text)))"""
+    CAST(%(definition)s AS text), CAST(%(context)s AS text), CAST(%(traceparent)s AS text)))"""
 )
 
 FIND_BY_KEY: Final = """
@@ -56,7 +59,7 @@ FIND: Final = f"""
 SELECT {RECORD} FROM saga_executions
 WHERE (CAST(%(statuses)s AS text[]) IS NULL OR status = ANY(%(statuses)s))
     AND (CAST(%(name)s AS text) IS NULL OR name = %(name)s)
-    AND (CAST(%(dead)s AS boolean) IS NULL OR (status = 'FAILED' AND available_at = 'infinity') = %(dead)s)
+    AND (CAST(%(dead)s AS boolean) IS NULL OR ({DEAD_SQL}) = %(dead)s)
 ORDER BY id DESC
 LIMIT %(limit)s"""
 
@@ -78,7 +81,7 @@ WHERE id = %(id)s"""
 SET_ATTEMPTS: Final = f"""
 UPDATE saga_executions
 SET recovery_attempts = %(attempts)s,
-    available_at = CASE WHEN available_at = 'infinity' AND {RECOVERABLE_SQL}
+    available_at = CASE WHEN available_at = 'infinity' AND lease_owner IS NULL AND {RECOVERABLE_SQL}
         THEN clock_timestamp() ELSE available_at END
 WHERE id = %(id)s"""
 
@@ -87,16 +90,17 @@ WHERE id = %(id)s"""
 # rows of the log would be missing. 'moved' changes nothing, and asks for the statement to be run again.
 TAKE: Final = f"""
 WITH saga AS MATERIALIZED (
-    SELECT id, ctid AS place, status, version, lease_owner, available_at, recovery_attempts, {_EXPIRED} AS crashed
+    SELECT id, name, ctid AS place, status, version, lease_owner, available_at, recovery_attempts, {_EXPIRED} AS crashed
     FROM saga_executions WHERE id = %(id)s FOR UPDATE
 ), judged AS (
     SELECT *, CASE
         WHEN status IN ('COMPLETED', 'COMPENSATED') THEN 'finished'
-        WHEN {NOT_QUEUED_SQL} AND lease_owner IS NOT NULL AND NOT crashed THEN 'held'
+        WHEN {NOT_QUEUED_SQL} AND lease_owner <> 'paused' AND NOT crashed THEN 'held'
         WHEN version <> %(version)s THEN 'outdated'
         WHEN crashed AND {_CRASH_COUNTS} AND recovery_attempts + 1 >= %(max_attempts)s THEN 'died'
         WHEN NOT %(by_hand)s AND {RECOVERABLE_SQL}
-            AND (recovery_attempts >= %(max_attempts)s OR available_at = 'infinity') THEN 'dead'
+            AND (recovery_attempts >= %(max_attempts)s OR available_at = 'infinity' AND lease_owner IS NULL) THEN 'dead'
+        WHEN NOT %(by_hand)s AND {_PAUSED_SQL} THEN 'paused'
         WHEN place <> (SELECT seen.ctid FROM saga_executions seen WHERE seen.id = saga.id) THEN 'moved'
         WHEN NOT %(by_hand)s AND CAST(%(version)s AS bigint) IS NULL
             AND lease_owner IS NULL AND available_at > statement_timestamp() THEN 'waiting'
@@ -177,10 +181,11 @@ def _checkpoint(assignments: str, insert: str = _INSERT_ENTRY) -> str:
 # Of every step that succeeds, so it takes no more parameters than it needs.
 CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0", _INSERT_COMPLETED)
 CHECKPOINT_FAILED: Final = _checkpoint(f"{_PROGRESS}, last_error = COALESCE(%(last_error)s, last_error)")
+CHECKPOINT_NOTE: Final = _checkpoint("updated_at = clock_timestamp()")
 CHECKPOINT_END: Final = _checkpoint(_END)
 CHECKPOINT_RELEASE: Final = _checkpoint(
     _release(
-        attempts="CASE WHEN CAST(%(entry_status)s AS text) = 'completed' THEN 0 ELSE recovery_attempts END",
+        attempts="CASE WHEN CAST(%(entry_status)s AS text) = 'failed' THEN recovery_attempts ELSE 0 END",
         interrupted="%(interrupted)s",
     )
     + ", context = COALESCE(CAST(%(context)s AS jsonb), context)"
@@ -192,7 +197,15 @@ RELEASE: Final = f"""UPDATE saga_executions SET
 RENEW: Final = f"""
 UPDATE saga_executions
 SET available_at = clock_timestamp() + make_interval(secs => %(lease)s), updated_at = clock_timestamp()
-WHERE {FENCE}"""
+WHERE {FENCE}
+RETURNING {_PAUSED_SQL} OR EXISTS (SELECT FROM saga_asks a
+    WHERE a.saga_id = saga_executions.id AND a.until > statement_timestamp()) AS asked_back"""
+
+ASK_BACK: Final = """
+WITH forgotten AS (DELETE FROM saga_asks WHERE until <= statement_timestamp() AND saga_id <> %(id)s)
+INSERT INTO saga_asks (saga_id, by, until)
+VALUES (%(id)s, %(by)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (saga_id) DO UPDATE SET by = EXCLUDED.by, until = EXCLUDED.until"""
 
 # Scans queue up here for their two statements, so that the second counts what the first has marked; a scanner that
 # freezes in between is cut off by the server, and the lock with it.
@@ -220,12 +233,17 @@ WHERE id = ANY (ARRAY(SELECT id FROM missing)) AND {QUEUED_SQL}"""
     for pending, kind in _KIND.items()
 }
 
+# Of the host that scanned; with the claim, so that a scan that failed half-way does not count.
+SCANNED: Final = """
+INSERT INTO saga_scans (worker, at) VALUES (%(host)s, clock_timestamp())
+ON CONFLICT (worker) DO UPDATE SET at = EXCLUDED.at"""
+
 # Whoever seizes a saga frees it: its holder's crash is counted, if it has one, and buries the saga at the maximum.
 _ATTEMPTS: Final = f"recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int"
 _DIES: Final = f"status <> 'PENDING' AND {_ATTEMPTS} >= %(max_attempts)s"
 _SEIZE: Final = f"""
-    lease_owner = CASE WHEN {_DIES} THEN NULL ELSE %(next_owner)s END,
-    available_at = CASE WHEN {_DIES} THEN 'infinity'
+    lease_owner = CASE WHEN {_DIES} THEN NULL WHEN {{parked}} THEN 'paused' ELSE %(next_owner)s END,
+    available_at = CASE WHEN {_DIES} OR {{parked}} THEN 'infinity'
         ELSE clock_timestamp() + make_interval(secs => %(seconds)s) END,
     status = CASE WHEN {_DIES} THEN 'FAILED' ELSE status END,
     recovery_attempts = {_ATTEMPTS},
@@ -246,14 +264,48 @@ WITH due AS MATERIALIZED (
         (SELECT FROM saga_executions WHERE {QUEUED_SQL} AND {kind} LIMIT %(limit)s) AS waiting)
     FOR UPDATE SKIP LOCKED
 )
-UPDATE saga_executions SET {_SEIZE} WHERE id = ANY (ARRAY(SELECT id FROM due))
-RETURNING id, version, available_at = 'infinity' AS died"""
+UPDATE saga_executions SET {_SEIZE.format(parked=_PAUSED_SQL)} WHERE id = ANY (ARRAY(SELECT id FROM due))
+RETURNING id, version, available_at = 'infinity' AND lease_owner IS NULL AS died, lease_owner = 'paused' AS parked"""
     for pending, kind in _KIND.items()
 }
 
 SEIZE_ORPHANS: Final = f"""
-UPDATE saga_executions SET {_SEIZE}
-WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s"""
+UPDATE saga_executions SET {_SEIZE.format(parked="FALSE")}
+WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s AND lease_owner <> 'paused'"""
+
+# Pausing, parking and resuming are done under the scans' lock: a scan that began before a resume would park sagas that
+# nobody would ever free.
+PAUSE: Final = """
+INSERT INTO saga_pauses (name, by, because) VALUES (%(name)s, %(by)s, %(because)s)
+ON CONFLICT (name) DO UPDATE SET by = EXCLUDED.by, because = EXCLUDED.because"""
+RESUME: Final = "DELETE FROM saga_pauses WHERE name = %(name)s"
+PAUSES: Final = "SELECT name, by, because, since FROM saga_pauses ORDER BY name"
+
+# All that is due at once, as one scan would have to get past it to reach what is due after it; the rest when it is due.
+PARK: Final = {
+    pending: f"""
+WITH due AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
+        AND lease_owner IS NULL AND name = %(name)s AND {_PAUSED_SQL}
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions SET lease_owner = 'paused', available_at = 'infinity'
+WHERE id = ANY (ARRAY(SELECT id FROM due))"""
+    for pending, kind in _KIND.items()
+}
+FREE_PARKED: Final = {
+    pending: f"""
+WITH parked AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at = 'infinity'
+        AND lease_owner = 'paused' AND name = %(name)s AND NOT {_PAUSED_SQL}
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions SET lease_owner = NULL, available_at = clock_timestamp()
+WHERE id = ANY (ARRAY(SELECT id FROM parked))"""
+    for pending, kind in _KIND.items()
+}
 
 # It waits for no row, so that it cannot wait in a circle with a scan that frees the same marks in another order; a row
 # that it leaves out is being taken, or freed.

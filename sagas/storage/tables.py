@@ -1,4 +1,4 @@
-"""The two tables, as SQLAlchemy knows them: what the migrations end at."""
+"""The tables, as SQLAlchemy knows them: what the migrations end at."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ RECOVERABLE_SQL = "status IN ('RUNNING', 'COMPENSATING', 'FAILED')"
 PENDING_SQL = "status = 'PENDING'"
 NOT_QUEUED_SQL = "lease_owner IS DISTINCT FROM 'queue'"
 QUEUED_SQL = "lease_owner = 'queue'"
+DEAD_SQL = "status = 'FAILED' AND available_at = 'infinity' AND lease_owner IS NULL"
 
 saga_executions = sa.Table(
     "saga_executions",
@@ -26,9 +27,9 @@ saga_executions = sa.Table(
     # The fencing token: taking a saga increments it, every write of a holder names it.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("recovery_attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
-    # A worker, 'queue', or nobody.
+    # A worker, 'queue', 'paused', or nobody.
     sa.Column("lease_owner", sa.String(255)),
-    # The earliest time at which anybody else may pick the saga up; infinity for the dead and the finished.
+    # The earliest time at which anybody else may pick the saga up; infinity for the dead, the parked and the finished.
     sa.Column("available_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     # A holder was cut off since the last checkpoint, so the step that follows may have begun.
     sa.Column("interrupted", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -36,6 +37,8 @@ saga_executions = sa.Table(
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("finished_at", sa.DateTime(timezone=True)),
+    # The W3C trace context that it was started in.
+    sa.Column("traceparent", sa.String(64)),
     # No CHECK: PostgreSQL reads the text of each anew in every statement that writes to the table.
     sa.Index(
         "saga_executions_idempotency",
@@ -92,8 +95,32 @@ saga_logs = sa.Table(
     sa.Column("details", JSONB),
     sa.Column("worker", sa.String(255)),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
-    sa.CheckConstraint("action IN ('act', 'compensate')", name="saga_logs_action"),
-    # 'started' is in rows of the older layout only; progress does not read it.
-    sa.CheckConstraint("status IN ('completed', 'failed', 'started')", name="saga_logs_status"),
     sa.Index("saga_logs_saga_id", "saga_id", "id"),
+)
+
+# Saga names that an operator paused.
+saga_pauses = sa.Table(
+    "saga_pauses",
+    metadata,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("because", sa.Text, nullable=False),
+    sa.Column("since", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+# Sagas that an operator wants back from whoever holds them.
+saga_asks = sa.Table(
+    "saga_asks",
+    metadata,
+    sa.Column("saga_id", sa.Uuid, primary_key=True),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+)
+
+# When the last scan of each host ran.
+saga_scans = sa.Table(
+    "saga_scans",
+    metadata,
+    sa.Column("worker", sa.String(255), primary_key=True),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
 )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
 from tests.sagas.samples import Clock, Stage
-from tests.sagas.storage.databases import database
+from tests.sagas.storage.databases import database, empty
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def module_database(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
 def emptied_url(module_database: sa.Engine) -> str:
     """The URL of the module's database, which holds no saga."""
     with module_database.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM saga_executions; DELETE FROM saga_logs")
+        empty(connection)
     return module_database.url.render_as_string(hide_password=False)
 
 

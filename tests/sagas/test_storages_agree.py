@@ -31,6 +31,7 @@ from sagas.storage.base import (
     Hold,
     LogEntry,
     NewSaga,
+    Pause,
     Refused,
     Release,
     SagaFilter,
@@ -90,6 +91,15 @@ _failures = st.builds(
     message=st.sampled_from(["no room", "não"]),
     traceback=st.none() | st.just("line 1\nline 2"),
 )
+_doings = st.builds(
+    LogEntry,
+    step=_steps,
+    action=st.sampled_from(Action),
+    status=st.sampled_from([EntryStatus.COMPLETED, EntryStatus.SKIPPED]),
+    by=st.just("ann"),
+    because=st.just("não"),
+)
+_entries = _completions | _failures | _doings
 _standing = st.sampled_from([SagaStatus.RUNNING, SagaStatus.COMPENSATING])
 _ends = st.sampled_from([SagaStatus.COMPLETED, SagaStatus.COMPENSATED])
 
@@ -113,7 +123,7 @@ class Storages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs")
+            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_asks")
             self.apart = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one() - datetime.now(UTC)
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)
@@ -202,18 +212,18 @@ class Storages(RuleBasedStateMachine):
         self._take(claim.saga_id, owner, lease, maximum, version=claim.version)
 
     @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=_completions | _failures, status=_standing, context=_contexts)
+    @rule(pick=_picks, entry=_entries, status=_standing, context=_contexts)
     def go_on(self, pick: int, entry: LogEntry, status: SagaStatus, context: str | None) -> None:
         self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
 
     @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=_completions | _failures, context=_contexts, release=_releases)
+    @rule(pick=_picks, entry=_entries, context=_contexts, release=_releases)
     def go_on_later(self, pick: int, entry: LogEntry, context: str | None, release: Release) -> None:
         hold = _pick(self.holds, pick)
         self._checkpoint(hold, entry, status=release.status, context=context, release=release)
 
     @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=st.none() | _completions | _failures, status=_ends, context=_contexts)
+    @rule(pick=_picks, entry=st.none() | _entries, status=_ends, context=_contexts)
     def end(self, pick: int, entry: LogEntry | None, status: SagaStatus, context: str | None) -> None:
         self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
 
@@ -251,6 +261,22 @@ class Storages(RuleBasedStateMachine):
     @rule(picks=st.lists(_picks, max_size=2))
     def unclaim(self, picks: list[int]) -> None:
         self.both("unclaim", [_pick(self.claims, pick) for pick in picks])
+
+    # -- pausing ----------------------------------------------------------------------------------------------
+
+    @rule(name=_names, by=st.sampled_from(["ann", "bob"]))
+    def pause(self, name: str, by: str) -> None:
+        self.both("pause", name, by=by, because="why")
+        self.both("pauses")
+
+    @rule(name=_names)
+    def resume(self, name: str) -> None:
+        self.both("resume", name)
+        self.both("pauses")
+
+    @rule(pick=_picks, seconds=st.sampled_from([0, 1e6]))
+    def ask_back(self, pick: int, seconds: float) -> None:
+        self.both("ask_back", _pick(self.ids, pick), by="ann", for_seconds=seconds)
 
     # -- recovery by other means, housekeeping, time ----------------------------------------------------------
 
@@ -361,6 +387,8 @@ def _plain(value: Any, now: datetime) -> Any:
             return plain | {"context": json.loads(value.context)}
         case LogEntry():
             return replace(value, id=0, created_at=None)
+        case Pause():
+            return value.name, value.by, value.because
         case Taken(hold=hold, record=record, status_before=status):
             return hold, _plain(record, now), status
         case Refused(why=why, record=record):

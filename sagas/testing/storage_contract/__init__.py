@@ -13,7 +13,17 @@ Without a `pass_time` of its own the suite sleeps, and takes some minutes; `Foun
 
 import pytest
 
-_PARTS = ("foundation", "attempts", "starting", "taking", "fencing", "writing", "dispatching", "housekeeping")
+_PARTS = (
+    "foundation",
+    "attempts",
+    "starting",
+    "taking",
+    "fencing",
+    "writing",
+    "dispatching",
+    "operating",
+    "housekeeping",
+)
 # Before they are imported: then a failed assert in them shows its values, as one in the author's own module does.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
@@ -21,6 +31,7 @@ from sagas.testing.storage_contract.attempts import AttemptsContract, RecoveryQu
 from sagas.testing.storage_contract.dispatching import ClaimingContract, CrashContract, MarkContract  # noqa: E402
 from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
+from sagas.testing.storage_contract.operating import AskingContract, OperatorLogContract, PausingContract  # noqa: E402
 from sagas.testing.storage_contract.starting import ReadingContract, StartingContract  # noqa: E402
 from sagas.testing.storage_contract.taking import RefusingContract, SeizingContract, TakingContract  # noqa: E402
 from sagas.testing.storage_contract.writing import CheckpointContract, GivingBackContract, RenewingContract  # noqa: E402
@@ -43,6 +54,9 @@ class StorageContract(
     MarkContract,
     RecoveryQueryContract,
     AttemptsContract,
+    PausingContract,
+    AskingContract,
+    OperatorLogContract,
     HousekeepingContract,
 ):
     """Everything that `ISagaStorage` promises, one test for each promise.

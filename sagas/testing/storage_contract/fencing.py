@@ -10,7 +10,7 @@ import pytest
 
 from sagas.errors import LeaseLost
 from sagas.progress import Action, SagaStatus, Verdict
-from sagas.storage.base import Hold, ISagaStorage, Release, completed, failed
+from sagas.storage.base import Hold, ISagaStorage, Release, completed, failed, note
 from sagas.testing.storage_contract.foundation import MAXIMUM, Foundation, ids
 
 DONE: Final = completed("reserve", Action.ACT)
@@ -23,7 +23,7 @@ RETRY: Final = replace(
 GIVE_UP: Final = failed("reserve", Action.COMPENSATE, Verdict.GIVE_UP)
 RUNNING: Final = SagaStatus.RUNNING
 
-Write = Callable[[ISagaStorage, Hold], None]
+Write = Callable[[ISagaStorage, Hold], object]
 #: Everything a holder can write.
 WRITES: Final[dict[str, Write]] = {
     "a completed action": lambda storage, hold: storage.checkpoint(hold, DONE, status=RUNNING, context='{"n": 1}'),
@@ -33,6 +33,7 @@ WRITES: Final[dict[str, Write]] = {
     "a durable wait": lambda storage, hold: storage.checkpoint(
         hold, RETRY, status=RUNNING, release=Release(status=RUNNING, after_seconds=60)
     ),
+    "a note": lambda storage, hold: storage.checkpoint(hold, note("retry", by="ann", because="why"), status=RUNNING),
     "a renewal": lambda storage, hold: storage.renew(hold, 60),
     "a release": lambda storage, hold: storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True)),
     "a hand-over": lambda storage, hold: storage.release(hold, Release(status=RUNNING, to_queue=True)),

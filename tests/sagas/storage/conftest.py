@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
-from tests.sagas.storage.databases import database
+from tests.sagas.storage.databases import database, empty
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def module_engine(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
 def engine(module_engine: sa.Engine) -> sa.Engine:
     """The module's database, emptied."""
     with module_engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM saga_executions; DELETE FROM saga_logs")
+        empty(connection)
     return module_engine
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from sagas.storage.tables import metadata
+
 
 @contextmanager
 def database(server_url: sa.URL, clause: str = "") -> Iterator[sa.Engine]:
@@ -20,6 +22,12 @@ def database(server_url: sa.URL, clause: str = "") -> Iterator[sa.Engine]:
     finally:
         engine.dispose()
         _run(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def empty(connection: sa.Connection) -> None:
+    """Delete every row of ours."""
+    for table in metadata.tables:
+        connection.exec_driver_sql(f"DELETE FROM {table}")
 
 
 def _run(server_url: sa.URL, statement: str) -> None:

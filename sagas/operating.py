@@ -1,0 +1,214 @@
+"""What an operator does to a saga: through the same lease and fence as a worker, with who and why in the saga's log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+from uuid import UUID
+
+from sagas.engine import SagaEngine
+from sagas.errors import ActionRefused
+from sagas.plan import Plan, plan_as_started
+from sagas.progress import (
+    Action,
+    End,
+    EntryStatus,
+    Perform,
+    SagaStatus,
+    Verdict,
+    next_move,
+    past_pivot,
+    status_before,
+    turned_back,
+)
+from sagas.storage.base import LogEntry, Refusal, Release, SagaFilter, SagaRecord, Taken, not_found, note
+
+#: How often an operator who waits for a saga tries to take it.
+_LOOK_SECONDS: Final = 0.25
+_PAGE: Final = 500
+
+#: What an action writes for a saga as it stands: a row for the log, and the status from then on.
+_Decision = Callable[[SagaRecord], tuple[LogEntry, SagaStatus]]
+
+
+class Operator:
+    """Acts on sagas for a person; nothing here can break what the engine guarantees.
+
+    A saga that a worker holds is asked back, and taken once the worker has given it back at its next step's boundary.
+
+    Args:
+        engine: whose storage, settings and sagas are meant.
+        by: who acts, for the log.
+        wait_seconds: how long to wait for a saga that a worker holds.
+    """
+
+    def __init__(self, engine: SagaEngine, *, by: str, wait_seconds: float = 0.0) -> None:
+        self._engine = engine
+        self._storage = engine.storage
+        self._by = by
+        self._wait_seconds = wait_seconds
+
+    def compensate(self, saga_id: UUID, *, because: str) -> SagaRecord:
+        """Turn a saga back: what was done is undone from now on, by whoever recovers it next.
+
+        Raises:
+            ActionRefused: it has ended, turns back already, is past its pivot, or is held by a worker all the time.
+            UnknownSaga, LogDoesNotFit: this process's code does not fit the saga.
+        """
+
+        def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
+            plan, move = self._next(record)
+            if turned_back(record.log):
+                raise ActionRefused(f"saga {record.id} turns back already: `sagas recover {record.id}` speeds it up.")
+            if past_pivot(plan, record.log):
+                raise ActionRefused(
+                    f"saga {record.id} is past its pivot and can only go forward: skip the step that cannot be done "
+                    "(`sagas skip`), or settle it by hand (`sagas resolve`)."
+                )
+            entry = LogEntry(
+                step=move.step.name,
+                action=move.action,
+                status=EntryStatus.FAILED,
+                attempt=move.attempt,
+                verdict=Verdict.TURN_BACK,
+                in_doubt=record.interrupted,
+                error_type="TurnedBack",
+                message=f"{because} ({self._by})",
+                by=self._by,
+                because=because,
+            )
+            return entry, status_before(next_move(plan, [*record.log, entry]))
+
+        return self._act(saga_id, decide)
+
+    def skip(self, saga_id: UUID, step: str, *, because: str) -> SagaRecord:
+        """Have the next step of a saga, in whichever direction it goes, count as done without running it.
+
+        A skipped step is the operator's: code neither acts nor compensates it from then on.
+
+        Raises:
+            ActionRefused: the step is not the next one, or as for `compensate`.
+            UnknownSaga, LogDoesNotFit: this process's code does not fit the saga.
+        """
+
+        def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
+            plan, move = self._next(record)
+            if move.step.name != step:
+                raise ActionRefused(
+                    f"saga {record.id} does {move.step.name!r} ({move.action}) next, not {step!r}: only the next step "
+                    "can be skipped, so name that one."
+                )
+            entry = LogEntry(
+                step=step,
+                action=move.action,
+                status=EntryStatus.SKIPPED,
+                attempt=move.attempt,
+                by=self._by,
+                because=because,
+            )
+            return entry, status_before(next_move(plan, [*record.log, entry]))
+
+        return self._act(saga_id, decide)
+
+    def resolve(self, saga_id: UUID, status: SagaStatus, *, because: str) -> SagaRecord:
+        """End a saga as it was settled by other means; none of its code runs, and none needs to be known here.
+
+        Args:
+            saga_id: which.
+            status: COMPLETED or COMPENSATED.
+            because: how it was settled.
+
+        Raises:
+            ActionRefused: it has ended, or is held by a worker all the time.
+            ValueError: the status is no end.
+        """
+        if not status.finished:
+            raise ValueError(f"a saga cannot be resolved as {status}: choose COMPLETED or COMPENSATED.")
+        command = f"resolve as {status.lower()}"
+        return self._act(saga_id, lambda _: (note(command, by=self._by, because=because), status))
+
+    def retry(self, saga_id: UUID, *, because: str) -> SagaRecord:
+        """Make a saga due at once, with all its attempts: the next scan sends it to a worker.
+
+        Raises:
+            ActionRefused: it has ended, or is held by a worker all the time.
+        """
+
+        def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
+            status = SagaStatus.COMPENSATING if turned_back(record.log) else SagaStatus.RUNNING
+            return note("retry", by=self._by, because=because), status
+
+        return self._act(saga_id, decide)
+
+    def dead(self, name: str | None = None) -> Iterator[SagaRecord]:
+        """Yield the dead sagas, of this name only if one is given; each once, whatever becomes of it meanwhile."""
+        seen: set[UUID] = set()
+        while True:
+            page = self._storage.find(SagaFilter(dead=True, name=name, limit=_PAGE + len(seen)))
+            new = [record for record in page if record.id not in seen]
+            if not new:
+                return
+            seen.update(record.id for record in new)
+            yield from new
+
+    # -- details ----------------------------------------------------------------------------------------------
+
+    def _next(self, record: SagaRecord) -> tuple[Plan, Perform]:
+        saga = self._engine.registry.fitting(record.name, record.definition_version)
+        plan = plan_as_started(saga, record.definition_version)
+        move = next_move(plan, record.log)
+        if isinstance(move, End):
+            raise ActionRefused(
+                f"saga {record.id} has nothing left to do but to end as {move.status}: `sagas recover {record.id}`."
+            )
+        return plan, move
+
+    def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
+        record = self._storage.load(saga_id)
+        if not record.status.finished:
+            decide(record)  # what would be refused is refused before the saga is touched
+        taken = self._take(saga_id)
+        try:
+            entry, status = decide(taken.record)
+        except Exception:
+            self._storage.release(taken.hold, Release(status=taken.status_before))
+            raise
+        # The step that may have been begun is still in progress after a note, and settled by anything else.
+        interrupted = taken.record.interrupted and entry.action is Action.OPERATOR
+        release = None if status.finished else Release(status=status, interrupted=interrupted)
+        self._storage.checkpoint(taken.hold, entry, status=status, release=release)
+        return self._storage.load(saga_id)
+
+    def _take(self, saga_id: UUID) -> Taken:
+        settings, owner = self._engine.settings, self._engine.runtime().owner
+        deadline = time.monotonic() + self._wait_seconds
+        asked = False
+        while True:
+            taken = self._storage.take(
+                saga_id,
+                owner=owner,
+                lease_seconds=settings.lease_seconds,
+                max_recovery_attempts=settings.max_recovery_attempts,
+                by_hand=True,
+            )
+            if isinstance(taken, Taken):
+                if asked:
+                    self._storage.ask_back(saga_id, by=self._by, for_seconds=0)
+                return taken
+            if taken.why is Refusal.DIED:
+                continue  # its last holder's crash buried it, and by hand it is taken all the same
+            if taken.why is Refusal.NOT_FOUND or taken.record is None:
+                raise not_found(saga_id)
+            if taken.why is not Refusal.HELD:
+                raise ActionRefused(f"saga {saga_id} is {taken.record.status} already: nothing is left to act on.")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ActionRefused(
+                    f"saga {saga_id} is held by {taken.record.lease_owner}, which works on it and renews its lease: "
+                    "give it more time with --wait, in which it is asked to give the saga back after the step it is at."
+                )
+            if not asked:
+                self._storage.ask_back(saga_id, by=self._by, for_seconds=left)
+                asked = True
+            time.sleep(min(left, _LOOK_SECONDS))
