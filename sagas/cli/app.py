@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from sagas.cli.acting import acting
 from sagas.cli.errors import CommandFailed, SentenceGroup
 from sagas.cli.lines import read_lines
 from sagas.cli.listing import listing
 from sagas.cli.migrating import migrate_database
 from sagas.cli.plain import saga_as_json, summary_as_json
-from sagas.cli.recovering import recover_sagas
 from sagas.cli.showing import showing
 from sagas.cli.starting import start_lines
 from sagas.cli.words import console
@@ -121,14 +121,7 @@ def show(saga_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson 
     console().print(showing(record, datetime.now(UTC), max_recovery_attempts=settings.max_recovery_attempts))
 
 
-@app.command()
-def recover(saga_ids: Annotated[list[str], typer.Argument(metavar="ID...")]) -> None:
-    """Recover sagas here and now.
-
-    Also while they back off or are dead; never one that a worker holds.
-    """
-    if not recover_sagas(SagaEngine.from_environment(), saga_ids):
-        raise typer.Exit(1)
+app.add_typer(acting)
 
 
 @app.command()

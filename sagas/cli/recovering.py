@@ -12,12 +12,13 @@ from sagas.cli.words import one_line
 from sagas.engine import SagaEngine
 from sagas.errors import InvalidSagaId, SagaNotFound
 from sagas.execution import Report
+from sagas.storage.base import note
 
 #: Outcomes that leave the operator something to see to.
 _BAD_OUTCOMES: Final = frozenset({"failed", "dead", "declined", "lost"})
 
 
-def recover_sagas(engine: SagaEngine, saga_ids: Iterable[str]) -> bool:
+def recover_sagas(engine: SagaEngine, saga_ids: Iterable[str], *, by: str, because: str) -> bool:
     """Recover the sagas, print what was done for each, and return whether all went well.
 
     Raises:
@@ -26,7 +27,7 @@ def recover_sagas(engine: SagaEngine, saga_ids: Iterable[str]) -> bool:
     well = True
     for saga_id in saga_ids:
         try:
-            report = engine.recover(saga_id, by_hand=True)
+            report = engine.recover(saga_id, by_hand=True, told=note("recover", by=by, because=because))
         except (InvalidSagaId, SagaNotFound) as error:
             complain(error)
             well = False

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from sagas.cli.words import one_line, utc, when
-from sagas.storage.base import QUEUE, SagaRecord
+from sagas.storage.base import PAUSED, QUEUE, SagaRecord
 
 
 class Standing(StrEnum):
@@ -18,6 +18,7 @@ class Standing(StrEnum):
     HELD = "held"
     EXPIRED = "expired"
     WAITING = "waiting"
+    PAUSED = "paused"
     DUE = "due"
 
 
@@ -29,6 +30,8 @@ def standing(record: SagaRecord, now: datetime) -> Standing:
         return Standing.DEAD
     if record.lease_owner == QUEUE:
         return Standing.QUEUED
+    if record.lease_owner == PAUSED:
+        return Standing.PAUSED
     later = record.available_at is None or record.available_at > now
     if record.lease_owner is not None:
         return Standing.HELD if later else Standing.EXPIRED
@@ -61,6 +64,8 @@ def in_words(record: SagaRecord, now: datetime) -> str:
             return "nothing more happens to it"
         case Standing.DEAD:
             return f"dead: see to the cause, then `sagas recover {record.id}` runs it once more"
+        case Standing.PAUSED:
+            return f"its name is paused: `sagas resume {record.name}` lets it go on, `sagas recover {record.id}` too"
         case Standing.QUEUED:
             return "in the queue: the next worker that is free takes it"
         case Standing.HELD:

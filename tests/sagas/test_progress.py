@@ -185,3 +185,39 @@ def test_step_appended_or_inserted_ahead_of_the_log_still_fits() -> None:
     log = [done("hotel")]
 
     assert shown(next_move(plan_of(Stage().saga("hotel", "visa", "car")), log)) == "act visa #1"
+
+
+def skipped(step: str, action: Action = ACT) -> Entry:
+    return Entry(step=step, action=action, status=EntryStatus.SKIPPED)
+
+
+def test_a_skipped_act_counts_as_done(trip: Plan) -> None:
+    assert shown(next_move(trip, [done("hotel"), skipped("car")])) == "act plane #1"
+
+
+@pytest.mark.parametrize("entry", [skipped("car"), skipped("car", COMPENSATE)], ids=["its act", "its compensation"])
+def test_a_skipped_step_is_never_compensated(trip: Plan, entry: Entry) -> None:
+    log = [done("hotel"), *([] if entry.action is ACT else [done("car"), failed("plane", Verdict.TURN_BACK)]), entry]
+    if entry.action is ACT:
+        log.append(failed("plane", Verdict.TURN_BACK))
+
+    assert shown(next_move(trip, log)) == "compensate hotel #1"
+
+
+def test_a_step_in_doubt_that_was_skipped_is_not_compensated(trip: Plan) -> None:
+    log = [failed("hotel", Verdict.RETRY, in_doubt=True), skipped("hotel"), failed("car", Verdict.TURN_BACK)]
+
+    assert shown(next_move(trip, log)) == "COMPENSATED"
+
+
+def test_skipping_the_pivot_is_passing_it(pivoted: Plan) -> None:
+    log = [done("hotel"), skipped("pay")]
+
+    assert judged(pivoted, [*log, failed("mail", Verdict.RETRY)]) is Verdict.GIVE_UP
+
+
+def test_a_persons_note_changes_nothing(trip: Plan) -> None:
+    note = Entry(step="retry", action=Action.OPERATOR, status=EntryStatus.COMPLETED)
+
+    assert shown(next_move(trip, [note, done("hotel"), note])) == "act car #1"
+    assert not turned_back([note])
