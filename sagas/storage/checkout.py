@@ -6,7 +6,7 @@ SQLAlchemy's own `Connection` would cost a checkpoint a third of its speed, so s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sagas.errors import SchemaBehind, StorageUnavailable
 from sagas.storage.connecting import address, reason
+from sagas.storage.prepared import PreparedStatements
 from sagas.storage.schema import check_version
 
 #: That the database does not answer, as SQLAlchemy says it and as the driver does.
@@ -68,6 +69,18 @@ class Connections:
             return self._idle.pop()
         except IndexError:
             return Checkout(self, self._engine, kept=self._kept > 0)
+
+    def write(self, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Execute a statement of every saga's path, whose parameters are no arrays; return how many rows it changed.
+
+        Raises:
+            StorageUnavailable, SchemaBehind: as for `cursor`.
+        """
+        checkout = self.cursor()
+        with checkout as cursor:
+            if checkout.prepared is not None:
+                return checkout.prepared.execute(statement, parameters)
+            return cursor.execute(statement, parameters).rowcount
 
     def give_back(self, checkout: Checkout) -> None:
         """Take back what an operation is done with."""
@@ -121,11 +134,16 @@ class Connections:
 
 
 class Checkout:
-    """One connection and its cursor; a plain class rather than a generator, because it is on every path."""
+    """One connection and its cursor; a plain class rather than a generator, because it is on every path.
 
-    __slots__ = ("_autocommit", "_connection", "_connections", "_cursor", "_engine", "_kept", "_pooled")
+    Attributes:
+        prepared: the statements prepared on it, if it is kept and to one session alone.
+    """
+
+    __slots__ = ("_autocommit", "_connection", "_connections", "_cursor", "_engine", "_kept", "_pooled", "prepared")
 
     def __init__(self, connections: Connections, engine: sa.Engine, *, kept: bool) -> None:
+        self.prepared: PreparedStatements | None = None
         self._kept = kept
         self._connections = connections
         self._engine = engine
@@ -147,6 +165,8 @@ class Checkout:
         self._autocommit = self._connection.autocommit
         self._connection.autocommit = True
         self._cursor = self._connection.cursor(row_factory=dict_row)
+        if self._kept and self._connection.prepare_threshold is not None:
+            self.prepared = PreparedStatements(self._connection)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -124,11 +124,11 @@ class SqlAlchemySagaStorage(ISagaStorage):
         by_key: dict[tuple[str, str | None], UUID] = {}
         left = list(sagas)
         while left:
-            if len(left) == 1:
-                rows = self._query(sql.CREATE_ONE, start | new_row(left[0]), connection)
+            if len(left) == 1 and connection is None:
+                if self._connections.write(sql.CREATE_ONE, start | new_row(left[0])):
+                    created.add(left[0].id)
             else:
-                rows = self._query(sql.CREATE, start | new_rows(left), connection)
-            created |= {row["id"] for row in rows}
+                created |= {row["id"] for row in self._query(sql.CREATE, start | new_rows(left), connection)}
             left = [saga for saga in left if saga.id not in created]
             if left:
                 keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
@@ -341,7 +341,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
             return cursor.execute(statement, parameters).rowcount
 
     def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
-        if not self._execute(statement, parameters):
+        if not self._connections.write(statement, parameters):
             raise lease_lost(hold)
 
 

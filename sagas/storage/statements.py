@@ -161,10 +161,10 @@ _END: Final = """
 
 
 def _release(*, attempts: str, interrupted: str) -> str:
-    dies = f"%(failed_attempt)s AND {attempts} + 1 >= %(max_attempts)s"
+    dies = f"CAST(%(failed_attempt)s AS boolean) AND {attempts} + 1 >= %(max_attempts)s"
     return f"""
     status = CAST(%(status)s AS text),
-    recovery_attempts = {attempts} + (%(failed_attempt)s)::int,
+    recovery_attempts = {attempts} + CAST(%(failed_attempt)s AS boolean)::int,
     interrupted = {interrupted},
     last_error = COALESCE(%(last_error)s, last_error),
     lease_owner = CASE WHEN {dies} THEN NULL ELSE %(next_owner)s END,

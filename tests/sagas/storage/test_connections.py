@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final
 
+import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 
 from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import Hold, SagaFilter, Taken, completed
+from sagas.storage.checkout import Connections
 from sagas.storage.connecting import make_engine
+from sagas.storage.prepared import PreparedStatements
 from sagas.storage.schema import migrate
 from tests.sagas.storage.calls import (
     DEADLINE_SECONDS,
@@ -304,3 +311,50 @@ def test_a_threshold_that_is_no_number_is_refused_with_what_to_write(threshold: 
     with pytest.raises(ConfigurationError, match=r"SAGAS_DATABASE_URL.*such as 5, or none") as caught:
         SqlAlchemySagaStorage(url)
     assert "secret" not in str(caught.value)
+
+
+# -- prepared statements --------------------------------------------------------------------------------------
+
+
+def test_what_the_server_says_of_a_prepared_statement_is_raised_as_a_cursor_raises_it(database_url: str):
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        prepared = PreparedStatements(connection)
+        halve = "SELECT 1 / CAST(%(by)s AS int)"
+
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            prepared.execute(halve, {"by": 0})
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            prepared.execute("DELETE FROM nowhere WHERE id = %(id)s", {"id": 1})
+
+        assert prepared.execute(halve, {"by": 1}) == 1
+        assert connection.info.transaction_status == TransactionStatus.IDLE
+
+
+def test_a_signal_interrupts_a_prepared_statement_and_its_connection_is_not_used_again(database_url: str):
+    connections = Connections(make_engine(database_url), kept=1)
+    connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True})
+
+    def raise_in_the_main_thread(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGUSR1, raise_in_the_main_thread)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(InterruptedError):
+            connections.write("SELECT pg_sleep(CAST(%(seconds)s AS float8))", {"seconds": 60})
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+    assert connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True}) == 1
+    connections.close()
+
+
+def test_nothing_is_prepared_on_a_connection_that_was_told_not_to(database_url: str):
+    connections = Connections(make_engine(f"{database_url}?prepare_threshold=none"), kept=1)
+    connections.write("SELECT 1 WHERE CAST(%(yes)s AS boolean)", {"yes": True})
+
+    with connections.cursor() as cursor:
+        assert cursor.execute("SELECT name FROM pg_prepared_statements").fetchall() == []
+    connections.close()

@@ -1,0 +1,68 @@
+"""Statements of every saga's path, prepared once on a connection and sent without psycopg's cursor: half its time.
+
+What stays psycopg's is the waiting, so that a signal still interrupts it, and the errors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors, generators
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+
+_FINE: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
+
+
+class PreparedStatements:
+    """What was prepared on one connection; not for a connection behind a pooler, which is not to one session alone.
+
+    Args:
+        connection: in autocommit, and nobody else's while a statement runs.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._names: dict[str, bytes] = {}
+
+    def execute(self, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Execute a statement and return how many rows it changed.
+
+        Args:
+            statement: in psycopg's style, its parameters by name.
+            parameters: by name; each text, a number, a boolean, a UUID or None.
+
+        Raises:
+            psycopg.Error: as a cursor raises it.
+        """
+        numbered, order = _numbered(statement)
+        name = self._names.get(statement)
+        if name is None:
+            name = b"sagas_%d" % len(self._names)
+            self._connection.pgconn.send_prepare(name, numbered)
+            self._result()
+            self._names[statement] = name
+        values = [None if (value := parameters[key]) is None else str(value).encode() for key in order]
+        self._connection.pgconn.send_query_prepared(name, values)
+        return self._result().command_tuples or 0
+
+    def _result(self) -> PGresult:
+        result: PGresult = self._connection.wait(generators.execute(self._connection.pgconn))[-1]
+        if result.status not in _FINE:
+            raise errors.error_from_result(result, encoding="utf-8")
+        return result
+
+
+@cache
+def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
+    """Return the statement with numbers for its parameters, and their names in that order."""
+    order: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return f"${order.setdefault(match[1], len(order) + 1)}"
+
+    return re.sub(r"%\((\w+)\)s", number, statement).encode(), tuple(order)
