@@ -88,7 +88,7 @@ def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytes
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sagas.cli.app.parse_saga_id", interrupt)
+    monkeypatch.setattr("sagas.cli.showing.parse_saga_id", interrupt)
 
     result = sagas("show", "01890a5d-ac96-774b-bcce-b302099a8057")
 
