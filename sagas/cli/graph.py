@@ -11,7 +11,7 @@ from rich.text import Text
 from sagas.cli.words import NOTHING, columns, one_line
 from sagas.definition import AnySaga, RetryPolicy, Step
 
-_HEADERS: Final = ("", "STEP", "ATTEMPTS", "TIMEOUT", "IF IT FAILS FOR GOOD")
+_HEADERS: Final = ("   ", "STEP", "ATTEMPTS", "TIMEOUT", "IF IT FAILS FOR GOOD")
 #: More waits than these are told by their first and their longest.
 _WAITS_SHOWN: Final = 4
 #: Mermaid reads all others as its own.
@@ -42,7 +42,8 @@ def text_graph(saga: AnySaga) -> Text:
     backward = [[Text(), Text(one_line(s.name)), *_limits(s)] for s in reversed(saga.steps) if s.can_compensate()]
     lines += [Text(), Text("backward, to COMPENSATED", style="bold")]
     if backward:
-        lines.append(columns(("", "COMPENSATES", "ATTEMPTS", "TIMEOUT"), backward))
+        lines.append(columns(("   ", "COMPENSATES", "ATTEMPTS", "TIMEOUT"), backward))
+        lines.append(Text("  one that fails for good is tried again later, until the saga is dead"))
     else:
         lines.append(Text("  no step has anything to undo"))
     return Text("\n").join(lines)
@@ -79,15 +80,21 @@ def _nodes(saga: AnySaga) -> list[_Node]:
 
 def _row(node: _Node) -> list[Text]:
     pivot = "  (pivot)" if node.step.pivot else ""
+    return [
+        Text(f"{node.place:>3}"),
+        Text(f"{one_line(node.step.name)}{pivot}"),
+        *_limits(node.step),
+        Text(_consequence(node)),
+    ]
+
+
+def _consequence(node: _Node) -> str:
     if node.undoes is None:
-        fails = "past the pivot: tried again later, never undone"
-    elif node.undoes:
-        fails = f"compensates {', '.join(one_line(step.name) for step in node.undoes)}"
-    else:
-        fails = "nothing to undo"
-    if node.undoes is not None and node.step.can_compensate():
-        fails += "; first itself, if in doubt"
-    return [Text(f"{node.place:>3}"), Text(f"{one_line(node.step.name)}{pivot}"), *_limits(node.step), Text(fails)]
+        return "past the pivot: tried again later, never undone"
+    undone = ", ".join(one_line(step.name) for step in node.undoes)
+    if not node.step.can_compensate():
+        return f"compensates {undone}" if undone else "nothing to undo"
+    return f"compensates {undone}; itself before, if in doubt" if undone else "compensates itself, if in doubt"
 
 
 def _limits(step: type[Step[Any]]) -> list[Text]:
@@ -113,14 +120,10 @@ def _mermaid(saga: AnySaga) -> Iterator[str]:
         left, right = ("[[", "]]") if node.step.pivot else ("[", "]")
         yield f"act{node.place}{left}{_label(_title(node), *_details(node.step))}{right} --> {following}"
     undone = [node for node in nodes if node.step.can_compensate()]
-    for later, node in zip([None, *reversed(undone)], reversed(undone), strict=False):
-        if later is None:
-            continue
-        yield f"undo{later.place} --> undo{node.place}"
-    for node in undone:
-        yield f"undo{node.place}[{_label(f'compensate {node.step.name}', *_details(node.step))}]"
-    if undone:
-        yield f"undo{undone[0].place} --> compensated"
+    for node, earlier in zip(reversed(undone), [*reversed(undone[:-1]), None], strict=True):
+        following = f"undo{earlier.place}" if earlier else "compensated"
+        label = _label(f"compensate {node.step.name}", *_details(node.step))
+        yield f"undo{node.place}[{label}] --> {following}"
     yield "compensated([COMPENSATED])"
     for node in nodes:
         yield from _failures(node, undone)

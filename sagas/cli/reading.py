@@ -110,7 +110,8 @@ def stats(
 def workers(as_json: AsJson = False) -> None:
     """Show who holds which sagas.
 
-    What waits in the queue, and what is parked, is told below. HEARD is when an owner last wrote anything, QUIETEST when it last wrote to the saga that it has left alone longest.
+    What waits in the queue, and what is parked, is told below. HEARD is when an owner last wrote anything, QUIETEST
+    when it last wrote to the saga that it has left alone for the longest.
     """
     holdings = _operations().holdings()
     if as_json:
@@ -157,12 +158,12 @@ def prune(
     """Delete finished sagas, and their logs, that ended long ago."""
     storage = SqlAlchemySagaStorage(Settings.from_environment().database_url)
     found = Operations(storage).prunable(older_than)
-    what = f"{found} finished sagas that ended more than {duration(older_than)} ago"
+    what = f"{found} saga{'' if found == 1 else 's'} that ended more than {duration(older_than)} ago"
     if dry_run:
         if as_json:
             _print_json({"found": found, "deleted": 0, "whole": False})
         else:
-            typer.echo(f"{what} would be deleted.")
+            typer.echo(f"{what}; a dry run deletes none.")
         return
     if found and not yes:
         typer.confirm(f"Delete {what}, for good?", abort=True, err=True)

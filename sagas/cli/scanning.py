@@ -14,20 +14,20 @@ from sagas.recovery import ScanReport
 from sagas.storage.base import PAUSED, QUEUE
 from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
 
-#: Each verdict, for a reader.
+#: What each verdict means, for a reader.
 MEANINGS: Final = {
-    ScanVerdict.DISPATCHED: "would be sent to a worker, in this order",
-    ScanVerdict.PARKS: "would be parked, as their names are paused",
-    ScanVerdict.DIES: "would be dead from then on, as they failed or crashed their worker once too often",
-    ScanVerdict.BEYOND_LIMIT: "are due, but would be left to a later scan (SAGAS_SCAN_LIMIT)",
-    ScanVerdict.QUEUED: "wait in the queue",
-    ScanVerdict.OVERDUE: "wait in the queue for long: if their messages are gone from the broker, it would free them",
-    ScanVerdict.HELD: "are held by a worker",
-    ScanVerdict.BACKING_OFF: "back off after a failed attempt",
-    ScanVerdict.SLEEPING: "sleep until a retry, or were freed a moment ago",
-    ScanVerdict.DECLINED: "were declined by workers whose code does not fit",
-    ScanVerdict.PAUSED: "are parked, as their names are paused",
-    ScanVerdict.DEAD: "are dead",
+    ScanVerdict.DISPATCHED: "sent to a worker, in this order",
+    ScanVerdict.PARKS: "due, and parked as the name is paused",
+    ScanVerdict.DIES: "due, and dead from then on: failed, or crashed the worker, once too often",
+    ScanVerdict.BEYOND_LIMIT: "due, and left to a later scan (SAGAS_SCAN_LIMIT)",
+    ScanVerdict.QUEUED: "a message waits for a worker",
+    ScanVerdict.OVERDUE: "in the queue for long; freed if the message is gone from the broker",
+    ScanVerdict.HELD: "a worker has it",
+    ScanVerdict.BACKING_OFF: "after a failed attempt",
+    ScanVerdict.SLEEPING: "until a retry, or freed a moment ago",
+    ScanVerdict.DECLINED: "by workers whose code does not fit",
+    ScanVerdict.PAUSED: "parked, as the name is paused",
+    ScanVerdict.DEAD: "until an operator acts",
 }
 
 
@@ -80,7 +80,9 @@ def _judged_as_json(judged: Judged) -> dict[str, Any]:
 
 
 def _section(verdicts: Verdicts, now: datetime) -> Iterator[Text]:
-    yield Text(f"{verdicts.sagas} {MEANINGS[verdicts.verdict]}", style="bold")
+    yield Text(f"{verdicts.verdict}: {verdicts.sagas}", style="bold").append(
+        f"  ({MEANINGS[verdicts.verdict]})", style="not bold"
+    )
     if verdicts.first:
         rows = [
             [
