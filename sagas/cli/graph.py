@@ -120,7 +120,7 @@ def _mermaid(saga: AnySaga) -> Iterator[str]:
         left, right = ("[[", "]]") if node.step.pivot else ("[", "]")
         yield f"act{node.place}{left}{_label(_title(node), *_details(node.step))}{right} --> {following}"
     undone = [node for node in nodes if node.step.can_compensate()]
-    for node, earlier in zip(reversed(undone), [*reversed(undone[:-1]), None], strict=True):
+    for node, earlier in zip(reversed(undone), [*reversed(undone[:-1]), None], strict=False):
         following = f"undo{earlier.place}" if earlier else "compensated"
         label = _label(f"compensate {node.step.name}", *_details(node.step))
         yield f"undo{node.place}[{label}] --> {following}"

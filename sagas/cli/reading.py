@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sagas.cli.ages import seconds_of
+from sagas.cli.asking import confirm
 from sagas.cli.code import complete_name, known_sagas
 from sagas.cli.counting import counting, counts_as_json
 from sagas.cli.graph import graph_as_json, mermaid_graph, text_graph
@@ -166,7 +167,7 @@ def prune(
             typer.echo(f"{what}; a dry run deletes none.")
         return
     if found and not yes:
-        typer.confirm(f"Delete {what}, for good?", abort=True, err=True)
+        confirm(f"Delete {what}, for good?")
     prune_sagas(storage, older_than_seconds=older_than, found=found, as_json=as_json)
 
 

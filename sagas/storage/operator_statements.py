@@ -116,9 +116,9 @@ ORDER BY 1"""
 # The claim's own choice, without its locks; of the rest, why a scan passes over it. One statement, so one time of day.
 DRY_RUN: Final = f"""
 WITH due AS MATERIALIZED (
-    (SELECT id AS due_id, row_number() OVER () AS place FROM ({DUE[True]}) AS pending)
+    (SELECT id AS due_id, row_number() OVER () AS place FROM ({DUE[False]}) AS recoverable)
     UNION ALL
-    (SELECT id, row_number() OVER () FROM ({DUE[False]}) AS recoverable)
+    (SELECT id, row_number() OVER () FROM ({DUE[True]}) AS pending)
 ), judged AS (
     SELECT id, name, status, lease_owner, available_at, last_error, place, CASE
         WHEN place IS NOT NULL AND {DIES} THEN 'dies'
@@ -137,7 +137,7 @@ WITH due AS MATERIALIZED (
     WHERE {_UNFINISHED}
 ), counted AS (
     SELECT *, count(*) OVER (PARTITION BY verdict) AS sagas,
-        row_number() OVER (PARTITION BY verdict ORDER BY status <> 'PENDING', place, available_at, id) AS nth
+        row_number() OVER (PARTITION BY verdict ORDER BY {PENDING_SQL}, place, available_at, id) AS nth
     FROM judged
 )
 SELECT verdict, sagas, id, name, status, lease_owner, NULLIF(available_at, 'infinity') AS available_at, last_error

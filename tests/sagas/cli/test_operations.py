@@ -62,17 +62,16 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
     result = sagas("stats")
     data = json.loads(sagas("stats", "--json").stdout)
 
-    head, parcel, order, both = (line.split() for line in result.stdout.splitlines()[:4])
-    assert (
-        head
-        == (
-            "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED PARKED "
-            "COMPLETED/H COMPENSATED/H RECOVERED/H FAILED/H DIED/H"
-        ).split()
+    head, *rows = (" ".join(line.split()) for line in result.stdout.splitlines()[:4])
+    assert head == (
+        "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED PARKED "
+        "COMPLETED/H COMPENSATED/H RECOVERED/H FAILED/H DIED/H"
     )
-    assert parcel == "parcel 1 0 0 0 0 0 1 0 0 0 0 0".split()
-    assert order == "place-order 2 1 0 1 1 1 0 2 1 0 0 1".split()
-    assert both == "all 3 1 0 1 1 1 1 2 1 0 0 1".split()
+    assert rows == [
+        "parcel 1 0 0 0 0 0 1 0 0 0 0 0",
+        "place-order 2 1 0 1 1 1 0 2 1 0 0 1",
+        "all 3 1 0 1 1 1 1 2 1 0 0 1",
+    ]
     assert data["sagas"][1] == {
         "name": "place-order",
         "unfinished": {"PENDING": 2, "RUNNING": 1, "COMPENSATING": 0, "FAILED": 1},
@@ -139,7 +138,7 @@ def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(
 
     one, two = (line.split() for line in result.stdout.splitlines()[1:3])
     assert (one[:3], one[-2:]) == (["w/1.5", "2", "0"], ["parcel,", "place-order"])
-    assert ["(5", "min", "ago)"] == one[-5:-2]
+    assert one[-5:-2] == ["(5", "min", "ago)"]
     assert (two[:3], two[-1]) == (["w/2.5", "1", "1"], "place-order")
     told = labels(result.stdout)
     assert told["queue"].startswith("1 that never ran, the first since ")
@@ -176,13 +175,13 @@ def test_a_dry_run_tells_of_each_saga_what_a_scan_would_do_or_why_not(
     sections = {part.partition(":")[0]: part.splitlines()[1:] for part in result.stdout.split("\n\n")}
     assert set(sections) == {"dispatched", "held", "dead"}
     first, second = sections["dispatched"]
-    assert first.startswith(f"  {due}  place-order  PENDING  due since ")
-    assert second.startswith(f"  {late}  place-order  RUNNING  lease of w/1.5 ran out at ")
+    assert first.startswith(f"  {late}  place-order  RUNNING  lease of w/1.5 ran out at ")
+    assert second.startswith(f"  {due}  place-order  PENDING  due since ")
     assert sections["held"][0].startswith(f"  {held}  place-order  RUNNING  by w/2.5 until ")
     assert sections["dead"][0].endswith("reserve, compensate, attempt 1: RuntimeError: the shelf "
                                         "[bold]jammed[/bold] and smokes")  # fmt: skip
     assert list(data["verdicts"]) == [verdict.value.replace(" ", "_") for verdict in ScanVerdict]
-    assert [saga["id"] for saga in data["verdicts"]["dispatched"]["first"]] == [str(due), str(late)]
+    assert [saga["id"] for saga in data["verdicts"]["dispatched"]["first"]] == [str(late), str(due)]
     assert data["verdicts"]["beyond_the_limit"] == {"sagas": 0, "first": []}
     assert [storage.load(record.id) for record in before] == before
 
@@ -221,7 +220,7 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
     out, err = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert (err, process.returncode) == (b"", 0)
-    assert json.loads(out) == {"dispatched": [str(pending), str(late)], "died": [], "missing": 0, "unsent": 0}
+    assert json.loads(out) == {"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0}
     assert {storage.load(saga_id).lease_owner for saga_id in (pending, late)} == {QUEUE}
 
 
@@ -234,6 +233,6 @@ def test_a_real_scan_needs_the_broker_and_says_so(
     out, err = process.communicate(timeout=DEADLINE_SECONDS)
 
     (sentence,) = err.decode().splitlines()
-    assert sentence.startswith("error: the broker at redis://127.0.0.1:1/0 did not answer (")
+    assert sentence.startswith("error: the broker at redis://")
     assert (out, process.returncode) == (b"", 1)
     assert storage.load(due).lease_owner is None

@@ -18,6 +18,7 @@ from sagas.storage.base import Hold, completed
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import DryRun, Listing, ScanVerdict
 from tests.sagas.storage.calls import held_saga, new_saga
+from tests.sagas.storage.databases import database
 
 V: Final = ScanVerdict
 DUE: Final = "now() - interval '1 minute'"
@@ -160,7 +161,7 @@ def test_a_dry_run_picks_the_longest_due_up_to_what_the_limit_leaves_beside_the_
     told = foreseen(dry_run(operations, limit=3))
     dispatched, _ = scan(storage, limit=3)
 
-    assert told[V.DISPATCHED] == [pending[3], pending[2], pending[1], waiting[0], waiting[2]]
+    assert told[V.DISPATCHED] == [waiting[0], waiting[2], pending[3], pending[2], pending[1]]
     assert set(told[V.BEYOND_LIMIT]) == {pending[0], waiting[1]}
     assert dispatched == set(told[V.DISPATCHED])
 
@@ -362,30 +363,26 @@ def test_a_question_leaves_no_bound_on_its_connection(storage: SqlAlchemySagaSto
 
 
 @pytest.fixture(scope="module")
-def history(module_engine: sa.Engine) -> Iterator[sa.Connection]:
-    """20,000 finished sagas of the last two weeks and 400 unfinished ones; nothing of it is committed."""
+def history(server_url: sa.URL, template: str) -> Iterator[sa.Connection]:
+    """20,000 sagas that finished within the last two weeks, and 400 unfinished ones, started before them."""
     v7 = "CAST(rpad(lpad(to_hex(CAST(1000 * extract(epoch FROM {at}) AS bigint)), 12, '0'), 32, md5(n::text)) AS uuid)"
     started = "now() - n * interval '1 minute'"
-    with module_engine.connect() as connection:
-        connection.exec_driver_sql("DELETE FROM saga_executions")
-        for status, count, owner, available_at, finished_at in (
-            ("COMPLETED", 20_000, "NULL", "'infinity'", started),
-            ("RUNNING", 100, "'w/1'", LATER, "NULL"),
-            ("FAILED", 100, "NULL", "'infinity'", "NULL"),
-            ("PENDING", 100, "NULL", DUE, "NULL"),
-            ("RUNNING", 100, "'queue'", DUE, "NULL"),
+    with database(server_url, f"TEMPLATE {template}") as engine, engine.connect() as connection:
+        for status, owner, available_at, finished_at, first, last in (
+            ("COMPLETED", "NULL", NEVER, started, 1, 20_000),
+            ("RUNNING", "'w/1'", LATER, "NULL", 20_001, 20_100),
+            ("FAILED", "NULL", NEVER, "NULL", 20_101, 20_200),
+            ("PENDING", "NULL", DUE, "NULL", 20_201, 20_300),
+            ("RUNNING", "'queue'", DUE, "NULL", 20_301, 20_400),
         ):
             connection.exec_driver_sql(f"""
                 INSERT INTO saga_executions
                     (id, name, status, context, version, lease_owner, available_at, created_at, finished_at)
                 SELECT {v7.format(at=started)}, 'order', '{status}', '{{}}', 1, {owner}, {available_at}, {started},
                     {finished_at}
-                FROM generate_series({len(status) + (owner != "NULL") * 50_000}, {count} +
-                    {len(status) + (owner != "NULL") * 50_000}) AS n
-                ON CONFLICT DO NOTHING""")
+                FROM generate_series({first}, {last}) AS n""")
         connection.exec_driver_sql("ANALYZE saga_executions")
         yield connection
-        connection.rollback()
 
 
 def _plan(connection: sa.Connection, statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -411,7 +408,6 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10}
         (sql.listing(["dead"]), {"limit": 51}, {"saga_executions_due"}),
         (sql.OLDEST_RECOVERABLE, {}, {"saga_executions_due"}),
         (sql.ENDED_LATELY, {}, {"saga_executions_finished"}),
-        (sql.FINISHED_IN_TOTAL, {}, {"saga_executions_finished", None}),
         (sql.HOLDERS, {}, {"saga_executions_due"}),
         (sql.IN_QUEUE, {}, {"saga_executions_queued"}),
         (sql.PARKED, {}, {"saga_executions_due", "saga_executions_unstarted"}),
@@ -419,20 +415,20 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10}
     ],
     ids=[
         *("listing", "next page", "newer than", "older than", "dead"),
-        *("oldest", "ended lately", "in total", "holders", "queue", "parked", "prunable"),
+        *("oldest", "ended lately", "holders", "queue", "parked", "prunable"),
     ],
 )
 def test_a_question_is_answered_from_the_index_that_is_there_for_it(
-    history: sa.Connection, statement: str, parameters: dict[str, Any], indexes: set[str | None]
+    history: sa.Connection, statement: str, parameters: dict[str, Any], indexes: set[str]
 ) -> None:
     nodes = _plan(history, statement, parameters)
 
-    used = {node.get("Index Name") for node in nodes if node.get("Relation Name") == "saga_executions"}
-    used |= {node["Index Name"] for node in nodes if "Index Name" in node}
-    assert used & {"saga_executions_pkey", "saga_executions_due", "saga_executions_queued",
-                   "saga_executions_unstarted", "saga_executions_finished"} <= indexes, nodes  # fmt: skip
-    if None not in indexes:
-        assert "Seq Scan" not in {n["Node Type"] for n in nodes if n.get("Relation Name") == "saga_executions"}, nodes
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    read = [node for node in nodes if node.get("Relation Name") == "saga_executions"]
+    assert used == indexes, nodes
+    assert "Seq Scan" not in {node["Node Type"] for node in read}, nodes
+    if "limit" in parameters:
+        assert all(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 200 for node in read), read
 
 
 @pytest.mark.parametrize(
