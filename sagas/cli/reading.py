@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sagas.cli.ages import seconds_of
-from sagas.cli.asking import confirm
+from sagas.cli.asking import Yes, confirm
 from sagas.cli.code import complete_name, known_sagas
 from sagas.cli.counting import counting, counts_as_json
 from sagas.cli.graph import graph_as_json, mermaid_graph, text_graph
@@ -153,7 +153,7 @@ def prune(
         float, typer.Option(parser=seconds_of, metavar="AGE", help="How long ago they ended at least; as 12h, 90d.")
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete finished sagas, and their logs, that ended long ago."""
@@ -166,8 +166,7 @@ def prune(
         else:
             typer.echo(f"{what}; a dry run deletes none.")
         return
-    if found and not yes:
-        confirm(f"Delete {what}, for good?")
+    confirm(f"delete {what}, for good?", yes or not found)
     prune_sagas(storage, older_than_seconds=older_than, found=found, as_json=as_json)
 
 

@@ -27,7 +27,6 @@ class Standing(StrEnum):
     HELD = "held"
     EXPIRED = "expired"
     WAITING = "waiting"
-    PAUSED = "paused"
     DUE = "due"
 
 
@@ -94,7 +93,8 @@ def _by_itself(record: SagaRecord, now: datetime) -> str:
         case Standing.DEAD:
             return f"dead: see to the cause, then `sagas recover {record.id}` runs it once more"
         case Standing.PAUSED:
-            return f"its name is paused: `sagas resume {record.name}` lets it go on, `sagas recover {record.id}` too"
+            name = one_line(record.name)
+            return f"its name is paused: `sagas resume {name}` lets it go on, `sagas recover {record.id}` too"
         case Standing.QUEUED:
             return "in the queue: the next worker that is free takes it"
         case Standing.OVERDUE:
@@ -119,11 +119,11 @@ def _by_operators(record: SagaRecord, now: datetime, surroundings: Surroundings 
     if surroundings.asked_back_by is not None and state is Standing.HELD:
         yield f"{one_line(surroundings.asked_back_by)} asked it back: given back at the next step's boundary"
     if (pause := surroundings.pause) is not None:
-        then = {
-            Standing.PAUSED: "",
-            Standing.HELD: ", so it is given back at the next step's boundary, and parked",
-        }.get(state, ", so it is parked then instead")
-        yield f"its name is paused{then} (by {one_line(pause.by)} since {utc(pause.since)}: {one_line(pause.because)})"
+        effect = {
+            Standing.PAUSED: "paused",
+            Standing.HELD: "its name is paused, so it is given back at the next step's boundary and parked;",
+        }.get(state, "its name is paused, so it is parked instead;")
+        yield f"{effect} by {one_line(pause.by)} since {utc(pause.since)}: {one_line(pause.because)}"
 
 
 def next_step(record: SagaRecord, registry: Registry | SagaError) -> NextStep | None:

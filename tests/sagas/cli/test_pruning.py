@@ -71,7 +71,8 @@ def test_it_asks_with_the_count_and_anything_but_yes_deletes_nothing(
 ) -> None:
     result = sagas("prune", "--older-than", "1h", stdin=answer)
 
-    assert "Delete 1 saga that ended more than 60 min ago, for good? [y/N]" in result.stderr
+    assert result.stderr.startswith("delete 1 saga that ended more than 60 min ago, for good? [y/N]: ")
+    assert ("not confirmed, so nothing was changed" in result.stderr) is not bool(deleted)
     assert result.exit_code == exit_code
     assert result.stdout == "pruned 1.\n" * deleted
     assert len(left(storage)) == 2 - deleted

@@ -191,8 +191,9 @@ def test_a_paused_name_is_told_with_who_paused_it_and_why(
 
     shown = header(sagas("show", str(saga_id)).stdout)
 
-    assert shown["next"].startswith("parked until `sagas resume place-order`; its name is paused (by ann@ops since ")
-    assert shown["next"].endswith(": a strike)")
+    assert shown["next"].startswith("its name is paused: `sagas resume place-order` lets it go on, ")
+    assert "; paused by ann@ops since " in shown["next"]
+    assert shown["next"].endswith(": a strike")
     assert shown["next step"] == "act reserve, attempt 1"
 
 

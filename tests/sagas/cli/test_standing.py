@@ -49,7 +49,7 @@ PAST, FUTURE = NOW - timedelta(seconds=40), NOW + timedelta(seconds=25)
         (
             {"status": SagaStatus.FAILED, "lease_owner": PAUSED},
             "paused",
-            "parked until `sagas resume place-order`",
+            f"its name is paused: `sagas resume place-order` lets it go on, `sagas recover {SAGA_ID}` too",
         ),
         (
             {"available_at": FUTURE},
@@ -87,15 +87,15 @@ BY_WHOM = "by ann@ops since 2026-11-22 19:37:25: a strike"
 @pytest.mark.parametrize(
     ("stored", "ending"),
     [
-        ({"lease_owner": PAUSED}, f"; its name is paused ({BY_WHOM})"),
+        ({"lease_owner": PAUSED}, f"` too; paused {BY_WHOM}"),
         (
             {"available_at": FUTURE},
             "; bob@ops asked it back: given back at the next step's boundary"
-            f"; its name is paused, so it is given back at the next step's boundary, and parked ({BY_WHOM})",
+            f"; its name is paused, so it is given back at the next step's boundary and parked; {BY_WHOM}",
         ),
         (
             {"lease_owner": None, "available_at": PAST},
-            f"worker; its name is paused, so it is parked then instead ({BY_WHOM})",
+            f"worker; its name is paused, so it is parked instead; {BY_WHOM}",
         ),
         ({"status": SagaStatus.COMPLETED, "lease_owner": None}, "nothing more happens to it"),
         ({"status": SagaStatus.FAILED, "lease_owner": None}, "` runs it once more"),
