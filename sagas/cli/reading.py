@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -28,6 +28,9 @@ from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import Listing
 
 app = typer.Typer()
+
+#: Sagas of each kind in a dry run.
+_SHOWN: Final = 10
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -126,11 +129,15 @@ def scan(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what a scan would do with each unfinished saga; needs no broker.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=0, help="How many sagas to show of each kind, in a dry run.")] = 10,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="In a dry run: how many sagas to show of each kind.  [default: 10]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send what is due to workers, as beat does every few seconds."""
     settings = Settings.from_environment()
+    if limit is not None and not dry_run:
+        raise typer.BadParameter("--limit is how many a --dry-run shows; a scan is limited by SAGAS_SCAN_LIMIT.")
     if not dry_run:
         done = SagaEngine.from_environment(settings).scan()
         if as_json:
@@ -139,7 +146,9 @@ def scan(
             console().print(report(done))
         return
     run = Operations(SqlAlchemySagaStorage(settings.database_url)).dry_run(
-        limit=settings.scan_limit, max_recovery_attempts=settings.max_recovery_attempts, shown=limit
+        limit=settings.scan_limit,
+        max_recovery_attempts=settings.max_recovery_attempts,
+        shown=_SHOWN if limit is None else limit,
     )
     if as_json:
         _print_json(foresight_as_json(run))

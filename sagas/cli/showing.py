@@ -66,9 +66,8 @@ def look_up(saga_id: str, settings: Settings) -> Shown:
         InvalidSagaId, SagaNotFound: there is no such saga.
         StorageUnavailable: the database does not answer.
     """
-    storage = SqlAlchemySagaStorage(settings.database_url)
-    record = storage.load(parse_saga_id(saga_id))
-    surroundings = Operations(storage).surroundings(record.id, record.name)
+    operations = Operations(SqlAlchemySagaStorage(settings.database_url))
+    record, surroundings = operations.look_up(parse_saga_id(saga_id))
     code: Registry | SagaError
     try:
         code = known_sagas(settings)

@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from sagas.errors import QuestionTooLong
 from sagas.progress import SagaStatus
 from sagas.storage import operator_statements as sql
-from sagas.storage.base import Pause
+from sagas.storage.base import Pause, SagaRecord, not_found
 from sagas.storage.operator_answers import (
     Count,
     DryRun,
@@ -39,7 +39,7 @@ from sagas.storage.operator_answers import (
 )
 from sagas.storage.rows import record_of
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
-from sagas.storage.statements import PAUSES
+from sagas.storage.statements import LOAD, PAUSES
 
 #: After how long the server cuts a question off; one that reads the whole of an index may take longer.
 ANSWER_SECONDS: Final = 10.0
@@ -83,16 +83,25 @@ class Operations:
         records = tuple(record_of(row) for row in rows[: wanted.limit])
         return Page(now=question.now, records=records, more=len(rows) > wanted.limit)
 
-    def surroundings(self, saga_id: UUID, name: str) -> Surroundings:
-        """Return what else bears on a saga."""
+    def look_up(self, saga_id: UUID) -> tuple[SagaRecord, Surroundings]:
+        """Return a saga with its log, and what else bears on it.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
         with self._asking() as question:
-            pauses = question.all(sql.PAUSE_OF, {"name": name})
+            rows = question.all(LOAD, {"id": saga_id})
+            if not rows:
+                raise not_found(saga_id)
+            record = record_of(rows[0])
+            pauses = question.all(sql.PAUSE_OF, {"name": record.name})
             asks = question.all(sql.ASKED_BACK_BY, {"id": saga_id})
-        return Surroundings(
+        surroundings = Surroundings(
             now=question.now,
             pause=Pause(**pauses[0]) if pauses else None,
             asked_back_by=asks[0]["by"] if asks else None,
         )
+        return record, surroundings
 
     def statistics(self, *, whole: bool = False) -> Statistics:
         """Return how all sagas stand.

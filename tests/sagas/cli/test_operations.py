@@ -204,6 +204,13 @@ def test_a_dry_run_keeps_to_the_limit_of_scans_and_shows_as_many_as_asked_for(
     ]
 
 
+def test_a_limit_of_what_is_shown_is_for_dry_runs(sagas: Command) -> None:
+    result = sagas("scan", "--limit", "5")
+
+    assert "a scan is limited by SAGAS_SCAN_LIMIT" in " ".join(result.stderr.split())
+    assert result.exit_code == 2
+
+
 def test_a_dry_run_of_nothing_says_so(sagas: Command) -> None:
     assert sagas("scan", "--dry-run").stdout == "no saga is unfinished: a scan would find nothing to do\n"
 

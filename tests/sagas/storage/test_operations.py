@@ -317,16 +317,17 @@ def test_a_saga_that_is_asked_back_or_paused_is_known_to_be(
     operations: Operations, storage: SqlAlchemySagaStorage, insert: Callable[..., UUID]
 ) -> None:
     saga_id = insert()
-    assert operations.surroundings(saga_id, "order").pause is None
+    assert operations.look_up(saga_id)[1].pause is None
 
     storage.pause("order", by="me", because="a strike")
     storage.ask_back(saga_id, by="you", for_seconds=60)
-    surroundings = operations.surroundings(saga_id, "order")
+    record, surroundings = operations.look_up(saga_id)
 
+    assert record == storage.load(saga_id)
     assert surroundings.pause is not None
     assert (surroundings.pause.because, surroundings.asked_back_by) == ("a strike", "you")
     storage.ask_back(saga_id, by="you", for_seconds=-1)
-    assert operations.surroundings(saga_id, "order").asked_back_by is None
+    assert operations.look_up(saga_id)[1].asked_back_by is None
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------
