@@ -236,6 +236,28 @@ def test_what_a_node_or_an_owner_holds_is_listed_and_no_namesakes(
     assert held_by("%") == []
 
 
+@pytest.mark.parametrize(
+    ("wanted", "reads"),
+    [
+        (Listing(), set()),
+        (Listing(statuses=[SagaStatus.FAILED, SagaStatus.RUNNING]), {"unfinished"}),
+        (Listing(statuses=[SagaStatus.FAILED, SagaStatus.COMPLETED]), set()),
+        (Listing(leased_by="w"), {"unfinished"}),
+        (Listing(statuses=[SagaStatus.FAILED], dead=True), {"dead"}),
+    ],
+)
+def test_a_listing_that_only_unfinished_sagas_can_be_in_reads_only_those(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch, wanted: Listing, reads: set[str]
+) -> None:
+    asked: list[list[str]] = []
+    listing = sql.listing
+    monkeypatch.setattr(sql, "listing", lambda filters: asked.append(filters) or listing(filters))
+
+    operations.list_sagas(wanted)
+
+    assert set(asked[0]) & {"unfinished", "dead"} == reads
+
+
 # -- what everybody does --------------------------------------------------------------------------------------
 
 
@@ -348,6 +370,15 @@ def test_a_question_that_takes_too_long_is_withdrawn_and_the_next_one_is_answere
         "narrow it by --name, --status or --newer-than, or ask again when it has less to do."
     )
     assert patient.list_sagas(Listing()).records == ()
+
+
+def test_a_question_can_write_nothing(operations: Operations, engine: sa.Engine, insert: Callable[..., UUID]) -> None:
+    saga_id = insert()
+
+    with pytest.raises(Exception, match="read-only transaction"), operations._asking() as question:
+        question.all("DELETE FROM saga_executions RETURNING id")
+
+    assert list(rows(engine)) == [saga_id]
 
 
 def test_a_question_leaves_no_bound_on_its_connection(storage: SqlAlchemySagaStorage, operations: Operations) -> None:
