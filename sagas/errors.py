@@ -46,6 +46,10 @@ class StorageUnavailable(SagaError):
     """The database did not answer; whether the statement took effect is unknown."""
 
 
+class QuestionTooLong(SagaError):
+    """The database took longer to answer an operator's question than any may; nothing was changed."""
+
+
 class SchemaBehind(SagaError):
     """The database lacks tables or columns that this version needs: run `sagas migrate`."""
 

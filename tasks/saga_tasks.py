@@ -6,14 +6,12 @@ from typing import Any
 
 from celery import Task
 
+from sagas import pruning
 from sagas.api import current_engine
 from sagas.errors import ConfigurationError, SagaError
 from sagas.recovery import parse_saga_id
 from sagas.storage.base import require_positive
 from tasks.application import app
-
-#: Rows deleted in one statement: short enough that no live saga waits for it.
-_PRUNE_BATCH = 1000
 
 
 @app.task(name="sagas.scan", throws=(SagaError,))
@@ -45,10 +43,7 @@ def prune(older_than_days: float | None = None) -> dict[str, Any]:
     if days is None:
         raise ConfigurationError("how old? Pass older_than_days, or set SAGAS_RETENTION_DAYS; nothing was pruned.")
     require_positive(older_than_days=days)
-    pruned = 0
-    while batch := engine.storage.prune(older_than_seconds=days * 86_400, limit=_PRUNE_BATCH):
-        pruned += batch
-    return {"pruned": pruned, "older_than_days": days}
+    return {"pruned": sum(pruning.prune(engine.storage, older_than_seconds=days * 86_400)), "older_than_days": days}
 
 
 def _bring_on(task: Task, saga_id: str, version: int | None) -> dict[str, Any]:

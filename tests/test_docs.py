@@ -357,6 +357,8 @@ def test_commands_are_found_in_the_documentation() -> None:
 def check_command(words: list[str]) -> None:
     """Make sure that this command line is one that the installed programs understand."""
     match words:
+        case ["sagas", "--install-completion"]:
+            assert sagas_app._add_completion
         case ["sagas", name, *arguments]:
             commands = typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined]
             assert name in commands, words

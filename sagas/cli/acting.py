@@ -12,6 +12,7 @@ from uuid import UUID
 
 import typer
 
+from sagas.cli.asking import Yes, confirm
 from sagas.cli.errors import CommandFailed, complain
 from sagas.cli.recovering import recover_sagas
 from sagas.cli.standing import in_words
@@ -28,7 +29,6 @@ from sagas.storage.base import SagaRecord
 acting = typer.Typer()
 
 SagaId = Annotated[str, typer.Argument(metavar="ID")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept in the saga's log with your name.")]
 Wait = Annotated[
     float,
@@ -74,7 +74,7 @@ def retry(
     if not ids:
         typer.echo("no sagas are dead." if name is None else f"no sagas named {name} are dead.", err=True)
         return
-    _confirm(f"retry {len(ids)} saga{'s' if len(ids) > 1 else ''}?", yes)
+    confirm(f"retry {len(ids)} saga{'s' if len(ids) > 1 else ''}?", yes)
     _for_each(ids, lambda saga_id: operating.retry(saga_id, because=because))
 
 
@@ -124,7 +124,7 @@ def pause(
 
     Running ones stop at the next step's boundary. What is started meanwhile is kept and runs later.
     """
-    _confirm(f"pause every saga named {name!r}?", yes)
+    confirm(f"pause every saga named {name!r}?", yes)
     parked = _storage().pause(name, by=operator(), because=because)
     typer.echo(f"{name} is paused; {parked} that were due are parked. `sagas resume {name}` ends it.")
 
@@ -135,7 +135,7 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], yes: Yes = Fals
     storage = _storage()
     if name not in [paused.name for paused in storage.pauses()]:
         raise CommandFailed(f"{name!r} is not paused: `sagas stats` lists the names that are.")
-    _confirm(f"resume every saga named {name!r}?", yes)
+    confirm(f"resume every saga named {name!r}?", yes)
     typer.echo(f"{name} is resumed; {storage.resume(name)} that were parked are due.")
 
 
@@ -173,7 +173,7 @@ def _storage() -> SqlAlchemySagaStorage:
 def _act(saga_id: str, what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:
     wanted = parse_saga_id(saga_id)
     record = _storage().load(wanted)
-    _confirm(f"{record.name} {record.id} is {record.status}: {what}?", yes)
+    confirm(f"{record.name} {record.id} is {record.status}: {what}?", yes)
     typer.echo(_told(action(wanted)))
 
 
@@ -187,18 +187,6 @@ def _for_each(ids: Iterable[UUID], action: Callable[[UUID], SagaRecord]) -> None
             well = False
     if not well:
         raise typer.Exit(1)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:
-        agreed = False  # nobody is there to answer
-        typer.echo(err=True)
-    if not agreed:
-        raise CommandFailed("not confirmed, so nothing was changed: answer y, or give --yes.")
 
 
 def _told(record: SagaRecord) -> str:

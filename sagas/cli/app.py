@@ -1,30 +1,22 @@
-"""The commands, their options, and nothing else: what each does is in the module it calls."""
+"""The `sagas` command as a whole, and the commands that act; what each does is in the module it calls."""
 
 from __future__ import annotations
 
 import importlib
-import json
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
 from sagas.cli.acting import acting
+from sagas.cli.code import complete_name
 from sagas.cli.errors import CommandFailed, SentenceGroup
 from sagas.cli.lines import read_lines
-from sagas.cli.listing import listing
 from sagas.cli.migrating import migrate_database
-from sagas.cli.plain import saga_as_json, summary_as_json
-from sagas.cli.showing import showing
+from sagas.cli.reading import app as reading
 from sagas.cli.starting import start_lines
-from sagas.cli.words import console
 from sagas.engine import SagaEngine
-from sagas.progress import SagaStatus
-from sagas.recovery import parse_saga_id
 from sagas.settings import Settings
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
 
 app = typer.Typer(
     cls=SentenceGroup,
@@ -33,9 +25,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Sagas that survive their worker. The database is the one that SAGAS_DATABASE_URL names.",
+    epilog="\b\nExit codes:\n"
+    "  0    done\n"
+    "  1    something was not done; a sentence on stderr says what, why, and what helps\n"
+    "  2    the command was typed wrong\n"
+    "  130  stopped by Ctrl-C\n"
+    "\nResults are on stdout, everything else is on stderr. Reading commands take --json, and need neither broker nor "
+    "worker.",
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,7 +62,14 @@ def migrate() -> None:
 
 @app.command()
 def start(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The saga's name, as its class in SAGAS_MODULES has it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=complete_name,
+            help="The saga's name, as its class in SAGAS_MODULES has it.",
+        ),
+    ],
     source: Annotated[
         typer.FileBinaryRead,
         typer.Option("--from", metavar="FILE", help="A JSON context on each line; - for standard input."),
@@ -86,41 +90,6 @@ def start(
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(
-    status: Annotated[
-        list[SagaStatus] | None, typer.Option(case_sensitive=False, help="Only these; may be repeated.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Only sagas of this name.")] = None,
-    dead: Annotated[bool, typer.Option("--dead", help="Only those that recovery gave up.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
-    as_json: AsJson = False,
-) -> None:
-    """List sagas, the newest first."""
-    wanted = SagaFilter(statuses=status or (), name=name, dead=dead or None, limit=limit + 1)
-    found = _storage(Settings.from_environment()).find(wanted)
-    records = found[:limit]
-    if as_json:
-        typer.echo(json.dumps([summary_as_json(record) for record in records], indent=2))
-    elif records:
-        console().print(listing(records, datetime.now(UTC)))
-    else:
-        typer.echo("no sagas match.", err=True)
-    if len(found) > limit:
-        typer.echo(f"there are more than these {limit}: --limit shows more.", err=True)
-
-
-@app.command()
-def show(saga_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show a saga and the timeline of its steps."""
-    settings = Settings.from_environment()
-    record = _storage(settings).load(parse_saga_id(saga_id))
-    if as_json:
-        typer.echo(json.dumps(saga_as_json(record), indent=2))
-        return
-    console().print(showing(record, datetime.now(UTC), max_recovery_attempts=settings.max_recovery_attempts))
-
-
 app.add_typer(acting)
 
 
@@ -138,5 +107,4 @@ def demo() -> None:
     raise typer.Exit(run.main())
 
 
-def _storage(settings: Settings) -> SqlAlchemySagaStorage:
-    return SqlAlchemySagaStorage(settings.database_url)
+app.add_typer(reading)

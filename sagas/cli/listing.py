@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from rich.text import Text
 
@@ -12,6 +14,7 @@ from sagas.cli.standing import in_brief
 from sagas.cli.words import columns, duration, one_line, utc
 from sagas.progress import SagaStatus
 from sagas.storage.base import SagaRecord
+from sagas.storage.operator_answers import Listing
 
 STATUS_STYLES: Final = {
     SagaStatus.COMPLETED: "green",
@@ -26,6 +29,23 @@ _HEADERS: Final = ("ID", "NAME", "STATUS", "ATTEMPTS", "AGE", "UPDATED (UTC)", "
 def listing(records: Sequence[SagaRecord], now: datetime) -> Text:
     """Return the sagas as a table, in the order given."""
     return columns(_HEADERS, [_row(record, now) for record in records])
+
+
+def next_page(wanted: Listing, last: UUID, *, as_json: bool) -> str:
+    """Return the command that lists what follows this saga, the last of a page."""
+    words = ["sagas", "list"]
+    for status in wanted.statuses:
+        words += ["--status", str(status)]
+    for option, value in (
+        ("--name", wanted.name),
+        ("--leased-by", wanted.leased_by),
+        ("--older-than", wanted.older_than_seconds and f"{wanted.older_than_seconds:g}s"),
+        ("--newer-than", wanted.newer_than_seconds and f"{wanted.newer_than_seconds:g}s"),
+        ("--limit", str(wanted.limit)),
+        ("--after", str(last)),
+    ):
+        words += [option, value] if value else []
+    return shlex.join([*words, *["--dead"] * wanted.dead, *["--json"] * as_json])
 
 
 def status_text(status: SagaStatus) -> Text:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sagas.storage.base import LogEntry, SagaRecord
+from sagas.storage.base import LogEntry, Pause, SagaRecord
 
 
 def summary_as_json(record: SagaRecord) -> dict[str, Any]:
@@ -18,14 +18,14 @@ def summary_as_json(record: SagaRecord) -> dict[str, Any]:
         "dead": record.dead,
         "recovery_attempts": record.recovery_attempts,
         "lease_owner": record.lease_owner,
-        "available_at": _iso(record.available_at),
+        "available_at": iso(record.available_at),
         "last_error": record.last_error,
         "idempotency_key": record.idempotency_key,
         "version": record.version,
         "interrupted": record.interrupted,
-        "created_at": _iso(record.created_at),
-        "updated_at": _iso(record.updated_at),
-        "finished_at": _iso(record.finished_at),
+        "created_at": iso(record.created_at),
+        "updated_at": iso(record.updated_at),
+        "finished_at": iso(record.finished_at),
     }
 
 
@@ -34,9 +34,15 @@ def saga_as_json(record: SagaRecord) -> dict[str, Any]:
     return {
         **summary_as_json(record),
         "definition_version": record.definition_version,
+        "traceparent": record.traceparent,
         "context": json.loads(record.context),
         "log": [_entry_as_json(entry) for entry in record.log],
     }
+
+
+def pause_as_json(pause: Pause) -> dict[str, Any]:
+    """Return a saga name that is paused."""
+    return {"name": pause.name, "by": pause.by, "because": pause.because, "since": iso(pause.since)}
 
 
 def _entry_as_json(entry: LogEntry) -> dict[str, Any]:
@@ -51,11 +57,14 @@ def _entry_as_json(entry: LogEntry) -> dict[str, Any]:
         "error_type": entry.error_type,
         "message": entry.message,
         "traceback": entry.traceback,
+        "by": entry.by,
+        "because": entry.because,
         "worker": entry.worker,
         "version": entry.version,
-        "created_at": _iso(entry.created_at),
+        "created_at": iso(entry.created_at),
     }
 
 
-def _iso(moment: datetime | None) -> str | None:
+def iso(moment: datetime | None) -> str | None:
+    """Return the time in ISO 8601 and UTC."""
     return None if moment is None else moment.astimezone(UTC).isoformat()

@@ -51,9 +51,20 @@ def one_line(text: str, longest: int | None = None) -> str:
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def labelled(label: str, value: Text | str) -> Text:
+    """Return a line of a header; text is put on one line."""
+    text = Text(one_line(value)) if isinstance(value, str) else value
+    return Text(f"{label:<12}", style="bold").append_text(text)
+
+
 def console() -> Console:
     """Return what prints to stdout; colours only on a terminal, and none if NO_COLOR is set."""
     return Console(soft_wrap=True)
+
+
+def error_console() -> Console:
+    """Return what draws on stderr, for what is not a result."""
+    return Console(stderr=True)
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[Text]]) -> Text:

@@ -328,6 +328,11 @@ class SqlAlchemySagaStorage(ISagaStorage):
 
     # -- statements -------------------------------------------------------------------------------------------
 
+    @property
+    def connections(self) -> Connections:
+        """Where its connections are kept; what operators ask runs on them too."""
+        return self._connections
+
     def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[Mapping[str, Any]]:
         if on is not None:
             with self._connections.translated():

@@ -18,7 +18,7 @@ _CRASH_COUNTS: Final = "version >= 2"
 _CRASH_MESSAGE: Final = "'worker ' || {owner} || ' died or was cut off while holding the lease'"
 
 # A due saga of a paused name is parked: no scan looks at it again until the name is resumed.
-_PAUSED_SQL: Final = "name IN (SELECT p.name FROM saga_pauses p)"
+PAUSED_SQL: Final = "name IN (SELECT p.name FROM saga_pauses p)"
 
 RECORD: Final = """
     id, name, status, context::text AS context, version, recovery_attempts, lease_owner,
@@ -100,7 +100,7 @@ WITH saga AS MATERIALIZED (
         WHEN crashed AND {_CRASH_COUNTS} AND recovery_attempts + 1 >= %(max_attempts)s THEN 'died'
         WHEN NOT %(by_hand)s AND {RECOVERABLE_SQL}
             AND (recovery_attempts >= %(max_attempts)s OR available_at = 'infinity' AND lease_owner IS NULL) THEN 'dead'
-        WHEN NOT %(by_hand)s AND {_PAUSED_SQL} THEN 'paused'
+        WHEN NOT %(by_hand)s AND {PAUSED_SQL} THEN 'paused'
         WHEN place <> (SELECT seen.ctid FROM saga_executions seen WHERE seen.id = saga.id) THEN 'moved'
         WHEN NOT %(by_hand)s AND CAST(%(version)s AS bigint) IS NULL
             AND lease_owner IS NULL AND available_at > statement_timestamp() THEN 'waiting'
@@ -198,7 +198,7 @@ RENEW: Final = f"""
 UPDATE saga_executions
 SET available_at = clock_timestamp() + make_interval(secs => %(lease)s), updated_at = clock_timestamp()
 WHERE {FENCE}
-RETURNING {_PAUSED_SQL} OR EXISTS (SELECT FROM saga_asks a
+RETURNING {PAUSED_SQL} OR EXISTS (SELECT FROM saga_asks a
     WHERE a.saga_id = saga_executions.id AND a.until > statement_timestamp()) AS asked_back"""
 
 ASK_BACK: Final = """
@@ -240,33 +240,39 @@ ON CONFLICT (worker) DO UPDATE SET at = EXCLUDED.at"""
 
 # Whoever seizes a saga frees it: its holder's crash is counted, if it has one, and buries the saga at the maximum.
 _ATTEMPTS: Final = f"recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int"
-_DIES: Final = f"status <> 'PENDING' AND {_ATTEMPTS} >= %(max_attempts)s"
+DIES: Final = f"status <> 'PENDING' AND {_ATTEMPTS} >= %(max_attempts)s"
 _SEIZE: Final = f"""
-    lease_owner = CASE WHEN {_DIES} THEN NULL WHEN {{parked}} THEN 'paused' ELSE %(next_owner)s END,
-    available_at = CASE WHEN {_DIES} OR {{parked}} THEN 'infinity'
+    lease_owner = CASE WHEN {DIES} THEN NULL WHEN {{parked}} THEN 'paused' ELSE %(next_owner)s END,
+    available_at = CASE WHEN {DIES} OR {{parked}} THEN 'infinity'
         ELSE clock_timestamp() + make_interval(secs => %(seconds)s) END,
-    status = CASE WHEN {_DIES} THEN 'FAILED' ELSE status END,
+    status = CASE WHEN {DIES} THEN 'FAILED' ELSE status END,
     recovery_attempts = {_ATTEMPTS},
     interrupted = interrupted OR lease_owner IS NOT NULL,
     last_error = COALESCE({_CRASH_MESSAGE.format(owner="lease_owner")}, last_error),
     updated_at = clock_timestamp()"""
+
+# What a scan takes, in its order: as many as bring what waits in the queue up to the limit.
+DUE: Final = {
+    pending: f"""
+    SELECT id FROM saga_executions
+    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
+    ORDER BY available_at
+    LIMIT (SELECT GREATEST(%(limit)s - count(*), 0) FROM
+        (SELECT FROM saga_executions WHERE {QUEUED_SQL} AND {kind} LIMIT %(limit)s) AS waiting)"""
+    for pending, kind in _KIND.items()
+}
 
 # MATERIALIZED, or the planner may run the locking select again for every row it joins, and lock more than the limit.
 # An array, because the planner takes a LIMIT that it cannot know for a tenth of what is due: with a backlog of some
 # thousands it would join by reading the whole table.
 CLAIM: Final = {
     pending: f"""
-WITH due AS MATERIALIZED (
-    SELECT id FROM saga_executions
-    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
-    ORDER BY available_at
-    LIMIT (SELECT GREATEST(%(limit)s - count(*), 0) FROM
-        (SELECT FROM saga_executions WHERE {QUEUED_SQL} AND {kind} LIMIT %(limit)s) AS waiting)
+WITH due AS MATERIALIZED ({due}
     FOR UPDATE SKIP LOCKED
 )
-UPDATE saga_executions SET {_SEIZE.format(parked=_PAUSED_SQL)} WHERE id = ANY (ARRAY(SELECT id FROM due))
+UPDATE saga_executions SET {_SEIZE.format(parked=PAUSED_SQL)} WHERE id = ANY (ARRAY(SELECT id FROM due))
 RETURNING id, version, available_at = 'infinity' AND lease_owner IS NULL AS died, lease_owner = 'paused' AS parked"""
-    for pending, kind in _KIND.items()
+    for pending, due in DUE.items()
 }
 
 SEIZE_ORPHANS: Final = f"""
@@ -287,7 +293,7 @@ PARK: Final = {
 WITH due AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at <= statement_timestamp()
-        AND lease_owner IS NULL AND name = %(name)s AND {_PAUSED_SQL}
+        AND lease_owner IS NULL AND name = %(name)s AND {PAUSED_SQL}
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE saga_executions SET lease_owner = 'paused', available_at = 'infinity'
@@ -299,7 +305,7 @@ FREE_PARKED: Final = {
 WITH parked AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at = 'infinity'
-        AND lease_owner = 'paused' AND name = %(name)s AND NOT {_PAUSED_SQL}
+        AND lease_owner = 'paused' AND name = %(name)s AND NOT {PAUSED_SQL}
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE saga_executions SET lease_owner = NULL, available_at = clock_timestamp()

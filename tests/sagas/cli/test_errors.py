@@ -17,6 +17,10 @@ COMMANDS = [
     ("migrate",),
     ("list",),
     ("show", "01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("stats", "--all"),
+    ("workers", "--json"),
+    ("scan", "--dry-run"),
+    ("prune", "--older-than", "1h"),
     ("recover", "01890a5d-ac96-774b-bcce-b302099a8057"),
     ("start", "place-order", "--from", "-"),
 ]
@@ -88,7 +92,7 @@ def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytes
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sagas.cli.app.parse_saga_id", interrupt)
+    monkeypatch.setattr("sagas.cli.showing.parse_saga_id", interrupt)
 
     result = sagas("show", "01890a5d-ac96-774b-bcce-b302099a8057")
 
@@ -105,6 +109,18 @@ def test_a_limit_that_is_no_positive_number_is_a_usage_error(sagas: Command, lim
 
 def test_an_unknown_command_is_a_usage_error(sagas: Command) -> None:
     assert sagas("revive").exit_code == 2
+
+
+def test_the_help_tells_what_the_exit_codes_mean(sagas: Command) -> None:
+    told = sagas("--help").stdout
+
+    for line in (
+        "0    done",
+        "1    something was not done; a sentence on stderr says what, why, and what helps",
+        "2    the command was typed wrong",
+        "130  stopped by Ctrl-C",
+    ):
+        assert f"    {line}\n" in told
 
 
 def test_the_version_is_printed(sagas: Command) -> None:

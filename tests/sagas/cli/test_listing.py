@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sagas import SagaEngine
+import pytest
+
+from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas.ids import new_saga_id
+from sagas.storage.base import NewSaga
 from tests.sagas.cli.conftest import Command
 from tests.sagas.cli.shop import Order, PlaceOrder
 
@@ -52,8 +57,50 @@ def test_a_limit_shows_so_many_of_the_newest_and_says_that_there_are_more(sagas:
     limited, whole = sagas("list", "--limit", "2"), sagas("list", "--limit", "3")
 
     assert shown_ids(limited.stdout) == [str(third), str(second)]
-    assert limited.stderr == "there are more than these 2: --limit shows more.\n"
+    assert limited.stderr == f"there are more; the next page: sagas list --limit 2 --after {second}\n"
     assert whole.stderr == ""
+
+
+def test_the_command_for_the_next_page_repeats_what_was_asked_and_leads_through_all(
+    sagas: Command, ordered: Ordered
+) -> None:
+    started = sorted((ordered("tea") for _ in range(3)), reverse=True)
+    options = ["--status", "COMPLETED", "--name", "place-order", "--newer-than", "2h", "--limit", "1", "--json"]
+    command, seen = ["list", *options], []
+
+    while True:
+        result = sagas(*command)
+        seen += [saga["id"] for saga in json.loads(result.stdout)]
+        if not result.stderr:
+            break
+        told = result.stderr.removeprefix("there are more; the next page: ")
+        program, *command = shlex.split(told)
+        assert program == "sagas"
+        assert "--status COMPLETED --name place-order --newer-than 7200s --limit 1 --after" in told
+
+    assert seen == [str(saga_id) for saga_id in started]
+
+
+def test_ages_and_holders_narrow_the_listing(
+    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage, sql: Callable[..., Any]
+) -> None:
+    old, new = ordered("tea"), ordered("tea")
+    sql("UPDATE saga_executions SET created_at = now() - interval '50 minutes' WHERE id = :id", id=old)
+    held = NewSaga(id=new_saga_id(), name="place-order", context="{}")
+    storage.create_sagas([held], owner="w@shop/1.2", for_seconds=600)
+
+    assert shown_ids(sagas("list", "--older-than", "40m").stdout) == [str(old)]
+    assert set(shown_ids(sagas("list", "--newer-than", "0.5h").stdout)) == {str(new), str(held.id)}
+    assert shown_ids(sagas("list", "--leased-by", "w@shop").stdout) == [str(held.id)]
+    assert sagas("list", "--leased-by", "w@shop/1").stdout == ""
+
+
+@pytest.mark.parametrize("age", ["10", "ten minutes", "0s", "-1h", "3w", "1e9d", "99999999d", ""])
+def test_what_is_no_age_is_a_usage_error_that_shows_what_one_looks_like(sagas: Command, age: str) -> None:
+    result = sagas("list", f"--older-than={age}")
+
+    assert "is not an age: give a number above 0 and its unit" in " ".join(result.stderr.split())
+    assert result.exit_code == 2
 
 
 def test_json_lists_every_field_but_contexts_and_logs(sagas: Command, ordered: Ordered) -> None:

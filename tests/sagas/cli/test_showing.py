@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -131,6 +132,101 @@ def test_json_shows_the_whole_log(sagas: Command, ordered: Ordered) -> None:
     assert (failed["error_type"], failed["message"]) == ("ValueError", "card \x1b[31mdeclined")
     assert "Traceback" in failed["traceback"]
     assert failed.keys() >= {"id", "attempt", "in_doubt", "worker", "version", "created_at"}
+
+
+def test_what_operators_did_is_in_the_timeline_with_who_and_why(
+    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+) -> None:
+    saga_id = ordered("tea")
+    for step, action, status in (("retry", "operator", "completed"), ("pay", "act", "skipped")):
+        sql(
+            "INSERT INTO saga_logs (saga_id, step_name, action, status, details, worker) VALUES (:id, :step, :action, "
+            ":status, jsonb_build_object('by', 'ann@ops', 'because', 'paid by hand'), 'ann@ops/1.2')",
+            id=saga_id,
+            step=step,
+            action=action,
+            status=status,
+        )
+
+    *_, retry, skip = timeline(sagas("show", str(saga_id)).stdout)
+    log = json.loads(sagas("show", str(saga_id), "--json").stdout)["log"]
+
+    assert [row.split()[3:7] for row in (retry, skip)] == [
+        ["retry", "operator", "completed", "1"],
+        ["pay", "act", "skipped", "1"],
+    ]
+    assert "  ann@ops/1.2  " in retry
+    assert retry.endswith("  by ann@ops: paid by hand")
+    assert skip.endswith("  by ann@ops: paid by hand")
+    assert [(row["by"], row["because"]) for row in log[-2:]] == [("ann@ops", "paid by hand")] * 2
+    assert (log[0]["by"], log[0]["because"]) == (None, None)
+
+
+def test_json_tells_what_happens_next_and_the_seconds_between_rows(
+    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+) -> None:
+    saga_id = ordered("stuck")
+    sql("UPDATE saga_executions SET created_at = '2026-11-22 19:38:05Z'")
+    sql("UPDATE saga_logs SET created_at = '2026-11-22 19:38:06.5Z'")
+
+    data = json.loads(sagas("show", str(saga_id), "--json").stdout)
+
+    assert data["standing"] == "dead"
+    assert data["next"] == f"dead: see to the cause, then `sagas recover {saga_id}` runs it once more"
+    assert data["next_step"] == {
+        "words": "compensate reserve, attempt 2",
+        "step_name": "reserve",
+        "action": "compensate",
+        "attempt": 2,
+    }
+    assert [row["seconds"] for row in data["log"]] == [1.5, 0, 0]
+    assert json.loads(sagas("show", str(ordered("tea")), "--json").stdout)["next_step"] is None
+
+
+def test_a_paused_name_is_told_with_who_paused_it_and_why(
+    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage
+) -> None:
+    saga_id = engine.start(PlaceOrder, Order("tea"))
+    storage.pause("place-order", by="ann@ops", because="a strike")
+
+    shown = header(sagas("show", str(saga_id)).stdout)
+
+    assert shown["next"].startswith("its name is paused: `sagas resume place-order` lets it go on, ")
+    assert "; paused by ann@ops since " in shown["next"]
+    assert shown["next"].endswith(": a strike")
+    assert shown["next step"] == "act reserve, attempt 1"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit(3)", "names a module that ends the process when it is imported (exit code 3)"),
+        ("raise ValueError('tea')", "cannot be imported (ValueError: tea)"),
+    ],
+)
+def test_code_that_cannot_be_loaded_hides_the_next_step_and_nothing_else(
+    sagas: Command, ordered: Ordered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    (tmp_path / "broken_shop.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    result = sagas("show", str(ordered("stuck")), SAGAS_MODULES="broken_shop")
+
+    assert told in header(result.stdout)["next step"]
+    assert len(timeline(result.stdout)) == 4
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_what_a_module_prints_when_it_is_imported_is_not_among_the_results(
+    sagas: Command, ordered: Ordered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chatty_shop.py").write_text("from tests.sagas.cli.shop import PlaceOrder\nprint('welcome')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    result = sagas("show", str(ordered("stuck")), "--json", SAGAS_MODULES="chatty_shop")
+
+    assert json.loads(result.stdout)["next_step"]["step_name"] == "reserve"
+    assert result.stderr == "welcome\n"
 
 
 @pytest.mark.parametrize("command", ["show", "recover"])

@@ -1,0 +1,93 @@
+"""What `sagas workers` prints: who holds what; apart from it, what waits in the queue and what is parked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rich.text import Text
+
+from sagas.cli.plain import iso
+from sagas.cli.words import columns, labelled, one_line, when
+from sagas.storage.operator_answers import Holder, Holdings, Parked, Queued
+
+_HEADERS: Final = ("OWNER", "SAGAS", "EXPIRED", "HEARD (UTC)", "QUIETEST (UTC)", "NAMES")
+
+
+def holding(holdings: Holdings) -> Text:
+    """Return who holds what as a table, and queue and pauses below it."""
+    lines = [columns(_HEADERS, [_row(holder, holdings) for holder in holdings.holders])]
+    if not holdings.holders:
+        lines = [Text("no worker holds a saga")]
+    return Text("\n").join([*lines, Text(), *_below(holdings)])
+
+
+def holdings_as_json(holdings: Holdings) -> dict[str, Any]:
+    """Return who holds what as plain data."""
+    return {
+        "at": iso(holdings.now),
+        "workers": [
+            {
+                "owner": holder.owner,
+                "sagas": holder.sagas,
+                "names": list(holder.names),
+                "expired": holder.expired,
+                "heard_at": iso(holder.heard_at),
+                "quietest_since": iso(holder.quietest_since),
+                "first_lease_ends": iso(holder.first_lease_ends),
+            }
+            for holder in holdings.holders
+        ],
+        "queue": [
+            {
+                "pending": queued.pending,
+                "sagas": queued.sagas,
+                "since": iso(queued.since),
+                "overdue": queued.overdue,
+            }
+            for queued in holdings.queue
+        ],
+        "paused": [
+            {
+                "name": parked.name,
+                "parked": parked.sagas,
+                "by": parked.by,
+                "because": parked.because,
+                "since": iso(parked.since),
+            }
+            for parked in holdings.parked
+        ],
+    }
+
+
+def _row(holder: Holder, holdings: Holdings) -> list[Text]:
+    return [
+        Text(one_line(holder.owner)),
+        Text(str(holder.sagas)),
+        Text(str(holder.expired), style="red" if holder.expired else ""),
+        Text(when(holder.heard_at, holdings.now)),
+        Text(when(holder.quietest_since, holdings.now)),
+        Text(one_line(", ".join(holder.names))),
+    ]
+
+
+def _below(holdings: Holdings) -> Iterator[Text]:
+    if not holdings.queue:
+        yield labelled("queue", "empty")
+    for queued in holdings.queue:
+        yield labelled("queue", _waiting(queued, holdings))
+    for parked in holdings.parked:
+        yield labelled("paused", _paused(parked, holdings))
+
+
+def _waiting(queued: Queued, holdings: Holdings) -> str:
+    kind = "that never ran" if queued.pending else "to be recovered"
+    overdue = f"; {queued.overdue} for longer than a scan leaves them unquestioned" if queued.overdue else ""
+    return f"{queued.sagas} {kind}, the first since {when(queued.since, holdings.now)}{overdue}"
+
+
+def _paused(parked: Parked, holdings: Holdings) -> str:
+    count = f"{parked.name}, {parked.sagas} parked"
+    if parked.by is None:
+        return f"{count} although the name is not paused: `sagas resume {parked.name}` frees them"
+    return f"{count}, by {parked.by} since {when(parked.since, holdings.now)}: {parked.because}"

@@ -1,0 +1,22 @@
+"""Deleting finished sagas that are old, in batches short enough that no live saga waits for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sagas.storage.base import ISagaStorage, require_positive
+
+#: Sagas deleted in one statement.
+BATCH: Final = 1000
+
+
+def prune(storage: ISagaStorage, *, older_than_seconds: float) -> Iterator[int]:
+    """Delete finished sagas and their logs that ended longer ago than this; yield after each batch how many it had.
+
+    Raises:
+        ValueError: the age is not above 0.
+    """
+    require_positive(older_than_seconds=older_than_seconds)
+    while batch := storage.prune(older_than_seconds=older_than_seconds, limit=BATCH):
+        yield batch
