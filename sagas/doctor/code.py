@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -65,16 +66,12 @@ def _load(installation: Installation) -> Iterator[Finding | str]:
 
 
 def _longest_wait(retry: RetryPolicy) -> float:
-    """All waits of a policy together, in seconds, counted until they are more than long."""
-    waits = 0.0
-    for failures in range(1, retry.max_attempts):
-        delay = retry.delay(failures, random=0.0)
-        if delay >= retry.max_delay:
-            return waits + delay * (retry.max_attempts - failures)
-        waits += delay
-        if waits > _LONG_RETRIES:
-            return waits
-    return waits
+    """All waits of a policy together, in seconds; not added up, as there may be a billion of them."""
+    waits, first, factor, cap = retry.max_attempts - 1, retry.first_delay, retry.factor, retry.max_delay
+    if first == 0 or first >= cap or factor == 1:
+        return waits * min(first, cap)
+    growing = min(waits, math.ceil(math.log(cap / first) / math.log(factor)))
+    return first * (factor**growing - 1) / (factor - 1) + (waits - growing) * cap
 
 
 CODE: Final = Check("code", _load, (MODULES_UNSET, CODE_UNUSABLE, RETRIES_LONG), needs=("settings",), seconds=20)
