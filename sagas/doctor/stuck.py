@@ -73,7 +73,8 @@ def _stuck(installation: Installation) -> Iterator[Finding | str]:
             yield OVERDUE(f"{_sagas(count)} {_are(count)} due, the first since {age}.")
     for row in installation.rows(sql.QUEUED_LONG, {"limit": _MOST, "seconds": _QUEUED_SECONDS}):
         queue = "sagas.run" if row["status"] == "PENDING" else "sagas.recover"
-        yield QUEUED_LONG(f"{_sagas(row['count'])} wait in {queue}, the first for {duration(row['age'])}.")
+        wait = "waits" if row["count"] == 1 else "wait"
+        yield QUEUED_LONG(f"{_sagas(row['count'])} {wait} in {queue}, the first for {duration(row['age'])}.")
 
 
 def _paused(installation: Installation) -> Iterator[Finding | str]:

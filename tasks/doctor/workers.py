@@ -12,7 +12,7 @@ from tasks import inspection, saga_tasks
 from tasks.doctor.broker import EVERY_QUEUE
 
 #: Every worker that is alive answers from its main process, whatever its children do.
-_ANSWER_SECONDS: Final = 2.0
+_ANSWER_SECONDS: Final = 3.0
 _TASKS: Final = (
     saga_tasks.scan.name,
     saga_tasks.recover_saga.name,
@@ -119,5 +119,5 @@ WORKERS: Final = Check(
     _workers,
     (NO_WORKER, QUEUE_WITHOUT_WORKER, TASKS_MISSING, WORKER_ELSEWHERE, WORKER_DIFFERS, WORKER_VERSION),
     needs=("broker",),
-    seconds=10,  # it asks four questions
+    seconds=15,  # it asks four questions
 )
