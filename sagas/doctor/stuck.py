@@ -50,7 +50,7 @@ PAUSED: Final = warning(
     "name-paused",
     what="a saga name has been paused for more than a day",
     why="Its sagas stand still until it is resumed; it may have been forgotten.",
-    cure="Ask who paused it, then `sagas resume {name}`.",
+    cure="Ask who paused it, then resume it: sagas resume {name}",
 )
 
 

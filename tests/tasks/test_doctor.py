@@ -145,6 +145,8 @@ def test_workers_that_do_not_do_are_told(
     ) as shop:
         shop.wait_for_log(" ready.")
         celery("worker", "-c", "1", "-Q", "sagas.recover")
+        # A worker is ready a moment before it listens to questions.
+        wait_until(lambda: len(app.control.inspect().ping() or {}) == 2, what="an answer of both")
         told = {each.id: each for each in answers(app) if isinstance(each, Finding)}
         shop.kill()
     assert told["queue-without-worker"].what == "no worker takes sagas.scan."

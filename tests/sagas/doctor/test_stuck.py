@@ -109,4 +109,4 @@ def test_a_name_that_was_paused_long_ago_is_told_with_who_and_why(
     (finding,) = found_by(PAUSES, installation()).values()
     assert finding.id == "name-paused"
     assert finding.what == "'trip' was paused 2 d ago by ada@host: the bank is away"
-    assert "`sagas resume trip`" in finding.cure
+    assert "sagas resume trip" in finding.cure
