@@ -41,11 +41,11 @@ def _last(installation: Installation) -> Iterator[Finding | str]:
     (row,) = rows
     if row["age"] > scans_are_late_after(settings):
         yield SCAN_LATE(
-            f"the last scan ran {duration(row['age'])} ago, by {row['worker']}; one is due every "
+            f"the last scan ran {duration(row['age'])} ago, on {row['worker']}; one is due every "
             f"{settings.scan_interval_seconds:g} s."
         )
     else:
-        yield f"the last one ran {duration(row['age'])} ago, by {row['worker']}"
+        yield f"the last one ran {duration(row['age'])} ago, on {row['worker']}"
 
 
 SCANS: Final = Check("scans", _last, (SCAN_NEVER, SCAN_LATE), needs=("schema",))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from sagas.storage.schema import VERSION_TABLE
-from sagas.storage.tables import NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
+from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
 
 SERVER: Final = """
 SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid,
@@ -62,8 +62,7 @@ DEAD: Final = f"""
 SELECT name, count(*) AS count, max(id::text) AS example, max(last_error) AS last_error
 FROM (
     SELECT id, name, last_error FROM saga_executions
-    WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL}
-        AND status = 'FAILED' AND available_at = 'infinity' AND lease_owner IS NULL
+    WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND {DEAD_SQL}
     LIMIT %(limit)s
 ) AS dead
 GROUP BY name

@@ -105,7 +105,7 @@ PREFETCH: Final = warning(
 RESULTS_MISSING: Final = warning(
     "results-missing",
     what="what tasks return is kept nowhere",
-    why="`sagas.recover_saga` called by hand, through Flower or `celery -A tasks call`, does not tell what it did.",
+    why="`sagas.recover_saga` called by hand, through Flower or celery call, does not tell what it did.",
     cure="Set SAGAS_RESULT_BACKEND, for example to redis://localhost:6379/1, and task_ignore_result to False.",
 )
 LINK_UNWATCHED: Final = warning(

@@ -90,9 +90,11 @@ def test_a_healthy_installation_has_no_finding_and_differences_from_its_worker_a
 ) -> None:
     environment["SAGAS_DATABASE_URL"] = safe_database_url
     # Another version of this package, as far as what it says of itself.
-    metadata = tmp_path / "older" / "celery_sagas-0.0.1.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
-    metadata.write_text("Metadata-Version: 2.1\nName: celery-sagas\nVersion: 0.0.1\n")
+    older = tmp_path / "older"
+    described = older / "celery_sagas-0.0.1.dist-info"
+    described.mkdir(parents=True)
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: celery-sagas\nVersion: 0.0.1\n")
+    (described / "entry_points.txt").write_text("[sagas.doctor]\ncelery = tasks.doctor:CHECKS\n")
     worker = celery("worker", "-c", "1")
     celery("beat", "-s", str(tmp_path / "schedule"))
     worker.wait_for_log("sagas.scan")
@@ -108,7 +110,7 @@ def test_a_healthy_installation_has_no_finding_and_differences_from_its_worker_a
     assert sa.make_url(safe_database_url).password not in told.stdout
 
     # The same worker, seen from environments that are not its own; the last is of a database without scans.
-    code, said = doctor(SAGAS_LEASE_SECONDS="20", PYTHONPATH=f"{metadata.parent.parent}:{environment['PYTHONPATH']}")
+    code, said = doctor(SAGAS_LEASE_SECONDS="20", PYTHONPATH=f"{older}:{environment['PYTHONPATH']}")
     assert code == 0, "warnings alone are not a problem"
     assert set(findings(said)) == {"worker-differs", "worker-version"}
     assert findings(said)["worker-differs"]["what"] == "w1@test: SAGAS_LEASE_SECONDS is 30.0 there and 20.0 here."

@@ -164,5 +164,6 @@ def look(database_url: str) -> Callable[..., str]:
 )
 def test_clocks_that_disagree_are_told(look: Callable[..., str], offset: str, told: str) -> None:
     library = {"LD_PRELOAD": str(fake_time_library()), "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    expected = f"clock-skew this machine's clock is {told}.\n" if told else ""
-    assert look(**library) == expected
+    found = look(**library)
+    assert found.partition(" ")[0] == ("clock-skew" if told else "")
+    assert told in found

@@ -11,11 +11,8 @@ from tasks.doctor import CHECKS
 
 
 def documented(repository: Path) -> str:
-    shown = re.search(
-        r"<!-- findings: .*?-->\n(.*?)\n<!-- end of findings -->",
-        (repository / "docs" / "doctor.md").read_text(),
-        re.DOTALL,
-    )
+    text = (repository / "docs" / "doctor.md").read_text()
+    shown = re.search(r"<!-- findings: .*?-->\n(.*?)\n<!-- end of findings -->", text, re.DOTALL)
     assert shown is not None
     return shown[1]
 
