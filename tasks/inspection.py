@@ -1,4 +1,4 @@
-"""What a worker answers about itself: `celery -A tasks inspect sagas_settings`."""
+"""What a worker answers about itself, by Celery's remote control, when `sagas doctor` asks."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Final
 
+from sagas.doctor.check import Check
 from sagas.doctor.code import CODE
 from sagas.doctor.database import DATABASE_CHECKS
 from sagas.doctor.definitions import DEFINITIONS
 from sagas.doctor.environment import SETTINGS
-from sagas.doctor.examination import Check
 from sagas.doctor.finding import Finding, problem
 from sagas.doctor.installation import Installation
 from sagas.doctor.scanning import SCANS

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from sagas.doctor import statements as sql
-from sagas.doctor.examination import Check
+from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, problem, warning
 from sagas.doctor.installation import Installation
 from sagas.errors import ConfigurationError, SchemaBehind

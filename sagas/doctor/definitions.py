@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sagas.doctor import statements as sql
-from sagas.doctor.examination import Check
+from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, Kind, problem, warning
 from sagas.doctor.installation import Installation
 from sagas.errors import LogDoesNotFit, UnknownSaga

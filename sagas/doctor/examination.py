@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
 
+from sagas.doctor import checks
+from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, Kind, Severity, problem
 from sagas.doctor.installation import Installation
 from sagas.storage.connecting import reason
-
-#: A second more than a connection to the database may take, so that this one is told by what keeps it.
-_SECONDS: Final = 6.0
 
 NO_ANSWER: Final = problem(
     "no-answer",
@@ -40,25 +40,6 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One question to an installation.
-
-    Attributes:
-        name: what others name in `needs`.
-        run: yields findings, and facts worth telling as text.
-        kinds: what it can find.
-        needs: checks without a problem in which it makes sense.
-        seconds: how long it may take; importing code may take longer than a question.
-    """
-
-    name: str
-    run: Callable[[Installation], Iterable[Finding | str]]
-    kinds: tuple[Kind, ...]
-    needs: tuple[str, ...] = ()
-    seconds: float = _SECONDS
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
     """What one check told; `because` names the check without which a skipped one makes no sense."""
@@ -81,21 +62,17 @@ class Examined:
 
 def examine(installation: Installation) -> Iterator[Examined]:
     """Yield what each check tells, as soon as it has ended."""
-    from sagas.doctor.checks import FOUNDATION, SAGAS  # they are made of what this module defines
-
     unusable: set[str] = set()
-    for check in FOUNDATION:
+    for check in checks.FOUNDATION:
         yield _examined(check, installation, unusable)
-    for check in (*installation.celery_checks, *SAGAS):
+    for check in (*installation.celery_checks, *checks.SAGAS):
         yield _examined(check, installation, unusable)
 
 
 def every_kind(celery_checks: Iterable[Check]) -> list[Kind]:
     """Return every kind of finding there is, in the order of the checks."""
-    from sagas.doctor.checks import FOUNDATION, SAGAS
-
-    checks = (*FOUNDATION, *celery_checks, *SAGAS)
-    return [*(kind for check in checks for kind in check.kinds), NO_ANSWER, CHECK_FAILED]
+    every = (*checks.FOUNDATION, *celery_checks, *checks.SAGAS)
+    return [*(kind for check in every for kind in check.kinds), NO_ANSWER, CHECK_FAILED]
 
 
 def _examined(check: Check, installation: Installation, unusable: set[str]) -> Examined:
@@ -115,7 +92,7 @@ def _perform(check: Check, installation: Installation) -> Examined:
             for each in check.run(installation):
                 told.append(each)
         except BaseException as error:
-            told.append(CHECK_FAILED(f"the check {check.name!r} ended by {_in_words(error)}."))
+            told.append(_failed(check, error))
 
     thread = threading.Thread(target=run, name=f"doctor-{check.name}", daemon=True)
     thread.start()
@@ -130,7 +107,10 @@ def _perform(check: Check, installation: Installation) -> Examined:
     )
 
 
-def _in_words(error: BaseException) -> str:
+def _failed(check: Check, error: BaseException) -> Finding:
+    words = f"{type(error).__name__}: {error}"
     if isinstance(error, DBAPIError):  # its own text would repeat the statement
-        return f"{type(error.orig).__name__}: {reason(error)}"
-    return f"{type(error).__name__}: {error}"
+        words = f"{type(error.orig).__name__}: {reason(error)}"
+        if isinstance(error.orig, QueryCanceled):
+            return NO_ANSWER(f"the check {check.name!r} was given up by the database: {words}.", check=check.name)
+    return CHECK_FAILED(f"the check {check.name!r} ended by {words}.")

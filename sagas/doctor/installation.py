@@ -13,7 +13,7 @@ from sagas.settings import Settings
 from sagas.storage.connecting import make_engine
 
 if TYPE_CHECKING:
-    from sagas.doctor.examination import Check
+    from sagas.doctor.check import Check
 
 #: Shorter than a check may take, so that a slow statement is told as what it is, and ends on the server, too.
 _STATEMENT_TIMEOUT: Final = "SET LOCAL statement_timeout = '4s'"

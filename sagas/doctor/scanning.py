@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sagas.doctor import statements as sql
-from sagas.doctor.examination import Check
+from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, problem
 from sagas.doctor.installation import Installation
 from sagas.duration import duration

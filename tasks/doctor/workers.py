@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -79,7 +79,7 @@ def answers(app: Celery) -> Iterator[Finding | str]:
         if not any(queue in queues for queues in taken.values()):
             yield QUEUE_WITHOUT_WORKER(f"no worker takes {queue}.", queue=queue)
     registered = inspect.registered() or {}
-    told = inspect._request(inspection.sagas_settings.__name__) or {}
+    told = _told(app, alive)
     here = inspection.sagas_settings(None)
     for worker in ours:
         known = {task.split()[0] for task in registered.get(worker, _TASKS)}
@@ -87,6 +87,13 @@ def answers(app: Celery) -> Iterator[Finding | str]:
             yield TASKS_MISSING(f"{worker} does not know {', '.join(missing)}.", worker=worker)
         if "settings" in (there := told.get(worker, {})):  # older ones do not know the question
             yield from _differences(worker, there, here)
+
+
+def _told(app: Celery, workers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each worker tells of itself."""
+    question = inspection.sagas_settings.__name__
+    replies = app.control.broadcast(question, reply=True, destination=workers, timeout=_ANSWER_SECONDS)
+    return {worker: told for reply in replies or () for worker, told in reply.items()}
 
 
 def _differences(worker: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[Finding]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from sagas.doctor import Check, Examined, Finding, Installation, State, checks, examine, problem, warning
 
@@ -83,3 +85,19 @@ def test_a_check_that_hangs_is_given_up_and_the_rest_go_on(monkeypatch: pytest.M
     release.set()
     assert [finding.id for finding in told["a"].findings] == ["so-so", "no-answer"]
     assert told["b"].state is State.OK
+
+
+def test_a_statement_that_waits_too_long_is_given_up_by_the_database(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, installation: Callable[..., Installation]
+) -> None:
+    here, (stuck,) = installation(), (check for check in checks.SAGAS if check.name == "stuck")
+    monkeypatch.setattr(checks, "FOUNDATION", ())
+    monkeypatch.setattr(checks, "SAGAS", (replace(stuck, needs=()),))
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE saga_executions")
+        (told,) = examine(here)
+    engine.dispose()
+    (finding,) = told.findings
+    assert finding.id == "no-answer"
+    assert "statement timeout" in finding.what
