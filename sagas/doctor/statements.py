@@ -14,7 +14,7 @@ from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_S
 SERVER: Final = """
 SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid,
     pg_is_in_recovery() AS replica, current_setting('default_transaction_read_only')::boolean AS read_only,
-    current_user AS "user" """
+    quote_ident(current_user) AS "user" """
 
 DURABILITY: Final = """
 SELECT name, current_setting(name) AS value

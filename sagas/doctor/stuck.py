@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,8 +23,8 @@ DEAD: Final = problem(
     "sagas-dead",
     what="sagas are dead",
     why="Their attempts are spent, so nothing picks them up by itself: they are neither done nor undone.",
-    cure="`sagas list --dead --name {name}` lists them and `sagas show {example}` tells why; see to the cause, then "
-    "`sagas recover ID` runs one once more.",
+    cure="`sagas list --dead --name {name}` lists them, and `sagas show {example}` tells why. See to the cause, then "
+    "send them to workers again: `sagas retry --dead --name {name}`.",
 )
 LEASES_EXPIRED: Final = problem(
     "leases-expired",
@@ -50,7 +51,7 @@ PAUSED: Final = warning(
     "name-paused",
     what="a saga name has been paused for more than a day",
     why="Its sagas stand still until it is resumed; it may have been forgotten.",
-    cure="Ask who paused it, then resume it: sagas resume {name}",
+    cure="Ask who paused it, then `sagas resume {name}`.",
 )
 
 
@@ -60,7 +61,7 @@ def _stuck(installation: Installation) -> Iterator[Finding | str]:
         yield DEAD(
             f"{_sagas(row['count'])} named {row['name']!r} {_are(row['count'])} dead, "
             f"such as {row['example']}: {error}",
-            name=row["name"],
+            name=shlex.quote(row["name"]),
             example=row["example"],
         )
     # A moment beyond what `scans` calls late, so that one missed scan is not told twice.
@@ -80,7 +81,8 @@ def _stuck(installation: Installation) -> Iterator[Finding | str]:
 def _paused(installation: Installation) -> Iterator[Finding | str]:
     for row in installation.rows(sql.PAUSES, {"limit": 100, "seconds": _PAUSED_SECONDS}):
         yield PAUSED(
-            f"{row['name']!r} was paused {duration(row['age'])} ago by {row['by']}: {row['because']}", name=row["name"]
+            f"{row['name']!r} was paused {duration(row['age'])} ago by {row['by']}: {row['because']}",
+            name=shlex.quote(row["name"]),
         )
 
 

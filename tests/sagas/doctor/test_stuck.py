@@ -55,12 +55,13 @@ def test_the_dead_are_told_by_name_with_an_example_and_its_reason(
     store: Callable[..., None], installation: Installed
 ) -> None:
     store("FAILED", available="infinity", count=3, error="bank is gone")
-    store("FAILED", available="infinity", name="visit")
+    store("FAILED", available="infinity", name="visit; rm")
     told = [each for each in STUCK.run(installation()) if not isinstance(each, str)]
     assert [each.id for each in told] == ["sagas-dead"] * 2
     assert re.fullmatch(r"3 sagas named 'trip' are dead, such as [0-9a-f-]{36}: bank is gone", told[0].what)
-    assert re.fullmatch(r"1 saga named 'visit' is dead, such as [0-9a-f-]{36}: no error was kept", told[1].what)
-    assert "`sagas list --dead --name visit`" in told[1].cure
+    assert re.fullmatch(r"1 saga named 'visit; rm' is dead, such as [0-9a-f-]{36}: no error was kept", told[1].what)
+    assert "`sagas retry --dead --name trip`" in told[0].cure
+    assert "`sagas retry --dead --name 'visit; rm'`" in told[1].cure
 
 
 def test_leases_that_ran_out_are_told_with_a_holder(store: Callable[..., None], installation: Installed) -> None:
@@ -109,4 +110,4 @@ def test_a_name_that_was_paused_long_ago_is_told_with_who_and_why(
     (finding,) = found_by(PAUSES, installation()).values()
     assert finding.id == "name-paused"
     assert finding.what == "'trip' was paused 2 d ago by ada@host: the bank is away"
-    assert "sagas resume trip" in finding.cure
+    assert "`sagas resume trip`" in finding.cure
