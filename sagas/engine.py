@@ -84,7 +84,7 @@ class SagaEngine:
         settings = settings or Settings.from_environment()
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
-            options.setdefault("resolver", _named_resolver(settings.resolver))
+            options.setdefault("resolver", named_resolver(settings.resolver))
         engine = cls(SqlAlchemySagaStorage(settings.database_url), settings=settings, **options)
         engine.registry.load(settings.modules)
         return engine
@@ -376,7 +376,12 @@ def _installed_dispatcher() -> Dispatcher | None:
     return None
 
 
-def _named_resolver(path: str) -> Resolver:
+def named_resolver(path: str) -> Resolver:
+    """Return the function that `SAGAS_RESOLVER` names.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be called.
+    """
     module, _, name = path.partition(":")
     try:
         resolver: Resolver = getattr(importlib.import_module(module), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from sagas.cli.acting import acting
 from sagas.cli.code import complete_name
+from sagas.cli.doctoring import examine_installation
 from sagas.cli.errors import CommandFailed, SentenceGroup
 from sagas.cli.lines import read_lines
 from sagas.cli.migrating import migrate_database
@@ -91,6 +93,17 @@ def start(
 
 
 app.add_typer(acting)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what is wrong with this installation, why it matters, and what cures it.
+
+    Changes nothing. The exit code is 0 if there is no problem, also with warnings, and 1 if there is one; 2 is for a
+    command line that cannot be understood.
+    """
+    if not examine_installation(os.environ, as_json=as_json):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from uuid import UUID
 from rich.text import Text
 
 from sagas.cli.standing import in_brief
-from sagas.cli.words import columns, duration, one_line, utc
+from sagas.cli.words import columns, one_line, utc
+from sagas.duration import duration
 from sagas.progress import SagaStatus
 from sagas.storage.base import SagaRecord
 from sagas.storage.operator_answers import Listing

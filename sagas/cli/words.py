@@ -10,23 +10,15 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from sagas.duration import duration
+
 NOTHING: Final = "-"
 _GAP: Final = 2
-#: The largest unit of which there are at least two.
-_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
 def utc(moment: datetime | None) -> str:
     """Return the time in UTC as '2026-11-22 19:38:05'."""
     return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def duration(seconds: float) -> str:
-    """Return so many seconds for a human, as '90 s', '7 min', '3 h' or '12 d'."""
-    for unit, length in _UNITS:
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def when(moment: datetime | None, now: datetime) -> str:

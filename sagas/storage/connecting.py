@@ -85,9 +85,14 @@ def _prepare_nothing_behind_a_pooler(connection: Connection[Any], _: object) -> 
     client's statement: with as many parameters, that one would be run. It gives its clients numbers of its own for
     what they cancel, and so it is told from the server, whose number is the session's process id.
     """
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
-    if row is None or row[0] != connection.info.backend_pid:
+    if behind_a_pooler(connection):
         connection.prepare_threshold = None
+
+
+def behind_a_pooler(connection: Connection[Any]) -> bool:
+    """Return whether something between this process and the server gives each transaction any session of its own."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
 
 
 def address(url: sa.URL) -> str:

@@ -53,7 +53,15 @@ def check_version(connection: sa.Connection) -> None:
     Raises:
         SchemaBehind: it is older, or has no tables; the message gives the command to run.
     """
-    version = current_version(connection)
+    require_version(current_version(connection))
+
+
+def require_version(version: str | None) -> None:
+    """Make sure that this is the revision this code needs, or one that newer code made.
+
+    Raises:
+        SchemaBehind: as for `check_version`.
+    """
     if version is None or version in REVISIONS[:-1]:
         at = f"is at version {version}" if version else "has no saga tables of this version"
         raise SchemaBehind(f"the database {at}, and this code needs {HEAD}: run `sagas migrate`.")

@@ -198,7 +198,7 @@ class Cluster:
         offsets = [0, 3600, -3600]
         for number in range(1, self._count + 1):
             link = link_to(int(sa.make_url(self.database_url).port or 0), number)
-            offset = offsets[number % 3] if _fake_time_library() else 0
+            offset = offsets[number % 3] if fake_time_library() else 0
             process = self._worker(number, link, offset)
             self.workers.append(Worker(number, link, offset, process))
         self.beats = [self._process(["beat", "-l", "INFO"], self.database_url, 0) for _ in range(2)]
@@ -231,7 +231,7 @@ class Cluster:
         environment = self._environment(database_url)
         if offset:
             environment |= {
-                "LD_PRELOAD": str(_fake_time_library()),
+                "LD_PRELOAD": str(fake_time_library()),
                 "FAKETIME": f"{offset:+d}s",
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -267,7 +267,8 @@ class Cluster:
             self.system.close()
 
 
-def _fake_time_library() -> Path | None:
+def fake_time_library() -> Path | None:
+    """Where the library is that gives a process a wrong clock; None if it is not installed."""
     spec = importlib.util.find_spec("libfaketime")
     if spec is None or spec.origin is None:
         return None

@@ -1,0 +1,54 @@
+"""Does the broker answer, and how long are its queues?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from celery import Celery
+
+from sagas.doctor import Check, Finding, Installation, problem
+from sagas.errors import BrokerUnavailable
+from tasks.application import app as application
+from tasks.dispatch import QUEUES, CeleryDispatcher
+
+SCAN_QUEUE: Final = "sagas.scan"
+EVERY_QUEUE: Final = (SCAN_QUEUE, *QUEUES.values())
+#: One waits for a moment between beat and a worker; two beats may have looked at the same moment.
+_SCANS_WAITING: Final = 3
+
+BROKER_DOWN: Final = problem(
+    "broker-down",
+    what="the broker does not answer",
+    why="Nothing reaches workers. Starting sagas still succeeds: they are stored, and run once the broker is back.",
+    cure="See that the broker runs at {address} and accepts this user and password, or correct SAGAS_BROKER_URL.",
+)
+SCANS_PILE_UP: Final = problem(
+    "scans-pile-up",
+    what="several scans wait for a worker",
+    why="No worker takes the queue `sagas.scan`, or all are busy; and something other than this package's beat sends "
+    "scans although one waits.",
+    cure="Start a worker that takes `sagas.scan` (one for it alone: `celery -A tasks worker -Q sagas.scan`), and set "
+    "beat_scheduler to 'tasks.beat:SagaScheduler'.",
+)
+
+
+def queues(app: Celery) -> Iterator[Finding | str]:
+    """Yield what is wrong with this application's broker."""
+    address = str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
+    dispatcher = CeleryDispatcher(app)
+    try:
+        lengths = {queue: dispatcher.length(queue) for queue in EVERY_QUEUE}
+    except BrokerUnavailable as error:
+        yield BROKER_DOWN(str(error), address=address)
+        return
+    yield f"{address} answers; waiting: {', '.join(f'{length} in {queue}' for queue, length in lengths.items())}"
+    if lengths[SCAN_QUEUE] > _SCANS_WAITING:
+        yield SCANS_PILE_UP(f"{lengths[SCAN_QUEUE]} scans wait in {SCAN_QUEUE}.")
+
+
+def _broker(_: Installation) -> Iterator[Finding | str]:
+    return queues(application)
+
+
+BROKER: Final = Check("broker", _broker, (BROKER_DOWN, SCANS_PILE_UP), needs=("celery",))
