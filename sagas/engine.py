@@ -27,6 +27,7 @@ from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -49,6 +50,7 @@ class SagaEngine:
         node: the name of this worker or host, shown as the holder of leases.
         stopping: whether this process was asked to stop at the next step's boundary.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
+        observer: is told what happens; OpenTelemetry is too, where this process has set it up.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class SagaEngine:
         node: str | None = None,
         stopping: Callable[[], bool] = lambda: False,
         in_doubt_on: tuple[type[BaseException], ...] = (),
+        observer: Observer | None = None,
     ) -> None:
         self.storage = storage
         self.dispatcher = dispatcher
@@ -71,6 +74,7 @@ class SagaEngine:
         self._resolver = resolver or _call_the_class
         self._stopping = stopping
         self._in_doubt_on = in_doubt_on
+        self._observer = observer
         self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
         self._owner: tuple[int, str] | None = None
 
@@ -255,7 +259,7 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: install celery-sagas with its `tasks` "
                 "package, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings)
+        return recovery.scan(self.storage, self.dispatcher, self.settings, whom_to_tell(self._observer) or NOBODY)
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
@@ -270,6 +274,7 @@ class SagaEngine:
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
+            observer=whom_to_tell(self._observer),
         )
 
     # -- details ----------------------------------------------------------------------------------------------
