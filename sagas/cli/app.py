@@ -14,6 +14,7 @@ from sagas.cli.acting import acting
 from sagas.cli.errors import CommandFailed, SentenceGroup
 from sagas.cli.lines import read_lines
 from sagas.cli.listing import listing
+from sagas.cli.metrics import metrics
 from sagas.cli.migrating import migrate_database
 from sagas.cli.plain import saga_as_json, summary_as_json
 from sagas.cli.showing import showing
@@ -122,6 +123,19 @@ def show(saga_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson 
 
 
 app.add_typer(acting)
+
+
+@app.command("metrics")
+def metrics_(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen.")] = 9808,
+    host: Annotated[str, typer.Option(help="On which interface; the default is this host's own.")] = "127.0.0.1",
+    once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
+) -> None:
+    """Serve metrics of the database to Prometheus.
+
+    No worker needs to be up.
+    """
+    metrics(_storage(Settings.from_environment()), host=host, port=port, once=once)
 
 
 @app.command()

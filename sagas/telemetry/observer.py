@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sagas.storage.base import LogEntry, SagaRecord, Taken
 
 
+_NOTHING: Final = nullcontext()
+
+
 class Observer:
     """Is told what happens to sagas in this process, as it happens; every method of this class does nothing.
 
@@ -25,18 +28,18 @@ class Observer:
 
     def starting(self, name: str, saga_ids: Sequence[UUID]) -> AbstractContextManager[str | None]:
         """Sagas of this name are stored and sent within the block; it gives the W3C `traceparent` kept with them."""
-        return nullcontext()
+        return _NOTHING
 
     def running(self, taken: Taken) -> AbstractContextManager[None]:
         """This process took a saga, and brings it on within the block."""
-        return nullcontext()
+        return _NOTHING
 
     def taken_over(self, saga: SagaRecord) -> None:
         """The saga that is brought on was left by a holder that died or was cut off."""
 
     def acting(self, saga: SagaRecord, move: Perform) -> AbstractContextManager[None]:
         """An action of a step is performed within the block, which raises what the action raises."""
-        return nullcontext()
+        return _NOTHING
 
     def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
         """An action ended, and its row is in the saga's log."""
@@ -50,7 +53,7 @@ class Observer:
 
     def scanning(self) -> AbstractContextManager[None]:
         """A scan claims sagas and sends them within the block."""
-        return nullcontext()
+        return _NOTHING
 
     def scanned(self, results: Mapping[str, int]) -> None:
         """A scan is done: it dispatched so many sagas, and so many died, were missing or unsent (see `ScanReport`)."""
