@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -150,12 +151,14 @@ class SagaEngine:
         new = self._new_sagas(saga, contexts, idempotency_keys)
         if not new:
             return []
-        if connection is not None:
-            return self._start_within(connection, new)
-        owner = None if self.dispatcher is None else QUEUE
-        created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
-        self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
-        return created
+        with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
+            new = _traced(new, traceparent)
+            if connection is not None:
+                return self._start_within(connection, new)
+            owner = None if self.dispatcher is None else QUEUE
+            created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
+            self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
+            return created
 
     async def start_async(
         self,
@@ -196,16 +199,18 @@ class SagaEngine:
             StorageUnavailable: as for `start`.
         """
         keys = None if idempotency_key is None else [idempotency_key]
-        (new,) = self._new_sagas(saga, [context], keys)
+        new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
         lease_seconds = self.settings.lease_seconds
-        ((saga_id, is_new),) = self.storage.create_sagas([new], owner=runtime.owner, for_seconds=lease_seconds)
+        with (runtime.observer or NOBODY).starting(new) as traceparent:
+            (stored,) = new = _traced(new, traceparent)
+            ((saga_id, is_new),) = self.storage.create_sagas(new, owner=runtime.owner, for_seconds=lease_seconds)
         if not is_new:
             record = self.storage.load(saga_id)
             message = f"a saga with this idempotency key was started before and is {record.status}."
             return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
         hold = Hold(saga_id, 1, runtime.owner)
-        return execute(saga, Taken(hold, new.as_record(hold), SagaStatus.PENDING), runtime)
+        return execute(saga, Taken(hold, stored.as_record(hold), SagaStatus.PENDING), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -331,6 +336,10 @@ def check_idempotency_key(key: str) -> None:
     """
     if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
         raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
+
+
+def _traced(new: list[NewSaga], traceparent: str | None) -> list[NewSaga]:
+    return new if traceparent is None else [replace(saga, traceparent=traceparent) for saga in new]
 
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:

@@ -33,16 +33,14 @@ SELECT name, status, count(*) AS sagas FROM saga_executions
 WHERE finished_at IS NOT NULL AND finished_at > statement_timestamp() - make_interval(secs => %(seconds)s)
 GROUP BY name, status"""
 
-_AGE: Final = "COALESCE(extract(epoch FROM statement_timestamp() - min(available_at)), 0)"
+_AGE: Final = "COALESCE(extract(epoch FROM statement_timestamp() - min(available_at)), 0)::float8"
 # What waits in the queue is marked until a little later than it was put there; from then on it is overdue.
-OLDEST: Final = f"""
-SELECT {
-    ", ".join(
-        f"(SELECT GREATEST({_AGE}, 0)::float8 FROM saga_executions WHERE {part} AND available_at <= statement_timestamp()) "
-        f"AS {column}"
-        for column, part in zip(("recoverable", "pending", "queued"), _PARTS, strict=True)
-    )
-}"""
+OLDEST: Final = "SELECT " + ", ".join(
+    f"""
+    (SELECT {_AGE} FROM saga_executions
+        WHERE {part} AND available_at <= statement_timestamp()) AS {column}"""
+    for column, part in zip(("recoverable", "pending", "queued"), _PARTS, strict=True)
+)
 
 LAST_SCAN: Final = """
 SELECT GREATEST(extract(epoch FROM statement_timestamp() - max(at)), 0)::float8 AS age FROM saga_scans"""

@@ -9,11 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 if TYPE_CHECKING:
     from sagas.progress import Perform
-    from sagas.storage.base import LogEntry, SagaRecord, Taken
+    from sagas.storage.base import LogEntry, NewSaga, SagaRecord, Taken
 
 
 _NOTHING: Final = nullcontext()
@@ -26,8 +25,8 @@ class Observer:
     raise, and do not wait.
     """
 
-    def starting(self, name: str, saga_ids: Sequence[UUID]) -> AbstractContextManager[str | None]:
-        """Sagas of this name are stored and sent within the block; it gives the W3C `traceparent` kept with them."""
+    def starting(self, sagas: Sequence[NewSaga]) -> AbstractContextManager[str | None]:
+        """Sagas of one name are stored and sent within the block; it gives the W3C `traceparent` to keep with them."""
         return _NOTHING
 
     def running(self, taken: Taken) -> AbstractContextManager[None]:
@@ -70,9 +69,9 @@ class _Several(Observer):
         self._observers = observers
 
     @contextmanager
-    def starting(self, name: str, saga_ids: Sequence[UUID]) -> Iterator[str | None]:
+    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
         with ExitStack() as stack:
-            given = [stack.enter_context(observer.starting(name, saga_ids)) for observer in self._observers]
+            given = [stack.enter_context(observer.starting(sagas)) for observer in self._observers]
             yield next((traceparent for traceparent in given if traceparent is not None), None)
 
     @contextmanager

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -22,7 +21,7 @@ from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Perform
-    from sagas.storage.base import SagaRecord, Taken
+    from sagas.storage.base import NewSaga, SagaRecord, Taken
 
 #: Outcomes with which somebody will have to see to the saga, or to this worker.
 _ERRORS: Final = frozenset({"failed", "dead", "lost"})
@@ -42,12 +41,9 @@ class Tracing(Observer):
         self._tracer = trace.get_tracer("sagas", tracer_provider=provider)
 
     @contextmanager
-    def starting(self, name: str, saga_ids: Sequence[UUID]) -> Iterator[str | None]:
-        about: dict[str, str | int] = {"saga.name": name}
-        if len(saga_ids) == 1:
-            about["saga.id"] = str(saga_ids[0])
-        else:
-            about["saga.count"] = len(saga_ids)
+    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
+        name = sagas[0].name
+        about = {"saga.name": name, "saga.id": str(sagas[0].id)} if len(sagas) == 1 else {"saga.name": name}
         with self._tracer.start_as_current_span(f"start {name}", kind=SpanKind.PRODUCER, attributes=about):
             carrier: dict[str, str] = {}
             _propagator.inject(carrier)
