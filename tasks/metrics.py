@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
-#: prometheus_client looks once, when it is imported, whether there is a directory to write to.
+#: Where prometheus_client's multiprocess mode writes; a directory that the user has set is used.
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: Kinds of which the sum over dead processes is what a reader wants.
 _ADDED_UP: Final = ("counter", "histogram", "summary")
@@ -98,15 +98,13 @@ class WorkerMetrics:
 
 
 def serve_metrics(port: int) -> WorkerMetrics | None:
-    """Prepare this worker to count, and serve what it counts; None, and a warning, where it cannot.
+    """Prepare this worker to count, and serve what it counts; None, and a warning, where the port is taken.
 
-    Call it before children are forked, and before anything imports prometheus_client.
+    Call it before children are forked, and before the modules of the user's sagas define metrics of their own.
 
     Raises:
         ConfigurationError: prometheus_client is not installed.
     """
-    directory = Path(os.environ.setdefault(_DIRECTORY, "") or _new_directory())
-    os.environ[_DIRECTORY] = str(directory)
     try:
         from prometheus_client import values
     except ImportError as error:
@@ -114,13 +112,11 @@ def serve_metrics(port: int) -> WorkerMetrics | None:
             f"SAGAS_METRICS_PORT is set, and prometheus-client is not installed ({error}): "
             "pip install 'celery-sagas[metrics]', or leave the setting out."
         ) from error
+    directory = Path(os.environ.get(_DIRECTORY) or _new_directory())
+    os.environ[_DIRECTORY] = str(directory)
     if not values.ValueClass._multiprocess:
-        logger.warning(
-            "this worker's metrics are not served: prometheus_client was imported before the worker began, and so its "
-            "processes do not write to files; set %s to an empty directory where you start the worker",
-            _DIRECTORY,
-        )
-        return None
+        # The library looks for the directory when it is imported, which Flower, where it is installed, did already.
+        values.ValueClass = values.MultiProcessValue()
     metrics = WorkerMetrics(directory)
     try:
         metrics.serve(port)

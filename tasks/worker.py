@@ -44,7 +44,7 @@ def _prepare(sender: Any, **_: Any) -> None:
     global _metrics  # noqa: PLW0603
     try:
         settings = Settings.from_environment()
-        # First of all: the users' modules may import prometheus_client.
+        # First of all: the modules of sagas may define metrics of their own.
         _metrics = None if settings.metrics_port is None else serve_metrics(settings.metrics_port)
         engine = SagaEngine.from_environment(
             settings,
