@@ -106,8 +106,12 @@ def _metrics(
     ages = {
         "recoverable": "How long the oldest recoverable saga has been due, in seconds; 0 if none is.",
         "pending": "How long the oldest saga that never ran has been due, in seconds; 0 if none is.",
-        "queued": "How long the oldest message in the broker has been overdue, in seconds; 0 if none is.",
     }
+    overdue = GaugeMetricFamily(
+        "sagas_oldest_queued_seconds",
+        "How long the oldest message in the broker has been overdue, in seconds.",
+        labels=["saga"],
+    )
     scan = GaugeMetricFamily("sagas_last_scan_age_seconds", "How long ago the last scan was; absent if none ever was.")
     paused = GaugeMetricFamily("sagas_paused_seconds", "How long a name has been paused.", labels=["saga"])
 
@@ -116,6 +120,8 @@ def _metrics(
     for column, family in counted.items():
         for name in sorted({row["name"] for row in unfinished}):
             family.add_metric([name], sum(row[column] for row in unfinished if row["name"] == name))
+    for name in sorted({row["name"] for row in unfinished if row["queued"]}):
+        overdue.add_metric([name], max(row["overdue"] for row in unfinished if row["name"] == name))
     for row in finished:
         recent.add_metric([row["name"], row["status"]], row["sagas"])
     oldest_of = [
@@ -123,8 +129,7 @@ def _metrics(
         for kind, help_text in ages.items()
     ]
     for row in scans:
-        if row["age"] is not None:
-            scan.add_metric([], row["age"])
+        scan.add_metric([], row["age"])
     for row in pauses:
         paused.add_metric([row["name"]], row["age"])
-    return [by_status, *counted.values(), recent, *oldest_of, scan, paused]
+    return [by_status, *counted.values(), recent, *oldest_of, overdue, scan, paused]
