@@ -86,7 +86,7 @@ class Tracing(Observer):
             yield
 
     def scanned(self, results: Mapping[str, int]) -> None:
-        trace.get_current_span().set_attributes({f"sagas.{result}": number for result, number in results.items()})
+        trace.get_current_span().set_attributes({f"scan.{result}": number for result, number in results.items()})
 
 
 _installed: Final = Tracing()

@@ -156,10 +156,10 @@ def test_a_scan_tells_what_it_did(traced: Traced, stage: Stage) -> None:
     traced.engine.scan()
 
     assert traced.spans()["scan sagas"].attributes == {
-        "sagas.dispatched": 1,
-        "sagas.died": 0,
-        "sagas.missing": 0,
-        "sagas.unsent": 0,
+        "scan.dispatched": 1,
+        "scan.died": 0,
+        "scan.missing": 0,
+        "scan.unsent": 0,
     }
 
 
