@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -45,7 +46,7 @@ class DatabaseMetrics(Collector):
         self._storage = storage
         self._statement_seconds = statement_seconds
         self._deadline_seconds = deadline_seconds
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sagas-metrics")
+        self._lock = threading.Lock()
         self._reading: Future[list[Metric]] | None = None
 
     def collect(self) -> Iterable[Metric]:
@@ -67,13 +68,23 @@ class DatabaseMetrics(Collector):
         ]
 
     def _read_in_time(self) -> list[Metric]:
-        # One reader: scrapes that come while the database hangs wait for the same answer.
-        if self._reading is None or self._reading.done():
-            self._reading = self._reader.submit(self._read)
+        with self._lock:
+            # One question at a time: scrapes that come while the database hangs wait for the same answer.
+            if self._reading is None or self._reading.done():
+                self._reading = Future()
+                # A daemon, so that a database that hangs does not keep the process from ending.
+                threading.Thread(target=self._answer, args=(self._reading,), name="sagas-metrics", daemon=True).start()
+            reading = self._reading
         try:
-            return self._reading.result(self._deadline_seconds)
+            return reading.result(self._deadline_seconds)
         except TimeoutError:
             raise TimeoutError(f"it did not answer within {self._deadline_seconds:g} s") from None
+
+    def _answer(self, reading: Future[list[Metric]]) -> None:
+        try:
+            reading.set_result(self._read())
+        except BaseException as error:  # carried to whoever asked
+            reading.set_exception(error)
 
     def _read(self) -> list[Metric]:
         milliseconds = str(round(1000 * self._statement_seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sagas import SagaEngine
+from sagas.errors import ConfigurationError
 from sagas.testing.processes import wait_until
+from tasks.metrics import serve_metrics
 from tests.tasks.conftest import Start, wait_finished, wait_for_saga
 from tests.tasks.samples import Job, ThreeSteps
 from tests.tasks.test_worker import holder_pid
@@ -103,6 +106,14 @@ def test_pools_without_children_are_counted_too(pool: str, celery: Start, engine
     samples = wait_for_samples(port, lambda samples: ("sagas_runs_total", "compensated", SAGA) in samples, "the run")
     assert samples["sagas_steps_total", "act", "failed", SAGA, "third"] == 1
     assert samples["sagas_steps_total", "compensate", "completed", SAGA, "first"] == 1
+
+
+def test_a_worker_that_is_to_serve_metrics_and_cannot_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(ConfigurationError, match=r"SAGAS_METRICS_PORT is set, .*'celery-sagas\[metrics\]'"):
+        serve_metrics(1)
 
 
 def test_a_second_worker_on_the_same_port_says_so_and_works_all_the_same(

@@ -221,6 +221,21 @@ def test_the_command_serves_them_on_the_loopback_and_outlives_the_database(datab
         process.communicate()
 
 
+def test_the_command_says_what_to_install(database_url: str) -> None:
+    hidden = "import sys; sys.modules['prometheus_client'] = None; from sagas.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "metrics", "--once"],
+        env={**os.environ, "SAGAS_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: metrics need more than is installed (")
+    assert done.stderr.endswith("pip install 'celery-sagas[metrics]'.\n")
+
+
 def test_the_command_says_what_is_wrong_with_a_port_that_is_taken(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
