@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -27,6 +28,7 @@ from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -49,6 +51,7 @@ class SagaEngine:
         node: the name of this worker or host, shown as the holder of leases.
         stopping: whether this process was asked to stop at the next step's boundary.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
+        observer: is told what happens; OpenTelemetry is too, where this process has set it up.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class SagaEngine:
         node: str | None = None,
         stopping: Callable[[], bool] = lambda: False,
         in_doubt_on: tuple[type[BaseException], ...] = (),
+        observer: Observer | None = None,
     ) -> None:
         self.storage = storage
         self.dispatcher = dispatcher
@@ -71,6 +75,7 @@ class SagaEngine:
         self._resolver = resolver or _call_the_class
         self._stopping = stopping
         self._in_doubt_on = in_doubt_on
+        self._observer = observer
         self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
         self._owner: tuple[int, str] | None = None
 
@@ -146,12 +151,14 @@ class SagaEngine:
         new = self._new_sagas(saga, contexts, idempotency_keys)
         if not new:
             return []
-        if connection is not None:
-            return self._start_within(connection, new)
-        owner = None if self.dispatcher is None else QUEUE
-        created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
-        self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
-        return created
+        with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
+            new = _traced(new, traceparent)
+            if connection is not None:
+                return self._start_within(connection, new)
+            owner = None if self.dispatcher is None else QUEUE
+            created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
+            self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
+            return created
 
     async def start_async(
         self,
@@ -192,16 +199,18 @@ class SagaEngine:
             StorageUnavailable: as for `start`.
         """
         keys = None if idempotency_key is None else [idempotency_key]
-        (new,) = self._new_sagas(saga, [context], keys)
+        new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
         lease_seconds = self.settings.lease_seconds
-        ((saga_id, is_new),) = self.storage.create_sagas([new], owner=runtime.owner, for_seconds=lease_seconds)
+        with (runtime.observer or NOBODY).starting(new) as traceparent:
+            (stored,) = new = _traced(new, traceparent)
+            ((saga_id, is_new),) = self.storage.create_sagas(new, owner=runtime.owner, for_seconds=lease_seconds)
         if not is_new:
             record = self.storage.load(saga_id)
             message = f"a saga with this idempotency key was started before and is {record.status}."
             return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
         hold = Hold(saga_id, 1, runtime.owner)
-        return execute(saga, Taken(hold, new.as_record(hold), SagaStatus.PENDING), runtime)
+        return execute(saga, Taken(hold, stored.as_record(hold), SagaStatus.PENDING), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -255,7 +264,7 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: install celery-sagas with its `tasks` "
                 "package, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings)
+        return recovery.scan(self.storage, self.dispatcher, self.settings, whom_to_tell(self._observer) or NOBODY)
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
@@ -270,6 +279,7 @@ class SagaEngine:
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
+            observer=whom_to_tell(self._observer),
         )
 
     # -- details ----------------------------------------------------------------------------------------------
@@ -326,6 +336,10 @@ def check_idempotency_key(key: str) -> None:
     """
     if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
         raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
+
+
+def _traced(new: list[NewSaga], traceparent: str | None) -> list[NewSaga]:
+    return new if traceparent is None else [replace(saga, traceparent=traceparent) for saga in new]
 
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:

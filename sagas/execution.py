@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -34,8 +33,10 @@ from sagas.progress import (
 )
 from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
+from sagas.telemetry.logs import about, saga_logger, working_on
+from sagas.telemetry.observer import NOBODY, Observer
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: Waits up to this long happen in place; a longer one puts the saga down. About what being found again costs.
 IN_PLACE_SECONDS: Final = 5.0
@@ -94,6 +95,7 @@ class Runtime:
         stopping: whether the process was asked to stop at the next step's boundary.
         send: publishes the message for a saga that this process gives back.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
+        observer: is told what happens; None for nobody.
         sleep: injected, as is `random`, so that tests need not wait.
     """
 
@@ -105,6 +107,7 @@ class Runtime:
     stopping: Callable[[], bool]
     send: Callable[[Claim], None]
     in_doubt_on: tuple[type[BaseException], ...] = ()
+    observer: Observer | None = None
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random
 
@@ -116,8 +119,12 @@ def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
         StorageUnavailable: the database went away and this process is to stop; the lease runs out by itself.
         BaseException: what ends the process itself (SystemExit, KeyboardInterrupt), once the attempt is counted.
     """
-    with runtime.heartbeat.keep(taken.hold) as lease:
-        return _Execution(saga, taken, runtime, lease).run()
+    work = working_on.set((taken.record, None))
+    try:
+        with runtime.heartbeat.keep(taken.hold) as lease, (runtime.observer or NOBODY).running(taken):
+            return _Execution(saga, taken, runtime, lease).run()
+    finally:
+        working_on.reset(work)
 
 
 def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
@@ -133,7 +140,10 @@ def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
         runtime.storage.release(taken.hold, release)
     except LeaseLost as error:
         outcome, message = "lost", str(error)
-    logger.warning("saga %s (%s): %s: %s", record.id, record.name, outcome, message)
+    logger.warning(
+        "saga %s (%s): %s: %s", record.id, record.name, outcome, message, extra=about(record.id, record.name)
+    )
+    (runtime.observer or NOBODY).given_back(record, outcome)
     return Report(saga_id=record.id, name=record.name, status=taken.status_before, outcome=outcome, message=message)
 
 
@@ -156,6 +166,7 @@ class _Execution:
         self.hold = taken.hold
         self.record: SagaRecord = taken.record
         self.runtime = runtime
+        self.observer = runtime.observer
         self.lease = lease
         self.status = taken.record.status
         self.log = list(taken.record.log)
@@ -183,6 +194,8 @@ class _Execution:
             self.move = next_move(self.plan, self.log)
             stored = self.saga.codec.reopen(self.record.context)
             self.context, self.beside, self.stored = stored.context, stored.beside, stored.text
+            if self.interrupted and self.observer is not None and self.taken.status_before is not SagaStatus.FAILED:
+                self.observer.taken_over(self.record)
             while (report := self._advance()) is None:
                 pass
         except (LogDoesNotFit, ContextError) as error:
@@ -233,9 +246,15 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.record.id}:{move.step.name}:{move.action}",
         )
-        action = step.act if move.action is Action.ACT else step.compensate
+        action = partial(step.act if move.action is Action.ACT else step.compensate, self.context, call)
+        self.lease.work = work = (self.record, move)
+        working_on.set(work)
         try:
-            returned = perform(partial(action, self.context, call), timeout=kind.timeout)
+            if self.observer is None:
+                returned = perform(action, timeout=kind.timeout)
+            else:
+                with self.observer.acting(self.record, move):
+                    returned = perform(action, timeout=kind.timeout)
         except (Exception, asyncio.CancelledError) as error:
             in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
             raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
@@ -325,6 +344,8 @@ class _Execution:
         self.interrupted = False
         if entry is not None:
             self.log.append(entry)
+            if self.observer is not None:
+                self.observer.step_ended(self.record, entry)
 
     def _persist(self, write: Callable[[], None], took_effect: Callable[[], bool]) -> None:
         """Write, for as long as it takes: a worker whose database is away has nothing better to do.
@@ -398,6 +419,8 @@ class _Execution:
 
     def _report(self, outcome: str, message: str) -> Report:
         logger.info("saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
+        if self.observer is not None:
+            self.observer.given_back(self.record, outcome)
         return Report(
             saga_id=self.record.id,
             name=self.record.name,

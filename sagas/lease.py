@@ -5,7 +5,6 @@ Losing is never noticed by a clock of ours: the database tells, by a renewal or 
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.storage.base import Hold, ISagaStorage
+from sagas.progress import Perform
+from sagas.storage.base import Hold, ISagaStorage, SagaRecord
+from sagas.telemetry.logs import saga_logger, working_on
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: Renewed every third, so that one renewal may fail and another still be in time.
 _RENEWALS_PER_LEASE: Final = 3
@@ -57,6 +58,8 @@ class Lease:
         self.hold = hold
         self.lost = False
         self.asked_back = False
+        # What the heartbeat's lines about it carry; the holder says what it does.
+        self.work: tuple[SagaRecord, Perform | None] | None = working_on.get()
         self.renewed_at = time.monotonic()
 
 
@@ -111,6 +114,7 @@ class Heartbeat:
                 self._renew(lease)
 
     def _renew(self, lease: Lease) -> None:
+        working_on.set(lease.work)
         try:
             lease.asked_back = self._storage.renew(lease.hold, self._lease_seconds)
             lease.renewed_at = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import os
 import threading
@@ -36,10 +37,11 @@ def perform(action: Callable[[], Any], *, timeout: float | None) -> Any:
 
 def _in_thread(action: Callable[[], Any], timeout: float) -> Any:
     outcome: Future[Any] = Future()
+    context = contextvars.copy_context()  # of the caller: which saga this is, and the span it is part of
 
     def run() -> None:
         try:
-            outcome.set_result(action())
+            outcome.set_result(context.run(action))
         except BaseException as error:  # carried to the caller's thread, whatever it is
             outcome.set_exception(error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,8 +12,10 @@ from sagas.execution import MARK_SECONDS, Report, Runtime, decline, execute
 from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Refusal, Refused, not_found
+from sagas.telemetry.logs import about, saga_logger
+from sagas.telemetry.observer import NOBODY, Observer
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 
 class Dispatcher(Protocol):
@@ -98,13 +99,21 @@ def recover(
     return execute(saga, taken, runtime)
 
 
-def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> ScanReport:
+def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer = NOBODY) -> ScanReport:
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
         BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
+    with observer.scanning():
+        report = _scan(storage, dispatcher, settings)
+        dispatched, died = len(report.dispatched), len(report.died)
+        observer.scanned({"dispatched": dispatched, "died": died, "missing": report.missing, "unsent": report.unsent})
+    return report
+
+
+def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> ScanReport:
     dispatched: list[UUID] = []
     died: list[UUID] = []
     missing = unsent = 0
@@ -118,7 +127,11 @@ def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> S
             messages_waiting=dispatcher.waiting(pending=pending),
         )
         for saga_id in result.died:
-            logger.error("saga %s is dead: it crashed its worker once too often; see `sagas show %s`", saga_id, saga_id)
+            logger.error(
+                "saga %s is dead: it crashed its worker once too often; see `sagas show %s`",
+                *(saga_id, saga_id),
+                extra=about(saga_id),
+            )
         # Sent before the broker is asked again: should it fail by then, these are on their way or free.
         sent = send(storage, dispatcher, result.claims)
         dispatched += (claim.saga_id for claim in result.claims[:sent])

@@ -86,6 +86,12 @@ class Settings(BaseModel):
         le=36_500,
         description="finished sagas older than this are pruned every night; default: kept",
     )
+    metrics_port: Annotated[int | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        gt=0,
+        le=65_535,
+        description="port on 127.0.0.1 where a worker serves Prometheus metrics, each its own; default: none",
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -15,8 +15,10 @@ from celery import bootsteps, signals
 from sagas.api import configure, current_engine
 from sagas.engine import SagaEngine
 from sagas.errors import SagaError, StorageUnavailable
+from sagas.settings import Settings
 from tasks.application import app
 from tasks.dispatch import CeleryDispatcher
+from tasks.metrics import WorkerMetrics, serve_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ _stopping = mmap.mmap(-1, 1)
 # Each child says who it is before it does anything else, so that none can die unknown, however soon.
 _births, _announce = os.pipe()
 _parent = os.getpid()
+_metrics: WorkerMetrics | None = None
 
 
 def stopping() -> bool:
@@ -38,12 +41,18 @@ def stopping() -> bool:
 @signals.worker_init.connect
 def _prepare(sender: Any, **_: Any) -> None:
     """Build the engine before children are forked; refuse to start with settings or tables that cannot work."""
+    global _metrics  # noqa: PLW0603
     try:
+        settings = Settings.from_environment()
+        # First of all: the modules of sagas may define metrics of their own.
+        _metrics = None if settings.metrics_port is None else serve_metrics(settings.metrics_port)
         engine = SagaEngine.from_environment(
+            settings,
             dispatcher=CeleryDispatcher(),
             node=sender.hostname,
             stopping=stopping,
             in_doubt_on=(SoftTimeLimitExceeded,),
+            observer=_metrics and _metrics.observer,
         )
         configure(engine)
         engine.storage.check_schema()
@@ -57,6 +66,8 @@ def _prepare(sender: Any, **_: Any) -> None:
 def _born(**_: Any) -> None:
     if os.getpid() != _parent:  # the solo pool has no children, and sends this signal all the same
         os.write(_announce, f"{os.getpid()} {current_engine().runtime().owner}\n".encode())
+        if _metrics is not None:
+            _metrics.forked()
 
 
 @signals.worker_shutting_down.connect
@@ -97,7 +108,10 @@ def _watch() -> None:
                 continue
             except Exception:
                 logger.exception("what %s held could not be released; its leases run out by themselves", owner)
-            del children[owner]
+            pid = children.pop(owner)
+            # A number may be given anew; the one that has it now goes on in the same files.
+            if _metrics is not None and pid not in children.values():
+                _metrics.buried(pid)
 
 
 def _exited(pid: int) -> bool:

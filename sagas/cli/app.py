@@ -14,11 +14,14 @@ from sagas.cli.code import complete_name
 from sagas.cli.doctoring import examine_installation
 from sagas.cli.errors import CommandFailed, SentenceGroup
 from sagas.cli.lines import read_lines
+from sagas.cli.metrics import metrics
 from sagas.cli.migrating import migrate_database
+from sagas.cli.reading import AsJson
 from sagas.cli.reading import app as reading
 from sagas.cli.starting import start_lines
 from sagas.engine import SagaEngine
 from sagas.settings import Settings
+from sagas.storage import SqlAlchemySagaStorage
 
 app = typer.Typer(
     cls=SentenceGroup,
@@ -104,6 +107,20 @@ def doctor(as_json: AsJson = False) -> None:
     """
     if not examine_installation(os.environ, as_json=as_json):
         raise typer.Exit(1)
+
+
+@app.command("metrics")
+def metrics_(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen.")] = 9808,
+    host: Annotated[str, typer.Option(help="On which interface; the default is this host's own.")] = "127.0.0.1",
+    once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
+) -> None:
+    """Serve metrics of the database to Prometheus.
+
+    No worker needs to be up.
+    """
+    storage = SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    metrics(storage, host=host, port=port, once=once)
 
 
 @app.command()

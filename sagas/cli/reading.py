@@ -18,7 +18,8 @@ from sagas.cli.plain import summary_as_json
 from sagas.cli.pruning import prune_sagas
 from sagas.cli.scanning import foresight, foresight_as_json, report, report_as_json
 from sagas.cli.showing import look_up, showing, shown_as_json
-from sagas.cli.words import console, duration
+from sagas.cli.words import console
+from sagas.duration import duration
 from sagas.engine import SagaEngine
 from sagas.progress import SagaStatus
 from sagas.recovery import parse_saga_id

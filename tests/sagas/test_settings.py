@@ -41,6 +41,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "backoff_seconds": 5.0,
         "max_backoff_seconds": 300.0,
         "retention_days": None,
+        "metrics_port": None,
     }
 
 
@@ -59,6 +60,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
             "SAGAS_BACKOFF_SECONDS": "2",
             "SAGAS_MAX_BACKOFF_SECONDS": "20",
             "SAGAS_RETENTION_DAYS": "30",
+            "SAGAS_METRICS_PORT": "9809",
             "LEASE_SECONDS": "99",
         }
     )
@@ -76,6 +78,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
         "backoff_seconds": 2,
         "max_backoff_seconds": 20,
         "retention_days": 30,
+        "metrics_port": 9809,
     }
 
 

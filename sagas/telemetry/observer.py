@@ -1,0 +1,125 @@
+"""The seam between the engine and whoever watches it: what the engine tells, and to whom.
+
+Metrics and traces are observers; the engine knows neither. Without one, a step costs a comparison with None.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sagas.progress import Perform
+    from sagas.storage.base import LogEntry, NewSaga, SagaRecord, Taken
+
+
+_NOTHING: Final = nullcontext()
+
+
+class Observer:
+    """Is told what happens to sagas in this process, as it happens; every method of this class does nothing.
+
+    Subclass it and give it to `SagaEngine(observer=...)`. Whatever a method raises fails what it was told of: do not
+    raise, and do not wait.
+    """
+
+    def starting(self, sagas: Sequence[NewSaga]) -> AbstractContextManager[str | None]:
+        """Sagas of one name are stored and sent within the block; it gives the W3C `traceparent` to keep with them."""
+        return _NOTHING
+
+    def running(self, taken: Taken) -> AbstractContextManager[None]:
+        """This process took a saga, and brings it on within the block."""
+        return _NOTHING
+
+    def taken_over(self, saga: SagaRecord) -> None:
+        """The saga that is brought on was left by a holder that died or was cut off."""
+
+    def acting(self, saga: SagaRecord, move: Perform) -> AbstractContextManager[None]:
+        """An action of a step is performed within the block, which raises what the action raises."""
+        return _NOTHING
+
+    def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
+        """An action ended, and its row is in the saga's log."""
+
+    def given_back(self, saga: SagaRecord, outcome: str) -> None:
+        """A saga that this process took is no longer worked on here.
+
+        Args:
+            outcome: as `Report.outcome`: completed, compensated, waiting, failed, dead, declined, handed over or lost.
+        """
+
+    def scanning(self) -> AbstractContextManager[None]:
+        """A scan claims sagas and sends them within the block."""
+        return _NOTHING
+
+    def scanned(self, results: Mapping[str, int]) -> None:
+        """A scan is done: it dispatched so many sagas, and so many died, were missing or unsent (see `ScanReport`)."""
+
+
+#: Is told everything and tells nobody.
+NOBODY: Final = Observer()
+
+
+class _Several(Observer):
+    """Tells several others, in order."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    @contextmanager
+    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
+        with ExitStack() as stack:
+            given = [stack.enter_context(observer.starting(sagas)) for observer in self._observers]
+            yield next((traceparent for traceparent in given if traceparent is not None), None)
+
+    @contextmanager
+    def running(self, taken: Taken) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.running(taken))
+            yield
+
+    def taken_over(self, saga: SagaRecord) -> None:
+        for observer in self._observers:
+            observer.taken_over(saga)
+
+    @contextmanager
+    def acting(self, saga: SagaRecord, move: Perform) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.acting(saga, move))
+            yield
+
+    def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
+        for observer in self._observers:
+            observer.step_ended(saga, entry)
+
+    def given_back(self, saga: SagaRecord, outcome: str) -> None:
+        for observer in self._observers:
+            observer.given_back(saga, outcome)
+
+    @contextmanager
+    def scanning(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.scanning())
+            yield
+
+    def scanned(self, results: Mapping[str, int]) -> None:
+        for observer in self._observers:
+            observer.scanned(results)
+
+
+def whom_to_tell(own: Observer | None) -> Observer | None:
+    """Return an observer that tells the engine's own, and OpenTelemetry where this process has set it up; or None."""
+    # Only what was imported can have been set up: where it was not, it costs this look and is not imported either.
+    if "opentelemetry.trace" not in sys.modules:
+        return own
+    from sagas.telemetry.tracing import tracing
+
+    spans = tracing()
+    if own is None or spans is None:
+        return own or spans
+    return _Several([spans, own])

@@ -1,0 +1,112 @@
+"""OpenTelemetry spans: one for each start, for each time a process works on a saga, for each action, for each scan.
+
+A saga keeps the trace context of its start, and every span about it, in whatever process and however much later, is
+part of that trace: its parent is the start, as the conventions for messaging allow where one message is processed. A
+span that is current there already, as that of an instrumented Celery task, is linked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from sagas.telemetry.observer import Observer
+
+if TYPE_CHECKING:
+    from sagas.progress import Perform
+    from sagas.storage.base import NewSaga, SagaRecord, Taken
+
+#: Outcomes with which somebody will have to see to the saga, or to this worker.
+_ERRORS: Final = frozenset({"failed", "dead", "lost"})
+_propagator: Final = TraceContextTextMapPropagator()
+#: The span of the saga that is being worked on here.
+_run: ContextVar[Span | None] = ContextVar("sagas_run_span", default=None)
+
+
+class Tracing(Observer):
+    """Makes spans of what it is told.
+
+    Args:
+        provider: of the tracer; default: the one that the process has set.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("sagas", tracer_provider=provider)
+
+    @contextmanager
+    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
+        name = sagas[0].name
+        about = {"saga.name": name, "saga.id": str(sagas[0].id)} if len(sagas) == 1 else {"saga.name": name}
+        with self._tracer.start_as_current_span(f"start {name}", kind=SpanKind.PRODUCER, attributes=about):
+            carrier: dict[str, str] = {}
+            _propagator.inject(carrier)
+            yield carrier.get("traceparent")
+
+    @contextmanager
+    def running(self, taken: Taken) -> Iterator[None]:
+        parent, links = _parent_and_links(taken.record.traceparent)
+        about = {**_about(taken.record), "saga.version": taken.hold.version, "saga.owner": taken.hold.owner}
+        with self._tracer.start_as_current_span(
+            f"saga {taken.record.name}", parent, kind=SpanKind.CONSUMER, attributes=about, links=links
+        ) as span:
+            token = _run.set(span)
+            try:
+                yield
+            finally:
+                _run.reset(token)
+
+    def taken_over(self, saga: SagaRecord) -> None:
+        if (span := _run.get()) is not None:
+            span.add_event("taken over", {"saga.last_error": saga.last_error or ""})
+
+    @contextmanager
+    def acting(self, saga: SagaRecord, move: Perform) -> Iterator[None]:
+        step, action = move.step.name, str(move.action)
+        about = {**_about(saga), "saga.step": step, "saga.action": action, "saga.attempt": move.attempt}
+        with self._tracer.start_as_current_span(f"{action} {step}", attributes=about):
+            yield
+
+    def given_back(self, saga: SagaRecord, outcome: str) -> None:
+        # Declined before it was begun, a saga has no span here, and somebody else's must not be told of it.
+        if (span := _run.get()) is not None:
+            span.set_attribute("saga.outcome", outcome)
+            if outcome in _ERRORS:
+                span.set_status(Status(StatusCode.ERROR, outcome))
+
+    @contextmanager
+    def scanning(self) -> Iterator[None]:
+        with self._tracer.start_as_current_span("scan sagas"):
+            yield
+
+    def scanned(self, results: Mapping[str, int]) -> None:
+        trace.get_current_span().set_attributes({f"scan.{result}": number for result, number in results.items()})
+
+
+_installed: Final = Tracing()
+
+
+def tracing() -> Observer | None:
+    """Return what makes spans with the provider that this process has set; None where it has set none."""
+    idle = isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    return None if idle else _installed
+
+
+def _parent_and_links(traceparent: str | None) -> tuple[Context | None, list[Link]]:
+    """The context in which a saga's span begins, None for the current one, and what is linked to."""
+    current = trace.get_current_span().get_span_context()
+    started = _propagator.extract({} if traceparent is None else {"traceparent": traceparent}, Context())
+    start = trace.get_current_span(started).get_span_context()
+    if not start.is_valid or start.trace_id == current.trace_id:
+        return None, []
+    return trace.set_span_in_context(NonRecordingSpan(start)), [Link(current)] if current.is_valid else []
+
+
+def _about(saga: SagaRecord) -> dict[str, str | int]:
+    return {"saga.id": str(saga.id), "saga.name": saga.name}

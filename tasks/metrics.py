@@ -1,0 +1,141 @@
+"""A worker's metrics: written by its children, kept when these die, and served by the parent for Prometheus.
+
+The children write to files that the parent reads, which is prometheus_client's multiprocess mode. What the steps of
+your sagas count with the same library is served with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sagas.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from sagas.telemetry.observer import Observer
+
+logger = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+#: Where prometheus_client's multiprocess mode writes; a directory that the user has set is used.
+_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: Kinds of which the sum over dead processes is what a reader wants.
+_ADDED_UP: Final = ("counter", "histogram", "summary")
+
+
+class WorkerMetrics:
+    """What serves one worker's metrics, from before its children are forked.
+
+    Args:
+        directory: where the processes of this worker write.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from sagas.telemetry.metrics import Metrics
+
+        self.observer: Observer = Metrics(registry=None)
+        self._directory = directory
+        self._server: Any = None
+        # A reader must not find half of the files moved.
+        self._reading = threading.Lock()
+
+    def serve(self, port: int) -> None:
+        """Serve the metrics on this port of the loopback interface, in a thread.
+
+        Raises:
+            OSError: something else listens there.
+        """
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        self._server, _ = start_http_server(port, HOST, registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums over this worker's processes, living and dead."""
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        with self._reading:
+            found: Iterable[Metric] = MultiProcessCollector(None, str(self._directory)).collect()
+            return found
+
+    def forked(self) -> None:
+        """Give up, in a child, the parent's socket: it would keep the port when the parent is gone."""
+        if self._server is not None:
+            self._server.socket.close()
+
+    def buried(self, pid: int) -> None:
+        """Keep what a dead child counted, in one file for all of them, and forget what it was doing."""
+        try:
+            with self._reading:
+                self._bury(pid)
+        except Exception:
+            logger.exception("what the dead child %d counted could not be kept", pid)
+
+    def _bury(self, pid: int) -> None:
+        from prometheus_client.mmap_dict import MmapedDict
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(pid, str(self._directory))
+        for kind in _ADDED_UP:
+            left = self._directory / f"{kind}_{pid}.db"
+            if left.exists():
+                kept = MmapedDict(str(self._directory / f"{kind}_dead.db"))
+                for key, value, _, _ in MmapedDict.read_all_values_from_file(left):
+                    before, _ = kept.read_value(key)
+                    kept.write_value(key, before + value, 0.0)
+                kept.close()
+                left.unlink()
+
+
+def serve_metrics(port: int) -> WorkerMetrics | None:
+    """Prepare this worker to count, and serve what it counts; None, and a warning, where the port is taken.
+
+    Call it before children are forked, and before the modules of the user's sagas define metrics of their own.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed.
+    """
+    try:
+        from prometheus_client import values
+    except ImportError as error:
+        raise ConfigurationError(
+            f"SAGAS_METRICS_PORT is set, and prometheus-client is not installed ({error}): "
+            "pip install 'celery-sagas[metrics]', or leave the setting out."
+        ) from error
+    directory = Path(os.environ.get(_DIRECTORY) or _new_directory())
+    os.environ[_DIRECTORY] = str(directory)
+    if not values.ValueClass._multiprocess:
+        # The library looks for the directory when it is imported, which Flower, where it is installed, did already.
+        values.ValueClass = values.MultiProcessValue()
+    metrics = WorkerMetrics(directory)
+    try:
+        metrics.serve(port)
+    except OSError as error:
+        logger.warning(
+            "this worker's metrics are not served: SAGAS_METRICS_PORT is %d, where it cannot listen on %s (%s); "
+            "give each worker on this host a port of its own",
+            *(port, HOST, error),
+        )
+        return None
+    return metrics
+
+
+def _new_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="sagas-metrics-"))
+    atexit.register(_remove, directory, os.getpid())
+    return directory
+
+
+def _remove(directory: Path, maker: int) -> None:
+    if os.getpid() == maker:
+        shutil.rmtree(directory, ignore_errors=True)
