@@ -42,7 +42,8 @@ check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/lint-imports
 
 docs: $(VENV)/dev.stamp ## build the documentation as a site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@$(BIN)/python -m docs.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet it would not see its own warnings
 	@echo "The site is in site/; $(BIN)/mkdocs serve shows it, and changes as you write."
 
 clean: ## remove .venv and all caches

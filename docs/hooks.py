@@ -14,9 +14,9 @@ from typing import Any
 
 import mermaidx
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pymdownx.superfences import SuperFencesException
 
 DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent
@@ -43,7 +43,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Point links that the forge resolves in the repository to the site's own pages."""
     origin = page.file.abs_src_path
     if origin is None:
@@ -63,12 +63,12 @@ def draw(source: str, *_: Any, **__: Any) -> str:
     """Return a Mermaid diagram as SVG, so that readers need neither a script nor a server that has it.
 
     Raises:
-        PluginError: Mermaid cannot read it; the message is Mermaid's own.
+        SuperFencesException: Mermaid cannot read it; with any other, the page would show its source instead.
     """
     try:
         svg = mermaidx.render(source).svg()
     except RuntimeError as error:
-        raise PluginError(f"this diagram cannot be drawn ({error}):\n{source}") from None
+        raise SuperFencesException(f"this diagram cannot be drawn ({error}):\n{source}") from None
     # Its styles go by its id, which is the same for every diagram.
     return f'<div class="diagram">{svg.replace("my-svg", f"d{sha256(source.encode()).hexdigest()[:8]}")}</div>'
 
