@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from typing import Any
+from uuid import UUID
 
+import httpx
+
+from docs.screenshots import PASSWORD, flower
 from sagas import SagaStatus, SqlAlchemySagaStorage
 from sagas.ids import new_saga_id
-from sagas.storage.base import NewSaga, SagaFilter
+from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.docs.commands import commands_of
 from tests.docs.languages import check_python, run_sql
@@ -69,7 +75,7 @@ def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -
 def the_recovery_loop_recovers(page: Page, reader: Reader) -> None:
     (loop,) = page.take("python")
     storage = reader.storage
-    saga_id = _left_by_a_worker_that_died(storage)
+    saga_id = _left_by_a_worker_that_died(storage).saga_id
 
     # Touched a moment ago, so only the staleness is not met.
     code = loop.text.replace("stale_after_seconds=60", "stale_after_seconds=0")
@@ -104,6 +110,48 @@ def the_readers_own_sagas_are_in_a_module(page: Page, reader: Reader) -> None:
     (reader.directory / "trips.py").write_text(_TRIPS)
 
 
+def every_request_to_flower_is_answered(page: Page, reader: Reader) -> None:
+    requests = [
+        words
+        for block in page.unchecked
+        if block.language == "console"
+        for words in commands_of(block)
+        if words[0] == "curl"
+    ]
+    shown = json.loads(page.take("json")[0].text)
+    saga_id = shown["result"]["saga_id"]
+    dead = _left_by_a_worker_that_died(reader.storage, saga_id)
+    release = Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=1)
+    reader.storage.release(dead, release)
+    urls = {"SAGAS_DATABASE_URL": reader.database_url, "SAGAS_BROKER_URL": reader.broker_url}
+    environment = reader.environment(urls | {"SAGAS_MODULES": "place_order"})
+    worker, log = ["worker", "-c", "1", "-l", "INFO"], reader.directory / "log"
+    with (
+        flower(environment, reader.directory) as client,
+        CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process,
+    ):
+        process.wait_for_log(" ready.")
+        answers = [_curl(words, client, reader) for words in requests]
+        process.kill()
+
+    assert answers[0].keys() == shown.keys()
+    assert (answers[0]["state"], answers[0]["result"]) == ("SUCCESS", shown["result"])
+    assert list(answers[0]["result"]) == list(shown["result"])
+    _, later, scanned, pruned, failed, *_ = answers
+    assert later["task-id"]
+    assert scanned["result"]["dispatched"] == 0
+    assert pruned["result"] == {"pruned": 0, "older_than_days": 90}
+    assert failed == {}
+
+
+def _curl(words: list[str], client: httpx.Client, reader: Reader) -> dict[str, Any]:
+    """Run a documented request to Flower, with its password, at the address it has here."""
+    address = str(client.base_url).rstrip("/")
+    words = [word.replace("http://127.0.0.1:5555", address) for word in words]
+    words[words.index("--user") + 1] = ":".join(PASSWORD)
+    return dict(json.loads(reader.run(*words, "--silent", "--show-error", "--fail-with-body")))
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_the_quickstart_shows_too_is_checked_there,
@@ -111,6 +159,7 @@ STORIES: dict[str, Story] = {
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
     "docs/changing-sagas.md": the_query_counts_unfinished_sagas_by_version,
+    "docs/flower.md": every_request_to_flower_is_answered,
     "docs/testing.md": the_readers_own_sagas_are_in_a_module,
 }
 
@@ -123,7 +172,8 @@ def _exported(page: Page) -> dict[str, str]:
     return given
 
 
-def _left_by_a_worker_that_died(storage: SqlAlchemySagaStorage):
-    new = NewSaga(id=new_saga_id(), name="place-order", context='{"item": "lamp", "cents": 2990}')
-    ((saga_id, _),) = storage.create_sagas([new], owner="a-worker-that-died", for_seconds=0)
-    return saga_id
+def _left_by_a_worker_that_died(storage: SqlAlchemySagaStorage, saga_id: str | None = None) -> Hold:
+    order = '{"item": "lamp", "cents": 2990}'
+    new = NewSaga(id=UUID(saga_id) if saga_id else new_saga_id(), name="place-order", context=order)
+    storage.create_sagas([new], owner="a-worker-that-died", for_seconds=0)
+    return Hold(new.id, 1, "a-worker-that-died")

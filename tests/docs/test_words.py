@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from docs import screenshots
+from docs.screenshots import COLUMNS, MAX_BYTES
 from sagas import SagaStatus, Settings
 from sagas.context import MAX_CONTEXT_BYTES
 from sagas.settings import PREFIX
@@ -83,3 +85,22 @@ def test_every_setting_named_is_one_that_is_read(document: Path) -> None:
 def _anchors(document: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_picture_is_small_and_shown() -> None:
+    pictures = sorted((DOCS / "screenshots").glob("*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size < MAX_BYTES
+        assert f"](screenshots/{picture.name})" in (DOCS / "flower.md").read_text()
+
+
+def test_the_columns_of_flowers_list_are_those_of_the_pictures() -> None:
+    assert f"FLOWER_TASKS_COLUMNS={COLUMNS}\n" in (DOCS / "flower.md").read_text()
+    assert f"FLOWER_TASKS_COLUMNS: {COLUMNS}\n" in (REPOSITORY / "docker-compose.yml").read_text()
+
+
+def test_taking_pictures_without_a_browser_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit, match=r"no Chromium here .* apt install chromium"):
+        screenshots.main()
