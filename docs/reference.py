@@ -139,8 +139,9 @@ def saga_in_30_lines() -> str:
     section = re.search(r"^## A saga in 30 lines\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     if section is None:
         raise SystemExit("README.md has no section 'A saga in 30 lines', which the quickstart repeats: mend either.")
+    part = section[1].partition("[Quickstart](")[0]  # its last sentence leads here
     # Headings are one level up, and links are as from docs/.
-    return re.sub(r"\]\(docs/", "](", section[1].replace("\n### ", "\n## ")).strip()
+    return part.replace("\n### ", "\n## ").replace("](docs/", "](").strip()
 
 
 #: The page, the name of the part in its comments, and what writes it.
