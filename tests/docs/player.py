@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,6 @@ def play(text: str, name: str, module: ModuleType) -> str:
 
 def _run_function(test: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="sagas-docs-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o755)  # servers run as another user
         given = {"tmp_path": Path(directory)} if "tmp_path" in inspect.signature(test).parameters else {}
         try:
             test(**given)
@@ -44,8 +44,9 @@ def _run_function(test: Any) -> None:
 
 def _run_suite(text: str) -> None:
     Path("test_suite.py").write_text(text)
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-c", "/dev/null", "test_suite.py"]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "test_suite.py"]
+    plain = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssertionError(done.stdout)
 

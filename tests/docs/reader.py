@@ -15,7 +15,7 @@ from sagas import SqlAlchemySagaStorage
 from sagas.settings import PREFIX
 from tests.docs.pages import README, REPOSITORY, Block, blocks
 
-DEADLINE_SECONDS = 90
+DEADLINE_SECONDS = 150
 _PLAYER = Path(__file__).with_name("player.py")
 
 
