@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults faults-baseline bench bench-scale check clean
+.PHONY: help demo test faults faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,8 +41,16 @@ check: $(VENV)/dev.stamp ## lint, format, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/dev.stamp ## build the documentation as a site, in site/
+	@$(BIN)/python -m docs.reference
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet it would not see its own warnings
+	@echo "The site is in site/; $(BIN)/mkdocs serve shows it, and changes as you write."
+
+screenshots: $(VENV)/dev.stamp ## take the pictures in docs/screenshots again, from a real Flower; needs Chromium
+	@$(BIN)/python -m docs.screenshots
+
 clean: ## remove .venv and all caches
-	rm -rf $(VENV) $(PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # demo.stamp and dev.stamp: the package with that extra is installed, as of these files.

@@ -1,7 +1,7 @@
 """Celery's settings for sagas, each with its reason; whatever may differ between installations comes from `SAGAS_...`.
 
 The engine's own settings (lease, attempts, backoff, limits) are the fields of `sagas.settings.Settings`, described
-there and in the README: programs that start sagas read them too, without Celery. A module of the same name in the
+there and in docs/settings.md: programs that start sagas read them too, without Celery. A module of the same name in the
 worker's own directory, or the one that CELERY_CONFIG_MODULE names, is used instead of this one; where sagas were
 installed from a wheel, which holds this file as `tasks.celeryconfig`, let it begin by importing all of that.
 """

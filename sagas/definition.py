@@ -119,7 +119,7 @@ class Step(Generic[ContextT]):
     Every step runs at least once; at most one worker's result is kept; the same idempotency key accompanies
     every attempt. Both methods may be `async def`. They change the context in place, or return a new one.
 
-    Class attributes:
+    Attributes:
         name: stable name in the log; default: the class's name in kebab case, wherever the class lives.
         aliases: its former names, the oldest first; a saga that was started under one of them keeps it to its end.
         retry: what to do when an action raises; default: no second attempt.
@@ -166,7 +166,7 @@ class Saga(Generic[ContextT]):
 
     Declare the context's type as `Saga[Order]` and the steps as a list of classes.
 
-    Class attributes:
+    Attributes:
         name: stable name in the database; default: the class's name in kebab case, wherever the class lives.
         aliases: its former names, the oldest first, which the database goes on with.
         version: 1 to 999; raised for a change that sagas already started cannot follow. They go on with the class

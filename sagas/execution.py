@@ -74,14 +74,14 @@ class Report:
     message: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data, which reads well in Flower."""
+        """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
         return {
-            "saga_id": str(self.saga_id),
             "name": self.name,
-            "status": str(self.status),
             "outcome": self.outcome,
-            "did": list(self.did),
             "message": self.message,
+            "status": str(self.status),
+            "saga_id": str(self.saga_id),
+            "did": list(self.did),
         }
 
 

@@ -40,6 +40,9 @@ class CeleryDispatcher:
                         TASKS[claim.pending],
                         args=(str(claim.saga_id),),
                         kwargs={"version": claim.version},
+                        # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
+                        argsrepr=str(claim.saga_id),
+                        kwargsrepr=f"version {claim.version}",
                         queue=QUEUES[claim.pending],
                         producer=producer,
                         ignore_result=True,

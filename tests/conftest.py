@@ -16,7 +16,7 @@ from sagas.storage.schema import migrate
 from sagas.testing.servers import BrokerServer, PostgresServer
 
 #: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = ("test_takeover", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
+LONG = ("test_takeover", "test_blocks", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,7 @@ import yaml
 from sagas import Settings
 from sagas.settings import PREFIX
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.test_docs import check_command
+from tests.docs.commands import check_command
 
 REPOSITORY = Path(__file__).parent.parent
 COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()

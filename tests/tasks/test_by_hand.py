@@ -167,3 +167,15 @@ def test_saga_is_recovered_by_hand_through_flower_and_the_result_reads_well(
     (seen,) = wait_until(listed, what="Flower's list of the task")
     assert str(hold.saga_id) in seen["args"]
     assert "'outcome': 'completed'" in seen["result"]
+
+    # One that was sent by a program: the id and the version alone, and the result begins with what a reader wants.
+    saga_id = engine.start(ThreeSteps, Job())
+    wait_finished(engine, saga_id)
+
+    def run() -> list[dict[str, Any]]:
+        tasks = flower.get("/api/tasks").json().values()
+        return [t for t in tasks if t["name"] == "sagas.run_saga" and t["state"] == "SUCCESS"]
+
+    (seen,) = wait_until(run, what="Flower's list of the run")
+    assert (seen["args"], seen["kwargs"]) == (str(saga_id), "version 0")
+    assert seen["result"].startswith("{'name': 'three-steps', 'outcome': 'completed', 'message': ")

@@ -1,0 +1,176 @@
+"""Write what the pages repeat from the code: `python -m docs.reference`, which `make docs` runs before it builds.
+
+Each part stands in its page between two comments that name it. A test compares them with what is written here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from sagas import Settings
+from sagas.cli.app import app
+from sagas.settings import PREFIX
+
+DOCS = Path(__file__).parent
+REPOSITORY = DOCS.parent
+#: Units that the setting's name does not end in.
+UNITS = {
+    "database_url": "URL",
+    "broker_url": "URL",
+    "result_backend": "URL",
+    "modules": "names",
+    "resolver": "name",
+    "scan_limit": "sagas",
+    "max_recovery_attempts": "attempts",
+}
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    """The table of the engine's settings."""
+    rows = []
+    for name, setting in Settings.model_fields.items():
+        unit = UNITS.get(name) or name.rpartition("_")[2]
+        rows.append(f"| `{PREFIX}{name.upper()}` | {_default(setting.default)} | {unit} | {setting.description} |")
+    return "\n".join(["| Variable | Default | Unit | What it is for |", "|---|---|---|---|", *rows])
+
+
+def _default(value: Any) -> str:
+    if value in (None, ()):
+        return "none"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+# -- Celery's settings ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Reason:
+    """A comment of celeryconfig.py and the settings below it."""
+
+    why: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+
+
+def celery_settings() -> str:
+    """Celery's settings with the comments that celeryconfig.py gives as their reasons, a table for each section."""
+    lines = []
+    for title, reasons in _sections():
+        lines += [f"### {title.capitalize()}", "", "| Setting | Why |", "|---|---|"]
+        lines += [f"| {'<br>'.join(reason.settings)} | {' '.join(reason.why)} |" for reason in reasons]
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _sections() -> Iterator[tuple[str, list[_Reason]]]:
+    text = (REPOSITORY / "celeryconfig.py").read_text()
+    titled = re.split(r"^# -- (.*?) -+\n", text, flags=re.MULTILINE)[1:]
+    for title, body in zip(titled[::2], titled[1::2], strict=True):
+        reasons = [_Reason()]
+        owner = ""  # the setting whose dictionary is open
+        for line, following in pairwise([*body.splitlines(), ""]):
+            if comment := re.match(r"\s*# (.*)", line):
+                if reasons[-1].settings:
+                    reasons.append(_Reason())
+                reasons[-1].why.append(comment[1])
+            elif setting := re.match(r"\s*([a-z]\w*) = (.*?)(?:  # .*)?$", line):
+                owner = setting[1]
+                if not setting[2].endswith("{"):
+                    reasons[-1].settings.append(f"`{owner} = {setting[2]}`")
+                elif not following.lstrip().startswith("#"):  # else its entries have reasons of their own
+                    reasons[-1].settings.append(f"`{owner}`")
+            elif (entry := re.match(r'\s*("\w+"): (.*),$', line)) and f"`{owner}`" not in reasons[-1].settings:
+                reasons[-1].settings.append(f"`{owner}[{entry[1]}] = {entry[2]}`")
+        yield title, [reason for reason in reasons if reason.settings]
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """Each command of `sagas`: its usage, what it says of itself, its arguments and options."""
+    root = typer.main.get_command(app)
+    return "\n\n".join(_command(context) for context in _contexts(typer.Context(root, info_name="sagas")))
+
+
+def _contexts(parent: typer.Context) -> Iterator[typer.Context]:
+    for name, command in sorted(parent.command.commands.items()):  # type: ignore[attr-defined]
+        context = typer.Context(command, info_name=name, parent=parent)
+        if not command.hidden:
+            yield from _contexts(context) if hasattr(command, "commands") else [context]
+
+
+def _command(context: typer.Context) -> str:
+    command = context.command
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    parts = [f"## {context.command_path}", f"`{usage}`", _paragraphs(command.help or "")]
+    if rows := [f"| `{_cell(name)}` | {_cell(told)} |" for name, told in filter(None, records)]:
+        parts.append("\n".join(["| Argument or option | What it is for |", "|---|---|", *rows]))
+    parts.append(_paragraphs(command.epilog or ""))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _paragraphs(text: str) -> str:
+    """Help as it is written, without the terminal's marks."""
+    paragraphs = re.split(r"\n\s*\n", text.replace("\b", "").replace("\f", "").strip())
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+# -- the README -------------------------------------------------------------------------------------------------------
+
+
+def saga_in_30_lines() -> str:
+    """The README's section of that name."""
+    text = (REPOSITORY / "README.md").read_text()
+    section = re.search(r"^## A saga in 30 lines\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    if section is None:
+        raise SystemExit("README.md has no section 'A saga in 30 lines', which the quickstart repeats: mend either.")
+    part = section[1].partition("[Quickstart](")[0]  # its last sentence leads here
+    # Headings are one level up, and links are as from docs/.
+    return part.replace("\n### ", "\n## ").replace("](docs/", "](").strip()
+
+
+#: The page, the name of the part in its comments, and what writes it.
+PARTS: list[tuple[Path, str, Callable[[], str]]] = [
+    (DOCS / "settings.md", "settings", settings),
+    (DOCS / "settings.md", "celery", celery_settings),
+    (DOCS / "commands.md", "commands", commands),
+    (DOCS / "quickstart.md", "a saga in 30 lines", saga_in_30_lines),
+]
+
+
+def replaced(page: str, name: str, part: str) -> str:
+    """Return the page with this part in its place.
+
+    Raises:
+        SystemExit: the page has no such place.
+    """
+    opening, closing = f"<!-- {name}: written by docs/reference.py -->\n", f"<!-- end of {name} -->"
+    if closing not in page.partition(opening)[2]:
+        raise SystemExit(f"a page lacks its comments {opening.strip()} and {closing.strip()}: put them back.")
+    before, _, rest = page.partition(opening)
+    return f"{before}{opening}\n{part}\n\n{closing}{rest.partition(closing)[2]}"
+
+
+def main() -> None:
+    """Bring every part up to date."""
+    for path, name, write in PARTS:
+        path.write_text(replaced(path.read_text(), name, write()))
+
+
+if __name__ == "__main__":
+    main()
