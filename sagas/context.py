@@ -19,6 +19,8 @@ MAX_CONTEXT_BYTES: Final = 4 * 1024 * 1024
 #: Made once: json.dumps would make an encoder for every call.
 _ENCODE: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
+_CANNOT_BE_STORED: Final = (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError)
+
 ContextT = TypeVar("ContextT")
 
 
@@ -77,7 +79,7 @@ class ContextCodec(Generic[ContextT]):
                 plain = {**beside, **plain}
             text = _ENCODE(plain)
             size = len(text.encode())
-        except (PydanticSerializationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except _CANNOT_BE_STORED as error:
             raise ContextError(
                 f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
                 "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
@@ -157,6 +159,13 @@ class ContextCodec(Generic[ContextT]):
                 f"({_first_difference(before, after)}): declare the field's exact type, or use one that JSON has."
             )
         return text
+
+    def look(self, context: ContextT) -> object:
+        """Return what two contexts share only if they are the same, as JSON and in their values."""
+        try:
+            return self._adapter.dump_json(context, warnings="error"), self._adapter.dump_python(context)
+        except _CANNOT_BE_STORED:
+            return object()
 
     def parse(self, data: Any) -> ContextT:
         """Return the context that plain data (from a JSON file, say) describes.

@@ -165,6 +165,7 @@ class _Execution:
         self.taken = taken
         self.hold = taken.hold
         self.record: SagaRecord = taken.record
+        self.id = str(taken.record.id)
         self.runtime = runtime
         self.observer = runtime.observer
         self.lease = lease
@@ -172,6 +173,8 @@ class _Execution:
         self.log = list(taken.record.log)
         self.stored = taken.record.context
         self.context: Any = None
+        # How the context looked when it was last found fit to be stored.
+        self.looked: object = None
         # Fields of the stored context that this code's type does not know; they are kept for code that does.
         self.beside: Mapping[str, Any] = {}
         self.plan: Plan
@@ -244,7 +247,7 @@ class _Execution:
             saga_id=self.record.id,
             step_name=move.step.name,
             attempt=move.attempt,
-            idempotency_key=f"{self.record.id}:{move.step.name}:{move.action}",
+            idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
         )
         action = partial(step.act if move.action is Action.ACT else step.compensate, self.context, call)
         self.lease.work = work = (self.record, move)
@@ -260,12 +263,15 @@ class _Execution:
             raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
         if returned is not None:
             self.context = returned
+        if (look := self.saga.codec.look(self.context)) == self.looked:
+            return None
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
             text = self.saga.codec.dump_checked(self.context, beside=self.beside)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             raise _Failed(error, in_doubt=True, retryable=False) from error
+        self.looked = look
         return None if text == self.stored else text
 
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:

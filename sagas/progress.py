@@ -150,17 +150,17 @@ def past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
 
 
 def _done_acts(log: Sequence[Entry]) -> list[str]:
-    return [e.step for e in log if e.action is Action.ACT and e.status in (EntryStatus.COMPLETED, EntryStatus.SKIPPED)]
+    done = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
+    return [entry.step for entry in log if entry.action is Action.ACT and entry.status in done]
 
 
 def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
     done = _done_acts(log)
     names = [step.name for step in plan.steps]
-    told = (e for e in log if e.status is not EntryStatus.STARTED and e.action is not Action.OPERATOR)
-    for known in (entry.step for entry in told):
-        if known not in names:
+    for entry in log:
+        if entry.step not in names and entry.status is not EntryStatus.STARTED and entry.action is not Action.OPERATOR:
             raise LogDoesNotFit(
-                f"the log of this saga tells of step {known!r}, which {plan.owner} does not have "
+                f"the log of this saga tells of step {entry.step!r}, which {plan.owner} does not have "
                 f"(it has {', '.join(names)}): run the code that has it, or bring the step back under that name."
             )
     if done != names[: len(done)]:

@@ -263,3 +263,29 @@ def test_aware_time_comes_back_at_its_instant() -> None:
     now = datetime.now(UTC)
 
     assert codec(datetime).load(codec(datetime).dump_checked(now)) == now
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(1, True), (1, 1.0), ([1], {1}), (None, float("nan")), ((1,), [1]), ("1", 1), ({"a": 1}, {"a": 2})],
+    ids=repr,
+)
+def test_contexts_that_differ_in_anything_look_different(before: Any, after: Any) -> None:
+    assert codec(Loose).look(Loose(before)) != codec(Loose).look(Loose(after))
+    assert codec(Loose).look(Loose([before])) != codec(Loose).look(Loose([after]))
+
+
+def test_a_context_changed_in_place_looks_different_from_before() -> None:
+    loose = Loose({"items": [{"n": 1}]})
+    before = codec(Loose).look(loose)
+    assert codec(Loose).look(loose) == before
+
+    loose.value["items"][0]["n"] = 2
+
+    assert codec(Loose).look(loose) != before
+
+
+def test_what_cannot_be_stored_looks_like_nothing_else() -> None:
+    loose = Loose(object())
+
+    assert codec(Loose).look(loose) != codec(Loose).look(loose)
