@@ -114,7 +114,7 @@ def _command(context: typer.Context) -> str:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     records = [parameter.get_help_record(context) for parameter in command.params]
     parts = [f"## {context.command_path}", f"`{usage}`", _paragraphs(command.help or "")]
-    if rows := [f"| `{_cell(name)}` | {_cell(told)} |" for name, told in filter(None, records)]:
+    if rows := [f"| `{_cell(name)}` | {_told(told)} |" for name, told in filter(None, records)]:
         parts.append("\n".join(["| Argument or option | What it is for |", "|---|---|", *rows]))
     parts.append(_paragraphs(command.epilog or ""))
     return "\n\n".join(part for part in parts if part)
@@ -122,6 +122,10 @@ def _command(context: typer.Context) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _told(text: str) -> str:
+    return _cell(text).replace("[", "\\[")  # a pair of brackets may be taken for a link
 
 
 def _paragraphs(text: str) -> str:

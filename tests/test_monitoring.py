@@ -23,7 +23,8 @@ from sagas.telemetry.database import DatabaseMetrics
 from sagas.telemetry.metrics import Metrics
 from sagas.testing.processes import CeleryProcess
 from tasks.dispatch import CeleryDispatcher
-from tests.test_docs import REPOSITORY, blocks, check_command
+from tests.docs.commands import check_command
+from tests.docs.pages import REPOSITORY, blocks
 
 MONITORING = REPOSITORY / "docs" / "monitoring.md"
 PAGES = REPOSITORY / "docs" / "operations"

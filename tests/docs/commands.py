@@ -24,13 +24,9 @@ from tests.docs.pages import REPOSITORY, Block, blocks, prose
 
 def commands_of(block: Block) -> Iterator[list[str]]:
     """The command lines of a console block: its lines that begin with `$ `, and those that continue them."""
-    lines = iter(block.text.splitlines())
-    for line in lines:
-        if not line.startswith("$ "):
-            pytest.fail(f"{block.place}: nothing compares what a command prints: {line!r}")
-        while line.endswith("\\"):
-            line = line.removesuffix("\\") + next(lines)
-        yield shlex.split(line[2:], comments=True)
+    for line in block.text.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            yield shlex.split(line[2:], comments=True)
 
 
 def commands_in(document: Path) -> Iterator[list[str]]:
@@ -44,6 +40,8 @@ def commands_in(document: Path) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     """Make sure that this command line is one that the installed programs understand."""
     match words:
+        case ["sagas", "--install-completion"]:
+            assert sagas_app._add_completion
         case ["sagas", name, *arguments]:
             commands = typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined]
             assert name in commands, words

@@ -31,6 +31,8 @@ def check_python(page: Page, reader: Reader, **settings: str) -> None:
 
 
 def _console(block: Block, reader: Reader) -> None:
+    for line in block.text.replace("\\\n", "").splitlines():
+        assert line.startswith("$ "), f"{block.place}: nothing compares what a command prints: {line!r}"
     for command in commands_of(block):
         check_command(command)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +14,17 @@ import httpx
 
 from docs.screenshots import PASSWORD, flower
 from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas.doctor import every_kind
+from sagas.doctor.checks import FOUNDATION, SAGAS
 from sagas.ids import new_saga_id
 from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
+from tasks.doctor import CHECKS
 from tests.docs.commands import commands_of
 from tests.docs.languages import check_python, run_sql
 from tests.docs.pages import DOCS, QUICKSTART, Page, blocks
 from tests.docs.reader import Reader
+from tests.sagas.cli.test_documentation import examples
 
 Story = Callable[[Page, Reader], None]
 _TRIPS = """
@@ -152,6 +158,25 @@ def _curl(words: list[str], client: httpx.Client, reader: Reader) -> dict[str, A
     return dict(json.loads(reader.run(*words, "--silent", "--show-error", "--fail-with-body")))
 
 
+def what_each_command_prints_is_compared_by_the_commands_own_test(page: Page, reader: Reader) -> None:
+    compared = [command for command, _ in examples(page.path.read_text())]
+    shown = [words for block in page.take("console") for words in commands_of(block)]
+    assert [shlex.split(command) for command in compared] == shown
+
+
+def the_doctors_answer_is_in_the_words_of_the_code(page: Page, reader: Reader) -> None:
+    (answer,) = page.take("text")
+    told = re.findall(r"^(?:ok|warning|problem|skipped) +(\w+)", answer.text, re.MULTILINE)
+    assert len(told) > 10
+    assert told == [check.name for check in (*FOUNDATION, *CHECKS, *SAGAS)][: len(told)]
+    found = re.findall(r"^    ([\w-]+): .*\n +why: +(.*)\n +cure: +(.*)", answer.text, re.MULTILINE)
+    assert found
+    kinds = {kind.id: kind for kind in every_kind(CHECKS)}
+    for name, why, cure in found:
+        before, *after = re.split(r"\{.*?\}", kinds[name].cure)  # what it names is the example's own
+        assert (why, cure.startswith(before), cure.endswith("".join(after[-1:]))) == (kinds[name].why, True, True)
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_the_quickstart_shows_too_is_checked_there,
@@ -159,6 +184,8 @@ STORIES: dict[str, Story] = {
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
     "docs/changing-sagas.md": the_query_counts_unfinished_sagas_by_version,
+    "docs/cli.md": what_each_command_prints_is_compared_by_the_commands_own_test,
+    "docs/doctor.md": the_doctors_answer_is_in_the_words_of_the_code,
     "docs/flower.md": every_request_to_flower_is_answered,
     "docs/testing.md": the_readers_own_sagas_are_in_a_module,
 }
