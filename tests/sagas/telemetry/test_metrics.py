@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
@@ -142,3 +145,36 @@ def test_what_is_exposed_can_be_parsed(watched: Watched, stage: Stage) -> None:
     watched.engine.run(stage.saga("flight"), Trip())
     families = list(text_string_to_metric_families(generate_latest(watched.registry).decode()))
     assert {"sagas_steps", "sagas_runs", "sagas_step_duration_seconds"} <= {family.name for family in families}
+
+
+FORKING = """
+import os, signal, threading
+from prometheus_client import CollectorRegistry
+from sagas.telemetry.metrics import Metrics
+
+metrics = Metrics(CollectorRegistry())
+ended = threading.Event()
+
+def count():
+    while not ended.is_set():
+        metrics.scanned({"dispatched": 1})
+
+threading.Thread(target=count).start()
+hung = 0
+for _ in range(100):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        metrics.scanned({"dispatched": 1})
+        os._exit(0)
+    hung += os.waitpid(pid, 0)[1] != 0
+    if hung:
+        break
+ended.set()
+print(hung)
+"""
+
+
+def test_a_child_forked_while_another_thread_counts_can_count() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "0\n", done.stderr
