@@ -152,7 +152,8 @@ class SagaEngine:
         if not new:
             return []
         with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
-            new = _traced(new, traceparent)
+            if traceparent is not None:
+                new = _traced(new, traceparent)
             if connection is not None:
                 return self._start_within(connection, new)
             owner = None if self.dispatcher is None else QUEUE
@@ -203,14 +204,15 @@ class SagaEngine:
         runtime = self.runtime()
         lease_seconds = self.settings.lease_seconds
         with (runtime.observer or NOBODY).starting(new) as traceparent:
-            (stored,) = new = _traced(new, traceparent)
+            if traceparent is not None:
+                new = _traced(new, traceparent)
             ((saga_id, is_new),) = self.storage.create_sagas(new, owner=runtime.owner, for_seconds=lease_seconds)
         if not is_new:
             record = self.storage.load(saga_id)
             message = f"a saga with this idempotency key was started before and is {record.status}."
             return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
         hold = Hold(saga_id, 1, runtime.owner)
-        return execute(saga, Taken(hold, stored.as_record(hold), SagaStatus.PENDING), runtime)
+        return execute(saga, Taken(hold, new[0].as_record(hold), SagaStatus.PENDING), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -338,8 +340,8 @@ def check_idempotency_key(key: str) -> None:
         raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
 
 
-def _traced(new: list[NewSaga], traceparent: str | None) -> list[NewSaga]:
-    return new if traceparent is None else [replace(saga, traceparent=traceparent) for saga in new]
+def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
+    return [replace(saga, traceparent=traceparent) for saga in new]
 
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:

@@ -121,8 +121,12 @@ def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
     """
     work = working_on.set((taken.record, None))
     try:
-        with runtime.heartbeat.keep(taken.hold) as lease, (runtime.observer or NOBODY).running(taken):
-            return _Execution(saga, taken, runtime, lease).run()
+        with runtime.heartbeat.keep(taken.hold) as lease:
+            execution = _Execution(saga, taken, runtime, lease)
+            if runtime.observer is None:
+                return execution.run()
+            with runtime.observer.running(taken):
+                return execution.run()
     finally:
         working_on.reset(work)
 

@@ -104,7 +104,7 @@ def test_the_table_in_the_documentation_is_what_the_code_exports() -> None:
     assert shown[1] == metrics_table()
 
 
-@pytest.mark.parametrize(("where", "expression"), expressions())
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
 def test_an_expression_names_only_what_is_exported(where: str, expression: str) -> None:
     labels_of = {sample: set(family.labels) for family in exported() for sample in family.samples}
     without_text = re.sub(r'"[^"]*"', '""', expression)

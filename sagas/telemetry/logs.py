@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +33,6 @@ def about(saga_id: UUID, name: str | None = None) -> dict[str, Any]:
     return {"saga_id": str(saga_id), "saga_name": name}
 
 
-class _SagaLogger(logging.LoggerAdapter[logging.Logger]):
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        given: Mapping[str, Any] = kwargs.get("extra") or {}
-        return msg, {**kwargs, "extra": {**attributes(working_on.get()), **given}}
-
-
-def saga_logger(name: str) -> _SagaLogger:
-    """Return the logger of this name, whose lines carry the five attributes."""
-    return _SagaLogger(logging.getLogger(name), {})
-
-
 class SagaAttributes(logging.Filter):
     """Lets every record through, and adds the five attributes to those that lack them: to what steps log themselves.
 
@@ -56,3 +44,13 @@ class SagaAttributes(logging.Filter):
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
+
+
+def saga_logger(name: str) -> logging.Logger:
+    """Return the logger of this name, whose own lines carry the five attributes."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_attributes)
+    return logger
+
+
+_attributes = SagaAttributes()
