@@ -49,11 +49,13 @@ class End(StrEnum):
 def recover(
     saga_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
     because: Because = "recovered by hand",
+    yes: Yes = False,
 ) -> None:
     """Recover sagas here and now.
 
     Also while they back off, are dead or paused; never one that a worker holds.
     """
+    _confirm_many("recover", len(saga_ids), yes)
     if not recover_sagas(_engine(), saga_ids, by=operator(), because=because):
         raise typer.Exit(1)
 
@@ -74,7 +76,7 @@ def retry(
     if not ids:
         typer.echo("no sagas are dead." if name is None else f"no sagas named {name} are dead.", err=True)
         return
-    confirm(f"retry {len(ids)} saga{'s' if len(ids) > 1 else ''}?", yes)
+    _confirm_many("retry", len(ids), yes)
     _for_each(ids, lambda saga_id: operating.retry(saga_id, because=because))
 
 
@@ -168,6 +170,10 @@ def _without_code(wait: float = 0.0) -> Operator:
 
 def _storage() -> SqlAlchemySagaStorage:
     return SqlAlchemySagaStorage(Settings.from_environment().database_url)
+
+
+def _confirm_many(what: str, count: int, yes: bool) -> None:
+    confirm(f"{what} {count} saga{'' if count == 1 else 's'}?", yes)
 
 
 def _act(saga_id: str, what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:

@@ -211,16 +211,14 @@ class MemorySagaStorage(ISagaStorage):
             if entry is not None:
                 self._log_ids += 1
                 row = replace(entry, id=self._log_ids, version=hold.version, worker=hold.owner, created_at=now)
+                saga = self._put(saga, log=(*saga.log, row), updated_at=now)
+                if entry.action is Action.OPERATOR and release is None and not status.finished:
+                    return
                 saga = self._put(
                     saga,
-                    log=(*saga.log, row),
                     last_error=describe(entry) or saga.last_error,
+                    recovery_attempts=saga.recovery_attempts if entry.status is EntryStatus.FAILED else 0,
                 )
-                if entry.action is Action.OPERATOR and release is None and not status.finished:
-                    self._put(saga, updated_at=now)
-                    return
-                if entry.status is not EntryStatus.FAILED:
-                    saga = self._put(saga, recovery_attempts=0)
             saga = self._put(
                 saga,
                 status=status,

@@ -88,7 +88,7 @@ class DatabaseMetrics(Collector):
 
     def _read(self) -> list[Metric]:
         milliseconds = str(round(1000 * self._statement_seconds))
-        with self._storage._connections.cursor() as cursor, cursor.connection.transaction():
+        with self._storage.connections.cursor() as cursor, cursor.connection.transaction():
             cursor.execute(sql.BOUND, {"milliseconds": milliseconds})
             unfinished = cursor.execute(sql.UNFINISHED).fetchall()
             finished = cursor.execute(sql.FINISHED, {"seconds": sql.RECENT_SECONDS}).fetchall()

@@ -53,6 +53,7 @@ def test_a_stuck_saga_is_found_understood_and_settled_in_three_commands(
     assert (entry.worker or "").startswith(operator())
 
 
+@pytest.mark.parametrize("action", [*ACTIONS.values(), ("recover", "{id}")], ids=lambda action: action[0])
 def test_nothing_is_changed_unless_it_is_confirmed(
     sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, action: tuple[str, ...]
 ) -> None:
@@ -174,7 +175,7 @@ def test_recovering_by_hand_is_noted_in_the_sagas_log(
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
-    sagas("recover", str(saga_id), "--because", "asked to")
+    sagas("recover", str(saga_id), "--because", "asked to", stdin=b"y\n")
 
     first = storage.load(saga_id).log[0]
     assert (first.step, first.by, first.because) == ("recover", operator(), "asked to")

@@ -21,7 +21,7 @@ COMMANDS = [
     ("workers", "--json"),
     ("scan", "--dry-run"),
     ("prune", "--older-than", "1h"),
-    ("recover", "01890a5d-ac96-774b-bcce-b302099a8057"),
+    ("recover", "--yes", "01890a5d-ac96-774b-bcce-b302099a8057"),
     ("start", "place-order", "--from", "-"),
 ]
 
@@ -73,7 +73,7 @@ def test_modules_that_cannot_be_imported_hinder_only_what_runs_their_sagas(sagas
     def run(*arguments: str) -> Result:
         return sagas(*arguments, SAGAS_DATABASE_URL=database_url, SAGAS_MODULES="no.such.module")
 
-    recovered, shown = run("recover", saga_id), run("show", saga_id)
+    recovered, shown = run("recover", "--yes", saga_id), run("show", saga_id)
 
     assert shown.stderr.startswith("error: no saga has the id")
     assert recovered.stderr.startswith("error: SAGAS_MODULES names 'no.such.module', which cannot be imported")

@@ -18,7 +18,7 @@ def test_a_saga_is_brought_on_here_and_what_was_done_is_told(
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
-    result = sagas("recover", str(saga_id))
+    result = sagas("recover", "--yes", str(saga_id))
 
     assert result.stdout.splitlines() == [
         f"{saga_id}  place-order  completed: the saga is COMPLETED.",
@@ -34,7 +34,7 @@ def test_bad_ids_are_told_and_the_others_are_recovered_all_the_same(
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
-    result = sagas("recover", "tea", "01890a5d-ac96-774b-bcce-b302099a8057", str(saga_id))
+    result = sagas("recover", "--yes", "tea", "01890a5d-ac96-774b-bcce-b302099a8057", str(saga_id))
 
     assert [line[:16] for line in result.stderr.splitlines()] == ["error: 'tea' is ", "error: no saga h"]
     assert result.exit_code == 1
@@ -44,7 +44,7 @@ def test_bad_ids_are_told_and_the_others_are_recovered_all_the_same(
 def test_a_finished_saga_is_left_alone_which_is_no_failure(sagas: Command, ordered: Ordered) -> None:
     saga_id = ordered("tea")
 
-    result = sagas("recover", str(saga_id))
+    result = sagas("recover", "--yes", str(saga_id))
 
     assert result.stdout == f"{saga_id}  place-order  skipped: nothing to do: the saga is COMPLETED already.\n"
     assert result.exit_code == 0
@@ -55,7 +55,7 @@ def test_a_dead_saga_is_run_once_more_and_dying_again_is_a_failure(
 ) -> None:
     saga_id = ordered("stuck")
 
-    result = sagas("recover", str(saga_id), SAGAS_MAX_RECOVERY_ATTEMPTS="1")
+    result = sagas("recover", "--yes", str(saga_id), SAGAS_MAX_RECOVERY_ATTEMPTS="1")
 
     assert result.stdout.splitlines() == [
         f"{saga_id}  place-order  dead: failed attempt 1 of 1, so it is dead until an operator revives it: "
@@ -72,7 +72,7 @@ def test_a_saga_that_this_shell_has_no_code_for_is_declined_which_is_a_failure(
     unknown, known = engine.start(PlaceOrder, Order("tea")), engine.start(PlaceOrder, Order("tea"))
     sql("UPDATE saga_executions SET name = 'other' WHERE id = :id", id=unknown)
 
-    result = sagas("recover", str(unknown), str(known))
+    result = sagas("recover", "--yes", str(unknown), str(known))
 
     first, second, *_ = result.stdout.splitlines()
     assert first.startswith(f"{unknown}  other  declined: ")

@@ -229,12 +229,12 @@ def test_what_a_module_prints_when_it_is_imported_is_not_among_the_results(
     assert result.stderr == "welcome\n"
 
 
-@pytest.mark.parametrize("command", ["show", "recover"])
+@pytest.mark.parametrize("command", [("show",), ("recover", "--yes")], ids=lambda command: command[0])
 def test_an_unknown_id_and_a_malformed_one_are_one_sentence_each(
-    sagas: Command, storage: SqlAlchemySagaStorage, command: str
+    sagas: Command, storage: SqlAlchemySagaStorage, command: tuple[str, ...]
 ) -> None:
-    unknown = sagas(command, "01890a5d-ac96-774b-bcce-b302099a8057")
-    malformed = sagas(command, "tea")
+    unknown = sagas(*command, "01890a5d-ac96-774b-bcce-b302099a8057")
+    malformed = sagas(*command, "tea")
 
     assert unknown.stderr == (
         "error: no saga has the id 01890a5d-ac96-774b-bcce-b302099a8057: "
