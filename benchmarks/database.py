@@ -14,8 +14,8 @@ from sagas import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 
-#: As a server of this size is set up; what is acknowledged is on disk.
-SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "synchronous_commit": "on"}
+#: As a server of this size is set up, a quarter of its memory for buffers; what is acknowledged is on disk.
+SETTINGS = {"shared_buffers": "6GB", "max_wal_size": "8GB", "synchronous_commit": "on"}
 
 
 class Database:

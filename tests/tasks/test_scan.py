@@ -39,7 +39,7 @@ def queued_ids(broker_url: str, queue: str) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"] for message in messages]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_is_recovered_once(
     engine: SagaEngine, broker_url: str, celery: Start
 ) -> None:
@@ -64,7 +64,7 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
     def finished() -> bool:
         return len(storage.get_sagas_for_recovery(1)) == 0 and not queued_ids(broker_url, "sagas.recover")
 
-    wait_until(finished, timeout_seconds=180, what="the recovery of all")
+    wait_until(finished, timeout_seconds=480, what="the recovery of all")
     records = [wait_finished(engine, saga_id) for saga_id in sorted(stale)]
     assert collections.Counter(record.status for record in records) == {SagaStatus.COMPLETED: STALE}
     assert {record.version for record in records} == {2}, "a saga was recovered more than once"
