@@ -386,6 +386,10 @@ class _Execution:
             raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker while the database was away.")
         return stands
 
+    def _is_given_back(self) -> bool:
+        now = self.runtime.storage.load(self.record.id)
+        return (now.version, now.lease_owner) != (self.hold.version, self.hold.owner)
+
     # -- giving back ------------------------------------------------------------------------------------------
 
     def _hand_over(self) -> Report:
@@ -396,7 +400,8 @@ class _Execution:
 
     def _hand_back(self) -> Report:
         release = Release(status=self.status, after_seconds=_ASKED_BACK_SECONDS)
-        self.runtime.storage.release(self.hold, release)
+        # Nothing failed, so the lease must not run out, which would count: a database that is away is waited for.
+        self._persist(partial(self.runtime.storage.release, self.hold, release), self._is_given_back)
         return self._report("handed over", "an operator asked for it, or its name is paused.")
 
     def _give_up(self, error: BaseException) -> Report:

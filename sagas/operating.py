@@ -1,4 +1,4 @@
-"""What an operator does to a saga: through the same lease and fence as a worker, with who and why in the saga's log."""
+"""What an operator does to a saga: it is taken and written as by a worker, in one transaction, with who and why."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from sagas.progress import (
     status_before,
     turned_back,
 )
-from sagas.storage.base import LogEntry, Refusal, Release, SagaFilter, SagaRecord, Taken, not_found, note
+from sagas.storage.base import Intervention, LogEntry, Refusal, Release, SagaFilter, SagaRecord, not_found, note
 
 #: How often an operator who waits for a saga tries to take it.
 _LOOK_SECONDS: Final = 0.25
+#: How long an ask is remembered after its operator's last look: no longer than that, should the operator die.
+_ASK_SECONDS: Final = 5.0
 _PAGE: Final = 500
 
 #: What an action writes for a saga as it stands: a row for the log, and the status from then on.
@@ -165,50 +167,42 @@ class Operator:
         return plan, move
 
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
+        def intervention(record: SagaRecord) -> Intervention:
+            entry, status = decide(record)
+            # The step that may have been begun is still in progress after a note, and settled by anything else.
+            interrupted = record.interrupted and entry.action is Action.OPERATOR
+            release = None if status.finished else Release(status=status, interrupted=interrupted)
+            return Intervention(entry=entry, status=status, release=release)
+
         record = self._storage.load(saga_id)
         if not record.status.finished:
-            decide(record)  # what would be refused is refused before the saga is touched
-        taken = self._take(saga_id)
-        try:
-            entry, status = decide(taken.record)
-        except Exception:
-            self._storage.release(taken.hold, Release(status=taken.status_before))
-            raise
-        # The step that may have been begun is still in progress after a note, and settled by anything else.
-        interrupted = taken.record.interrupted and entry.action is Action.OPERATOR
-        release = None if status.finished else Release(status=status, interrupted=interrupted)
-        self._storage.checkpoint(taken.hold, entry, status=status, release=release)
-        return self._storage.load(saga_id)
-
-    def _take(self, saga_id: UUID) -> Taken:
-        settings, owner = self._engine.settings, self._engine.runtime().owner
+            decide(record)  # what would be refused is refused without waiting for the saga
         deadline = time.monotonic() + self._wait_seconds
         asked = False
-        while True:
-            taken = self._storage.take(
+        try:
+            while refused := self._storage.intervene(
                 saga_id,
-                owner=owner,
-                lease_seconds=settings.lease_seconds,
-                max_recovery_attempts=settings.max_recovery_attempts,
-                by_hand=True,
-            )
-            if isinstance(taken, Taken):
-                if asked:
-                    self._storage.ask_back(saga_id, by=self._by, for_seconds=0)
-                return taken
-            if taken.why is Refusal.DIED:
-                continue  # its last holder's crash buried it, and by hand it is taken all the same
-            if taken.why is Refusal.NOT_FOUND or taken.record is None:
-                raise not_found(saga_id)
-            if taken.why is not Refusal.HELD:
-                raise ActionRefused(f"saga {saga_id} is {taken.record.status} already: nothing is left to act on.")
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise ActionRefused(
-                    f"saga {saga_id} is held by {taken.record.lease_owner}, which works on it and renews its lease: "
-                    "give it more time with --wait, in which it is asked to give the saga back after the step it is at."
-                )
-            if not asked:
-                self._storage.ask_back(saga_id, by=self._by, for_seconds=left)
+                intervention,
+                owner=self._engine.runtime().owner,
+                max_recovery_attempts=self._engine.settings.max_recovery_attempts,
+            ):
+                if refused.why is Refusal.NOT_FOUND or refused.record is None:
+                    raise not_found(saga_id)
+                if refused.why is not Refusal.HELD:
+                    raise ActionRefused(
+                        f"saga {saga_id} is {refused.record.status} already: nothing is left to act on."
+                    )
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise ActionRefused(
+                        f"saga {saga_id} is held by {refused.record.lease_owner}, which works on it and renews its "
+                        "lease: give it more time with --wait, in which it is asked to give the saga back after the "
+                        "step it is at."
+                    )
+                # Again at every look: another operator's ask ends with that one's action.
+                self._storage.ask_back(saga_id, by=self._by, for_seconds=_ASK_SECONDS)
                 asked = True
-            time.sleep(min(left, _LOOK_SECONDS))
+                time.sleep(min(left, _LOOK_SECONDS))
+        finally:
+            if asked:
+                self._storage.ask_back(saga_id, by=self._by, for_seconds=0)
+        return self._storage.load(saga_id)

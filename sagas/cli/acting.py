@@ -18,10 +18,11 @@ from sagas.cli.recovering import recover_sagas
 from sagas.cli.standing import in_words
 from sagas.cli.words import one_line
 from sagas.engine import SagaEngine
-from sagas.errors import ActionRefused, InvalidSagaId, LeaseLost, SagaNotFound
+from sagas.errors import ActionRefused, InvalidSagaId, SagaError, SagaNotFound
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
 from sagas.recovery import parse_saga_id
+from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import SagaRecord
@@ -126,6 +127,7 @@ def pause(
 
     Running ones stop at the next step's boundary. What is started meanwhile is kept and runs later.
     """
+    name = _stored(name)
     confirm(f"pause every saga named {name!r}?", yes)
     parked = _storage().pause(name, by=operator(), because=because)
     typer.echo(f"{name} is paused; {parked} that were due are parked. `sagas resume {name}` ends it.")
@@ -135,6 +137,7 @@ def pause(
 def resume(name: Annotated[str, typer.Argument(metavar="NAME")], yes: Yes = False) -> None:
     """Let sagas of a paused name go on."""
     storage = _storage()
+    name = _stored(name)
     if name not in [paused.name for paused in storage.pauses()]:
         raise CommandFailed(f"{name!r} is not paused: `sagas stats` lists the names that are.")
     confirm(f"resume every saga named {name!r}?", yes)
@@ -176,6 +179,19 @@ def _confirm_many(what: str, count: int, yes: bool) -> None:
     confirm(f"{what} {count} saga{'' if count == 1 else 's'}?", yes)
 
 
+def _stored(name: str) -> str:
+    """Return the name under which these sagas are stored, which is another for one that was renamed."""
+    registry = Registry()
+    try:
+        registry.load(Settings.from_environment().modules)
+        stored = registry.get(name).stored_name()
+    except SagaError:
+        return name  # sagas are paused, too, where their code cannot be imported
+    if stored != name:
+        typer.echo(f"{name} was renamed: its sagas are stored as {stored}.", err=True)
+    return stored
+
+
 def _act(saga_id: str, what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:
     wanted = parse_saga_id(saga_id)
     record = _storage().load(wanted)
@@ -188,7 +204,7 @@ def _for_each(ids: Iterable[UUID], action: Callable[[UUID], SagaRecord]) -> None
     for saga_id in ids:
         try:
             typer.echo(_told(action(saga_id)))
-        except (ActionRefused, InvalidSagaId, SagaNotFound, LeaseLost) as error:
+        except (ActionRefused, InvalidSagaId, SagaNotFound) as error:
             complain(error)
             well = False
     if not well:

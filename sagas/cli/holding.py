@@ -89,5 +89,5 @@ def _waiting(queued: Queued, holdings: Holdings) -> str:
 def _paused(parked: Parked, holdings: Holdings) -> str:
     count = f"{parked.name}, {parked.sagas} parked"
     if parked.by is None:
-        return f"{count} although the name is not paused: `sagas resume {parked.name}` frees them"
+        return f"{count} still, although the name was resumed: the next scans free them"
     return f"{count}, by {parked.by} since {when(parked.since, holdings.now)}: {parked.because}"

@@ -10,7 +10,7 @@ import typer
 from sagas.cli.errors import complain
 from sagas.cli.words import one_line
 from sagas.engine import SagaEngine
-from sagas.errors import InvalidSagaId, SagaNotFound
+from sagas.errors import InvalidSagaId, LeaseLost, SagaNotFound
 from sagas.execution import Report
 from sagas.storage.base import note
 
@@ -28,7 +28,7 @@ def recover_sagas(engine: SagaEngine, saga_ids: Iterable[str], *, by: str, becau
     for saga_id in saga_ids:
         try:
             report = engine.recover(saga_id, by_hand=True, told=note("recover", by=by, because=because))
-        except (InvalidSagaId, SagaNotFound) as error:
+        except (InvalidSagaId, LeaseLost, SagaNotFound) as error:
             complain(error)
             well = False
             continue

@@ -7,7 +7,7 @@ once the saga has been taken by anybody else. All times are the storage's own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -169,6 +169,15 @@ class Release:
     interrupted: bool = False
     to_queue: bool = False
     last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention:
+    """What an operator does to a saga: a row for its log, and how it stands from then on; with no `release` it ends."""
+
+    entry: LogEntry
+    status: SagaStatus
+    release: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +376,27 @@ class ISagaStorage(ABC):
             LeaseLost: the hold is no longer valid; nothing was changed.
         """
 
+    @abstractmethod
+    def intervene(
+        self,
+        saga_id: UUID,
+        decide: Callable[[SagaRecord], Intervention],
+        *,
+        owner: str,
+        max_recovery_attempts: int,
+    ) -> Refused | None:
+        """Take a saga as `take` does by hand, write what is decided of it as `checkpoint` does, all or nothing.
+
+        Nobody ever sees the saga held: should `decide` raise or this process die, the saga is as it was, its version,
+        attempts and wait included.
+
+        Args:
+            decide: given the saga as it stands, with its log; is to be quick, as nobody else can take it meanwhile.
+
+        Returns:
+            Why it was not taken, or None.
+        """
+
     # -- dispatching ------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -386,6 +416,7 @@ class ISagaStorage(ABC):
         have lost theirs: they are freed, to be claimed by a later scan.
 
         What is due of a name that is paused is parked instead (`lease_owner = 'paused'`), until the name is resumed.
+        What a `resume` that was cut off has left parked is freed.
 
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.
@@ -458,8 +489,8 @@ def note(command: str, *, by: str, because: str) -> LogEntry:
 
 
 def describe(entry: LogEntry) -> str | None:
-    """Say in a line why an action failed, for `last_error`; None for one that did not."""
-    if entry.status is not EntryStatus.FAILED:
+    """Say in a line why an action failed, for `last_error`; None for one that did not, and for an operator's note."""
+    if entry.status is not EntryStatus.FAILED or entry.action is Action.OPERATOR:
         return None
     return f"{entry.step}, {entry.action}, attempt {entry.attempt}: {entry.error_type}: {entry.message}"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from sagas.storage.base import (
     Claim,
     ClaimResult,
     Hold,
+    Intervention,
     ISagaStorage,
     LogEntry,
     NewSaga,
@@ -53,6 +55,7 @@ class MemorySagaStorage(ISagaStorage):
         self._sagas: dict[UUID, SagaRecord] = {}
         self._log_ids = 0
         self._pauses: dict[str, Pause] = {}
+        self._resumes: set[str] = set()
         self._asks: dict[UUID, datetime] = {}
 
     # -- the public contract of recovery ----------------------------------------------------------------------
@@ -252,6 +255,31 @@ class MemorySagaStorage(ISagaStorage):
         with self._held(hold) as saga:
             self._release(saga, release)
 
+    def intervene(
+        self,
+        saga_id: UUID,
+        decide: Callable[[SagaRecord], Intervention],
+        *,
+        owner: str,
+        max_recovery_attempts: int,
+    ) -> Refused | None:
+        take = partial(self.take, saga_id, owner=owner, lease_seconds=0.0, max_recovery_attempts=max_recovery_attempts)
+        with self._lock:
+            before = self._sagas.get(saga_id)
+            try:
+                taken = take(by_hand=True)
+                if isinstance(taken, Refused) and taken.why is Refusal.DIED:
+                    taken = take(by_hand=True)
+                if isinstance(taken, Refused):
+                    return taken
+                made = decide(taken.record)
+                self.checkpoint(taken.hold, made.entry, status=made.status, release=made.release)
+            except BaseException:
+                if before is not None:
+                    self._sagas[saga_id] = before
+                raise
+            return None
+
     # -- dispatching ------------------------------------------------------------------------------------------
 
     def claim_sagas(
@@ -285,6 +313,7 @@ class MemorySagaStorage(ISagaStorage):
                     continue
                 self._put(seized, lease_owner=QUEUE, available_at=now + timedelta(seconds=mark_seconds))
                 claims.append(Claim(saga.id, saga.version, pending))
+            self._free_parked()
             return ClaimResult(claims=tuple(claims), died=tuple(died), missing=len(missing))
 
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
@@ -304,23 +333,45 @@ class MemorySagaStorage(ISagaStorage):
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
+    # In the pieces in which PostgreSQL does them, between which others may do theirs.
+
     def pause(self, name: str, *, by: str, because: str) -> int:
         with self._lock:
+            self._begin_pause(name, by=by, because=because)
+            return self._park(name)
+
+    def resume(self, name: str) -> int:
+        with self._lock:
+            self._begin_resume(name)
+            return self._free_parked()
+
+    def _begin_pause(self, name: str, *, by: str, because: str) -> None:
+        since = self._pauses[name].since if name in self._pauses else self._clock()
+        self._pauses[name] = Pause(name=name, by=by, because=because, since=since)
+        self._resumes.discard(name)
+
+    def _park(self, name: str) -> int:
+        with self._lock:
+            if name not in self._pauses:
+                return 0
             now = self._clock()
-            since = self._pauses[name].since if name in self._pauses else now
-            self._pauses[name] = Pause(name=name, by=by, because=because, since=since)
             unfinished = [s for s in self._sagas.values() if s.name == name and not s.status.finished]
             parked = [saga for saga in unfinished if saga.lease_owner is None and _due(saga, now)]
             for saga in parked:
                 self._put(saga, lease_owner=PAUSED, available_at=None)
             return len(parked)
 
-    def resume(self, name: str) -> int:
+    def _begin_resume(self, name: str) -> None:
+        self._pauses.pop(name, None)
+        self._resumes.add(name)
+
+    def _free_parked(self) -> int:
         with self._lock:
-            self._pauses.pop(name, None)
-            parked = [s for s in self._sagas.values() if s.name == name and s.lease_owner == PAUSED]
+            parked = [s for s in self._sagas.values() if s.name in self._resumes and s.lease_owner == PAUSED]
+            parked = [saga for saga in parked if not saga.status.finished]
             for saga in parked:
                 self._put(saga, lease_owner=None, available_at=self._clock())
+            self._resumes.clear()
             return len(parked)
 
     def pauses(self) -> list[Pause]:

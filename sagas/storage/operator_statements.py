@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sagas.storage.statements import DIES, DUE, PAUSED_SQL, RECORD
+from sagas.storage.statements import DIES, DUE, PARKED_SQL, PAUSED_SQL, RECORD
 from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
 
 #: One snapshot for all statements of a question; a question can write nothing.
@@ -100,13 +100,9 @@ SELECT {PENDING_SQL} AS pending, count(*) AS sagas, min(updated_at) AS since,
 FROM saga_executions WHERE {QUEUED_SQL}
 GROUP BY 1 ORDER BY 1 DESC"""
 
-# Equalities on what two of the indexes are sorted by.
-_ALL_PARKED: Final = " OR ".join(
-    f"{kind} AND {NOT_QUEUED_SQL} AND available_at = 'infinity' AND {_PARKED}"
-    for kind in (RECOVERABLE_SQL, PENDING_SQL)
-)
 PARKED: Final = f"""
-WITH parked AS (SELECT name, count(*) AS sagas FROM saga_executions WHERE {_ALL_PARKED} GROUP BY name)
+WITH parked AS (SELECT name, count(*) AS sagas FROM saga_executions WHERE {" OR ".join(PARKED_SQL.values())}
+    GROUP BY name)
 SELECT COALESCE(p.name, parked.name) AS name, COALESCE(parked.sagas, 0) AS sagas, p.by, p.because, p.since
 FROM saga_pauses p FULL JOIN parked ON parked.name = p.name
 ORDER BY 1"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -22,6 +22,7 @@ from sagas.storage.base import (
     Claim,
     ClaimResult,
     Hold,
+    Intervention,
     ISagaStorage,
     LogEntry,
     NewSaga,
@@ -176,15 +177,9 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "version": version,
             "by_hand": by_hand,
         }
-        while (rows := self._query(sql.TAKE, parameters)) and rows[0]["verdict"] == "moved":
-            pass
-        if not rows:
-            return Refused(Refusal.NOT_FOUND)
-        (row,) = rows
-        if row["verdict"] != "taken":
-            return Refused(Refusal(row["verdict"]), self.load(saga_id))
-        record = record_of(row)
-        return Taken(Hold(saga_id, record.version, owner), record, SagaStatus(row["status_before"]))
+        with self._connections.cursor() as cursor:
+            found = _take(cursor, parameters)
+        return self._refused(saga_id, found) if isinstance(found, Refusal) else found
 
     def checkpoint(
         self,
@@ -195,31 +190,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         context: str | None = None,
         release: Release | None = None,
     ) -> None:
-        parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
-        if entry is None:
-            self._fenced(sql.END, parameters, hold)
-            return
-        details = details_of(entry)
-        parameters |= {
-            "step": entry.step,
-            "action": entry.action.value,
-            "entry_status": entry.status.value,
-            "attempt": entry.attempt,
-            "details": details,
-            "last_error": describe(entry),
-        }
-        if release is not None:
-            parameters |= giving_back(release) | {"last_error": release.last_error or describe(entry)}
-            statement = sql.CHECKPOINT_RELEASE
-        elif status.finished:
-            statement = sql.CHECKPOINT_END
-        elif entry.action is Action.OPERATOR:
-            statement = sql.CHECKPOINT_NOTE
-        elif details is None:
-            statement = sql.CHECKPOINT_COMPLETED
-        else:
-            statement = sql.CHECKPOINT_FAILED
-        self._fenced(statement, parameters, hold)
+        self._fenced(*_checkpoint(hold, entry, status, context, release), hold)
 
     def renew(self, hold: Hold, lease_seconds: float) -> bool:
         rows = self._query(sql.RENEW, {**fence(hold), "lease": lease_seconds})
@@ -232,6 +203,31 @@ class SqlAlchemySagaStorage(ISagaStorage):
 
     def release(self, hold: Hold, release: Release) -> None:
         self._fenced(sql.RELEASE, {**fence(hold), **giving_back(release)}, hold)
+
+    def intervene(
+        self,
+        saga_id: UUID,
+        decide: Callable[[SagaRecord], Intervention],
+        *,
+        owner: str,
+        max_recovery_attempts: int,
+    ) -> Refused | None:
+        parameters = {
+            "id": saga_id,
+            "owner": owner,
+            "lease": 0.0,  # never seen: it is given back in the same transaction
+            "max_attempts": max_recovery_attempts,
+            "version": None,
+            "by_hand": True,
+        }
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(sql.SHORT_TRANSACTION)
+            while (found := _take(cursor, parameters)) is Refusal.DIED:
+                pass  # its last holder's crash buried it, and by hand it is taken all the same
+            if isinstance(found, Taken):
+                made = decide(found.record)
+                cursor.execute(*_checkpoint(found.hold, made.entry, made.status, None, made.release))
+        return self._refused(saga_id, found) if isinstance(found, Refusal) else None
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
@@ -257,7 +253,9 @@ class SqlAlchemySagaStorage(ISagaStorage):
         with self._scanning() as cursor:
             missing = cursor.execute(sql.FREE_MISSING[pending], parameters).rowcount
             rows = cursor.execute(sql.CLAIM[pending], parameters).fetchall()
-            cursor.execute(sql.SCANNED, parameters)
+            scanned = cursor.execute(sql.SCANNED, parameters).fetchone()
+            if scanned and scanned["resuming"]:
+                _free_parked(cursor)
         claimed = (row for row in rows if not (row["died"] or row["parked"]))
         return ClaimResult(
             claims=tuple(Claim(row["id"], row["version"], pending) for row in claimed),
@@ -286,25 +284,27 @@ class SqlAlchemySagaStorage(ISagaStorage):
     def pause(self, name: str, *, by: str, because: str) -> int:
         with self._scanning() as cursor:
             cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
-        return self._in_batches(sql.PARK, name)
-
-    def resume(self, name: str) -> int:
-        with self._scanning() as cursor:
-            cursor.execute(sql.RESUME, {"name": name})
-        return self._in_batches(sql.FREE_PARKED, name)
-
-    def pauses(self) -> list[Pause]:
-        return [Pause(**row) for row in self._query(sql.PAUSES, {})]
-
-    def _in_batches(self, statements: Mapping[bool, str], name: str) -> int:
-        moved = 0
-        for statement in statements.values():
+        parked = 0
+        for statement in sql.PARK.values():
             batch = None
             while batch != 0:
                 with self._scanning() as cursor:
                     batch = cursor.execute(statement, {"name": name, "limit": _PARKED_AT_ONCE}).rowcount
-                moved += batch
-        return moved
+                parked += batch
+        return parked
+
+    def resume(self, name: str) -> int:
+        with self._scanning() as cursor:
+            cursor.execute(sql.RESUME, {"name": name})
+            freed = batch = _free_parked(cursor)
+        while batch:
+            with self._scanning() as cursor:
+                batch = _free_parked(cursor)
+            freed += batch
+        return freed
+
+    def pauses(self) -> list[Pause]:
+        return [Pause(**row) for row in self._query(sql.PAUSES, {})]
 
     @contextmanager
     def _scanning(self) -> Iterator[psycopg.Cursor[DictRow]]:
@@ -345,9 +345,57 @@ class SqlAlchemySagaStorage(ISagaStorage):
         with self._connections.cursor() as cursor:
             return cursor.execute(statement, parameters).rowcount
 
+    def _refused(self, saga_id: UUID, why: Refusal) -> Refused:
+        return Refused(why, None if why is Refusal.NOT_FOUND else self.load(saga_id))
+
     def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
         if not self._connections.write(statement, parameters):
             raise lease_lost(hold)
+
+
+def _take(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> Taken | Refusal:
+    while (row := cursor.execute(sql.TAKE, parameters).fetchone()) and row["verdict"] == "moved":
+        pass
+    if row is None:
+        return Refusal.NOT_FOUND
+    if row["verdict"] != "taken":
+        return Refusal(row["verdict"])
+    record = record_of(row)
+    return Taken(Hold(record.id, record.version, parameters["owner"]), record, SagaStatus(row["status_before"]))
+
+
+def _checkpoint(
+    hold: Hold, entry: LogEntry | None, status: SagaStatus, context: str | None, release: Release | None
+) -> tuple[str, dict[str, Any]]:
+    parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
+    if entry is None:
+        return sql.END, parameters
+    details = details_of(entry)
+    parameters |= {
+        "step": entry.step,
+        "action": entry.action.value,
+        "entry_status": entry.status.value,
+        "attempt": entry.attempt,
+        "details": details,
+        "last_error": describe(entry),
+    }
+    if release is not None:
+        parameters |= giving_back(release) | {"last_error": release.last_error or describe(entry)}
+        return sql.CHECKPOINT_RELEASE, parameters
+    if status.finished:
+        return sql.CHECKPOINT_END, parameters
+    if entry.action is Action.OPERATOR:
+        return sql.CHECKPOINT_NOTE, parameters
+    return (sql.CHECKPOINT_COMPLETED if details is None else sql.CHECKPOINT_FAILED), parameters
+
+
+def _free_parked(cursor: psycopg.Cursor[DictRow]) -> int:
+    """Free some of what is parked under names that were resumed; forget the names of which nothing is left."""
+    limit = {"limit": _PARKED_AT_ONCE}
+    freed = sum(cursor.execute(statement, limit).rowcount for statement in sql.FREE_PARKED.values())
+    if not freed:
+        cursor.execute(sql.RESUMED)
+    return freed
 
 
 def _named(statement: str) -> str:

@@ -178,16 +178,16 @@ def _checkpoint(assignments: str, insert: str = _INSERT_ENTRY) -> str:
     return f"WITH held AS (UPDATE saga_executions SET {assignments} WHERE {FENCE} RETURNING id) {insert}"
 
 
+_ATTEMPTS_AFTER: Final = "CASE WHEN CAST(%(entry_status)s AS text) = 'failed' THEN recovery_attempts ELSE 0 END"
 # Of every step that succeeds, so it takes no more parameters than it needs.
 CHECKPOINT_COMPLETED: Final = _checkpoint(f"{_PROGRESS}, recovery_attempts = 0", _INSERT_COMPLETED)
-CHECKPOINT_FAILED: Final = _checkpoint(f"{_PROGRESS}, last_error = COALESCE(%(last_error)s, last_error)")
+CHECKPOINT_FAILED: Final = _checkpoint(
+    f"{_PROGRESS}, recovery_attempts = {_ATTEMPTS_AFTER}, last_error = COALESCE(%(last_error)s, last_error)"
+)
 CHECKPOINT_NOTE: Final = _checkpoint("updated_at = clock_timestamp()")
 CHECKPOINT_END: Final = _checkpoint(_END)
 CHECKPOINT_RELEASE: Final = _checkpoint(
-    _release(
-        attempts="CASE WHEN CAST(%(entry_status)s AS text) = 'failed' THEN recovery_attempts ELSE 0 END",
-        interrupted="%(interrupted)s",
-    )
+    _release(attempts=_ATTEMPTS_AFTER, interrupted="%(interrupted)s")
     + ", context = COALESCE(CAST(%(context)s AS jsonb), context)"
 )
 END: Final = f"UPDATE saga_executions SET {_END} WHERE {FENCE}"
@@ -207,11 +207,12 @@ INSERT INTO saga_asks (saga_id, by, until)
 VALUES (%(id)s, %(by)s, clock_timestamp() + make_interval(secs => %(seconds)s))
 ON CONFLICT (saga_id) DO UPDATE SET by = EXCLUDED.by, until = EXCLUDED.until"""
 
-# Scans queue up here for their two statements, so that the second counts what the first has marked; a scanner that
-# freezes in between is cut off by the server, and the lock with it.
-ONE_SCAN_AT_A_TIME: Final = """
-SELECT set_config('idle_in_transaction_session_timeout', '10s', true), set_config('lock_timeout', '10s', true),
-    pg_advisory_xact_lock(%(key)s)"""
+# Whoever freezes in a transaction is cut off by the server, and its locks with it.
+SHORT_TRANSACTION: Final = """
+SELECT set_config('idle_in_transaction_session_timeout', '10s', true), set_config('lock_timeout', '10s', true)"""
+
+# Scans queue up here for their two statements, so that the second counts what the first has marked.
+ONE_SCAN_AT_A_TIME: Final = f"{SHORT_TRANSACTION}, pg_advisory_xact_lock(%(key)s)"
 
 _KIND: Final = {True: PENDING_SQL, False: RECOVERABLE_SQL}
 
@@ -236,7 +237,8 @@ WHERE id = ANY (ARRAY(SELECT id FROM missing)) AND {QUEUED_SQL}"""
 # Of the host that scanned; with the claim, so that a scan that failed half-way does not count.
 SCANNED: Final = """
 INSERT INTO saga_scans (worker, at) VALUES (%(host)s, clock_timestamp())
-ON CONFLICT (worker) DO UPDATE SET at = EXCLUDED.at"""
+ON CONFLICT (worker) DO UPDATE SET at = EXCLUDED.at
+RETURNING EXISTS (SELECT FROM saga_resumes) AS resuming"""
 
 # Whoever seizes a saga frees it: its holder's crash is counted, if it has one, and buries the saga at the maximum.
 _ATTEMPTS: Final = f"recovery_attempts + (lease_owner IS NOT NULL AND {_CRASH_COUNTS})::int"
@@ -282,9 +284,13 @@ WHERE {RECOVERABLE_SQL} AND {NOT_QUEUED_SQL} AND lease_owner = %(owner)s AND lea
 # Pausing, parking and resuming are done under the scans' lock: a scan that began before a resume would park sagas that
 # nobody would ever free.
 PAUSE: Final = """
+WITH resumed AS (DELETE FROM saga_resumes WHERE name = %(name)s)
 INSERT INTO saga_pauses (name, by, because) VALUES (%(name)s, %(by)s, %(because)s)
 ON CONFLICT (name) DO UPDATE SET by = EXCLUDED.by, because = EXCLUDED.because"""
-RESUME: Final = "DELETE FROM saga_pauses WHERE name = %(name)s"
+# That a name is resumed is kept until nothing of it is parked, so that scans finish what its operator could not.
+RESUME: Final = """
+WITH paused AS (DELETE FROM saga_pauses WHERE name = %(name)s)
+INSERT INTO saga_resumes (name) VALUES (%(name)s) ON CONFLICT DO NOTHING"""
 PAUSES: Final = "SELECT name, by, because, since FROM saga_pauses ORDER BY name"
 
 # All that is due at once, as one scan would have to get past it to reach what is due after it; the rest when it is due.
@@ -300,18 +306,29 @@ UPDATE saga_executions SET lease_owner = 'paused', available_at = 'infinity'
 WHERE id = ANY (ARRAY(SELECT id FROM due))"""
     for pending, kind in _KIND.items()
 }
+# Equalities on what two of the indexes are sorted by.
+PARKED_SQL: Final = {
+    pending: f"{kind} AND {NOT_QUEUED_SQL} AND available_at = 'infinity' AND lease_owner = 'paused'"
+    for pending, kind in _KIND.items()
+}
 FREE_PARKED: Final = {
     pending: f"""
 WITH parked AS MATERIALIZED (
     SELECT id FROM saga_executions
-    WHERE {kind} AND {NOT_QUEUED_SQL} AND available_at = 'infinity'
-        AND lease_owner = 'paused' AND name = %(name)s AND NOT {PAUSED_SQL}
+    WHERE {parked} AND name IN (SELECT r.name FROM saga_resumes r)
     LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE saga_executions SET lease_owner = NULL, available_at = clock_timestamp()
 WHERE id = ANY (ARRAY(SELECT id FROM parked))"""
-    for pending, kind in _KIND.items()
+    for pending, parked in PARKED_SQL.items()
 }
+# A row that somebody looks at just now was skipped: its name is not done with.
+RESUMED: Final = f"""
+DELETE FROM saga_resumes r WHERE {
+    " AND ".join(
+        f"NOT EXISTS (SELECT FROM saga_executions WHERE {parked} AND name = r.name)" for parked in PARKED_SQL.values()
+    )
+}"""
 
 # It waits for no row, so that it cannot wait in a circle with a scan that frees the same marks in another order; a row
 # that it leaves out is being taken, or freed.

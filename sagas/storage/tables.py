@@ -108,6 +108,9 @@ saga_pauses = sa.Table(
     sa.Column("since", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 
+# Names that were resumed, until nothing of them is parked.
+saga_resumes = sa.Table("saga_resumes", metadata, sa.Column("name", sa.String(255), primary_key=True))
+
 # Sagas that an operator wants back from whoever holds them.
 saga_asks = sa.Table(
     "saga_asks",

@@ -94,6 +94,24 @@ def test_failed_attempt_is_counted_once_though_the_database_goes_away_meanwhile(
     assert (engine.stored().lease_owner, engine.stored().recovery_attempts) == (None, 1)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_saga_that_is_asked_back_is_given_back_though_the_database_goes_away_meanwhile(
+    stage: Stage, engine: QuickEngine, storage: FlakyStorage, clock: Clock, when: str
+) -> None:
+    def ask_back(context: Trip, call: Call) -> None:
+        (lease,) = engine._heartbeat._leases
+        lease.asked_back = True
+        storage.failures += [("release", when), ("load", "before")]
+
+    report = engine.run(stage.saga(stage.step("hotel", [ask_back]), "car"), Trip())
+
+    record = engine.stored()
+    assert (report.outcome, stage.seen) == ("handed over", ["act hotel"])
+    assert (record.lease_owner, record.interrupted, record.recovery_attempts) == (None, False, 0)
+    clock.forward(60)
+    assert engine.recover(record.id).outcome == "completed"
+
+
 def test_database_that_is_away_is_asked_again_at_growing_intervals(
     stage: Stage, engine: QuickEngine, storage: FlakyStorage
 ) -> None:

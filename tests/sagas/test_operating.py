@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -161,6 +162,41 @@ def test_a_live_holder_gives_its_saga_back_after_its_step_and_the_result_is_kept
     assert rows(worker, record.id) == ["act hotel: completed", "act car: completed", "act plane: failed"]
     assert worker.recover(record.id).outcome == "compensated"
     assert stage.seen == ["act hotel", "act car", "compensate car", "compensate hotel"]
+
+
+def test_of_two_operators_who_wait_the_one_who_is_done_does_not_end_the_others_wait(
+    emptied_storage: SqlAlchemySagaStorage, pool: ThreadPoolExecutor, stage: Stage
+) -> None:
+    settings = Settings(lease_seconds=60)
+    engine = SagaEngine(emptied_storage, settings=settings, sagas=[stage.saga("hotel")], node="ann@pc")
+    saga_id = engine.start(stage.saga("hotel"), Trip())
+    hold = _held(engine, saga_id)
+    waiting = pool.submit(Operator(engine, by="ann", wait_seconds=DEADLINE_SECONDS).retry, saga_id, because="why")
+    wait_until(lambda: emptied_storage.renew(hold, 60), what="the ask to arrive")
+
+    emptied_storage.ask_back(saga_id, by="bob", for_seconds=0)
+
+    wait_until(lambda: emptied_storage.renew(hold, 60), what="the ask to arrive again")
+    emptied_storage.release(hold, Release(status=SagaStatus.RUNNING, after_seconds=60))
+    assert waiting.result(DEADLINE_SECONDS).log[-1].step == "retry"
+    taken = _held(engine, saga_id)
+    assert emptied_storage.renew(taken, 60) is False
+
+
+def test_an_operator_who_dies_while_waiting_asks_for_seconds_only(
+    emptied_storage: SqlAlchemySagaStorage, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = SagaEngine(emptied_storage, sagas=[stage.saga("hotel")], node="ann@pc")
+    saga_id = engine.start(stage.saga("hotel"), Trip())
+    hold = _held(engine, saga_id)
+    asked: list[float] = []
+    monkeypatch.setattr(emptied_storage, "ask_back", lambda _, by, for_seconds: asked.append(for_seconds))
+
+    with pytest.raises(ActionRefused, match=f"held by {hold.owner}"):
+        Operator(engine, by="ann", wait_seconds=0.4).retry(saga_id, because="why")
+
+    assert max(asked) <= 5
+    assert asked[-1] == 0
 
 
 @pytest.mark.parametrize("action", ["compensate", "skip", "resolve", "retry"])
@@ -336,10 +372,28 @@ def test_paused_and_failed_is_not_dead(engine: QuickEngine, operator: Operator, 
     assert list(operator.dead()) == []
 
 
+# -- two at once ----------------------------------------------------------------------------------------------------
+
+
+def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_dead(
+    engine: QuickEngine, operator: Operator, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga_id = _dead(engine, stage)
+    before = engine.storage.load(saga_id)
+    stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it turned back
+    monkeypatch.setattr(engine.storage, "load", lambda _: stale)
+
+    with pytest.raises(ActionRefused, match="turns back already"):
+        operator.compensate(saga_id, because="why")
+
+    monkeypatch.undo()
+    assert engine.storage.load(saga_id) == before
+
+
 # -- details ------------------------------------------------------------------------------------------------------
 
 
-def _held(engine: QuickEngine, saga_id: UUID) -> Hold:
+def _held(engine: SagaEngine, saga_id: UUID) -> Hold:
     taken = engine.storage.take(
         saga_id, owner="worker-9", lease_seconds=60, max_recovery_attempts=SETTINGS.max_recovery_attempts, by_hand=True
     )

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from sagas.errors import LeaseLost, SagaNotFound
+from sagas.errors import ActionRefused, LeaseLost, SagaNotFound
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage import MemorySagaStorage, SqlAlchemySagaStorage
 from sagas.storage.base import (
@@ -29,6 +29,7 @@ from sagas.storage.base import (
     Claim,
     ClaimResult,
     Hold,
+    Intervention,
     LogEntry,
     NewSaga,
     Pause,
@@ -123,7 +124,7 @@ class Storages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_asks")
+            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_resumes, saga_asks")
             self.apart = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one() - datetime.now(UTC)
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)
@@ -237,6 +238,25 @@ class Storages(RuleBasedStateMachine):
     def renew(self, pick: int, lease: float, later: int, owner: str | None) -> None:
         hold = _pick(self.holds, pick)
         self.both("renew", replace(hold, version=hold.version + later, owner=owner or hold.owner), lease)
+
+    @rule(
+        pick=_picks,
+        entry=_entries,
+        status=_standing | _ends,
+        release=_releases,
+        maximum=_maximum,
+        refuses=st.sampled_from([False, False, True]),
+    )
+    def intervene(
+        self, pick: int, entry: LogEntry, status: SagaStatus, release: Release, maximum: int, refuses: bool
+    ) -> None:
+        def decide(record: SagaRecord) -> Intervention:
+            if refuses:
+                raise ActionRefused("not now")
+            back = None if status.finished else replace(release, status=status)
+            return Intervention(entry=entry, status=status, release=back)
+
+        self.both("intervene", _pick(self.ids, pick), decide, owner="ann", max_recovery_attempts=maximum)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
@@ -371,7 +391,7 @@ def _pick(some: list[Any], number: int) -> Any:
 def _outcome(storage: Any, method: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return getattr(storage, method)(*args, **kwargs)
-    except (LeaseLost, SagaNotFound, ValueError) as error:
+    except (ActionRefused, LeaseLost, SagaNotFound, ValueError) as error:
         return error
 
 

@@ -31,7 +31,12 @@ from sagas.testing.storage_contract.attempts import AttemptsContract, RecoveryQu
 from sagas.testing.storage_contract.dispatching import ClaimingContract, CrashContract, MarkContract  # noqa: E402
 from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
-from sagas.testing.storage_contract.operating import AskingContract, OperatorLogContract, PausingContract  # noqa: E402
+from sagas.testing.storage_contract.operating import (  # noqa: E402
+    AskingContract,
+    InterveningContract,
+    OperatorLogContract,
+    PausingContract,
+)
 from sagas.testing.storage_contract.starting import ReadingContract, StartingContract  # noqa: E402
 from sagas.testing.storage_contract.taking import RefusingContract, SeizingContract, TakingContract  # noqa: E402
 from sagas.testing.storage_contract.writing import CheckpointContract, GivingBackContract, RenewingContract  # noqa: E402
@@ -55,6 +60,7 @@ class StorageContract(
     RecoveryQueryContract,
     AttemptsContract,
     PausingContract,
+    InterveningContract,
     AskingContract,
     OperatorLogContract,
     HousekeepingContract,

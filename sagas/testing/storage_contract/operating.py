@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
+from sagas.errors import ActionRefused, LeaseLost
+from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage.base import PAUSED, ISagaStorage, LogEntry, Refusal, Release, SagaFilter, failed, note
+from sagas.storage.base import (
+    PAUSED,
+    Intervention,
+    ISagaStorage,
+    LogEntry,
+    Refusal,
+    Refused,
+    Release,
+    SagaFilter,
+    SagaRecord,
+    failed,
+    note,
+)
 from sagas.testing.storage_contract.foundation import MAXIMUM, Foundation, ids
 
 RUNNING = SagaStatus.RUNNING
@@ -129,6 +145,116 @@ class PausingContract(Foundation):
         storage.resume("order")
         storage.resume("never paused")
         assert [pause.name for pause in storage.pauses()] == ["account"]
+
+    def test_a_resume_ends_a_pause_of_its_name_alone(self, storage: ISagaStorage) -> None:
+        self.free(storage)
+        other = self.free(storage, name="refund")
+        storage.pause("order", by="ann", because="why")
+        storage.pause("refund", by="ann", because="why")
+
+        assert storage.resume("order") == 1
+
+        assert storage.load(other).lease_owner == PAUSED
+
+    def test_a_name_can_be_paused_and_resumed_again(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage)
+        for _ in range(2):
+            assert storage.pause("order", by="ann", because="why") == 1
+            assert self.claim(storage).claims == ()
+            assert storage.resume("order") == 1
+        assert ids(self.claim(storage).claims) == [saga_id]
+
+
+class InterveningContract(Foundation):
+    """`intervene`: an operator's action, all or nothing."""
+
+    def test_a_saga_is_taken_written_and_given_back(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage, spent=2)
+        seen: list[SagaRecord] = []
+
+        def decide(record: SagaRecord) -> Intervention:
+            seen.append(record)
+            return retry(record)
+
+        assert self.intervene(storage, saga_id, decide) is None
+
+        record = storage.load(saga_id)
+        assert (seen[0].version, seen[0].lease_owner, record.version) == (2, "ann@pc", 2)
+        assert (record.status, record.lease_owner, record.recovery_attempts) == (RUNNING, None, 0)
+        assert [(entry.step, entry.by, entry.worker, entry.version) for entry in record.log] == [
+            ("retry", "ann", "ann@pc", 2)
+        ]
+        assert ids(self.claim(storage).claims) == [saga_id]
+
+    def test_a_saga_can_be_ended(self, storage: ISagaStorage) -> None:
+        saga_id = self.die(storage)
+        end = Intervention(entry=note("resolve", by="ann", because="why"), status=SagaStatus.COMPENSATED)
+
+        assert self.intervene(storage, saga_id, lambda _: end) is None
+
+        record = storage.load(saga_id)
+        assert (record.status, record.lease_owner, record.finished_at is None) == (SagaStatus.COMPENSATED, None, False)
+        assert self.intervene(storage, saga_id, lambda _: end).why is Refusal.FINISHED  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("state", ["dead", "due", "queued", "parked", "unstarted", "crashed"])
+    def test_a_decision_that_fails_changes_nothing(self, storage: ISagaStorage, state: str) -> None:
+        makers: dict[str, Callable[[ISagaStorage], UUID]] = {
+            "dead": self.die,
+            "due": lambda storage: self.free(storage, spent=2),
+            "queued": lambda storage: self.in_queue(storage).saga_id,
+            "parked": self.free,
+            "unstarted": self.start,
+            "crashed": lambda storage: self.recover(storage, spent=MAXIMUM - 1).saga_id,
+        }
+        saga_id = makers[state](storage)
+        if state == "parked":
+            storage.pause("order", by="ann", because="why")
+        if state == "crashed":
+            self.pass_time(storage, self.a_while * 1.5)
+        before = storage.load(saga_id)
+
+        def refuse(record: SagaRecord) -> Intervention:
+            assert record.lease_owner == "ann@pc"
+            raise ActionRefused("not this one")
+
+        with pytest.raises(ActionRefused):
+            self.intervene(storage, saga_id, refuse)
+
+        assert storage.load(saga_id) == before
+
+    def test_what_is_held_is_left_alone(self, storage: ISagaStorage) -> None:
+        hold = self.run(storage)
+        before = storage.load(hold.saga_id)
+
+        refused = self.intervene(storage, hold.saga_id, retry)
+
+        assert (refused.why, refused.record and refused.record.lease_owner) == (Refusal.HELD, hold.owner)  # type: ignore[union-attr]
+        assert storage.load(hold.saga_id) == before
+
+    def test_nobody_has_it(self, storage: ISagaStorage) -> None:
+        assert self.intervene(storage, new_saga_id(), retry).why is Refusal.NOT_FOUND  # type: ignore[union-attr]
+
+    def test_a_holder_that_was_cut_off_is_fenced_off(self, storage: ISagaStorage) -> None:
+        hold = self.recover(storage, spent=MAXIMUM - 1)
+        self.pass_time(storage, self.a_while * 1.5)
+
+        assert self.intervene(storage, hold.saga_id, retry) is None
+
+        assert storage.load(hold.saga_id).interrupted
+        with pytest.raises(LeaseLost):
+            storage.renew(hold, 60)
+
+    def intervene(
+        self, storage: ISagaStorage, saga_id: UUID, decide: Callable[[SagaRecord], Intervention]
+    ) -> Refused | None:
+        """Have it decided on by an operator."""
+        return storage.intervene(saga_id, decide, owner="ann@pc", max_recovery_attempts=MAXIMUM)
+
+
+def retry(record: SagaRecord) -> Intervention:
+    """Make it due."""
+    release = Release(status=RUNNING, interrupted=record.interrupted)
+    return Intervention(entry=note("retry", by="ann", because="why"), status=RUNNING, release=release)
 
 
 class AskingContract(Foundation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -167,6 +168,23 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
     assert resumed.stdout == "place-order is resumed; 1 that were parked are due.\n"
     again = sagas("resume", "place-order", "--yes")
     assert again.stderr == "error: 'place-order' is not paused: `sagas stats` lists the names that are.\n"
+    assert storage.pauses() == []
+
+
+def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
+    sagas: Command, storage: SqlAlchemySagaStorage, tmp_path: Path
+) -> None:
+    (tmp_path / "renamed.py").write_text(
+        "from sagas import Saga\nfrom tests.sagas.cli.shop import PlaceOrder\n"
+        "class Buy(Saga[dict]):\n    name = 'buy'\n    aliases = ('old-buy',)\n    steps = PlaceOrder.steps\n"
+    )
+    code = {"SAGAS_MODULES": "renamed", "PYTHONPATH": str(tmp_path)}
+
+    paused = sagas("pause", "buy", "--because", "why", "--yes", **code)
+
+    assert paused.stderr == "buy was renamed: its sagas are stored as old-buy.\n"
+    assert [pause.name for pause in storage.pauses()] == ["old-buy"]
+    assert sagas("resume", "buy", "--yes", **code).exit_code == 0
     assert storage.pauses() == []
 
 

@@ -20,6 +20,7 @@ def upgrade() -> None:
             by text NOT NULL,
             because text NOT NULL,
             since timestamptz NOT NULL DEFAULT clock_timestamp())""")
+    op.execute("CREATE TABLE saga_resumes (name varchar(255) PRIMARY KEY)")
     op.execute("""
         CREATE TABLE saga_asks (saga_id uuid PRIMARY KEY, by text NOT NULL, until timestamptz NOT NULL)""")
     op.execute("CREATE TABLE saga_scans (worker varchar(255) PRIMARY KEY, at timestamptz NOT NULL)")
