@@ -31,6 +31,8 @@ _UNAVAILABLE: Final = (
     PoolTimeout,
     psycopg.OperationalError,
     psycopg.InterfaceError,
+    # Cut off by the server: this process was frozen in a transaction.
+    pg.IdleInTransactionSessionTimeout,
 )
 _IDLE: Final = TransactionStatus.IDLE
 

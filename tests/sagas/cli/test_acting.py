@@ -172,13 +172,14 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
 
 
 def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
-    sagas: Command, storage: SqlAlchemySagaStorage, tmp_path: Path
+    sagas: Command, storage: SqlAlchemySagaStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "renamed.py").write_text(
         "from sagas import Saga\nfrom tests.sagas.cli.shop import PlaceOrder\n"
         "class Buy(Saga[dict]):\n    name = 'buy'\n    aliases = ('old-buy',)\n    steps = PlaceOrder.steps\n"
     )
-    code = {"SAGAS_MODULES": "renamed", "PYTHONPATH": str(tmp_path)}
+    monkeypatch.syspath_prepend(tmp_path)
+    code = {"SAGAS_MODULES": "renamed"}
 
     paused = sagas("pause", "buy", "--because", "why", "--yes", **code)
 

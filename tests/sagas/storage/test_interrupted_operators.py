@@ -81,7 +81,8 @@ def test_a_frozen_operator_is_cut_off_and_has_changed_nothing(
 
     def freeze(record: SagaRecord) -> Intervention:
         gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = %s"
-        with engine.connect() as connection:
+        # Not in a transaction, which would see the activity as it was at its first look.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             wait_until(lambda: connection.exec_driver_sql(gone, (engine.url.database,)).scalar_one())
         return RETRY
 
