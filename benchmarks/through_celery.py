@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, LiteralString
 
 import redis
 from celery import Celery
@@ -29,16 +29,17 @@ _DEADLINE = 300.0
 #: As an application starts a batch; what one call by one costs is a row of its own.
 _BATCH = 500
 
-# Held by a worker that died in the second step: version 1, the first step in the log.
+# Held by a worker that died in the second step, for an hour still: version 1, the first step in the log.
 _CRASHED = """
 WITH crashed AS (
     INSERT INTO saga_executions (id, name, definition_version, status, context, version, lease_owner, available_at)
     SELECT gen_random_uuid(), 'three-steps', %(definition)s, 'RUNNING', '{"order_id":"o-1"}', 1, 'gone@host/1.1',
-        clock_timestamp()
+        clock_timestamp() + interval '1 hour'
     FROM generate_series(1, %(count)s) RETURNING id
 )
 INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker)
 SELECT id, 'first', 'act', 'completed', 1, 'gone@host/1.1' FROM crashed"""
+_LEASES_RUN_OUT = "UPDATE saga_executions SET available_at = clock_timestamp()"
 
 
 class Setting:
@@ -76,12 +77,13 @@ class Setting:
 
     def send_no_ops(self, ids: Iterable[str], producer: Producer) -> None:
         """Send a task that does nothing for each id, as sagas are sent."""
-        for saga_id in ids:
+        for place, saga_id in enumerate(ids):
             self.app.send_task(
                 "bench.no_op",
                 args=(saga_id,),
                 kwargs={"version": 0},
                 queue="sagas.run",
+                declare=() if place else None,
                 producer=producer,
                 ignore_result=True,
             )
@@ -93,8 +95,15 @@ class Setting:
 
     def finished(self) -> int:
         """How many sagas are finished."""
+        return self._count("saga_executions WHERE finished_at IS NOT NULL")
+
+    def scanned(self) -> bool:
+        """Whether a scan took place."""
+        return self._count("saga_scans") > 0
+
+    def _count(self, what: LiteralString) -> int:
         with self.database.connect() as connection:
-            row = connection.execute("SELECT count(*) FROM saga_executions WHERE finished_at IS NOT NULL").fetchone()
+            row = connection.execute(f"SELECT count(*) FROM {what}").fetchone()
         return int(row[0]) if row else 0
 
 
@@ -114,8 +123,10 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
         recovery: dict[str, Any] = {}
         for _ in range(ROUNDS):
             with world.process("worker", "-c", "2", "-l", "WARNING"):
-                no_ops.append(_no_ops(world))
+                # Half before and half after, as the machine's speed drifts.
+                seconds = _no_ops(world, MESSAGES // 2)
                 started.append(_started(world))
+                no_ops.append(MESSAGES / (seconds + _no_ops(world, MESSAGES - MESSAGES // 2)))
             rate, recovery = _recovered(world)
             recovered.append(rate)
 
@@ -137,12 +148,13 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
     ]
 
 
-def _no_ops(world: Setting) -> float:
+def _no_ops(world: Setting, count: int) -> float:
+    """How many seconds so many tasks take that do nothing."""
     began = time.perf_counter()
     with world.app.producer_or_acquire() as producer:
-        world.send_no_ops((f"01890a5d-ac96-774b-bcce-{number:012d}" for number in range(MESSAGES)), producer)
+        world.send_no_ops((f"01890a5d-ac96-774b-bcce-{number:012d}" for number in range(count)), producer)
     wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the no-op tasks")
-    return MESSAGES / (time.perf_counter() - began)
+    return time.perf_counter() - began
 
 
 def _started(world: Setting) -> float:
@@ -162,13 +174,16 @@ def _started(world: Setting) -> float:
 
 def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
     with world.database.connect() as connection:
-        connection.execute("TRUNCATE saga_executions, saga_logs")
+        connection.execute("TRUNCATE saga_executions, saga_logs, saga_scans")
         connection.execute(_CRASHED, {"definition": ThreeSteps.definition_version, "count": MESSAGES})
         connection.execute("VACUUM ANALYZE saga_executions, saga_logs")
     every_second = {"SAGAS_SCAN_INTERVAL_SECONDS": "1"}
     with world.process("worker", "-c", "2", "-l", "WARNING", **every_second):
-        began = time.perf_counter()
         with world.process("beat", "-l", "WARNING", **every_second):
+            wait_until(world.scanned, what="the first scan")
+            with world.database.connect() as connection:
+                connection.execute(_LEASES_RUN_OUT)
+            began = time.perf_counter()
             wait_until(
                 lambda: world.idle() and world.finished() == MESSAGES, timeout_seconds=_DEADLINE, what="all recoveries"
             )

@@ -18,7 +18,7 @@ def _config_module() -> str:
 
 
 def _application() -> Celery:
-    application = Celery("sagas", include=["tasks.saga_tasks", "tasks.worker", "tasks.inspection"])
+    application = Celery("sagas", include=["tasks.saga_tasks", "tasks.worker", "tasks.ahead", "tasks.inspection"])
     try:
         # Now rather than on first use: a setting that cannot work is told before anything has begun.
         application.config_from_object(_config_module(), force=True)
