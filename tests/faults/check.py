@@ -65,11 +65,11 @@ def check(
                 "FROM saga_executions"
             )
         }
-        logs = defaultdict(list)
-        for row in connection.execute(
-            "SELECT saga_id, step_name, action, status, version, worker FROM saga_logs ORDER BY id"
+        logs: dict[UUID, list[Row]] = defaultdict(list)
+        for saga_id, *row in connection.execute(
+            "SELECT saga_id, step_name, action, status, version, worker, details->>'by' FROM saga_logs ORDER BY id"
         ):
-            logs[row[0]].append(row[1:])
+            logs[saga_id].append(Row(*row))
     with psycopg.connect(ledger_url) as connection:
         effects = defaultdict(dict)
         for saga_id, step, present, results in connection.execute(
@@ -84,19 +84,23 @@ def check(
             findings.lost.append(Finding(saga_id, "it was started, and is not in the database"))
             continue
         status, version, attempts, context, last_error, owner = sagas[saga_id]
-        present = [step for step in STEPS if effects[saga_id].get(step)]
+        operators = Operators.of(logs[saga_id])
+        theirs = STEPS if operators.resolved else operators.skipped
+        codes = [step for step in STEPS if step not in theirs]
+        present = [step for step in codes if effects[saga_id].get(step)]
         if "poison" in order.failing.values():
             if (status, attempts) != ("FAILED", max_attempts):
                 findings.wrong.append(
                     Finding(saga_id, f"the poison is {status} after {attempts} attempts ({last_error})")
                 )
             continue
-        expected = "COMPLETED" if must_complete(order) else "COMPENSATED"
+        forward = must_complete(order) and not operators.turned_back
+        expected = operators.resolved or ("COMPLETED" if forward else "COMPENSATED")
         if status not in ("COMPLETED", "COMPENSATED"):
             findings.stuck.append(Finding(saga_id, f"{status}, {attempts} attempts, held by {owner}: {last_error}"))
         elif status != expected:
             findings.wrong.append(Finding(saga_id, f"{status} instead of {expected} ({order.failing}; {last_error})"))
-        elif status == "COMPLETED" and (present != STEPS or json.loads(context)["done"] != STEPS):
+        elif status == "COMPLETED" and (present != codes or json.loads(context)["done"] != codes):
             findings.lost.append(Finding(saga_id, f"COMPLETED with {present} in the ledger and {context}"))
         elif status == "COMPENSATED" and present:
             findings.lost.append(Finding(saga_id, f"COMPENSATED, and {present} were not undone"))
@@ -110,19 +114,65 @@ def check(
     return findings
 
 
-def _check_log(saga_id: UUID, log: list[tuple[str, str, str, int, str]], findings: Findings) -> None:
-    versions = [version for _, _, _, version, _ in log]
+class Row(NamedTuple):
+    """A row of a saga's log."""
+
+    step: str
+    action: str
+    status: str
+    version: int
+    worker: str
+    by: str | None
+
+
+class Operators(NamedTuple):
+    """What operators did to a saga, as its log tells."""
+
+    turned_back: bool
+    skipped: set[str]
+    resolved: str | None
+
+    @classmethod
+    def of(cls, log: list[Row]) -> Operators:
+        """Read it from the log."""
+        rows = [row for row in log if row.by is not None]
+        resolved = [row.step.removeprefix("resolve as ").upper() for row in rows if row.step.startswith("resolve as ")]
+        return cls(
+            turned_back=any(row.status == "failed" for row in rows),
+            skipped={row.step for row in rows if row.status == "skipped"},
+            resolved=resolved[-1] if resolved else None,
+        )
+
+
+def _check_operators(saga_id: UUID, log: list[Row], findings: Findings) -> None:
+    """What an operator decided stands: what code may not do after it, it did not do."""
+    for place, row in enumerate(log):
+        later = [other for other in log[place + 1 :] if other.by is None]
+        if row.step.startswith("resolve as ") and log[place + 1 :]:
+            findings.wrong.append(Finding(saga_id, f"it went on after it was resolved ({log[place + 1 :]})"))
+        if row.by and row.status == "skipped" and any(other.step == row.step for other in later):
+            findings.wrong.append(Finding(saga_id, f"code did {row.step}, which had been skipped"))
+        if row.by and row.status == "failed" and any(other.action == "act" for other in later):
+            findings.wrong.append(Finding(saga_id, f"it ran forward after {row.by} had turned it back"))
+
+
+def _check_log(saga_id: UUID, log: list[Row], findings: Findings) -> None:
+    _check_operators(saga_id, log, findings)
+    versions = [row.version for row in log]
     if any(later < earlier for earlier, later in pairwise(versions)):
         findings.doubled.append(Finding(saga_id, f"a holder of an older version wrote after a newer one ({versions})"))
     holders = defaultdict(set)
-    for _, _, _, version, worker in log:
-        holders[version].add(worker)
+    for row in log:
+        holders[row.version].add(row.worker)
     findings.doubled += [
         Finding(saga_id, f"version {version} was written by {sorted(workers)}")
         for version, workers in holders.items()
         if len(workers) > 1
     ]
-    results = Counter((step, action) for step, action, status, _, _ in log if status == "completed")
+    ends = ("completed", "skipped")
+    results = Counter((row.step, row.action) for row in log if row.status in ends and row.action != "operator")
     findings.doubled += [
-        f"{saga_id}: {step} has {count} results of {action}" for (step, action), count in results.items() if count > 1
+        Finding(saga_id, f"{step} has {count} results of {action}")
+        for (step, action), count in results.items()
+        if count > 1
     ]

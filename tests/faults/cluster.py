@@ -21,6 +21,7 @@ from celery import Celery
 
 from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
 from sagas.errors import StorageUnavailable
+from sagas.operating import Operator
 from sagas.storage.base import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
@@ -86,9 +87,9 @@ class OurSystem:
         app.config_from_object("celeryconfig")
         app.conf.broker_url = app.conf.result_backend = broker_url
         self._url = libpq(database_url)
-        self._storage = SqlAlchemySagaStorage(database_url)
+        self.storage = SqlAlchemySagaStorage(database_url)
         self._engine = SagaEngine(
-            self._storage,
+            self.storage,
             dispatcher=CeleryDispatcher(app),
             settings=Settings.from_environment(environment),
             sagas=[shop.FaultyOrder],
@@ -103,9 +104,17 @@ class OurSystem:
 
     def unfinished(self) -> int:
         try:
-            return len(self._storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000)))
+            return len(self.unfinished_ids())
         except StorageUnavailable:
             return -1
+
+    def unfinished_ids(self) -> list[UUID]:
+        """The sagas that are neither finished nor given up."""
+        return [saga.id for saga in self.storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000))]
+
+    def operator(self, by: str) -> Operator:
+        """Someone who acts in this process."""
+        return Operator(self._engine, by=by)
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
         with psycopg.connect(self._url, connect_timeout=5) as connection:
@@ -120,7 +129,7 @@ class OurSystem:
         )
 
     def close(self) -> None:
-        self._storage.close()
+        self.storage.close()
 
 
 UNFINISHED = tuple(status for status in SagaStatus if not status.finished)
@@ -193,7 +202,7 @@ class Cluster:
         self._stack.close()
 
     def _start_all(self) -> None:
-        self.system = self._system(self.database_url, self.broker.url, self._environment(self.database_url))
+        self.system = self._system(self.database_url, self.broker.url, self.environment(self.database_url))
         # One clock is an hour ahead and one an hour behind, where the library that bends them is installed.
         offsets = [0, 3600, -3600]
         for number in range(1, self._count + 1):
@@ -228,7 +237,7 @@ class Cluster:
 
     def _process(self, command: list[str], database_url: str, offset: int) -> CeleryProcess:
         log = self.directory / f"{next(self._logs):03d}-{command[0]}.log"
-        environment = self._environment(database_url)
+        environment = self.environment(database_url)
         if offset:
             environment |= {
                 "LD_PRELOAD": str(fake_time_library()),
@@ -240,7 +249,8 @@ class Cluster:
             command, environment=environment, log=log, directory=self.directory, application=self._system.application
         )
 
-    def _environment(self, database_url: str) -> dict[str, str]:
+    def environment(self, database_url: str) -> dict[str, str]:
+        """What its processes are started with, at this URL of the database."""
         return {
             "SAGAS_DATABASE_URL": database_url,
             "SAGAS_BROKER_URL": self.broker.url,

@@ -34,7 +34,7 @@ class Faults:
         takeovers: Takeovers,
         random: Random,
         *,
-        start_slow: Callable[[], None],
+        start_slow: Callable[[], object],
         broker_gone_seconds: float,
     ) -> None:
         self._start_slow = start_slow

@@ -6,14 +6,15 @@ those answers, and cut off at the first request that has none, as SIGKILL would:
 and so is the whole world. A breadth-first search visits every world once, and what it finds first is the shortest way
 to what went wrong.
 
-Covered: one saga of two steps; two workers, that take any message that waits; as many scans, one at a time or at
-once, as the bounds allow, and the sending of `start`. Between any two requests, within the bounds: a process is
-killed (its message lost or delivered again, its leases left to run out or seized by its parent); the time of a lease
-runs out, and its heartbeat renews it in time, too late, or notices the loss; the connection to the database breaks
-before or after a statement, the broker's before a message; a message is lost or delivered twice; a worker is told to
-stop; an operator calls. Free of bounds: time passes until a mark, a backoff or a grace is over. And in every world
-that is reached, two questions: does the saga end if everybody goes on in turn, and if all processes and messages are
-gone at once?
+Covered: one saga of two steps; two workers, that take any message that waits; as many scans and operators, one at a
+time or at once, as the bounds allow, and the sending of `start`. Operators pause and resume the saga's name, turn the
+saga back, skip a step, resolve it or retry it; they ask for it once while a worker holds it. Between any two requests,
+within the bounds: a process is killed (its message lost or delivered again, its leases left to run out or seized by its
+parent); the time of a lease runs out, and its heartbeat renews it in time, too late, or notices the loss; the
+connection to the database breaks before or after a statement, the broker's before a message; a message is lost or
+delivered twice; a worker is told to stop; an operator calls. Free of bounds: time passes until a mark, a backoff or a
+grace is over, or an ask is forgotten. And in every world that is reached, two questions: does the saga end if everybody
+goes on in turn, and if all processes and messages are gone at once? A name that is paused then is resumed first.
 
 Not covered: several sagas, so the limit of a scan above one; lengths of time (each is running or over); statements
 of PostgreSQL that overlap, since here each is atomic; faults beyond the bounds; what happens after the saga ended,
@@ -30,9 +31,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
 from sagas import MemorySagaStorage, SagaStatus
-from sagas.errors import LeaseLost, StorageUnavailable
+from sagas.errors import ActionRefused, LeaseLost, StorageUnavailable
 from sagas.execution import execute
-from sagas.storage.base import QUEUE, Claim, Hold, SagaRecord, Taken
+from sagas.storage.base import PAUSED, QUEUE, Claim, Hold, Pause, SagaRecord, Taken
 from tests.faults.processes import (
     CUT,
     DONE,
@@ -55,6 +56,7 @@ from tests.faults.processes import (
     Request,
     Scenario,
     frozen,
+    operate,
     steps,
 )
 from tests.sagas.samples import Trip, saga_of
@@ -69,6 +71,7 @@ class Actor(NamedTuple):
     point: Point | None = None
     stopping: bool = False
     lost: bool = False
+    asked_back: bool = False
 
 
 class After(NamedTuple):
@@ -78,11 +81,19 @@ class After(NamedTuple):
     effects: tuple[str, ...]
 
 
-class Stored:
-    """A record: one object for all that are equal, so that worlds are compared fast."""
+class Operated(NamedTuple):
+    """Whether the saga's name is paused, or resumed but not done with, and whether the saga is asked back."""
 
-    def __init__(self, record: SagaRecord) -> None:
-        self.record = record
+    paused: bool = False
+    resuming: bool = False
+    asked: bool = False
+
+
+class Stored:
+    """What the database has: one object for all that are equal, so that worlds are compared fast."""
+
+    def __init__(self, record: SagaRecord, operated: Operated) -> None:
+        self.record, self.operated = record, operated
 
 
 class World(NamedTuple):
@@ -137,6 +148,7 @@ class Event(NamedTuple):
 
 _CALL: Final = Event("by hand", how=Message(None, by_hand=True))
 _NOTHING: Final = Left()
+_PAUSE: Final = Pause(name="trip", by="ann", because="why", since=NOW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +180,10 @@ class Explorer:
 
     def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
         self._scenario, self._judge = scenario, judge
+        self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first
         self._storage = storage(lambda: NOW)
         self._saga = saga_of(steps(scenario))
-        self._stored: dict[SagaRecord, Stored] = {}
+        self._stored: dict[tuple[SagaRecord, Operated], Stored] = {}
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}
         self._requests: dict[tuple[str, object], Request] = {}
@@ -219,11 +232,14 @@ class Explorer:
         actors = [Actor(owner) for owner in owners]
         actors += [Actor(f"scan {number}") for number in range(1, self._scenario.scanners + 1)]
         actors.append(Actor("start"))
-        stored = self._store(self._started())
+        start = len(actors) - 1
+        if self._scenario.commands:
+            actors += [Actor(f"operator {number}") for number in range(1, self._scenario.operators + 1)]
+        stored = self._store(self._started(), Operated())
         world = World(stored, (), ("",) * len(STEPS), tuple(actors), self._scenario.left, self._judge)
         if in_place:
             return self._begin(world, 0, Activity("run", owners[0]))
-        return self._begin(world, len(actors) - 1, Activity("send"))
+        return self._begin(world, start, Activity("send"))
 
     def _started(self) -> SagaRecord:
         """The saga as `start` stores it, its message yet to be sent; or as `run` does, which holds it."""
@@ -265,12 +281,17 @@ class Explorer:
                     yield from self._faults_of(world, number, actor)
             elif left.scans and not finished and actor.owner.startswith("scan"):
                 yield Event("scan", number), "scans"
+            elif left.operations and not finished and actor.owner.startswith("operator"):
+                for command in self._scenario.commands:
+                    yield Event("operate", number, command), "operations"
         # Idle workers are alike, so the first of them stands for both; unless their code differs.
         for number in idle if self._scenario.fits != (True, True) else idle[:1]:
             yield from ((Event("receive", number, message), None) for message in dict.fromkeys(world.queue))
         if finished:
             return
-        held = record.lease_owner not in (None, QUEUE)
+        held = record.lease_owner not in (None, QUEUE, PAUSED)
+        if world.stored.operated.asked and all(actor.point is None for actor in world.actors[self._operators :]):
+            yield Event("forget"), None  # whoever still waits asks again before it is
         if record.available_at == LATER and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
@@ -308,8 +329,14 @@ class Explorer:
                 return self._begin(world._replace(queue=_less(world.queue, how)), number, activity)
             case "scan":
                 return self._begin(world, number, Activity("scan"))
+            case "operate":
+                activity = Activity("operate", world.actors[number].owner, command=how)
+                return self._begin(world, number, activity)
+            case "forget":
+                operated = world.stored.operated._replace(asked=False)
+                return world._replace(stored=self._store(world.stored.record, operated))
             case "expire":
-                stored = self._store(replace(world.stored.record, available_at=NOW))
+                stored = self._store(replace(world.stored.record, available_at=NOW), world.stored.operated)
                 return world._replace(stored=stored, judge=world.judge.when_expired())
             case "renew":
                 return self._renew(world, number, at_once=how)
@@ -376,7 +403,11 @@ class Explorer:
         request = self._request("renew", world.actors[number].point.hold, SETTINGS.lease_seconds)
         stored, judge, answer = self._call(world, number, request)
         world = world._replace(stored=stored, judge=judge)
-        return world if answer.error is None else self._raise_flag(world, number, "lost", at_once=at_once)
+        if answer.error is not None:
+            return self._raise_flag(world, number, "lost", at_once=at_once)
+        if not self._scenario.commands:
+            return world
+        return self._raise_flag(world, number, "asked_back", answer.value, at_once=at_once)
 
     def _crash(self, world: World, number: int, *, redelivered: bool) -> World:
         killed = world.actors[number]
@@ -400,17 +431,25 @@ class Explorer:
         actor = world.actors[number]
         return self._settle(world, number, actor, self._following(actor.point, answer), **changes)
 
-    def _raise_flag(self, world: World, number: int, flag: str, *, at_once: bool) -> World:
-        actor = world.actors[number]._replace(**{flag: True})
+    def _raise_flag(self, world: World, number: int, flag: str, value: bool = True, *, at_once: bool) -> World:
+        before = world.actors[number]
+        actor = before._replace(**{flag: value})
+        at_once = at_once and actor != before
         return self._settle(world, number, actor, actor.point.asked(f"{flag}?") if at_once else actor.point)
 
     def _settle(self, world: World, number: int, actor: Actor, point: Point, **changes: Any) -> World:
         """Answer what the actor asks itself, and put it where it has something to ask of others, or to rest."""
-        while point.request is not None and point.request.name in QUESTIONS:
-            point = self._following(point, Answer(getattr(actor, point.request.name[:-1])))
+        while point.request is not None and (point.request.name in QUESTIONS or self._looks(actor, point)):
+            if point.request.name in QUESTIONS:
+                answer = Answer(getattr(actor, point.request.name[:-1]))
+            else:
+                told = self._last
+                _, _, answer = self._call(world._replace(**changes), number, point.request)
+                self._last = told
+            point = self._following(point, answer)
         if point.request is not None:
-            actor = Actor(actor.owner, point, actor.stopping, actor.lost)
-        elif point.error is None or isinstance(point.error, StorageUnavailable | SystemExit):
+            actor = actor._replace(point=point)
+        elif point.error is None or isinstance(point.error, StorageUnavailable | SystemExit | ActionRefused):
             exits = actor.stopping or isinstance(point.error, SystemExit)
             actor = Actor(f"{actor.owner}'" if exits else actor.owner)
             changes["judge"] = changes.get("judge", world.judge).without(number)
@@ -418,6 +457,10 @@ class Explorer:
             raise Violation(f"{actor.owner} failed: {point.error!r}")
         changes["actors"] = (*world.actors[:number], actor, *world.actors[number + 1 :])
         return world._replace(**changes)
+
+    def _looks(self, actor: Actor, point: Point) -> bool:
+        """Whether it is an operator's look at the saga, which decides nothing: what is written is decided anew."""
+        return actor.owner.startswith("operator") and point.request.name == "load"
 
     def _following(self, point: Point, answer: Answer) -> Point:
         following = point.following.get(answer)
@@ -428,10 +471,13 @@ class Explorer:
         return following
 
     def _run(self, activity: Activity, process: Process) -> None:
-        engine = Engine(process, activity.owner, self._saga if activity.fits else None)
+        operated = bool(self._scenario.commands)
+        engine = Engine(process, activity.owner, self._saga if activity.fits else None, operated=operated)
         match activity:
             case Activity("scan"):
                 engine.scan()
+            case Activity("operate"):
+                operate(engine, activity.command)
             case Activity("send"):
                 engine._send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
@@ -446,13 +492,17 @@ class Explorer:
         """Make this call on the real storage in this state, or remember how it went, and have it judged."""
         stored = world.stored
         if (request, stored) not in self._calls:
-            self._storage._sagas = {SAGA_ID: stored.record}
-            self._storage._log_ids = len(stored.record.log)
+            self._restore(stored)
             try:
                 answer = Answer(frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
-            except LeaseLost:
-                answer = Answer(error=LeaseLost)
-            self._calls[request, stored] = self._store(self._storage._sagas[SAGA_ID]), answer
+            except (ActionRefused, LeaseLost) as error:
+                answer = Answer(error=type(error))
+            operated = Operated(
+                paused=bool(self._storage._pauses),
+                resuming=bool(self._storage._resumes),
+                asked=self._storage._asks.get(SAGA_ID, NOW) > NOW,
+            )
+            self._calls[request, stored] = self._store(self._storage._sagas[SAGA_ID], operated), answer
         after, answer = self._calls[request, stored]
         return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
 
@@ -460,10 +510,20 @@ class Explorer:
         self._last = f"{request} -> {answer}" if self._telling else ""
         return world.judge.saw(world, number, request, answer, after)
 
-    def _store(self, record: SagaRecord) -> Stored:
+    def _restore(self, stored: Stored) -> None:
+        record, (paused, resuming, asked) = stored.record, stored.operated
+        self._storage._sagas = {SAGA_ID: record}
+        self._storage._log_ids = len(record.log)
+        self._storage._pauses = {record.name: _PAUSE} if paused else {}
+        self._storage._resumes = {record.name} if resuming else set()
+        self._storage._asks = {SAGA_ID: LATER} if asked else {}
+
+    def _store(self, record: SagaRecord, operated: Operated) -> Stored:
         if record.available_at is not None:
             record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
-        return self._stored.setdefault(record, Stored(record))
+        if record.status.finished:
+            operated = operated._replace(asked=False)  # for nobody to hear
+        return self._stored.setdefault((record, operated), Stored(record, operated))
 
     def _request(self, name: str, about: object, *args: Any, **kwargs: Any) -> Request:
         return self._requests.setdefault((name, about), Request(name, about, *args, **kwargs))
@@ -506,7 +566,9 @@ class Explorer:
             return Event("receive", self._scenario.fits.index(True), world.queue[0])
         if record.status.finished or record.dead:
             return None
-        return Event("expire") if record.available_at != NOW else Event("scan", len(self._scenario.owners))
+        if world.stored.operated.paused:
+            return Event("operate", len(world.actors) - 1, "resume")
+        return Event("expire") if record.available_at == LATER else Event("scan", len(self._scenario.owners))
 
     # -- telling --------------------------------------------------------------------------------------------------
 
@@ -535,6 +597,8 @@ class Explorer:
             "crash": f"{who} is killed before {request}{', and its message comes again' if how else ''}",
             "stop": f"{who} is told to stop{', which it sees at once' if how else ''}",
             "scan": f"{who} begins",
+            "operate": f"{who} types {how}",
+            "forget": "time passes, and the ask is forgotten",
             "receive": f"{who} receives {how}",
             "lose": f"the broker loses {how}",
             "repeat": f"the broker delivers {how} twice",

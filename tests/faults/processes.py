@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, Final, NamedTuple
+from unittest.mock import patch
 from uuid import UUID
 
-from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, Settings
+from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
+from sagas.operating import Operator
 from sagas.storage.base import ClaimResult, Hold, Refused, SagaRecord, Taken
 from tests.sagas.samples import Trip
 
@@ -48,7 +51,7 @@ EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
 
 
 class Left(NamedTuple):
-    """How often each thing may still happen; `faults` bounds all but scans and failures together."""
+    """How often each thing may still happen; `faults` bounds all but scans, failures and operations together."""
 
     faults: int = 0
     crashes: int = 0
@@ -60,11 +63,12 @@ class Left(NamedTuple):
     hands: int = 0
     scans: int = 0
     failures: int = 0
+    operations: int = 0
 
     def spend(self, what: str) -> Left:
         """What is left after one more of it."""
         left = self._replace(**{what: getattr(self, what) - 1})
-        if what in ("scans", "failures"):
+        if what in ("scans", "failures", "operations"):
             return left
         # Worlds that differ only in what can no longer happen anyway are the same.
         faults = self.faults - 1
@@ -88,6 +92,8 @@ class Scenario:
         scanners: how many scans may run at the same time.
         in_place: begins as `run` does, held by the first worker, instead of as `start` does.
         forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
+        operators: how many may act at the same time.
+        commands: what they may do, such as "pause" or "skip car".
     """
 
     left: Left
@@ -99,6 +105,8 @@ class Scenario:
     scanners: int = 1
     in_place: bool = False
     forgets: bool = False
+    operators: int = 1
+    commands: tuple[str, ...] = ()
 
 
 class Request:
@@ -116,6 +124,8 @@ class Request:
                 return f"release({release.status}{', to the queue' if release.to_queue else ''})"
             case "act" | "compensate", (call, *_):
                 return f"{self.name} {call.step_name}"
+            case "ask_back", _:
+                return "ask_back()" if self.kwargs["for_seconds"] else "ask_back(no more)"
             case _:
                 shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending", "messages_waiting")}
                 return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
@@ -145,7 +155,7 @@ class Answer(NamedTuple):
 
 CUT: Final = Answer(error=StorageUnavailable)
 #: What a process asks of itself.
-QUESTIONS: Final = ("stopping?", "lost?")
+QUESTIONS: Final = ("stopping?", "lost?", "asked_back?")
 
 
 class _CutOff(BaseException):
@@ -185,7 +195,21 @@ class _Asking:
         self.process = process
 
 
-_Storage: Any = type("_Storage", (_Asking, ISagaStorage), {n: _asking(n) for n in ISagaStorage.__abstractmethods__})
+_Calls: Any = type("_Calls", (_Asking, ISagaStorage), {n: _asking(n) for n in ISagaStorage.__abstractmethods__})
+
+
+class Storage(_Calls):  # type: ignore[misc]
+    """Every call is a request; of what PostgreSQL does in several transactions, each."""
+
+    def pause(self, name: str, *, by: str, because: str) -> int:
+        self.process.ask("_begin_pause", name, by=by, because=because)
+        return int(self.process.ask("_park", name))
+
+    def resume(self, name: str) -> int:
+        self.process.ask("_begin_resume", name)
+        return int(self.process.ask("_free_parked"))
+
+
 _Broker: Any = type("_Broker", (_Asking,), {name: _asking(name) for name in ("send", "waiting")})
 
 
@@ -195,16 +219,23 @@ class _Lease(Lease):
     lost = property(lambda self: self.process.ask("lost?"), lambda self, value: None)  # type: ignore[assignment]
 
 
+class LeaseAskedFor(_Lease):
+    """Asks also whether an operator wants the saga back."""
+
+    asked_back = property(lambda self: self.process.ask("asked_back?"), lambda self, value: None)  # type: ignore[assignment]
+
+
 class _Heartbeat(Heartbeat):
     """Keeps leases without a thread: renewals are events of the exploration."""
 
-    def __init__(self, process: Process) -> None:
-        super().__init__(_Storage(process), SETTINGS.lease_seconds)
+    def __init__(self, process: Process, lease: type[_Lease]) -> None:
+        super().__init__(Storage(process), SETTINGS.lease_seconds)
         self.process = process
+        self._kind = lease
 
     @contextmanager
     def keep(self, hold: Hold) -> Iterator[Lease]:
-        lease = _Lease(hold)
+        lease = self._kind(hold)
         lease.process = self.process  # type: ignore[attr-defined]
         yield lease
 
@@ -212,13 +243,11 @@ class _Heartbeat(Heartbeat):
 class Engine(SagaEngine):
     """A real engine, whose every way out asks."""
 
-    def __init__(self, process: Process, owner: str, saga: AnySaga | None) -> None:
-        super().__init__(
-            _Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else []
-        )
+    def __init__(self, process: Process, owner: str, saga: AnySaga | None, *, operated: bool = False) -> None:
+        super().__init__(Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else [])
         self._owner = (os.getpid(), owner)
         self._given: dict[str, Any] = {
-            "heartbeat": _Heartbeat(process),
+            "heartbeat": _Heartbeat(process, LeaseAskedFor if operated else _Lease),
             "resolve": lambda step: step(process),
             "stopping": lambda: process.ask("stopping?"),
             "sleep": lambda _: None,
@@ -227,6 +256,38 @@ class Engine(SagaEngine):
 
     def runtime(self) -> Runtime:
         return replace(super().runtime(), **self._given)
+
+
+class _Watch:
+    """An operator's time: a second passes at every look at it."""
+
+    def __init__(self) -> None:
+        self._seconds = count()
+
+    def monotonic(self) -> float:
+        return float(next(self._seconds))
+
+    def sleep(self, seconds: float) -> None:
+        pass
+
+
+def operate(engine: Engine, command: str) -> None:
+    """What an operator's process does for this command; it looks twice whether it can have the saga."""
+    operator = Operator(engine, by="ann", wait_seconds=2.0)
+    with patch("sagas.operating.time", _Watch()):
+        match command.split():
+            case ["pause"]:
+                engine.storage.pause("trip", by="ann", because="why")
+            case ["resume"]:
+                engine.storage.resume("trip")
+            case ["compensate"]:
+                operator.compensate(SAGA_ID, because="why")
+            case ["retry"]:
+                operator.retry(SAGA_ID, because="why")
+            case ["skip", step]:
+                operator.skip(SAGA_ID, step, because="why")
+            case ["resolve", status]:
+                operator.resolve(SAGA_ID, SagaStatus(status), because="why")
 
 
 def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
@@ -255,12 +316,13 @@ class Message(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """What a process was told to do: scan, send, or bring the saga on, as a message or its first hold says."""
+    """What a process was told to do: scan, send, operate, or bring the saga on, as a message or its first hold says."""
 
     kind: str
     owner: str = ""
     message: Message | None = None
     fits: bool = True
+    command: str = ""
 
 
 class Point:

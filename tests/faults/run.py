@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests.faults.check import STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
 from tests.faults.network import enter_own_network, own_network
+from tests.faults.operators import Operators
 from tests.faults.shop import Order
 from tests.faults.takeovers import Takeovers, Tally
 
@@ -73,10 +74,12 @@ class Load:
         self._numbers = count(1)
         self.started: dict[UUID, Order] = {}
 
-    def start(self, order: Order) -> None:
+    def start(self, order: Order) -> UUID:
         """Start one saga; its key makes that safe to repeat."""
         key = f"order-{next(self._numbers)}"
-        self.started[self._cluster.system.start(order, key)] = order
+        saga_id = self._cluster.system.start(order, key)
+        self.started[saga_id] = order
+        return saga_id
 
     def random_order(self) -> Order:
         """An order of which one step in six goes wrong somehow, and which takes up to two seconds."""
@@ -127,8 +130,13 @@ def run(
             start_slow=lambda: load.start(Order(seconds=SLOW_SECONDS)),
             broker_gone_seconds=profile.broker_gone_seconds,
         )
+        operators: Operators | None = None
+        typing: AbstractContextManager[None] = nullcontext()
+        if isinstance(cluster.system, OurSystem):
+            operators = Operators(cluster, Random(seed + 2), start=load.start, started=load.started)
+            typing = operators.going_on(profile.gap_seconds, once=not profile.minutes)
         began = time.monotonic()
-        with load.going_on(profile.sagas_per_second):
+        with load.going_on(profile.sagas_per_second), typing:
             _inject(faults, profile, random, console)
         stopped = time.monotonic()
         try:
@@ -168,6 +176,7 @@ def run(
         "settled_after_seconds": round(settled - stopped, 1),
         "clocks_bent": any(worker.clock_offset for worker in cluster.workers),
         "faults": rows,
+        "operators": {command: dict(counts) for command, counts in operators.typed.items()} if operators else {},
         "workers_ended_by_themselves": cluster.ended_by_themselves,
         "link": "packets dropped" if own_network() else "forwarder silent",
         **{kind: [str(finding) for finding in found] for kind, found in vars(findings).items()},
@@ -215,6 +224,8 @@ def show(report: dict[str, object], console: Console) -> None:
         shown = [value for name, value in row.items() if name != "lasting"]
         table.add_row(*("-" if value is None else str(value) for value in shown))
     console.print(table)
+    for command, counts in report["operators"].items():  # type: ignore[attr-defined]
+        console.print(f"sagas {command}: {', '.join(f'{count} {how}' for how, count in sorted(counts.items()))}")
     console.print(
         f"workers that Celery ended itself: {report['workers_ended_by_themselves']}; "
         f"links to PostgreSQL cut: {report['link']}; clocks an hour apart: {report['clocks_bent']}\n"

@@ -62,7 +62,8 @@ class Order:
     Attributes:
         seconds: how long each step takes, half before its effect and half after.
         failing: step → how it fails: "clean", "doubt", "late" (after its effect), "flaky" (the first attempt only),
-            "undo" (its compensation's first attempt), "poison" (kills its process).
+            "undo" (its compensation's first attempt), "jammed" (its compensation, always), "poison" (kills its
+            process).
         done: the steps that acted, as the saga's own context tells.
     """
 
@@ -91,6 +92,8 @@ class _Shop(Step[Order]):
         context.done.append(call.step_name)
 
     def compensate(self, context: Order, call: Call) -> None:
+        if context.failing.get(call.step_name) == "jammed":
+            raise ValueError("jammed")
         key = call.idempotency_key.replace(":compensate", ":act")
         ledger(UNDO, {"key": key, "saga": call.saga_id, "step": call.step_name})
         if context.failing.get(call.step_name) == "undo" and call.attempt == 1:

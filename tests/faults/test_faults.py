@@ -29,3 +29,4 @@ def test_every_fault_once_loses_doubles_and_leaves_nothing(
     assert [report[kind] for kind in ("lost", "doubled", "stuck", "wrong")] == [[], [], [], []]
     assert told.returncode == 0
     assert {row["times"] for row in report["faults"] if not row["lasting"]} == {1}
+    assert report["operators"].keys() == {"pause", "resume", "compensate", "recover", "retry", "skip", "resolve"}

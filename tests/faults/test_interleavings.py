@@ -14,12 +14,27 @@ from uuid import UUID
 import pytest
 
 from sagas import MemorySagaStorage, RetryPolicy
-from sagas.errors import LeaseLost
+from sagas.errors import ActionRefused, LeaseLost
 from sagas.plan import Plan
-from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, next_move
-from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Refused, SagaRecord, Taken
+from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, next_move
+from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Pause, Refused, Release, SagaRecord, Taken
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
-from tests.faults.processes import DONE, EXITS, FAILS, FAULTS, MAXIMUM, UNKNOWN, Answer, Left, Point, Request, Scenario
+from tests.faults.processes import (
+    DONE,
+    EXITS,
+    FAILS,
+    FAULTS,
+    MAXIMUM,
+    STEPS,
+    UNKNOWN,
+    Answer,
+    LeaseAskedFor,
+    Left,
+    Point,
+    Request,
+    Scenario,
+    Storage,
+)
 
 _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaStatus.FAILED}
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}
@@ -37,6 +52,8 @@ class Books(NamedTuple):
         attempts: failed ones without progress.
         turned: whether the saga turned back.
         dispatched: whether a message was to be sent for it that nobody has acted on yet.
+        skipped: the steps that an operator answers for.
+        resolved: whether an operator ended it.
     """
 
     holder: int | None = None
@@ -45,6 +62,8 @@ class Books(NamedTuple):
     attempts: int = 0
     turned: bool = False
     dispatched: bool = True
+    skipped: frozenset[str] = frozenset()
+    resolved: bool = False
 
     def without(self, number: int) -> Books:
         return self._replace(holder=_GONE) if self.holder == number else self
@@ -54,27 +73,36 @@ class Books(NamedTuple):
 
     def saw(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Books:
         old, new, books = world.stored.record, after.record, self
+        paused = world.stored.operated.paused
         match request.name:
             case "act" | "compensate":
-                self._called(number, request)
+                self._called(number, request, world.actors[number].point)
             case "checkpoint" | "release" | "renew":
                 writer = number, world.actors[number].point
                 books = self._wrote(old, new, writer, request, refused=answer.error is LeaseLost)
             case "take":
+                must(not (paused and _by_message(request, answer)), "a message took a saga of a paused name")
                 books = self._took(old, new, number, request, answer.value)
-            case "claim_sagas":
+            case "intervene":
+                books = self._intervened(old, new, answer)
+            case "claim_sagas" | "claim_as_seen":
+                must(not (paused and answer.value.claims), "a scan dispatched a saga of a paused name")
                 books = self._claimed(old, new, request, answer.value)
             case "seize_orphans":
                 books = self._seized(old, new, holder_is_dead=True)
             case "unclaim" if new != old:
                 books = self._replace(dispatched=False)
-        if new is not old:
+        if new is not old and new != old:
             books._agree(old, new)
-        _effects_fit(new, after.effects)
+        books._effects_fit(new, after.effects)
         return books
 
-    def _called(self, number: int | None, request: Request) -> None:
+    def _called(self, number: int | None, request: Request, point: Point) -> None:
         call = request.args[0]
+        asked = point.parent is not None and point.parent.request.name == "asked_back?" and point.answers[-1].value
+        must(not asked, "the holder went on although it was asked to give the saga back")
+        late = number != self.holder
+        must(late or call.step_name not in self.skipped, "code did a step that an operator had skipped")
         must(call.idempotency_key == f"{call.saga_id}:{call.step_name}:{request.name}", "the key is another")
         if request.name == "compensate":
             must(self.turned, "undone although the saga has not turned back")
@@ -116,7 +144,24 @@ class Books(NamedTuple):
         books = self._seized(old, new)
         attempts = min(books.attempts, MAXIMUM - 1) if by_hand else books.attempts
         must(attempts < MAXIMUM, "a dead saga was taken")
-        return Books(number, False, self.holds + 1, attempts, self.turned, dispatched=False)
+        return books._replace(holder=number, over=False, holds=self.holds + 1, attempts=attempts, dispatched=False)
+
+    def _intervened(self, old: SagaRecord, new: SagaRecord, answer: Answer) -> Books:
+        if answer.error is not None or answer.value is not None:
+            must(new == old, "an operator's action that was refused changed something")
+            return self
+        must(new.version > old.version, "the fencing token did not grow")
+        (entry,) = new.log[len(old.log) :]
+        books = self._seized(old, new)
+        ended = new.status.finished or entry.status is not EntryStatus.FAILED
+        return books._replace(
+            holds=books.holds + 1,
+            attempts=0 if ended else min(books.attempts, MAXIMUM - 1),
+            turned=books.turned or entry.verdict is Verdict.TURN_BACK,
+            dispatched=False,
+            skipped=books.skipped | ({entry.step} if entry.status is EntryStatus.SKIPPED else set()),
+            resolved=entry.step.startswith("resolve"),
+        )
 
     def _claimed(self, old: SagaRecord, new: SagaRecord, request: Request, result: object) -> Books:
         books = self._seized(old, new)
@@ -140,27 +185,35 @@ class Books(NamedTuple):
     def _agree(self, old: SagaRecord, new: SagaRecord) -> None:
         must(not old.status.finished, "a finished saga was changed")
         must(new.log[: len(old.log)] == old.log, "the log was rewritten")
-        done = [(entry.step, entry.action) for entry in new.log if entry.status is EntryStatus.COMPLETED]
+        ends = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
+        done = [(e.step, e.action) for e in new.log if e.status in ends and e.action is not Action.OPERATOR]
         must(len(done) == len(set(done)), "an action completed twice")
         must(new.version >= old.version, "the fencing token shrank")
         way = "after" if self.turned else "before"
-        must(new.status in (_BACKWARD if self.turned else _FORWARD), f"it is {new.status} {way} turning back")
+        fitting = new.status in (_BACKWARD if self.turned else _FORWARD)
+        must(fitting or self.resolved, f"it is {new.status} {way} turning back")
         must(new.recovery_attempts == self.attempts, f"attempts: counted {new.recovery_attempts}, not {self.attempts}")
         must(new.dead == (self.attempts >= MAXIMUM), f"dead: {new.dead} after {self.attempts} failed attempts")
         acted = [e.step for e in new.log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
         must(json.loads(new.context)["booked"] == acted, "the context is not what the log tells")
 
+    def _effects_fit(self, record: SagaRecord, effects: tuple[str, ...]) -> None:
+        if self.resolved:
+            return
+        codes = {effect for step, effect in zip(STEPS, effects, strict=True) if step not in self.skipped}
+        if record.status is SagaStatus.COMPLETED:
+            must(codes <= {"done"}, f"COMPLETED, but the effects are {effects}")
+        if record.status is SagaStatus.COMPENSATED:
+            must("done" not in codes, f"COMPENSATED, but the effects are {effects}")
+
+
+def _by_message(request: Request, answer: Answer) -> bool:
+    return isinstance(answer.value, Taken) and not request.kwargs["by_hand"]
+
 
 def must(holds: bool, otherwise: str) -> None:
     if not holds:
         raise Violation(otherwise)
-
-
-def _effects_fit(record: SagaRecord, effects: tuple[str, ...]) -> None:
-    if record.status is SagaStatus.COMPLETED:
-        must(set(effects) == {"done"}, f"COMPLETED, but the effects are {effects}")
-    if record.status is SagaStatus.COMPENSATED:
-        must("done" not in effects, f"COMPENSATED, but the effects are {effects}")
 
 
 @pytest.fixture(autouse=True)
@@ -185,9 +238,28 @@ _FAULTS = int(os.environ.get("SAGAS_TEST_INTERLEAVED_FAULTS", "1"))
 _DURABLE = RetryPolicy(max_attempts=2, first_delay=60)
 
 
-def bounds(faults: int = _FAULTS, *, scans: int = 2, failures: int = 0, of: Sequence[str] = FAULTS) -> Left:
+def bounds(
+    faults: int = _FAULTS, *, scans: int = 2, failures: int = 0, operations: int = 0, of: Sequence[str] = FAULTS
+) -> Left:
     """So many faults of these kinds together."""
-    return Left(faults=faults, scans=scans, failures=failures, **dict.fromkeys(of, faults))
+    return Left(faults=faults, scans=scans, failures=failures, operations=operations, **dict.fromkeys(of, faults))
+
+
+_UNDO_FAILS = {"act car": (FAILS,), "compensate hotel": (DONE, FAILS)}
+
+
+def operated(
+    *commands: str,
+    operations: int = 1,
+    operators: int = 1,
+    failures: int = 0,
+    of: Sequence[str] = ("expiries",),
+    in_place: bool = True,
+    **more: Any,
+) -> Scenario:
+    """Operators who do so many of these commands."""
+    left = bounds(scans=1, failures=failures, operations=operations, of=of)
+    return Scenario(left=left, commands=commands, operators=operators, in_place=in_place, **more)
 
 
 SCENARIOS = {
@@ -212,8 +284,22 @@ SCENARIOS = {
     ),
     "undoing fails": Scenario(
         left=bounds(failures=1, of=("crashes", "expiries", "cuts", "hands")),
-        outcomes={"act car": (FAILS,), "compensate hotel": (DONE, FAILS)},
+        outcomes=_UNDO_FAILS,
     ),
+    "its name is paused and resumed": operated("pause", "resume", operations=2, of=("crashes", "expiries")),
+    "its name is paused as it starts": operated("pause", "resume", operations=2, of=(), in_place=False),
+    "two operators pause and resume": operated("pause", "resume", operations=2, operators=2, of=("crashes",)),
+    "an operator turns it back": operated("compensate"),
+    "an operator turns it back in doubt": operated("compensate", of=(), failures=1, outcomes={"act car": UNKNOWN}),
+    "an operator skips an act": operated("skip car"),
+    "an operator skips a compensation": operated("skip hotel", of=(), failures=1, outcomes=_UNDO_FAILS),
+    "an operator skips past the pivot": operated(
+        "skip car", failures=1, outcomes={"act car": (DONE, FAILS)}, pivot=True
+    ),
+    "an operator resolves it": operated("resolve COMPENSATED"),
+    "an operator retries it": operated("retry", of=("crashes",)),
+    "two operators turn it back and retry it": operated("compensate", "retry", operations=2, operators=2, of=()),
+    "two operators skip and resolve it": operated("skip hotel", "resolve COMPLETED", operations=2, operators=2, of=()),
 }
 
 
@@ -316,15 +402,120 @@ class ResetsNoAttempts(MemorySagaStorage):
             self._put(self._sagas[hold.saga_id], recovery_attempts=before)
 
 
+class ScansFinishNoResume(MemorySagaStorage):
+    """Leaves what a resume that was cut off has left parked."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        resumes, self._resumes = self._resumes, set()
+        result = super().claim_sagas(**arguments)
+        self._resumes = resumes
+        return result
+
+
+class ParksWithoutTheScansLock(MemorySagaStorage):
+    """Parks by the pauses that there were when the scan began."""
+
+    def claim_as_seen(self, seen: tuple[Pause, ...], **arguments: Any) -> ClaimResult:
+        pauses, self._pauses = self._pauses, {pause.name: pause for pause in seen} | self._pauses
+        result = self.claim_sagas(**arguments)
+        self._pauses = pauses
+        return result
+
+
+class DispatchesThePaused(MemorySagaStorage):
+    """Scans without a look at the pauses."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        pauses, self._pauses = self._pauses, {}
+        result = super().claim_sagas(**arguments)
+        self._pauses = pauses
+        return result
+
+
+class TakesThePaused(MemorySagaStorage):
+    """Takes without a look at the pauses."""
+
+    def take(self, saga_id: UUID, **arguments: Any) -> Taken | Refused:
+        pauses, self._pauses = self._pauses, {}
+        result = super().take(saga_id, **arguments)
+        self._pauses = pauses
+        return result
+
+
+class InterveneInALiveLease(MemorySagaStorage):
+    """Lets an operator write to what a worker holds."""
+
+    def intervene(self, saga_id: UUID, *arguments: Any, **more: Any) -> Refused | None:
+        saga = self._sagas[saga_id]
+        if not saga.status.finished:
+            self._put(saga, lease_owner=None)
+        return super().intervene(saga_id, *arguments, **more)
+
+
+class InterveneInTwoWrites(MemorySagaStorage):
+    """Keeps the taking, whatever becomes of the writing."""
+
+    def intervene(self, saga_id: UUID, decide: Any, **arguments: Any) -> Refused | None:
+        try:
+            return super().intervene(saga_id, decide, **arguments)
+        except ActionRefused:
+            self.take(saga_id, lease_seconds=9.0, by_hand=True, **arguments)
+            raise
+
+
+class InterveneAtTheSameVersion(MemorySagaStorage):
+    """Does not fence the holder off that was cut off."""
+
+    def intervene(self, saga_id: UUID, *arguments: Any, **more: Any) -> Refused | None:
+        version = self._sagas[saga_id].version
+        refused = super().intervene(saga_id, *arguments, **more)
+        if refused is None:
+            self._put(self._sagas[saga_id], version=version)
+        return refused
+
+
+class ForgetsASkipInTheLog(MemorySagaStorage):
+    """Writes that a step was skipped as a note."""
+
+    def checkpoint(self, hold: Hold, entry: LogEntry | None, **more: Any) -> None:
+        if entry is not None and entry.status is EntryStatus.SKIPPED:
+            entry = replace(entry, action=Action.OPERATOR)
+        super().checkpoint(hold, entry, **more)
+
+
 def forgets_why(plan: Plan, log: Sequence[LogEntry]) -> Perform | End:
     """Goes on as if no earlier holder had decided to turn back."""
     return next_move(plan, [entry for entry in log if not (entry.version and entry.verdict)])
+
+
+def acts_of_code(log: Sequence[LogEntry]) -> list[str]:
+    """Counts no skipped step as done."""
+    return [e.step for e in log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
+
+
+def compensates_skipped(plan: Plan, log: Sequence[LogEntry], done: Sequence[str]) -> Perform | End:
+    """Goes back over what was skipped, too."""
+    return _next_backward(plan, [entry for entry in log if entry.status is not EntryStatus.SKIPPED], done)
+
+
+def without_doubt(**entry: Any) -> LogEntry:
+    """Turns back as if no step could have begun."""
+    return LogEntry(**entry | {"in_doubt": False})
+
+
+def settles(*, status: SagaStatus, interrupted: bool) -> Release:
+    """Gives back as if no step could have begun."""
+    return Release(status=status)
 
 
 _EXPIRING = Scenario(left=bounds(2, of=["expiries"]))
 _SPLIT = Scenario(left=bounds(1, failures=1), outcomes={"act car": (DONE, FAILS)})
 _FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
 _IN_DOUBT = Scenario(left=bounds(1), outcomes={"act car": UNKNOWN})
+_PAUSING = operated("pause", "resume", operations=2, of=("crashes",), in_place=False)
+_RETRIED = operated("retry", failures=1, outcomes={"act car": (DONE, FAILS)})
+_SKIPPING_BACK = SCENARIOS["an operator skips a compensation"]
+_SKIPPING = SCENARIOS["an operator skips an act"]
 _FENCE = "was accepted from a holder that had lost its lease"
 
 
@@ -341,6 +532,17 @@ _FENCE = "was accepted from a holder that had lost its lease"
         (MarksNothing, _EXPIRING, "a second message for the same saga"),
         (MissesNoMessage, _EXPIRING, "the saga never ends"),
         (TakesForAnyMessage, Scenario(left=bounds(1)), "at a version that it was not sent for"),
+        (ScansFinishNoResume, _PAUSING, "the saga never ends"),
+        (DispatchesThePaused, _PAUSING, "a scan dispatched a saga of a paused name"),
+        (TakesThePaused, _PAUSING, "a message took a saga of a paused name"),
+        (InterveneInALiveLease, operated("compensate"), "a live lease was seized"),
+        (
+            InterveneInTwoWrites,
+            SCENARIOS["two operators turn it back and retry it"],
+            "that was refused changed something",
+        ),
+        (InterveneAtTheSameVersion, operated("retry"), "the fencing token did not grow"),
+        (ForgetsASkipInTheLog, _SKIPPING, "code did a step that an operator had skipped"),
     ],
 )
 def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorage], scenario: Scenario, rule: str):
@@ -358,6 +560,15 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("execution.next_move", forgets_why, _FAILING, "the saga ran forward after it had turned back"),
         ("execution.OutcomeUnknown", KeyError, _IN_DOUBT, "COMPENSATED, but the effects are ('undone', 'done')"),
         ("execution._Execution._took_effect", lambda *_, **__: False, _FAILING, "an action completed twice"),
+        ("progress._done_acts", acts_of_code, _SKIPPING, "code did a step that an operator had skipped"),
+        (
+            "progress._next_backward",
+            compensates_skipped,
+            _SKIPPING_BACK,
+            "code did a step that an operator had skipped",
+        ),
+        ("operating.LogEntry", without_doubt, operated("compensate"), "COMPENSATED, but the effects are"),
+        ("operating.Release", settles, _RETRIED, "COMPENSATED, but the effects are"),
     ],
 )
 def test_an_engine_that_breaks_a_rule_is_found_out(
@@ -369,6 +580,30 @@ def test_an_engine_that_breaks_a_rule_is_found_out(
 
     print(f"\n{found.violation}")
     assert rule in (found.violation or "")
+
+
+def test_a_scan_that_parks_by_an_earlier_look_at_the_pauses_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    def claim_in_two_steps(self: Any, **arguments: Any) -> Any:
+        return self.process.ask("claim_as_seen", self.pauses(), **arguments)
+
+    monkeypatch.setattr(Storage, "claim_sagas", claim_in_two_steps)
+
+    found = explore(_PAUSING, ParksWithoutTheScansLock)
+
+    print(f"\n{found.violation}")
+    assert "the saga never ends" in (found.violation or "")
+
+
+def test_a_holder_that_does_not_give_back_what_it_is_asked_for_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    def deaf(self: Any) -> bool:
+        return bool(self.process.ask("asked_back?") and False)
+
+    monkeypatch.setattr(LeaseAskedFor, "asked_back", property(deaf, lambda self, value: None))
+
+    found = explore(operated("compensate"))
+
+    print(f"\n{found.violation}")
+    assert "went on although it was asked to give the saga back" in (found.violation or "")
 
 
 def test_a_service_that_forgets_what_it_undid_may_be_left_with_a_late_effect():
