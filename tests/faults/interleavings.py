@@ -405,8 +405,9 @@ class Explorer:
         world = world._replace(stored=stored, judge=judge)
         if answer.error is not None:
             return self._raise_flag(world, number, "lost", at_once=at_once)
-        if not self._scenario.commands:
-            return world
+        asked = world.actors[number].point.asked("asked_back?") is not None
+        if not self._scenario.commands or (asked and not at_once):
+            return world  # to read it next time is as if it were renewed then
         return self._raise_flag(world, number, "asked_back", answer.value, at_once=at_once)
 
     def _crash(self, world: World, number: int, *, redelivered: bool) -> World:

@@ -340,7 +340,9 @@ class Point:
         self.activity, self.parent = activity, parent
         self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
         self.following: dict[Answer, Point] = {}
-        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), None)
+        # Who runs a saga in place holds it from the beginning.
+        first = Hold(SAGA_ID, 1, activity.owner) if activity.kind == "run" else None
+        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), first)
         self.outcomes: tuple[Outcome | None, ...] = (None,)
         self.error: BaseException | None = None
         process = Process(self.answers)

@@ -252,13 +252,14 @@ def operated(
     *commands: str,
     operations: int = 1,
     operators: int = 1,
+    scans: int = _FAULTS - 1,
     failures: int = 0,
-    of: Sequence[str] = ("expiries",),
+    of: Sequence[str] = ("crashes", "expiries"),
     in_place: bool = True,
     **more: Any,
 ) -> Scenario:
-    """Operators who do so many of these commands."""
-    left = bounds(scans=1, failures=failures, operations=operations, of=of)
+    """Operators who do so many of these commands; each scan more makes it tenfold."""
+    left = bounds(scans=scans, failures=failures, operations=operations, of=of)
     return Scenario(left=left, commands=commands, operators=operators, in_place=in_place, **more)
 
 
@@ -286,18 +287,18 @@ SCENARIOS = {
         left=bounds(failures=1, of=("crashes", "expiries", "cuts", "hands")),
         outcomes=_UNDO_FAILS,
     ),
-    "its name is paused and resumed": operated("pause", "resume", operations=2, of=("crashes", "expiries")),
-    "its name is paused as it starts": operated("pause", "resume", operations=2, of=(), in_place=False),
+    "its name is paused and resumed": operated("pause", "resume", operations=2, scans=1),
+    "its name is paused as it starts": operated("pause", "resume", operations=2, scans=1, of=(), in_place=False),
     "two operators pause and resume": operated("pause", "resume", operations=2, operators=2, of=("crashes",)),
-    "an operator turns it back": operated("compensate"),
+    "an operator turns it back": operated("compensate", scans=1, of=("expiries",)),
     "an operator turns it back in doubt": operated("compensate", of=(), failures=1, outcomes={"act car": UNKNOWN}),
-    "an operator skips an act": operated("skip car"),
-    "an operator skips a compensation": operated("skip hotel", of=(), failures=1, outcomes=_UNDO_FAILS),
+    "an operator skips an act": operated("skip hotel"),
+    "an operator skips a compensation": operated("skip hotel", scans=1, of=(), failures=1, outcomes=_UNDO_FAILS),
     "an operator skips past the pivot": operated(
         "skip car", failures=1, outcomes={"act car": (DONE, FAILS)}, pivot=True
     ),
     "an operator resolves it": operated("resolve COMPENSATED"),
-    "an operator retries it": operated("retry", of=("crashes",)),
+    "an operator retries it": operated("retry", scans=1, of=("crashes",)),
     "two operators turn it back and retry it": operated("compensate", "retry", operations=2, operators=2, of=()),
     "two operators skip and resolve it": operated("skip hotel", "resolve COMPLETED", operations=2, operators=2, of=()),
 }
@@ -310,7 +311,7 @@ def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, 
     explored = f"{found.schedules:.1e} schedules, {found.worlds} worlds, {found.steps} steps, {found.seconds:.1f} s"
     record_property("figure", f"interleavings: {name}: {explored}")
     assert found.violation is None, f"\n{found.violation}"
-    assert found.schedules > 10_000
+    assert found.schedules > 1_000
 
 
 # -- the search itself --------------------------------------------------------------------------------------------
@@ -512,8 +513,8 @@ _EXPIRING = Scenario(left=bounds(2, of=["expiries"]))
 _SPLIT = Scenario(left=bounds(1, failures=1), outcomes={"act car": (DONE, FAILS)})
 _FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
 _IN_DOUBT = Scenario(left=bounds(1), outcomes={"act car": UNKNOWN})
-_PAUSING = operated("pause", "resume", operations=2, of=("crashes",), in_place=False)
-_RETRIED = operated("retry", failures=1, outcomes={"act car": (DONE, FAILS)})
+_PAUSING = operated("pause", "resume", operations=2, scans=1, of=("crashes",), in_place=False)
+_RETRIED = operated("retry", scans=1, failures=1, outcomes={"act car": (DONE, FAILS)})
 _SKIPPING_BACK = SCENARIOS["an operator skips a compensation"]
 _SKIPPING = SCENARIOS["an operator skips an act"]
 _FENCE = "was accepted from a holder that had lost its lease"
