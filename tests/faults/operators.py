@@ -56,7 +56,7 @@ class Operators:
 
     @contextmanager
     def going_on(self, gap_seconds: float, *, once: bool) -> Iterator[None]:
-        """Type every command once while the block runs; unless that is enough, others until its end.
+        """Type every command once while the block runs; unless that is enough, more until its end.
 
         Afterwards everything is resumed, and what no code can settle is settled.
         """
@@ -66,9 +66,11 @@ class Operators:
         def go_on() -> None:
             left = list(self._commands)
             self._random.shuffle(left)
+            # While everything is paused nothing is taken over, so that is done once only.
+            others = [command for command in self._commands if command != "pause"]
             try:
                 while left or not (once or ended.is_set()):
-                    self._commands[left.pop() if left else self._random.choice(list(self._commands))]()
+                    self._commands[left.pop() if left else self._random.choice(others)]()
                     ended.wait(self._random.uniform(0, gap_seconds))
             except BaseException as error:
                 errors.append(error)

@@ -61,7 +61,7 @@ class Profile:
     lease_seconds: float
 
 
-SHORT = Profile(0, 3, 10.0, 1.0, 3.0, 2.0)
+SHORT = Profile(0, 3, 5.0, 1.0, 3.0, 2.0)
 LONG = Profile(10, 4, 4.0, 6.0, 20.0, 4.0)
 
 
