@@ -77,8 +77,8 @@ task_default_queue = "sagas.recover"
 
 # -- workers --------------------------------------------------------------------------------------------------------
 
-# A message is acknowledged when its saga was brought on, and a worker takes no more than it can work on, and one ahead
-# only while sagas are quick: what it has not begun waits in the broker, where scans count it.
+# A message is acknowledged when its saga was brought on, and a worker takes no more than it can work on, and as many
+# ahead only while sagas are quick (tasks.ahead): what it has not begun waits in the broker, where scans count it.
 task_acks_late = True
 worker_prefetch_multiplier = 1
 # A message whose worker died is not sent again by Celery: the lease in the database decides who goes on, and when.

@@ -1,4 +1,4 @@
-"""How many messages a worker takes: one for each child, and one ahead while sagas are so quick that it hardly waits."""
+"""How many messages a worker takes: one for each child, and while sagas are quick, another for each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from celery.worker import state
 from tasks.application import app
 
 _LOOK_SECONDS: Final = 1.0
-#: From so many messages in a second on, the one ahead waits a tenth of a second for a child.
+#: From so many messages a second for each child on, one that is taken ahead waits a tenth of a second.
 _QUICK: Final = 10
 
 
-class OneAhead(bootsteps.StartStopStep):
-    """Takes one message ahead while the worker goes through ten a second or more.
+class TakesAhead(bootsteps.StartStopStep):
+    """Takes messages ahead while each child goes through ten a second.
 
     To acknowledge a message and get the next from the broker takes as long as some quick steps, in which a child has
     nothing to do. Behind long steps a message waits in the broker instead, for whichever worker is free first: ahead,
@@ -30,8 +30,8 @@ class OneAhead(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to look once a second; with every new connection to the broker, which begins with none ahead."""
-        self._ahead = False
-        self._received = state.all_total_count[0]
+        self._ahead = 0
+        self._begun = state.all_total_count[0]
         self._looks = consumer.timer.call_repeatedly(_LOOK_SECONDS, self._look, (consumer,))
 
     def stop(self, consumer: Any) -> None:
@@ -40,12 +40,13 @@ class OneAhead(bootsteps.StartStopStep):
             self._looks.cancel()
 
     def _look(self, consumer: Any) -> None:
-        received = state.all_total_count[0]
-        quick = received - self._received >= _QUICK * _LOOK_SECONDS
-        self._received = received
-        if quick != self._ahead:
-            self._ahead = quick
-            (consumer.qos.increment_eventually if quick else consumer.qos.decrement_eventually)()
+        begun, children = state.all_total_count[0], consumer.pool.num_processes
+        ahead = children if begun - self._begun >= _QUICK * children * _LOOK_SECONDS else 0
+        if ahead > self._ahead:
+            consumer.qos.increment_eventually(ahead - self._ahead)
+        else:
+            consumer.qos.decrement_eventually(self._ahead - ahead)
+        self._begun, self._ahead = begun, ahead
 
 
-app.steps["consumer"].add(OneAhead)
+app.steps["consumer"].add(TakesAhead)

@@ -290,7 +290,7 @@ SCENARIOS = {
     "its name is paused and resumed": operated("pause", "resume", operations=2, scans=1),
     "its name is paused as it starts": operated("pause", "resume", operations=2, scans=1, of=(), in_place=False),
     "two operators pause and resume": operated("pause", "resume", operations=2, operators=2, of=("crashes",)),
-    "an operator turns it back": operated("compensate", scans=1, of=("expiries",)),
+    "an operator turns it back": operated("compensate", scans=1, of=()),
     "an operator turns it back in doubt": operated("compensate", of=(), failures=1, outcomes={"act car": UNKNOWN}),
     "an operator skips an act": operated("skip hotel"),
     "an operator skips a compensation": operated("skip hotel", scans=1, of=(), failures=1, outcomes=_UNDO_FAILS),

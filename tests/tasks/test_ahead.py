@@ -18,18 +18,18 @@ def messages_taken(app: Celery) -> int:
     return int(answers["w1@test"]["prefetch_count"]) if answers else 0
 
 
-def test_worker_takes_one_message_ahead_only_while_sagas_are_quick(
+def test_worker_takes_a_message_ahead_for_each_child_only_while_sagas_are_quick(
     celery: Start, engine: SagaEngine, app: Celery
 ) -> None:
-    celery("worker", "-c", "1")
-    assert messages_taken(app) == 1
+    celery("worker", "-c", "2")
+    assert messages_taken(app) == 2
 
     def taken_while_busy() -> int:
-        engine.start_many(ThreeSteps, [Job()] * 50)
+        engine.start_many(ThreeSteps, [Job()] * 100)
         return messages_taken(app)
 
-    wait_until(lambda: taken_while_busy() == 2, what="one message ahead")
-    wait_until(lambda: messages_taken(app) == 1, what="none ahead any more")
+    wait_until(lambda: taken_while_busy() == 4, what="two messages ahead")
+    wait_until(lambda: messages_taken(app) == 2, what="none ahead any more")
 
 
 def test_behind_a_long_step_messages_wait_in_the_broker_for_another_worker(
