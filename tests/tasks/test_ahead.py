@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
+import pytest
 from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
-from sagas.testing.processes import wait_until
+from sagas.testing.processes import CeleryProcess, wait_until
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps, marks
 
@@ -46,3 +49,26 @@ def test_behind_a_long_step_messages_wait_in_the_broker_for_another_worker(
     assert {wait_finished(engine, saga_id).status for saga_id in quick} == {SagaStatus.COMPLETED}
     (tmp_path / "open").touch()
     assert wait_finished(engine, slow).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("end", [CeleryProcess.stop, CeleryProcess.kill])
+def test_what_a_worker_had_taken_ahead_when_it_ended_is_brought_on_by_another(
+    end: Callable[[CeleryProcess], object], celery: Start, engine: SagaEngine, app: Celery
+) -> None:
+    ending = celery("worker", "-c", "2")
+    started: list[UUID] = []
+
+    def taken_while_busy() -> int:
+        started.extend(engine.start_many(ThreeSteps, [Job()] * 200))
+        return messages_taken(app)
+
+    wait_until(lambda: taken_while_busy() == 4, what="two messages ahead")
+    end(ending)
+    celery("worker")
+    celery("beat")
+
+    for saga_id in started:
+        record = wait_finished(engine, saga_id)
+        assert record.status is SagaStatus.COMPLETED
+        assert [entry.step for entry in record.log] == ["first", "second", "third"]
+        assert record.recovery_attempts == 0
