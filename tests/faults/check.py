@@ -84,8 +84,8 @@ def check(
             findings.lost.append(Finding(saga_id, "it was started, and is not in the database"))
             continue
         status, version, attempts, context, last_error, owner = sagas[saga_id]
-        operators = Operators.of(logs[saga_id])
-        theirs = STEPS if operators.resolved else operators.skipped
+        decided = Decided.of(logs[saga_id])
+        theirs = STEPS if decided.resolved else decided.skipped
         codes = [step for step in STEPS if step not in theirs]
         present = [step for step in codes if effects[saga_id].get(step)]
         if "poison" in order.failing.values():
@@ -94,8 +94,8 @@ def check(
                     Finding(saga_id, f"the poison is {status} after {attempts} attempts ({last_error})")
                 )
             continue
-        forward = must_complete(order) and not operators.turned_back
-        expected = operators.resolved or ("COMPLETED" if forward else "COMPENSATED")
+        forward = must_complete(order) and not decided.turned_back
+        expected = decided.resolved or ("COMPLETED" if forward else "COMPENSATED")
         if status not in ("COMPLETED", "COMPENSATED"):
             findings.stuck.append(Finding(saga_id, f"{status}, {attempts} attempts, held by {owner}: {last_error}"))
         elif status != expected:
@@ -125,15 +125,15 @@ class Row(NamedTuple):
     by: str | None
 
 
-class Operators(NamedTuple):
-    """What operators did to a saga, as its log tells."""
+class Decided(NamedTuple):
+    """What operators decided about a saga, as its log tells."""
 
     turned_back: bool
     skipped: set[str]
     resolved: str | None
 
     @classmethod
-    def of(cls, log: list[Row]) -> Operators:
+    def of(cls, log: list[Row]) -> Decided:
         """Read it from the log."""
         rows = [row for row in log if row.by is not None]
         resolved = [row.step.removeprefix("resolve as ").upper() for row in rows if row.step.startswith("resolve as ")]

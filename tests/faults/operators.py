@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sagas.errors import ActionRefused, StorageUnavailable
 from sagas.testing.processes import wait_until
+from tests.faults.beside import beside
 from tests.faults.check import STEPS
 from tests.faults.cluster import Cluster, OurSystem
 from tests.faults.shop import FaultyOrder, Order
@@ -60,32 +61,19 @@ class Operators:
 
         Afterwards everything is resumed, and what no code can settle is settled.
         """
-        ended = threading.Event()
-        errors: list[BaseException] = []
 
-        def go_on() -> None:
+        def go_on(ended: threading.Event) -> None:
             left = list(self._commands)
             self._random.shuffle(left)
             # While everything is paused nothing is taken over, so that is done once only.
             others = [command for command in self._commands if command != "pause"]
-            try:
-                while left or not (once or ended.is_set()):
-                    self._commands[left.pop() if left else self._random.choice(others)]()
-                    ended.wait(self._random.uniform(0, gap_seconds))
-            except BaseException as error:
-                errors.append(error)
-                raise
+            while left or not (once or ended.is_set()):
+                self._commands[left.pop() if left else self._random.choice(others)]()
+                ended.wait(self._random.uniform(0, gap_seconds))
 
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
+        with beside(go_on):
             yield
-        finally:
-            ended.set()
-            thread.join()
         self._finish()
-        if errors:
-            raise errors[0]
 
     # -- commands -------------------------------------------------------------------------------------------------
 

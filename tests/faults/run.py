@@ -11,8 +11,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagas.testing.processes import wait_until
+from tests.faults.beside import beside
 from tests.faults.check import STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
@@ -86,22 +86,14 @@ class Load:
         failing = {step: self._random.choice(FAILURES) for step in STEPS if self._random.random() < 1 / 6}
         return Order(seconds=self._random.choice((0.0, 0.05, 0.2, 0.5)), failing=failing)
 
-    @contextmanager
-    def going_on(self, per_second: float) -> Iterator[None]:
+    def going_on(self, per_second: float) -> AbstractContextManager[None]:
         """Start random orders while the block runs."""
-        ended = threading.Event()
 
-        def go_on() -> None:
+        def go_on(ended: threading.Event) -> None:
             while not ended.wait(1 / per_second):
                 self.start(self.random_order())
 
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        return beside(go_on)
 
 
 def run(

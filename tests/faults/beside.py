@@ -1,0 +1,21 @@
+"""A loop in a thread beside the block that it disturbs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+
+@contextmanager
+def beside(loop: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a loop while the block runs: the event tells it to end, and what it raises is raised after the block."""
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(loop, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+        running.result()
