@@ -44,9 +44,9 @@ def install(app: Celery, settings: Settings | None = None) -> None:
         if instance.app is app:
             _add_queues(app)
 
-    app.on_after_configure.connect(add_routes)
+    app.on_after_configure.connect(add_routes, weak=False)
     # Again: the application may have assigned other routes since.
-    app.on_after_finalize.connect(add_routes)
+    app.on_after_finalize.connect(add_routes, weak=False)
     signals.celeryd_init.connect(add_queues, weak=False)
     if app.configured:
         _add_routes(app)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import SagaEngine, Settings, SqlAlchemySagaStorage, api
+from sagas.celery import install
+from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.base import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
@@ -68,11 +70,11 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def app(environment: dict[str, str]) -> Iterator[Celery]:
-    """A Celery client on the test's broker, with the settings that users get."""
-    app = Celery("test", set_as_current=False)
-    app.config_from_object("celeryconfig")
-    app.conf.broker_url = app.conf.result_backend = environment["SAGAS_BROKER_URL"]
+def app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """The sagas' own application, as a program with the test's variables would have it."""
+    monkeypatch.setattr(api, "_defaults", {})
+    app = SagaCelery(Settings.from_environment(environment))
+    install(app)
     yield app
     app.close()
 
