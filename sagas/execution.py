@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,7 +14,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
+from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
 from sagas.plan import Plan, plan_as_started
@@ -35,6 +35,7 @@ from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
 from sagas.telemetry.logs import about, saga_logger, working_on
 from sagas.telemetry.observer import NOBODY, Observer
+from sagas.text import printable
 
 logger = saga_logger(__name__)
 
@@ -72,6 +73,11 @@ class Report:
     outcome: str
     did: tuple[str, ...] = ()
     message: str = ""
+
+    def __post_init__(self) -> None:
+        # They quote errors and names, and are read in terminals and logs.
+        object.__setattr__(self, "did", tuple(map(printable, self.did)))
+        object.__setattr__(self, "message", printable(self.message))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
@@ -262,9 +268,11 @@ class _Execution:
             else:
                 with self.observer.acting(self.record, move):
                     returned = perform(action, timeout=kind.timeout)
-        except (Exception, asyncio.CancelledError) as error:
-            in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
-            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
+        except BaseException as error:
+            if not is_of_the_step(error):
+                raise
+            in_doubt = is_in_doubt(error, self.runtime.in_doubt_on)
+            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, kind.retry.retry_on)) from error
         if returned is not None:
             self.context = returned
         if (look := self.saga.codec.look(self.context)) == self.looked:
@@ -447,11 +455,7 @@ class _Execution:
 
 
 def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"(its message cannot be shown: str() of it raised {type(broken).__name__})"
-    return _storable(text[:_MESSAGE_CHARACTERS])
+    return _storable(message_of(error)[:_MESSAGE_CHARACTERS])
 
 
 def _traceback(error: BaseException) -> str:

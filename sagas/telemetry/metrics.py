@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from sagas.progress import EntryStatus, Verdict
+from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Perform
     from sagas.storage.base import LogEntry, SagaRecord, Taken
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: Seconds: from a call to a service nearby to a step that waits for people.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
