@@ -26,7 +26,8 @@ _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 
 # A fork in the middle of a write would leave a lock of the library's locked in the child, for ever.
 _writing: Final = threading.RLock()
-os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
 
 
 class Metrics(Observer):
