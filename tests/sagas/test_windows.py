@@ -10,9 +10,9 @@ from pathlib import Path
 from sagas import SagaStatus, SqlAlchemySagaStorage
 from sagas.storage.base import SagaFilter
 
-# What Python lacks on Windows, taken away before anything is imported that does not ask which system it is on.
+# What Python lacks on Windows, taken away before anything else is imported; billiard asks which system it is on.
 WITHOUT_UNIX = """
-import asyncio, multiprocessing, os, select, selectors, signal, socket, subprocess, sys, tempfile
+import asyncio, billiard.compat, multiprocessing, os, select, selectors, signal, socket, subprocess, sys, tempfile
 
 for name in ("register_at_fork", "fork", "forkpty", "waitid", "wait3", "wait4", "uname", "getuid", "geteuid", "getgid",
              "setsid", "killpg", "mkfifo", "sysconf", "sched_getaffinity", "getloadavg", "pidfd_open", "WNOHANG"):
