@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,18 +21,20 @@ from sagas.errors import ConfigurationError
 from sagas.execution import MARK_SECONDS, Report, Runtime, execute
 from sagas.ids import new_saga_id
 from sagas.lease import Heartbeat, default_node, owner_name
+from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How the engine finds Celery without importing it.
 DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
@@ -195,10 +196,14 @@ class SagaEngine:
 
         The same idempotency key again runs nothing and reports how that saga stands.
 
+        Async steps run on an event loop of the process, in a thread of its own.
+
         Raises:
             ContextError: as for `start`.
             StorageUnavailable: as for `start`.
+            RuntimeError: called within an async step, whose loop it would block: await `run_async`.
         """
+        refuse_within_async_step("run", "run_async")
         keys = None if idempotency_key is None else [idempotency_key]
         new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
@@ -217,8 +222,11 @@ class SagaEngine:
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
     ) -> Report:
-        """Do as `run` does, from a coroutine."""
-        return await asyncio.to_thread(self.run, saga, context, idempotency_key=idempotency_key)
+        """Do as `run` does, from a coroutine, on whose event loop async steps run; sync ones run in a thread.
+
+        If the caller is cancelled, the saga goes on.
+        """
+        return await call_in_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -244,7 +252,9 @@ class SagaEngine:
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
             StorageUnavailable: the database does not answer.
+            RuntimeError: called within an async step, whose event loop it would block: await `recover_async`.
         """
+        refuse_within_async_step("recover", "recover_async")
         return recovery.recover(
             parse_saga_id(saga_id),
             runtime=self.runtime(),
@@ -253,6 +263,10 @@ class SagaEngine:
             by_hand=by_hand,
             told=told,
         )
+
+    async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+        """Do as `recover` does, from a coroutine, as `run_async` does."""
+        return await call_in_thread(lambda: self.recover(saga_id, by_hand=by_hand))
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.

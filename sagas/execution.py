@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -15,7 +15,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
+from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
 from sagas.plan import Plan, plan_as_started
@@ -35,10 +36,12 @@ from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
 from sagas.telemetry.logs import about, saga_logger, working_on
 from sagas.telemetry.observer import NOBODY, Observer
+from sagas.text import printable
 
 logger = saga_logger(__name__)
 
-#: Waits up to this long happen in place; a longer one puts the saga down. About what being found again costs.
+#: Waits up to this long, or up to the interval of scans, happen in place; a longer one puts the saga down, to be found
+#: by the first scan after it.
 IN_PLACE_SECONDS: Final = 5.0
 #: How long the mark of a dispatch protects it before scans ask the broker whether its message still waits.
 MARK_SECONDS: Final = 4.0
@@ -72,6 +75,11 @@ class Report:
     outcome: str
     did: tuple[str, ...] = ()
     message: str = ""
+
+    def __post_init__(self) -> None:
+        # They quote errors and names, and are read in terminals and logs.
+        object.__setattr__(self, "did", tuple(map(printable, self.did)))
+        object.__setattr__(self, "message", printable(self.message))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
@@ -121,14 +129,32 @@ def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
     """
     work = working_on.set((taken.record, None))
     try:
-        with runtime.heartbeat.keep(taken.hold) as lease:
-            execution = _Execution(saga, taken, runtime, lease)
-            if runtime.observer is None:
-                return execution.run()
-            with runtime.observer.running(taken):
-                return execution.run()
+        with (
+            giving_back_on_error(taken, runtime),
+            runtime.heartbeat.keep(taken.hold) as lease,
+            (runtime.observer or NOBODY).running(taken),
+        ):
+            return _Execution(saga, taken, runtime, lease).run()
     finally:
         working_on.reset(work)
+
+
+@contextmanager
+def giving_back_on_error(taken: Taken, runtime: Runtime) -> Iterator[None]:
+    """Give the saga back with a failed attempt if the block raises what is no fault of the saga's.
+
+    An observer that fails, say, or a process that can start no thread. Nothing is done to a saga that was given back.
+    """
+    try:
+        yield
+    except (LeaseLost, StorageUnavailable):
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {_message(error)}"
+        release = _failed_attempt(runtime, taken.record.recovery_attempts, interrupted=True, last_error=message)
+        with suppress(Exception):  # it must not hide what happened
+            runtime.storage.release(taken.hold, release)
+        raise
 
 
 def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
@@ -262,9 +288,11 @@ class _Execution:
             else:
                 with self.observer.acting(self.record, move):
                     returned = perform(action, timeout=kind.timeout)
-        except (Exception, asyncio.CancelledError) as error:
-            in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
-            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
+        except BaseException as error:
+            if not is_of_the_step(error):
+                raise
+            in_doubt = is_in_doubt(error, self.runtime.in_doubt_on)
+            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, kind.retry.retry_on)) from error
         if returned is not None:
             self.context = returned
         if (look := self.saga.codec.look(self.context)) == self.looked:
@@ -281,6 +309,8 @@ class _Execution:
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
         verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
         failures = failures_in_a_row(self.log, move) + 1
+        retried = verdict is Verdict.RETRY
+        error_type, message = type(failure.error).__name__, _message(failure.error)
         entry = LogEntry(
             step=move.step.name,
             action=move.action,
@@ -288,12 +318,15 @@ class _Execution:
             attempt=move.attempt,
             verdict=verdict,
             in_doubt=failure.in_doubt or self.interrupted,
-            error_type=type(failure.error).__name__,
-            message=_message(failure.error),
-            traceback=_storable(_traceback(failure.error)),
+            error_type=error_type,
+            message=message,
+            # The log is read whole at each recovery: a step that polls must not fill it with one traceback.
+            traceback=None if retried and self._was_traced(move, error_type, message) else _traceback(failure.error),
         )
         self.did.append(f"{move.step.name}: {move.action} failed ({entry.error_type}), {verdict}")
-        logger.warning(
+        # A retry is what the step's policy expects; nobody need see to it.
+        logger.log(
+            logging.INFO if retried else logging.WARNING,
             "saga %s (%s): step %s, %s, attempt %d failed, %s: %s: %s",
             *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
             *(entry.error_type, entry.message),
@@ -305,17 +338,21 @@ class _Execution:
             self._reload()
             return None
         if verdict is Verdict.GIVE_UP:
-            release = self._failed_attempt()
+            release = _failed_attempt(self.runtime, self.attempts)
             self._checkpoint(entry, status=release.status, release=release)
             return self._gave_up(release, entry.message or "")
         delay = move.step.kind.retry.delay(failures, random=self.runtime.random())
-        if delay > IN_PLACE_SECONDS:
+        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds):
             self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
             return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
         self._checkpoint_move(entry)
         self._reload()
         self._wait(delay)
         return None
+
+    def _was_traced(self, move: Perform, error_type: str, message: str) -> bool:
+        failure = (move.step.name, move.action, error_type, message)
+        return any((e.step, e.action, e.error_type, e.message) == failure and e.traceback for e in self.log)
 
     def _reload(self) -> None:
         # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
@@ -406,34 +443,26 @@ class _Execution:
 
     def _give_up(self, error: BaseException) -> Report:
         message = f"{type(error).__name__}: {_message(error)}"
-        release = self._failed_attempt(interrupted=True, last_error=message)
+        release = _failed_attempt(self.runtime, self.attempts, interrupted=True, last_error=message)
         self.runtime.storage.release(self.hold, release)
         return self._gave_up(release, message)
-
-    def _failed_attempt(self, *, interrupted: bool = False, last_error: str | None = None) -> Release:
-        settings = self.runtime.settings
-        full = backoff(self.attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
-        return Release(
-            status=SagaStatus.FAILED,
-            failed_attempt=True,
-            max_recovery_attempts=settings.max_recovery_attempts,
-            after_seconds=full * (1 - 0.2 * self.runtime.random()),
-            interrupted=interrupted,
-            last_error=last_error,
-        )
 
     def _gave_up(self, release: Release, message: str) -> Report:
         self.status = SagaStatus.FAILED
         nth = f"failed attempt {self.attempts + 1} of {release.max_recovery_attempts}"
         if self.attempts + 1 >= release.max_recovery_attempts:
-            return self._report("dead", f"{nth}, so it is dead until an operator revives it: {message}")
+            return self._report(
+                "dead",
+                f"{nth}, so it is dead until an operator revives it: {message}",
+                level=logging.ERROR,
+            )
         return self._report("failed", f"{nth}, the next in {release.after_seconds:.0f} s: {message}")
 
     def _ended(self) -> Report:
         return self._report(str(self.status).lower(), f"the saga is {self.status}.")
 
-    def _report(self, outcome: str, message: str) -> Report:
-        logger.info("saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
+    def _report(self, outcome: str, message: str, *, level: int = logging.INFO) -> Report:
+        logger.log(level, "saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
         if self.observer is not None:
             self.observer.given_back(self.record, outcome)
         return Report(
@@ -446,16 +475,27 @@ class _Execution:
         )
 
 
+def _failed_attempt(
+    runtime: Runtime, attempts: int, *, interrupted: bool = False, last_error: str | None = None
+) -> Release:
+    settings = runtime.settings
+    full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
+    return Release(
+        status=SagaStatus.FAILED,
+        failed_attempt=True,
+        max_recovery_attempts=settings.max_recovery_attempts,
+        after_seconds=full * (1 - 0.2 * runtime.random()),
+        interrupted=interrupted,
+        last_error=last_error,
+    )
+
+
 def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"(its message cannot be shown: str() of it raised {type(broken).__name__})"
-    return _storable(text[:_MESSAGE_CHARACTERS])
+    return _storable(message_of(error)[:_MESSAGE_CHARACTERS])
 
 
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    return _storable("".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:])
 
 
 def _storable(text: str) -> str:
