@@ -30,6 +30,7 @@ from sagas.progress import (
     failures_in_a_row,
     judge_failure,
     next_move,
+    retry_policy,
     status_before,
 )
 from sagas.settings import Settings
@@ -234,8 +235,10 @@ class _Execution:
             return self._after_failure(move, failure)
         self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        self._checkpoint_move(entry, stored=changed)
         self.attempts = 0
+        if self.plan.compensate_past_failures and move.action is Action.COMPENSATE:
+            return self._go_on(move, entry, stored=changed)
+        self._checkpoint_move(entry, stored=changed)
         return self._ended() if self.status.finished else None
 
     def _perform(self, move: Perform) -> Stored[Any]:
@@ -258,8 +261,9 @@ class _Execution:
                 with self.observer.acting(self.record, move):
                     returned = perform(action, timeout=kind.timeout)
         except (Exception, asyncio.CancelledError) as error:
+            retry_on = retry_policy(self.plan, self.log, move).retry_on
             in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
-            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
+            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, retry_on)) from error
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
             context = self.stored.context if returned is None else returned
@@ -270,7 +274,6 @@ class _Execution:
 
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
         verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
-        failures = failures_in_a_row(self.log, move) + 1
         entry = LogEntry(
             step=move.step.name,
             action=move.action,
@@ -288,7 +291,7 @@ class _Execution:
             *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
             *(entry.error_type, entry.message),
         )
-        if verdict is Verdict.TURN_BACK:
+        if verdict in (Verdict.TURN_BACK, Verdict.SET_ASIDE):
             self._checkpoint_move(entry)
             if self.status.finished:
                 return self._ended()
@@ -298,14 +301,34 @@ class _Execution:
             release = self._failed_attempt()
             self._checkpoint(entry, status=release.status, release=release)
             return self._gave_up(release, entry.message or "")
-        delay = move.step.kind.retry.delay(failures, random=self.runtime.random())
+        return self._go_on(move, entry)
+
+    def _go_on(self, move: Perform, entry: LogEntry, *, stored: Stored[Any] | None = None) -> Report | None:
+        """Checkpoint, and wait if what comes next has failed before."""
+        delay, name = self._delay(move, entry)
         if delay > IN_PLACE_SECONDS:
-            self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
-            return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
-        self._checkpoint_move(entry)
-        self._reload()
+            release = Release(status=self.status, after_seconds=delay)
+            self._checkpoint(entry, status=self.status, stored=stored, release=release)
+            return self._report("waiting", f"{name} is tried again in {delay:.0f} s.")
+        self._checkpoint_move(entry, stored=stored)
+        if self.status.finished:
+            return self._ended()
+        if entry.status is EntryStatus.FAILED:
+            self._reload()
         self._wait(delay)
         return None
+
+    def _delay(self, move: Perform, entry: LogEntry) -> tuple[float, str]:
+        """How long to wait after this move, which ended so, and for which step."""
+        log = [*self.log, entry]
+        following = next_move(self.plan, log)
+        if isinstance(following, End):
+            return 0.0, ""
+        failures = failures_in_a_row(log, following)
+        if failures <= failures_in_a_row(self.log, move):
+            return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
+        policy = retry_policy(self.plan, log, following)
+        return policy.delay(failures, random=self.runtime.random()), following.step.name
 
     def _reload(self) -> None:
         # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
