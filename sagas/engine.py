@@ -26,6 +26,7 @@ from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.settings import Settings
+from sagas.storable import is_storable
 from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
 from sagas.telemetry.logs import saga_logger
@@ -350,8 +351,11 @@ def check_idempotency_key(key: str) -> None:
     Raises:
         ValueError: the message shows the key and says what one may be.
     """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
-        raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or not is_storable(key):
+        raise ValueError(
+            f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
+            "and without halves of surrogate pairs."
+        )
 
 
 def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:

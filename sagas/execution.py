@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ from random import random
 from typing import Any, Final
 from uuid import UUID
 
+from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
 from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
@@ -30,6 +31,7 @@ from sagas.progress import (
     failures_in_a_row,
     judge_failure,
     next_move,
+    retry_policy,
     status_before,
 )
 from sagas.settings import Settings
@@ -201,12 +203,7 @@ class _Execution:
         self.lease = lease
         self.status = taken.record.status
         self.log = list(taken.record.log)
-        self.stored = taken.record.context
-        self.context: Any = None
-        # How the context looked when it was last found fit to be stored.
-        self.looked: object = None
-        # Fields of the stored context that this code's type does not know; they are kept for code that does.
-        self.beside: Mapping[str, Any] = {}
+        self.stored: Stored[Any]
         self.plan: Plan
         self.move: Perform | End
         # Whether the next action may have been begun by a holder that was cut off.
@@ -225,8 +222,7 @@ class _Execution:
         try:
             self.plan = plan_as_started(self.saga, self.record.definition_version)
             self.move = next_move(self.plan, self.log)
-            stored = self.saga.codec.reopen(self.record.context)
-            self.context, self.beside, self.stored = stored.context, stored.beside, stored.text
+            self.stored = self.saga.codec.reopen(self.record.context)
             if self.interrupted and self.observer is not None and self.taken.status_before is not SagaStatus.FAILED:
                 self.observer.taken_over(self.record)
             while (report := self._advance()) is None:
@@ -265,12 +261,14 @@ class _Execution:
             return self._after_failure(move, failure)
         self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        self._checkpoint_move(entry, context=changed)
         self.attempts = 0
+        if self.plan.compensate_past_failures and move.action is Action.COMPENSATE:
+            return self._go_on(move, entry, stored=changed)
+        self._checkpoint_move(entry, stored=changed)
         return self._ended() if self.status.finished else None
 
-    def _perform(self, move: Perform) -> str | None:
-        """Perform the action; return the context as JSON if it changed it."""
+    def _perform(self, move: Perform) -> Stored[Any]:
+        """Perform the action; return the context as it is to be stored then."""
         kind = move.step.kind
         step = self.steps.get(kind) or self.steps.setdefault(kind, self.runtime.resolve(kind))
         call = Call(
@@ -279,7 +277,7 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
         )
-        action = partial(step.act if move.action is Action.ACT else step.compensate, self.context, call)
+        action = partial(step.act if move.action is Action.ACT else step.compensate, self.stored.context, call)
         self.lease.work = work = (self.record, move)
         working_on.set(work)
         try:
@@ -291,24 +289,19 @@ class _Execution:
         except BaseException as error:
             if not is_of_the_step(error):
                 raise
+            retry_on = retry_policy(self.plan, self.log, move).retry_on
             in_doubt = is_in_doubt(error, self.runtime.in_doubt_on)
-            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, kind.retry.retry_on)) from error
-        if returned is not None:
-            self.context = returned
-        if (look := self.saga.codec.look(self.context)) == self.looked:
-            return None
+            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, retry_on)) from error
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
-            text = self.saga.codec.dump_checked(self.context, beside=self.beside)
+            context = self.stored.context if returned is None else returned
+            return self.saga.codec.after_step(context, self.stored)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             raise _Failed(error, in_doubt=True, retryable=False) from error
-        self.looked = look
-        return None if text == self.stored else text
 
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
         verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
-        failures = failures_in_a_row(self.log, move) + 1
         retried = verdict is Verdict.RETRY
         error_type, message = type(failure.error).__name__, _message(failure.error)
         entry = LogEntry(
@@ -331,7 +324,7 @@ class _Execution:
             *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
             *(entry.error_type, entry.message),
         )
-        if verdict is Verdict.TURN_BACK:
+        if verdict in (Verdict.TURN_BACK, Verdict.SET_ASIDE):
             self._checkpoint_move(entry)
             if self.status.finished:
                 return self._ended()
@@ -341,23 +334,43 @@ class _Execution:
             release = _failed_attempt(self.runtime, self.attempts)
             self._checkpoint(entry, status=release.status, release=release)
             return self._gave_up(release, entry.message or "")
-        delay = move.step.kind.retry.delay(failures, random=self.runtime.random())
-        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds):
-            self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
-            return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
-        self._checkpoint_move(entry)
-        self._reload()
-        self._wait(delay)
-        return None
+        return self._go_on(move, entry)
 
     def _was_traced(self, move: Perform, error_type: str, message: str) -> bool:
         failure = (move.step.name, move.action, error_type, message)
         return any((e.step, e.action, e.error_type, e.message) == failure and e.traceback for e in self.log)
 
+    def _go_on(self, move: Perform, entry: LogEntry, *, stored: Stored[Any] | None = None) -> Report | None:
+        """Checkpoint, and wait if what comes next has failed before."""
+        delay, name = self._delay(move, entry)
+        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds):
+            release = Release(status=self.status, after_seconds=delay)
+            self._checkpoint(entry, status=self.status, stored=stored, release=release)
+            return self._report("waiting", f"{name} is tried again in {delay:.0f} s.")
+        self._checkpoint_move(entry, stored=stored)
+        if self.status.finished:
+            return self._ended()
+        if entry.status is EntryStatus.FAILED:
+            self._reload()
+        self._wait(delay)
+        return None
+
+    def _delay(self, move: Perform, entry: LogEntry) -> tuple[float, str]:
+        """How long to wait after this move, which ended so, and for which step."""
+        log = [*self.log, entry]
+        following = next_move(self.plan, log)
+        if isinstance(following, End):
+            return 0.0, ""
+        failures = failures_in_a_row(log, following)
+        if failures <= failures_in_a_row(self.log, move):
+            return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
+        policy = retry_policy(self.plan, log, following)
+        return policy.delay(failures, random=self.runtime.random()), following.step.name
+
     def _reload(self) -> None:
         # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
         # context no longer validate (a date that has passed, say), it must not be forgotten that a step is in doubt.
-        self.context = self.saga.codec.load(self.stored)
+        self.stored = replace(self.stored, context=self.saga.codec.load(self.stored.text))
 
     def _wait(self, seconds: float) -> None:
         left = seconds
@@ -367,10 +380,10 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _checkpoint_move(self, entry: LogEntry, *, context: str | None = None) -> None:
+    def _checkpoint_move(self, entry: LogEntry, *, stored: Stored[Any] | None = None) -> None:
         """Write how a move ended, and where the saga stands then: the last checkpoint also ends it."""
         following = next_move(self.plan, [*self.log, entry])
-        self._checkpoint(entry, status=status_before(following), context=context)
+        self._checkpoint(entry, status=status_before(following), stored=stored)
         self.move = following
 
     def _checkpoint(
@@ -378,16 +391,17 @@ class _Execution:
         entry: LogEntry | None,
         *,
         status: SagaStatus,
-        context: str | None = None,
+        stored: Stored[Any] | None = None,
         release: Release | None = None,
     ) -> None:
+        context = None if stored is None or stored.text == self.stored.text else stored.text
         write = partial(
             self.runtime.storage.checkpoint, self.hold, entry, status=status, context=context, release=release
         )
         gives_back = release is not None or status.finished
         self._persist(write, partial(self._took_effect, entry, status, gives_back=gives_back))
         self.status = status
-        self.stored = self.stored if context is None else context
+        self.stored = self.stored if stored is None else stored
         self.interrupted = False
         if entry is not None:
             self.log.append(entry)
