@@ -179,6 +179,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return record_of(rows[0])
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
         parameters = {
             "statuses": [str(status) for status in wanted.statuses] or None,
             "name": wanted.name,
