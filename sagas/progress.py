@@ -213,7 +213,11 @@ def _owed(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> list[Planned
     """The steps that are still to be compensated, the last first."""
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
     undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
-    acted = {*done, *(e.step for e in log if e.action is Action.ACT and e.in_doubt)}
+    doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
+    if len(done) < len(plan.steps) and any(e.action is Action.OPERATOR and e.in_doubt for e in log):
+        # Aborted by a note, which knows that a step may have begun and not which: it was the next one.
+        doubtful.add(plan.steps[len(done)].name)
+    acted = {*done, *doubtful}
     return [
         step
         for step in reversed(plan.steps)
