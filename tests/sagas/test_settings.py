@@ -31,6 +31,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
 
     assert settings == Settings()
     assert settings.model_dump(exclude={"database_url", "broker_url"}) == {
+        "database_pool_size": 20,
         "result_backend": None,
         "modules": (),
         "resolver": None,
@@ -49,6 +50,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
     settings = Settings.from_environment(
         {
             "SAGAS_DATABASE_URL": SECRET,
+            "SAGAS_DATABASE_POOL_SIZE": "7",
             "SAGAS_BROKER_URL": "redis://other/3",
             "SAGAS_RESULT_BACKEND": "redis://other/4",
             "SAGAS_MODULES": "shop.orders, shop.refunds,",
@@ -67,6 +69,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
 
     assert settings.model_dump() == {
         "database_url": SECRET,
+        "database_pool_size": 7,
         "broker_url": "redis://other/3",
         "result_backend": "redis://other/4",
         "modules": ("shop.orders", "shop.refunds"),
