@@ -1,4 +1,4 @@
-"""Databases of other encodings than UTF8: what they can hold comes back as it was, the rest is refused in a sentence."""
+"""Databases of other encodings than UTF8: what they can hold comes back as it was, the rest is refused by name."""
 
 from __future__ import annotations
 
