@@ -90,7 +90,11 @@ class SagaEngine:
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
-        engine = cls(SqlAlchemySagaStorage(settings.database_url), settings=settings, **options)
+        engine = cls(
+            SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size),
+            settings=settings,
+            **options,
+        )
         engine.registry.load(settings.modules)
         return engine
 
