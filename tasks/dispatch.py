@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 #: Pending or not → the task that is sent, on a queue of its own.
 TASKS = {True: "sagas.run_saga", False: "sagas.recover_saga"}
 QUEUES = {True: "sagas.run", False: "sagas.recover"}
+#: Every queue that carries messages of ours.
+SAGA_QUEUES = frozenset({"sagas.scan", *QUEUES.values()})
 
 
 class CeleryDispatcher:

@@ -19,6 +19,8 @@ from sagas.settings import Settings
 from tasks.application import app
 from tasks.dispatch import CeleryDispatcher
 from tasks.metrics import WorkerMetrics, serve_metrics
+from tasks.neighbours import NoNeighbours
+from tasks.outages import OutlivesOutages
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Sagas(bootsteps.StartStopStep):
 
 
 app.steps["worker"].add(Sagas)
+app.steps["consumer"].update((OutlivesOutages, NoNeighbours))
 
 
 def _watch() -> None:
