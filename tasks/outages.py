@@ -41,6 +41,8 @@ class OutlivesOutages(bootsteps.Step):
         consumer.on_connection_error_after_connected = partial(
             _lose_connection, consumer, consumer.on_connection_error_after_connected
         )
+        # A server that answers and refuses, such as a replica after a failover, is an outage too: connect again.
+        consumer.connection_errors += consumer.channel_errors
         consumer.ensure_connected = partial(_connect_soon, consumer.ensure_connected)
         # The second is for Celery before 5.7, which acknowledges among other things by it.
         name = "call_soon_ack" if hasattr(consumer, "call_soon_ack") else "call_soon"

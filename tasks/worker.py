@@ -18,6 +18,7 @@ from sagas.errors import SagaError, StorageUnavailable
 from sagas.settings import Settings
 from tasks.application import app
 from tasks.dispatch import CeleryDispatcher
+from tasks.messages import DropsMessages
 from tasks.metrics import WorkerMetrics, serve_metrics
 from tasks.neighbours import NoNeighbours
 from tasks.outages import OutlivesOutages
@@ -92,7 +93,7 @@ class Sagas(bootsteps.StartStopStep):
 
 
 app.steps["worker"].add(Sagas)
-app.steps["consumer"].update((OutlivesOutages, NoNeighbours))
+app.steps["consumer"].update((OutlivesOutages, NoNeighbours, DropsMessages))
 
 
 def _watch() -> None:
