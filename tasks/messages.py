@@ -1,8 +1,8 @@
 """No message ends a worker: one that cannot be understood is logged, dropped and counted.
 
-Celery drops some of them by itself (an unknown task, a body that cannot be decoded). It ends on others, whose envelope is
-right and whose content is not, or that are no message at all; the broker then hands them to the next worker. Here all of
-them end in `_drop`. What a message holds is not logged: on a wrong queue it may be another application's secret.
+Celery drops some of them by itself (an unknown task, a body that cannot be decoded). It ends on others, whose envelope
+is right and whose content is not, or that are no message at all; the broker then hands them to the next worker. Here
+all of them are dropped. What a message holds is not logged: on a wrong queue it may be another application's secret.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from numbers import Real
 from queue import Empty
 from typing import Any, Final
 
@@ -48,7 +47,7 @@ class DropsMessages(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Put a guard around reading from Redis; with every new connection, which has a reader of its own."""
-        cycle = getattr(consumer.connection.transport, "cycle", None)
+        cycle: Any = getattr(consumer.connection.transport, "cycle", None)
         if hasattr(cycle, "on_readable"):
             cycle.on_readable = partial(self._read, consumer, cycle, cycle.on_readable)
 
@@ -70,10 +69,8 @@ class DropsMessages(bootsteps.StartStopStep):
     def _read(self, consumer: Any, cycle: Any, celerys_own: Callable[[int], Any], descriptor: int) -> Any:
         try:
             return celerys_own(descriptor)
-        except (*_real_connection_errors(consumer), MemoryError, Empty):
-            raise
         except Exception as error:
-            if error is self._passed:
+            if error is self._passed or isinstance(error, (*_real_connection_errors(consumer), MemoryError, Empty)):
                 raise
             if isinstance(error, ResponseError):
                 channel, _ = cycle._fd_to_chan.get(descriptor, (None, None))
@@ -103,7 +100,7 @@ def _check(message: Any) -> None:
     limits = headers.get("timelimit") or (None, None)
     if not isinstance(limits, list | tuple) or len(limits) != 2:
         raise InvalidTaskError("its time limits are no pair")
-    if not all(limit is None or (isinstance(limit, Real) and limit >= 0) for limit in limits):
+    if not all(limit is None or (isinstance(limit, int | float) and limit >= 0) for limit in limits):
         raise InvalidTaskError("its time limits are no seconds")
 
 
@@ -137,9 +134,9 @@ def _drop(consumer: Any, message: Any, error: BaseException | None) -> None:
         message.reject_log_error(logger, consumer.connection_errors)
 
 
-def _log_and_count(queue: str, what: str, error: BaseException | None) -> None:
-    why = "Celery does not know what it is" if error is None else f"{type(error).__name__}: {error}"
-    logger.error("dropped a message of the queue %s, which cannot be understood: %s (%s)", queue, what, _short(why))
+def _log_and_count(queue: str, what: str, error: BaseException | None = None) -> None:
+    why = "" if error is None else f" ({_short(f'{type(error).__name__}: {error}')})"
+    logger.error("dropped a message of the queue %s, which cannot be understood: %s%s", queue, what, why)
     observer = current_engine().runtime().observer
     if observer is not None:
         observer.message_dropped(queue)

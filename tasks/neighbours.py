@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from celery import bootsteps
+from celery.worker.consumer.gossip import Gossip
+from celery.worker.consumer.mingle import Mingle
 
 from tasks.dispatch import SAGA_QUEUES
 
@@ -17,7 +19,7 @@ class NoNeighbours(bootsteps.Step):
     """Turns gossip and mingle off, as `--without-gossip --without-mingle` does, where only queues of sagas are read."""
 
     # Made after both, and before any of the three is asked whether it takes part.
-    requires = ("celery.worker.consumer.gossip:Gossip", "celery.worker.consumer.mingle:Mingle")
+    requires = (Gossip, Mingle)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)

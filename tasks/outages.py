@@ -1,9 +1,9 @@
 """What keeps a worker alive, and soon back, when its broker goes away: one bootstep for every pool and broker.
 
-Celery tells of a lost connection in one place and closes it there twice. With Redis the first attempt can fail half-way,
-and the second then meets a transport that is dismantled: AttributeError, which ends the worker. The same happens to an
-acknowledgement that comes after the connection was lost. Neither is worth a worker: what was not acknowledged, the
-broker delivers again.
+Celery closes a lost connection twice. With Redis the first attempt can fail half-way, and the second then meets a
+transport that is dismantled: AttributeError, which ends the worker. The same can happen to an acknowledgement that
+comes after the connection was lost. Neither is worth a worker: the database knows what runs, and the broker delivers
+again what was not acknowledged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from celery import bootsteps
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport import virtual
 
@@ -55,7 +55,7 @@ def _lose_connection(consumer: Any, celerys_own: Callable[[BaseException], None]
         # Redis: closing would begin by reading an answer that never comes, and fail before it has closed anything.
         channel._in_poll = None
     # Else an error of another kind than the transport's own would end the worker.
-    connection.maybe_close_channel = _close_channel
+    connection.maybe_close_channel = _close_channel  # of this connection only
     celerys_own(error)
 
 
@@ -64,7 +64,7 @@ def _close_channel(channel: Any) -> None:
         channel.close()
 
 
-def _connect_soon(celerys_own: Callable[[Connection], Connection], connection: Connection) -> Connection:
+def _connect_soon(celerys_own: Callable[[Connection], Connection], connection: Any) -> Connection:
     connection.ensure_connection = partial(connection.ensure_connection, **RECONNECTING)
     return celerys_own(connection)
 

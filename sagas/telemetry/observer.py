@@ -58,7 +58,7 @@ class Observer:
         """A scan is done: it dispatched so many sagas, and so many died, were missing or unsent (see `ScanReport`)."""
 
     def message_dropped(self, queue: str) -> None:
-        """A worker dropped a message that it could not understand, from this queue; "?" where it came from is unknown."""
+        """A worker dropped a message that it could not understand, from this queue; "?" if no queue can be told."""
 
 
 #: Is told everything and tells nobody.

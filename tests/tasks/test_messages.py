@@ -6,15 +6,12 @@ import base64
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
-from sagas.testing.processes import wait_until
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps
 from tests.tasks.test_metrics import port, scraped  # noqa: F401 (a fixture)
@@ -163,7 +160,7 @@ def test_key_of_a_queue_that_is_no_queue_is_set_aside(
     worker = celery("worker", "-P", pool)
     client.execute_command(*command)
 
-    worker.wait_for_log(f"a {kind} has the queue's key, now renamed to {QUEUE}.not-a-queue")
+    worker.wait_for_log(f"a {kind} has its key, and is now named {QUEUE}.not-a-queue")
     assert wait_finished(engine, engine.start(ThreeSteps, Job())).status is SagaStatus.COMPLETED
     assert client.type(f"{QUEUE}.not-a-queue") == kind.encode()
     assert worker.exit_code is None
