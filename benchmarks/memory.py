@@ -12,8 +12,8 @@ from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from benchmarks.through_celery import setting
 from sagas import SagaEngine
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.testing.processes import wait_until
-from tasks.dispatch import CeleryDispatcher
 
 SAGAS = 100_000
 FIRST = 1_000

@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from benchmarks.database import Database
 from benchmarks.rows import Row
 from sagas import SagaEngine, configure
+from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import Hold, NewSaga, completed
-from tasks.saga_tasks import prune
 
 SAGAS = 1_000_000
 LIVE_SAGAS = 100

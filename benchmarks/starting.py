@@ -15,7 +15,7 @@ from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from benchmarks.through_celery import Setting, setting
 from sagas import SagaEngine
-from tasks.dispatch import CeleryDispatcher
+from sagas.celery.dispatch import CeleryDispatcher
 
 ROUNDS = 7
 ONE_BY_ONE = 500

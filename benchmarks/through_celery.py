@@ -19,9 +19,9 @@ from benchmarks.database import Database
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from sagas import SagaEngine
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer
-from tasks.dispatch import CeleryDispatcher
 
 MESSAGES = 10_000
 ROUNDS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -14,11 +14,14 @@ from sagas.context import ContextT
 from sagas.definition import Saga
 from sagas.engine import SagaEngine
 from sagas.execution import Report
+from sagas.settings import Settings
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 _engine: SagaEngine | None = None
+#: What `new_engine` is given by the frameworks that this process uses.
+_defaults: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
@@ -30,7 +33,7 @@ def configure(engine: SagaEngine | None) -> None:
 
 
 def current_engine() -> SagaEngine:
-    """Return the engine of the process, made from the `SAGAS_...` variables unless `configure` gave one.
+    """Return the engine of the process: what `configure` gave, or else `new_engine()`, made on first use.
 
     Raises:
         ConfigurationError: a setting cannot work.
@@ -38,8 +41,39 @@ def current_engine() -> SagaEngine:
     global _engine  # noqa: PLW0603
     if _engine is None:  # once there is one, no lock: a child forked meanwhile would inherit it locked
         with _lock:
-            _engine = _engine or SagaEngine.from_environment()
+            _engine = _engine or new_engine()
     return _engine
+
+
+def set_defaults(**options: Any) -> None:
+    """Say what the engine of this process is made with; for the integrations with Celery and Django.
+
+    Args:
+        options: arguments of `SagaEngine.from_environment`, `settings` among them; each replaces an earlier one.
+    """
+    _defaults.update(options)
+
+
+def settings() -> Settings:
+    """Return the settings of this process: an integration's, or else those of the `SAGAS_...` variables.
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+    """
+    given: Settings | None = _defaults.get("settings")
+    return given or Settings.from_environment()
+
+
+def new_engine(**options: Any) -> SagaEngine:
+    """Return an engine with the settings of this process.
+
+    Args:
+        options: arguments of `SagaEngine.from_environment`, which go before those of integrations.
+
+    Raises:
+        ConfigurationError: a setting cannot work.
+    """
+    return SagaEngine.from_environment(**{**_defaults, "settings": settings(), **options})
 
 
 def start(

@@ -45,6 +45,10 @@ class Settings(BaseModel):
         description="where results of tasks invoked by hand are kept for a day; default: the broker if it is Redis",
         repr=False,
     )
+    celery_app: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        description="your Celery application with sagas installed, as 'shop.celery:app'; default: the sagas' own",
+    )
     modules: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         default=(), description="modules that define your sagas, comma-separated; workers import them"
     )

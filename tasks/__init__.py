@@ -1,5 +1,12 @@
-"""The Celery application of the sagas: `celery -A tasks worker`, `celery -A tasks beat`."""
+"""The reference deployment: a Celery application with sagas, as you would build your own.
 
-from tasks.application import app
+`celery -A tasks worker`, `celery -A tasks beat` and `celery -A tasks flower` run it from the checkout.
+"""
 
-__all__ = ["app"]
+from celery import Celery
+
+from sagas.celery import install
+
+app = Celery("tasks")
+app.config_from_object("celeryconfig")
+install(app)

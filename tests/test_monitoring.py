@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.ids import new_saga_id
 from sagas.storage.base import NewSaga
 from sagas.telemetry.database import DatabaseMetrics
 from sagas.telemetry.metrics import Metrics
 from sagas.testing.processes import CeleryProcess
-from tasks.dispatch import CeleryDispatcher
 from tests.docs.commands import commands_of
 from tests.docs.pages import REPOSITORY, blocks
 

@@ -24,7 +24,7 @@ CELERY_UNUSABLE: Final = problem(
     what="the Celery application cannot be loaded",
     why="No worker and no beat starts like this. The broker, workers and Celery's settings could not be looked at.",
     cure="See to the error that is told: install celery-sagas whole (`pip install celery-sagas`), or correct the "
-    "module that CELERY_CONFIG_MODULE names.",
+    "application that SAGAS_CELERY_APP names.",
 )
 
 
@@ -35,7 +35,7 @@ def _load_celery(installation: Installation) -> Iterator[Finding | str]:
         return
     try:
         for entry_point in found:
-            installation.celery_checks += tuple(entry_point.load())
+            installation.celery_checks += tuple(entry_point.load()())
     except (Exception, SystemExit) as error:  # a module of the user's runs here, and the application exits with words
         yield CELERY_UNUSABLE(f"the Celery application cannot be loaded: {type(error).__name__}: {error}.")
 

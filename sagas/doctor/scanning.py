@@ -16,14 +16,14 @@ SCAN_NEVER: Final = problem(
     "scan-never",
     what="no scan ever ran",
     why="Nobody takes over the sagas of a worker that dies, tries again what failed, or sends what the broker lost.",
-    cure="Start `celery -A tasks beat`, and a worker that takes the queue `sagas.scan`.",
+    cure="Start `celery -A sagas beat`, and a worker that takes the queue `sagas.scan`.",
 )
 SCAN_LATE: Final = problem(
     "scan-late",
     what="the last scan ran long ago",
     why="Nobody takes over the sagas of a worker that dies, tries again what failed, or sends what the broker lost.",
-    cure="See that `celery -A tasks beat` runs, with the broker that the workers have, and a worker that takes the "
-    "queue `sagas.scan`: `celery -A tasks inspect active_queues` tells.",
+    cure="See that `celery -A sagas beat` runs, with the broker that the workers have, and a worker that takes the "
+    "queue `sagas.scan`: `celery -A sagas inspect active_queues` tells.",
 )
 
 

@@ -37,14 +37,14 @@ OVERDUE: Final = problem(
     what="sagas are due, and nobody sends them to a worker",
     why="Either no scan runs, or as many sagas wait in the queue as SAGAS_SCAN_LIMIT allows: there are too few "
     "workers.",
-    cure="If `scans` tells nothing here, start more workers (`celery -A tasks worker`), or raise their `-c`.",
+    cure="If `scans` tells nothing here, start more workers (`celery -A sagas worker`), or raise their `-c`.",
 )
 QUEUED_LONG: Final = warning(
     "queue-slow",
     what="sagas wait in the queue for more than 5 minutes",
     why="Workers are too few for what is started, or all of them are busy in long steps, or one that takes this queue "
     "is missing.",
-    cure="Start more workers that take the queue (`celery -A tasks worker`), or raise their `-c`; `celery -A tasks "
+    cure="Start more workers that take the queue (`celery -A sagas worker`), or raise their `-c`; `celery -A sagas "
     "inspect active` tells what they do.",
 )
 PAUSED: Final = warning(

@@ -41,7 +41,7 @@ class CeleryProcess:
         log: Path,
         directory: Path | None = None,
         python: str = sys.executable,
-        application: str = "tasks",
+        application: str = "sagas",
     ) -> None:
         self.log = log
         # A worker's pool processes ask for the same signal; an embedded beat (-B) would not.

@@ -17,8 +17,8 @@ import typer.main
 from celery.bin.celery import celery as celery_command
 from flower.urls import handlers
 
+from sagas.celery import app as celery_app
 from sagas.cli.app import app as sagas_app
-from tasks import app as celery_app
 from tests.docs.pages import REPOSITORY, Block, blocks, prose
 
 
@@ -46,12 +46,12 @@ def check_command(words: list[str]) -> None:
             commands = typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined]
             assert name in commands, words
             _check_options(commands[name], arguments)
-        case ["celery", "-A", "tasks", "flower", *arguments]:
+        case ["celery", "-A", "sagas", "flower", *arguments]:
             assert "flower" in {entry_point.name for entry_point in entry_points(group="celery.commands")}
             __import__("flower.options")
             for option in _options(arguments):
                 assert option.removeprefix("--") in tornado.options.options, words
-        case ["celery", "-A", "tasks", name, *arguments]:
+        case ["celery", "-A", "sagas", name, *arguments]:
             assert name in celery_command.commands, words
             _check_options(celery_command.commands[name], arguments)
             if name == "call":
@@ -68,7 +68,7 @@ def check_command(words: list[str]) -> None:
         case ["curl", *arguments]:
             (url,) = [argument for argument in arguments if argument.startswith("http")]
             _check_flower(urlsplit(url).path)
-        case ["docker", "compose", *_] | ["docker", "build", *_] | ["export", *_] | ["celery", "-A", "tasks"]:
+        case ["docker", "compose", *_] | ["docker", "build", *_] | ["export", *_] | ["celery", "-A", "sagas"]:
             pass
         case _:
             pytest.fail(f"nothing here knows the command {shlex.join(words)!r}")

@@ -14,12 +14,12 @@ import httpx
 
 from docs.screenshots import PASSWORD, flower
 from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas.celery.doctor import CHECKS
 from sagas.doctor import every_kind
 from sagas.doctor.checks import FOUNDATION, SAGAS
 from sagas.ids import new_saga_id
 from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
-from tasks.doctor import CHECKS
 from tests.docs.commands import commands_of
 from tests.docs.languages import check_python, run_sql
 from tests.docs.pages import DOCS, QUICKSTART, Page, blocks

@@ -50,7 +50,7 @@ def page_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Page:
         "```text\nprinted by nothing\n```\n",
         "```console\n$ sagas dance\n```\n",
         "```console\n$ sagas list --sideways\n```\n",
-        "```console\n$ celery -A tasks call sagas.dance\n```\n",
+        "```console\n$ celery -A sagas call sagas.dance\n```\n",
         "```console\n$ curl http://127.0.0.1:5555/api/no/such\n```\n",
         "```console\n$ sagas list\nsomething it might print\n```\n",
         "- in a list:\n\n  ```ini\n  [unknown]\n  a = 1\n  ```\n",

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sagas import ISagaStorage, Settings, execution
+from sagas.celery import worker
 from sagas.storage import sqlalchemy as sqlalchemy_storage
 from sagas.storage.tables import metadata
-from tasks import worker
 from tests.docs.pages import DOCS
 
 RECOVERY = DOCS / "recovery.md"
@@ -28,7 +28,7 @@ def test_the_timing_table_is_what_the_code_has() -> None:
         "between scans": settings.scan_interval_seconds,
         "before the mark of a message is doubted": execution.MARK_SECONDS,
         "before a saga whose message is missing is sent again": sqlalchemy_storage._IN_HAND_SECONDS,
-        "between a worker's looks at its children": worker._LOOK_SECONDS,
+        "between a worker's looks at its children": worker._WATCH_SECONDS,
         "the longest retry that is waited for in place": execution.IN_PLACE_SECONDS,
         "backoff after the first failed attempt": settings.backoff_seconds,
         "the longest backoff": settings.max_backoff_seconds,

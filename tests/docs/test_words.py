@@ -11,12 +11,11 @@ import pytest
 from docs import screenshots
 from docs.screenshots import COLUMNS, MAX_BYTES
 from sagas import SagaStatus, Settings
+from sagas.celery import app as celery_app
 from sagas.context import MAX_CONTEXT_BYTES
 from sagas.settings import PREFIX
-from tasks import saga_tasks
 from tests.docs.pages import DOCS, README, REPOSITORY, blocks, every_document, prose
 
-celery_app = saga_tasks.app
 GUARANTEE = (
     "every step runs at least once; at most one worker's result is kept; "
     "the same idempotency key accompanies every attempt."

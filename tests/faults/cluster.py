@@ -20,13 +20,13 @@ import sqlalchemy as sa
 from celery import Celery
 
 from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
 from sagas.operating import Operator
 from sagas.storage.base import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer
-from tasks.dispatch import CeleryDispatcher
 from tests.faults import shop
 from tests.faults.check import Findings, check
 from tests.faults.network import Link, addresses, link_to

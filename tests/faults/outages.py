@@ -23,10 +23,10 @@ import sqlalchemy as sa
 from celery import Celery
 
 from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer, PostgresServer
-from tasks.dispatch import CeleryDispatcher
 from tests.faults.errands import Errand, Errands
 
 POOLS = ("prefork", "threads", "solo", *(("gevent",) if find_spec("gevent") else ()))

@@ -127,7 +127,7 @@ def must_complete(order: Order) -> bool:
 
 def _deliver_three_times() -> None:
     """Send every message that this process publishes three times, as a broker may."""
-    from tasks.dispatch import CeleryDispatcher
+    from sagas.celery.dispatch import CeleryDispatcher
 
     once = CeleryDispatcher.send
 

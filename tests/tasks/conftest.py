@@ -12,9 +12,9 @@ import pytest
 from celery import Celery
 
 from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.base import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
-from tasks.dispatch import CeleryDispatcher
 from tests.tasks.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]
@@ -38,7 +38,7 @@ def environment(database_url: str, broker_url: str, repository: Path) -> dict[st
 
 @pytest.fixture
 def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a `celery -A tasks ...` process; a worker is waited for until it is ready."""
+    """Start a `celery -A sagas ...` process; a worker is waited for until it is ready."""
     numbers = itertools.count(1)
     with ExitStack() as stack:
 

@@ -16,13 +16,13 @@ import pytest
 import sqlalchemy as sa
 from celery import Celery
 
+from sagas.celery.doctor.broker import queues
+from sagas.celery.doctor.workers import answers
 from sagas.doctor import Finding
 from sagas.settings import PREFIX
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import PostgresServer
-from tasks.doctor.broker import queues
-from tasks.doctor.workers import answers
 from tests.tasks.conftest import Start
 
 #: For a machine that is busy: the command itself takes seconds.
@@ -94,7 +94,7 @@ def test_a_healthy_installation_has_no_finding_and_differences_from_its_worker_a
     described = older / "celery_sagas-0.0.1.dist-info"
     described.mkdir(parents=True)
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: celery-sagas\nVersion: 0.0.1\n")
-    (described / "entry_points.txt").write_text("[sagas.doctor]\ncelery = tasks.doctor:CHECKS\n")
+    (described / "entry_points.txt").write_text("[sagas.doctor]\ncelery = sagas.celery.doctor:load_checks\n")
     worker = celery("worker", "-c", "1")
     celery("beat", "-s", str(tmp_path / "schedule"))
     worker.wait_for_log("sagas.scan")

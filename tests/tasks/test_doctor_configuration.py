@@ -11,9 +11,9 @@ import pytest
 from celery import Celery
 
 from sagas import Saga, Settings, Step
+from sagas.celery.doctor.configuration import CONFIGURATION, contradictions
 from sagas.doctor import Finding
 from sagas.registry import Registry
-from tasks.doctor.configuration import CONFIGURATION, contradictions
 from tests.tasks.samples import Job
 
 _numbers = itertools.count(1)

@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sagas import SagaEngine
+from sagas.celery.metrics import serve_metrics
 from sagas.errors import ConfigurationError
 from sagas.testing.processes import wait_until
-from tasks.metrics import serve_metrics
 from tests.tasks.conftest import Start, wait_finished, wait_for_saga
 from tests.tasks.samples import Job, ThreeSteps
 from tests.tasks.test_worker import holder_pid

@@ -11,12 +11,12 @@ import redis
 from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
+from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import BrokerUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action
 from sagas.storage.base import Claim, Hold, NewSaga, completed
 from sagas.testing.processes import wait_until
-from tasks.dispatch import CeleryDispatcher
 from tests.tasks.conftest import Start, wait_finished, wait_for_saga
 from tests.tasks.samples import Job, ThreeSteps
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sagas.celery.doctor import CHECKS
 from sagas.doctor import every_kind
 from sagas.doctor.checks import FOUNDATION, SAGAS
-from tasks.doctor import CHECKS
 
 
 def documented(repository: Path) -> str:

@@ -7,13 +7,12 @@ from typing import Final
 
 from celery import Celery
 
+from sagas.celery.application import configured_application
+from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.names import QUEUES, SCAN_QUEUE
 from sagas.doctor import Check, Finding, Installation, problem
 from sagas.errors import BrokerUnavailable
-from tasks.application import app as application
-from tasks.dispatch import QUEUES, CeleryDispatcher
 
-SCAN_QUEUE: Final = "sagas.scan"
-EVERY_QUEUE: Final = (SCAN_QUEUE, *QUEUES.values())
 #: One waits for a moment between beat and a worker; two beats may have looked at the same moment.
 _SCANS_WAITING: Final = 3
 
@@ -26,10 +25,10 @@ BROKER_DOWN: Final = problem(
 SCANS_PILE_UP: Final = problem(
     "scans-pile-up",
     what="several scans wait for a worker",
-    why="No worker takes the queue `sagas.scan`, or all are busy; and something other than this package's beat sends "
-    "scans although one waits.",
-    cure="Start a worker that takes `sagas.scan` (one for it alone: `celery -A tasks worker -Q sagas.scan`), and set "
-    "beat_scheduler to 'tasks.beat:SagaScheduler'.",
+    why="No worker takes the queue `sagas.scan`, or all are busy. Beat sends no scan while one waits, so somebody else "
+    "sends them.",
+    cure="Start a worker that takes `sagas.scan` (one for it alone: `celery -A sagas worker -Q sagas.scan`), and see "
+    "who else sends the task.",
 )
 
 
@@ -38,7 +37,7 @@ def queues(app: Celery) -> Iterator[Finding | str]:
     address = str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
     dispatcher = CeleryDispatcher(app)
     try:
-        lengths = {queue: dispatcher.length(queue) for queue in EVERY_QUEUE}
+        lengths = {queue: dispatcher.length(queue) for queue in QUEUES}
     except BrokerUnavailable as error:
         yield BROKER_DOWN(str(error), address=address)
         return
@@ -48,7 +47,7 @@ def queues(app: Celery) -> Iterator[Finding | str]:
 
 
 def _broker(_: Installation) -> Iterator[Finding | str]:
-    return queues(application)
+    return queues(configured_application())
 
 
 BROKER: Final = Check("broker", _broker, (BROKER_DOWN, SCANS_PILE_UP), needs=("celery",))

@@ -9,47 +9,61 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
+from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
-from tasks import application
 
 logger = logging.getLogger(__name__)
-
-#: Pending or not → the task that is sent, on a queue of its own.
-TASKS = {True: "sagas.run_saga", False: "sagas.recover_saga"}
-QUEUES = {True: "sagas.run", False: "sagas.recover"}
-#: Every queue that carries messages of ours.
-SAGA_QUEUES = frozenset({"sagas.scan", *QUEUES.values()})
 
 
 class CeleryDispatcher:
     """Sends each saga to a worker as one small message: its id, and the version that the message is for.
 
     Args:
-        app: whose broker carries the messages; default: the application of `tasks`.
+        app: whose broker carries the messages; default: the one that SAGAS_CELERY_APP names, else the sagas' own.
     """
 
     def __init__(self, app: Celery | None = None) -> None:
-        self._app = app or application.app
+        self._app = app
+
+    @property
+    def app(self) -> Celery:
+        """The application whose broker carries the messages."""
+        if self._app is None:
+            from sagas.celery.application import configured_application
+
+            self._app = configured_application()
+        return self._app
 
     def send(self, claims: Sequence[Claim]) -> int:
-        """Publish a message for each claim, in order; return how many were published before the broker failed."""
+        """Publish a message for each claim, in order; return how many were published before the broker failed.
+
+        With `task_always_eager`, which applications set in their tests, the sagas run here and now instead.
+        """
         sent = 0
         declared: set[bool] = set()
         try:
-            with self._app.producer_or_acquire() as producer:
+            if self.app.conf.task_always_eager:
                 for claim in claims:
-                    self._app.send_task(
-                        TASKS[claim.pending],
+                    self.app.tasks[TASK_FOR[claim.pending]].apply((str(claim.saga_id),), {"version": claim.version})
+                return len(claims)
+            with self.app.producer_or_acquire() as producer:
+                for claim in claims:
+                    task = TASK_FOR[claim.pending]
+                    self.app.send_task(
+                        task,
                         args=(str(claim.saga_id),),
                         kwargs={"version": claim.version},
                         # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
                         argsrepr=str(claim.saga_id),
                         kwargsrepr=f"version {claim.version}",
-                        queue=QUEUES[claim.pending],
+                        queue=ROUTES[task],
+                        serializer="json",
                         # Once is enough, and to find out for each message that it was costs an eighth of sending it.
                         declare=() if claim.pending in declared else None,
                         producer=producer,
+                        # The message is nobody's child, even if a task of the application starts the saga.
+                        add_to_parent=False,
                         ignore_result=True,
                     )
                     declared.add(claim.pending)
@@ -66,7 +80,7 @@ class CeleryDispatcher:
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        return self.length(QUEUES[pending])
+        return self.length(RUN_QUEUE if pending else RECOVER_QUEUE)
 
     def length(self, queue: str) -> int:
         """Return how many messages wait in a queue.
@@ -75,7 +89,7 @@ class CeleryDispatcher:
             BrokerUnavailable: the broker does not answer.
         """
         try:
-            with self._app.connection_for_write() as connection:
+            with self.app.connection_for_write() as connection:
                 return _length(connection, queue)
         except self._broker_errors() as error:
             raise BrokerUnavailable(
@@ -84,11 +98,11 @@ class CeleryDispatcher:
             ) from error
 
     def _broker_errors(self) -> tuple[type[BaseException], ...]:
-        connection = self._app.connection_for_write()
+        connection = self.app.connection_for_write()
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
 
     def _address(self) -> str:
-        return str(self._app.connection_for_write().as_uri())  # as_uri() leaves the password out
+        return str(self.app.connection_for_write().as_uri())  # as_uri() leaves the password out
 
 
 def _length(connection: Connection, queue: str) -> int:

@@ -6,37 +6,34 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import sqlalchemy as sa
+from celery import Celery
 from celery.worker.control import inspect_command
 
-from sagas.settings import PREFIX, Settings
+from sagas import api
+from sagas.settings import PREFIX
 from sagas.storage.connecting import address
-from tasks.application import app
 
 #: They may hold a password.
 _URLS: Final = ("database_url", "broker_url", "result_backend")
-#: Celery's settings on which sagas depend.
-_CELERY: Final = (
-    "accept_content",
-    "task_serializer",
-    "task_acks_late",
-    "task_reject_on_worker_lost",
-    "task_time_limit",
-    "worker_prefetch_multiplier",
-)
+#: Celery's settings on which sagas depend, and which no option of a task can replace.
+_CELERY: Final = ("accept_content", "worker_prefetch_multiplier")
 
 
 @inspect_command()
-def sagas_settings(_: Any, **__: Any) -> dict[str, Any]:
+def sagas_settings(state: Any, **__: Any) -> dict[str, Any]:
     """Tell the version, the database and the settings that sagas are run with here."""
-    settings = Settings.from_environment()
+    return answer(state.app)
+
+
+def answer(app: Celery) -> dict[str, Any]:
+    """Return the version, the database and the settings that sagas are run with in this process."""
+    settings = api.settings()
+    values = settings.model_dump(mode="json", exclude={*_URLS})
     return {
         "version": _version(),
         "database": address(sa.make_url(settings.database_url)),
         "settings": {
-            **{
-                PREFIX + name.upper(): value
-                for name, value in settings.model_dump(mode="json", exclude={*_URLS}).items()
-            },
+            **{PREFIX + name.upper(): value for name, value in values.items()},
             **{name: app.conf[name] for name in _CELERY},
         },
     }

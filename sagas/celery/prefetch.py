@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 from celery.worker import state
 
-from tasks.application import app
+from sagas.celery.role import runs_only_sagas
 
-_LOOK_SECONDS: Final = 1.0
+_TICK_SECONDS: Final = 1.0
 #: From so many messages a second for each child on, one that is taken ahead waits a tenth of a second.
 _QUICK: Final = 10
 
 
-class TakesAhead(bootsteps.StartStopStep):
+def register(app: Celery) -> None:
+    """Have workers of this application that run nothing but sagas prefetch."""
+    app.steps["consumer"].add(Prefetch)
+
+
+class Prefetch(bootsteps.StartStopStep):
     """Takes messages ahead while each child goes through ten a second.
 
     To acknowledge a message and get the next from the broker takes as long as some quick steps, in which a child has
@@ -26,27 +31,28 @@ class TakesAhead(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        self._looks: Any = None
+        self._timer: Any = None
+
+    def include_if(self, consumer: Any) -> bool:
+        """Leave a worker alone that runs the application's own tasks too: how far it prefetches is its own matter."""
+        return runs_only_sagas(consumer.app)
 
     def start(self, consumer: Any) -> None:
-        """Begin to look once a second; with every new connection to the broker, which begins with none ahead."""
+        """Begin to count once a second; with every new connection to the broker, which begins with none ahead."""
         self._ahead = 0
         self._begun = state.all_total_count[0]
-        self._looks = consumer.timer.call_repeatedly(_LOOK_SECONDS, self._look, (consumer,))
+        self._timer = consumer.timer.call_repeatedly(_TICK_SECONDS, self._adjust, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Look no more."""
-        if self._looks is not None:
-            self._looks.cancel()
+        """Count no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _look(self, consumer: Any) -> None:
+    def _adjust(self, consumer: Any) -> None:
         begun, children = state.all_total_count[0], consumer.pool.num_processes
-        ahead = children if begun - self._begun >= _QUICK * children * _LOOK_SECONDS else 0
+        ahead = children if begun - self._begun >= _QUICK * children * _TICK_SECONDS else 0
         if ahead > self._ahead:
             consumer.qos.increment_eventually(ahead - self._ahead)
         else:
             consumer.qos.decrement_eventually(self._ahead - ahead)
         self._begun, self._ahead = begun, ahead
-
-
-app.steps["consumer"].add(TakesAhead)

@@ -14,17 +14,27 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport import virtual
 
-from tasks.dispatch import SAGA_QUEUES
+from sagas.celery.role import runs_sagas
 
 logger = logging.getLogger(__name__)
 
 #: How a worker asks for its broker while that is away. Celery's own way waits up to 30 s between two attempts.
 RECONNECTING: Final = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
+
+
+def register(app: Celery) -> None:
+    """Have workers of this application that run sagas outlive outages."""
+    app.steps["consumer"].add(OutlivesOutages)
+
+
+def reconnect_soon(connection: Any) -> None:
+    """Have this connection wait only seconds between two attempts, wherever Celery leaves that to it."""
+    connection.ensure_connection = partial(connection.ensure_connection, **RECONNECTING)
 
 
 class OutlivesOutages(bootsteps.Step):
@@ -34,7 +44,7 @@ class OutlivesOutages(bootsteps.Step):
 
     def include_if(self, consumer: Any) -> bool:
         """Leave a worker alone that runs no sagas."""
-        return not SAGA_QUEUES.isdisjoint(consumer.app.amqp.queues.consume_from)
+        return runs_sagas(consumer.app)
 
     def create(self, consumer: Any) -> None:
         """Put guards around what Celery calls when the connection is lost."""
@@ -64,8 +74,8 @@ def _close_channel(channel: Any) -> None:
         channel.close()
 
 
-def _connect_soon(celerys_own: Callable[[Connection], Connection], connection: Any) -> Connection:
-    connection.ensure_connection = partial(connection.ensure_connection, **RECONNECTING)
+def _connect_soon(celerys_own: Callable[[Connection], Connection], connection: Connection) -> Connection:
+    reconnect_soon(connection)
     return celerys_own(connection)
 
 

@@ -14,18 +14,24 @@ from functools import partial
 from queue import Empty
 from typing import Any, Final
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from redis.exceptions import DataError, ResponseError
 
 from sagas.api import current_engine
-from tasks.dispatch import SAGA_QUEUES
+from sagas.celery.names import QUEUES
+from sagas.celery.role import runs_only_sagas, runs_sagas
 
 logger = logging.getLogger(__name__)
 
 #: How much of a name or an error is logged at most.
 _CHARACTERS: Final = 200
+
+
+def register(app: Celery) -> None:
+    """Have workers of this application that run sagas drop what they cannot understand."""
+    app.steps["consumer"].add(DropsMessages)
 
 
 class DropsMessages(bootsteps.StartStopStep):
@@ -35,7 +41,7 @@ class DropsMessages(bootsteps.StartStopStep):
 
     def include_if(self, consumer: Any) -> bool:
         """Leave a worker alone that runs no sagas."""
-        return not SAGA_QUEUES.isdisjoint(consumer.app.amqp.queues.consume_from)
+        return runs_sagas(consumer.app)
 
     def create(self, consumer: Any) -> None:
         """Put guards around what Celery does with a message."""
@@ -122,7 +128,7 @@ def _refused(consumer: Any, celerys_own: Callable[..., Any], name: str, *argumen
     """Drop a message of our queues that Celery refuses; what it does with the host's messages is the host's."""
     message = arguments[0] if name == "on_decode_error" else arguments[1]
     error = arguments[-1] if isinstance(arguments[-1], BaseException) else None
-    if _queue(message) not in SAGA_QUEUES and not SAGA_QUEUES.issuperset(consumer.app.amqp.queues.consume_from):
+    if _queue(message) not in QUEUES and not runs_only_sagas(consumer.app):
         return celerys_own(*arguments)
     _drop(consumer, message, error)
     return None
@@ -163,7 +169,7 @@ def _set_aside(channel: Any) -> bool:
     """Rename keys that have a queue's name and are no queue, so that the queue works again; False: there is none."""
     found = False
     with channel.conn_or_acquire() as client:
-        for queue in SAGA_QUEUES.intersection(channel.active_queues):
+        for queue in set(QUEUES).intersection(channel.active_queues):
             for key in {channel._q_for_pri(queue, priority) for priority in channel.priority_steps}:
                 name = channel.global_keyprefix + key
                 kind = client.type(name).decode()

@@ -7,38 +7,33 @@ from typing import Any, Final
 
 from celery import Celery
 
+from sagas.celery import inspection
+from sagas.celery.application import configured_application
+from sagas.celery.names import QUEUES, ROUTES
 from sagas.doctor import Check, Finding, Installation, problem, warning
-from tasks import inspection, saga_tasks
-from tasks.doctor.broker import EVERY_QUEUE
 
 #: Every worker that is alive answers from its main process, whatever its children do.
 _ANSWER_SECONDS: Final = 3.0
-_TASKS: Final = (
-    saga_tasks.scan.name,
-    saga_tasks.recover_saga.name,
-    saga_tasks.run_saga.name,
-    saga_tasks.prune.name,
-)
 
 NO_WORKER: Final = problem(
     "no-worker",
     what="no worker answers",
     why="Sagas are stored, and nobody runs them. (A worker with `-P solo` in a long step, or without remote control, "
     "does not answer either.)",
-    cure="Start `celery -A tasks worker`, with SAGAS_BROKER_URL as here, and read its log if it ends.",
+    cure="Start `celery -A sagas worker`, with SAGAS_BROKER_URL as here, and read its log if it ends.",
 )
 QUEUE_WITHOUT_WORKER: Final = problem(
     "queue-without-worker",
     what="a queue has no worker",
     why="`sagas.scan` carries scans, `sagas.run` the sagas that start, `sagas.recover` those that go on: what is in a "
     "queue without a worker waits for ever.",
-    cure="Start a worker that takes it: `celery -A tasks worker` takes all three, or name {queue} after its -Q.",
+    cure="Start a worker that takes it: `celery -A sagas worker` takes all three, or name {queue} after its -Q.",
 )
 TASKS_MISSING: Final = problem(
     "tasks-missing",
     what="a worker takes our queues and does not know our tasks",
     why="It throws their messages away. Scans send them again, perhaps to the same worker.",
-    cure="Start {worker} as `celery -A tasks worker`, or take our queues from its -Q.",
+    cure="Start {worker} as `celery -A sagas worker`, or take our queues from its -Q.",
 )
 WORKER_ELSEWHERE: Final = problem(
     "worker-elsewhere",
@@ -70,20 +65,20 @@ def answers(app: Celery) -> Iterator[Finding | str]:
     # Named, so that nobody is waited for once all have answered.
     inspect = app.control.inspect(destination=alive, timeout=_ANSWER_SECONDS)
     taken = {
-        worker: {queue["name"] for queue in queues} & {*EVERY_QUEUE}
+        worker: {queue["name"] for queue in queues} & {*QUEUES}
         for worker, queues in (inspect.active_queues() or {}).items()
     }
     ours = sorted(worker for worker, queues in taken.items() if queues)
     yield f"{', '.join(ours) or 'none'} of {len(alive)} that answer {'takes' if len(ours) == 1 else 'take'} our queues"
-    for queue in EVERY_QUEUE:
+    for queue in QUEUES:
         if not any(queue in queues for queues in taken.values()):
             yield QUEUE_WITHOUT_WORKER(f"no worker takes {queue}.", queue=queue)
     registered = inspect.registered() or {}
     told = _told(app, alive)
-    here = inspection.sagas_settings(None)
+    here = inspection.answer(app)
     for worker in ours:
-        known = {task.split()[0] for task in registered.get(worker, _TASKS)}
-        if missing := [task for task in _TASKS if task not in known]:
+        known = {task.split()[0] for task in registered.get(worker, ROUTES)}
+        if missing := [task for task in ROUTES if task not in known]:
             yield TASKS_MISSING(f"{worker} does not know {', '.join(missing)}.", worker=worker)
         if "settings" in (there := told.get(worker, {})):  # older ones do not know the question
             yield from _differences(worker, there, here)
@@ -116,9 +111,7 @@ def _differences(worker: str, there: Mapping[str, Any], here: Mapping[str, Any])
 
 
 def _workers(_: Installation) -> Iterator[Finding | str]:
-    from tasks.application import app
-
-    return answers(app)
+    return answers(configured_application())
 
 
 WORKERS: Final = Check(

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 
-from tasks.dispatch import SAGA_QUEUES
+from sagas.celery.role import runs_only_sagas
+
+
+def register(app: Celery) -> None:
+    """Have workers of this application that run nothing but sagas do without their neighbours."""
+    app.steps["consumer"].add(NoNeighbours)
 
 
 class NoNeighbours(bootsteps.Step):
@@ -23,6 +28,6 @@ class NoNeighbours(bootsteps.Step):
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
-        if SAGA_QUEUES.issuperset(consumer.app.amqp.queues.consume_from):
+        if runs_only_sagas(consumer.app):
             for step in self.requires:
                 consumer.blueprint.steps[step.name].enabled = False

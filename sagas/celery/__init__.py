@@ -1,0 +1,26 @@
+"""Sagas in Celery: `install(app)` for your own application, and `app` for those who have none.
+
+`celery -A sagas worker` finds `app` here. It is made on first use, and neither import nor use makes it the current or
+the default application of the process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sagas.celery.installation import install
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    app: Celery
+
+__all__ = ["app", "install"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from sagas.celery.application import own_application
+
+        return own_application()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

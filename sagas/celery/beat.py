@@ -1,0 +1,78 @@
+"""What beat does for sagas: it sends scans and prunes, and no scan while one still waits.
+
+An expiry time on the messages would do the same if all clocks agreed: a worker whose clock is ahead would throw every
+scan away.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery, signals
+from celery.beat import ScheduleEntry, Scheduler
+from celery.schedules import crontab
+
+from sagas import api
+from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.names import PRUNE_TASK, SCAN_QUEUE, SCAN_TASK
+from sagas.celery.outages import reconnect_soon
+from sagas.errors import BrokerUnavailable, ConfigurationError
+from sagas.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Celery) -> None:
+    """Have each beat of this application send scans, whatever scheduler it uses."""
+
+    def prepare(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            try:
+                _prepare(sender.scheduler, app, api.settings())
+            except ConfigurationError as error:
+                raise SystemExit(f"error: {error}") from None
+
+    signals.beat_init.connect(prepare, weak=False)
+
+
+def entries(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the entries of the beat schedule that these settings ask for."""
+    unwanted_result = {"ignore_result": True}
+    found: dict[str, dict[str, Any]] = {
+        "sagas.scan": {"task": SCAN_TASK, "schedule": settings.scan_interval_seconds, "options": unwanted_result}
+    }
+    if settings.retention_days is not None:
+        nightly = crontab(hour="3", minute="17")
+        found["sagas.prune"] = {"task": PRUNE_TASK, "schedule": nightly, "options": unwanted_result}
+    return found
+
+
+def _prepare(scheduler: Scheduler, app: Celery, settings: Settings) -> None:
+    # Here rather than in the application's settings: it may assign its own schedule at any time before.
+    theirs = app.conf.beat_schedule
+    scheduler.update_from_dict({name: entry for name, entry in entries(settings).items() if name not in theirs})
+    reconnect_soon(scheduler.connection)
+    _hold_back_scans(scheduler, CeleryDispatcher(app))
+
+
+def _hold_back_scans(scheduler: Scheduler, dispatcher: CeleryDispatcher) -> None:
+    """Let scans not pile up while there is no worker to run them."""
+    send = scheduler.apply_async
+
+    def apply_async(entry: ScheduleEntry, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
+        if entry.task == SCAN_TASK and _one_waits(dispatcher):
+            if advance:
+                scheduler.reserve(entry)
+            logger.debug("a scan still waits for a worker; none was sent")
+            return None
+        return send(entry, producer=producer, advance=advance, **kwargs)
+
+    scheduler.apply_async = apply_async
+
+
+def _one_waits(dispatcher: CeleryDispatcher) -> bool:
+    try:
+        return dispatcher.length(SCAN_QUEUE) > 0
+    except BrokerUnavailable:
+        return False  # sending it will tell

@@ -1,0 +1,213 @@
+"""What a worker that runs sagas does around its tasks: checks before it starts, watches its children, stops in order.
+
+A worker that takes no queue of sagas is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import select
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Celery, bootsteps, signals
+
+from sagas import api
+from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.metrics import WorkerMetrics, serve_metrics
+from sagas.celery.names import ROUTES
+from sagas.celery.role import runs_sagas
+from sagas.engine import SagaEngine
+from sagas.errors import ConfigurationError, SagaError, StorageUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: How often a worker looks at its children: Celery itself tells of a dead one only after ten seconds.
+_WATCH_SECONDS: Final = 0.25
+_JSON: Final = frozenset({"json", "application/json"})
+
+
+def register(app: Celery) -> None:
+    """Prepare each worker of this application that takes a queue of sagas."""
+
+    def prepare(sender: Any, **_: Any) -> None:
+        if sender.app is app and runs_sagas(app):
+            sender.sagas = SagaWorker(sender)
+
+    signals.worker_init.connect(prepare, weak=False)
+    app.steps["worker"].add(Sagas)
+
+
+class Sagas(bootsteps.StartStopStep):
+    """The part of a worker that looks after its sagas."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, parent: Any) -> bool:
+        """Only where sagas run."""
+        return hasattr(parent, "sagas")
+
+    def start(self, parent: Any) -> None:
+        """Begin to watch the children."""
+        parent.sagas.watch()
+
+    def close(self, parent: Any) -> None:
+        """Ask running sagas to stop at the next step's boundary, also when the worker is stopped by remote control."""
+        parent.sagas.stop()
+
+    def stop(self, parent: Any) -> None:
+        """Let go of the process's signals."""
+        parent.sagas.close()
+
+    terminate = stop
+
+
+class SagaWorker:
+    """One worker process that runs sagas, from before its children are forked.
+
+    Args:
+        worker: Celery's worker.
+
+    Raises:
+        SystemExit: a setting or the database's tables cannot work; the message is a sentence.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._parent = os.getpid()
+        # One byte of memory that the children share: they see at a step's boundary what a signal tells the parent.
+        self._stopping = mmap.mmap(-1, 1)
+        # Children announce pid and owner at start-up, so the parent can release the leases of one that dies early.
+        self._births, self._announce = os.pipe()
+        self._closed = threading.Event()
+        self._metrics: WorkerMetrics | None = None
+        try:
+            for sentence in unusable_settings(worker.app):
+                raise ConfigurationError(sentence)
+            self._engine = self._make_engine(worker)
+            self._engine.storage.check_schema()
+        except StorageUnavailable as error:
+            logger.warning("starting all the same: %s", error)
+        except SagaError as error:
+            raise SystemExit(f"error: {error}") from None
+        _move_time_limits(worker)
+        signals.worker_process_init.connect(self._born)
+        signals.worker_shutting_down.connect(self._asked_to_stop)
+
+    def _make_engine(self, worker: Any) -> SagaEngine:
+        settings = api.settings()
+        # First of all: the modules of sagas may define metrics of their own.
+        self._metrics = None if settings.metrics_port is None else serve_metrics(settings.metrics_port)
+        engine = api.new_engine(
+            dispatcher=CeleryDispatcher(worker.app),
+            node=worker.hostname,
+            stopping=self.stopping,
+            in_doubt_on=(SoftTimeLimitExceeded,),
+            observer=self._metrics and self._metrics.observer,
+        )
+        api.configure(engine)
+        if not any(engine.registry):
+            logger.warning(
+                "this worker knows no saga, so it declines every one: name the modules that define them in "
+                "SAGAS_MODULES"
+            )
+        return engine
+
+    def stopping(self) -> bool:
+        """Whether this worker was asked to stop."""
+        return self._stopping[0] != 0
+
+    def stop(self) -> None:
+        """Ask running sagas to stop at the next step's boundary, in every child."""
+        self._stopping[0] = 1
+
+    def watch(self) -> None:
+        """Begin to watch for children that die; a pool without any never announces one."""
+        threading.Thread(target=self._watch, name="sagas-watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop watching, and receive no more signals."""
+        self._closed.set()
+        signals.worker_process_init.disconnect(self._born)
+        signals.worker_shutting_down.disconnect(self._asked_to_stop)
+
+    def _asked_to_stop(self, **_: Any) -> None:
+        self.stop()
+
+    def _born(self, **_: Any) -> None:
+        if os.getpid() != self._parent:  # the solo pool has no children, and sends this signal all the same
+            os.write(self._announce, f"{os.getpid()} {self._engine.runtime().owner}\n".encode())
+            if self._metrics is not None:
+                self._metrics.forked()
+
+    def _watch(self) -> None:
+        """Release at once what a child held that died, and have it sent to another."""
+        children: dict[str, int] = {}
+        unread = b""
+        while not self._closed.is_set():
+            if select.select([self._births], [], [], _WATCH_SECONDS)[0]:
+                *births, unread = (unread + os.read(self._births, 65536)).split(b"\n")
+                children |= {owner: int(pid) for pid, _, owner in (birth.decode().partition(" ") for birth in births)}
+            for owner in [owner for owner, pid in children.items() if _exited(pid)]:
+                try:
+                    self._release(owner)
+                except SagaError as error:
+                    logger.warning("what %s held cannot be released yet: %s", owner, error)
+                    continue
+                except Exception:
+                    logger.exception("what %s held could not be released; its leases run out by themselves", owner)
+                pid = children.pop(owner)
+                # A number may be given anew; the one that has it now goes on in the same files.
+                if self._metrics is not None and pid not in children.values():
+                    self._metrics.buried(pid)
+
+    def _release(self, owner: str) -> None:
+        engine = self._engine
+        held = engine.storage.seize_orphans(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
+        if held:
+            logger.warning("child %s died holding %d sagas; they are sent to others", owner, held)
+            engine.scan()
+
+
+def unusable_settings(app: Celery) -> Iterator[str]:
+    """Yield a sentence for each setting of the application that no option of a task can make good."""
+    if not _JSON.intersection(app.conf.accept_content):
+        yield (
+            f"accept_content of the Celery application {app.main} is {list(app.conf.accept_content)}, and sagas travel "
+            "as JSON: add 'json' to it, or let a worker of another application take the queues of sagas."
+        )
+    if app.conf.task_always_eager:
+        yield (
+            f"task_always_eager of the Celery application {app.main} is on, so a scan would run every saga by itself: "
+            "turn it off for workers; it is meant for tests."
+        )
+
+
+def _move_time_limits(worker: Any) -> None:
+    """Keep the time limits of the application's tasks, and have none for sagas.
+
+    A pool applies its limits to every task that has none of its own, and takes 0 for that, too. So they are moved from
+    the pool to the tasks that are not ours.
+    """
+    limits = {"time_limit": worker.time_limit, "soft_time_limit": worker.soft_time_limit}
+    for name, seconds in limits.items():
+        if seconds:
+            for task in worker.app.tasks.values():
+                if task.name not in ROUTES and not getattr(task, name):
+                    setattr(task, name, seconds)
+            setattr(worker, name, None)
+
+
+def _exited(pid: int) -> bool:
+    """Whether a child is gone, also while it is a zombie because the pool has not looked yet."""
+    try:
+        if hasattr(os, "waitid"):
+            # WNOWAIT leaves the exit status to the pool.
+            return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        os.kill(pid, 0)
+    except (ChildProcessError, ProcessLookupError):
+        return True
+    return False
