@@ -40,7 +40,7 @@ def printable_traceback(error: BaseException) -> str:
 
 
 class _OneLineMessage(traceback.TracebackException):
-    def format_exception_only(self, **options: Any) -> Generator[str, None, None]:  # type: ignore[override]
+    def format_exception_only(self, **options: Any) -> Generator[str, None, None]:
         self.__notes__ = None if self.__notes__ is None else [printable(note) for note in self.__notes__]
         for line in super().format_exception_only(**options):
             yield printable(line.removesuffix("\n")) + "\n"

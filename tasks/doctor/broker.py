@@ -10,7 +10,7 @@ from celery import Celery
 from sagas.doctor import Check, Finding, Installation, problem
 from sagas.errors import BrokerUnavailable
 from tasks.application import app as application
-from tasks.dispatch import QUEUES, CeleryDispatcher
+from tasks.dispatch import QUEUES, CeleryDispatcher, broker_address
 
 SCAN_QUEUE: Final = "sagas.scan"
 EVERY_QUEUE: Final = (SCAN_QUEUE, *QUEUES.values())
@@ -35,7 +35,7 @@ SCANS_PILE_UP: Final = problem(
 
 def queues(app: Celery) -> Iterator[Finding | str]:
     """Yield what is wrong with this application's broker."""
-    address = str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
+    address = broker_address(app)
     dispatcher = CeleryDispatcher(app)
     try:
         lengths = {queue: dispatcher.length(queue) for queue in EVERY_QUEUE}
