@@ -9,6 +9,7 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
+from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
@@ -58,7 +59,7 @@ class CeleryDispatcher:
                         # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
                         argsrepr=str(claim.saga_id),
                         kwargsrepr=f"version {claim.version}",
-                        queue=ROUTES[task],
+                        queue=routing.queue(self.app, ROUTES[task]),
                         serializer="json",
                         # Once is enough, and to find out for each message that it was costs an eighth of sending it.
                         declare=() if claim.pending in declared else None,
