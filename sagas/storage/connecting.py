@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -62,9 +63,14 @@ def make_engine(url: str | sa.URL) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
-        if "@" in f"{parsed.host or ''}{parsed.database or ''}":
+        query = url.partition("?")[2] if isinstance(url, str) else ""
+        if "@" in f"{parsed.host or ''}{parsed.database or ''}" or re.search("[^=]@", query):
             raise ArgumentError  # a part of a password with an unescaped @, which no message may show
-    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        str(url).encode()
+        for hosts in (parsed.host or "", *parsed.normalized_query.get("host", ())):
+            for host in hosts.split(","):
+                host.encode("idna")
+    except (ArgumentError, ValueError):  # the latter for a port that is no number, and for what cannot be encoded
         raise ConfigurationError(
             "the database URL (SAGAS_DATABASE_URL) cannot be read: write it as "
             "postgresql+psycopg://user:password@host:5432/database, with special characters percent-encoded."

@@ -79,6 +79,12 @@ class Metrics(Observer):
             ["result"],
             registry=registry,
         )
+        self.messages_dropped = Counter(
+            "sagas_messages_dropped",
+            "Messages that a worker dropped because it could not understand them.",
+            ["queue"],
+            registry=registry,
+        )
 
     @contextmanager
     def running(self, taken: Taken) -> Iterator[None]:
@@ -130,6 +136,10 @@ class Metrics(Observer):
         with _counting():
             for result, number in results.items():
                 self.scanned_sagas.labels(result).inc(number)
+
+    def message_dropped(self, queue: str) -> None:
+        with _counting():
+            self.messages_dropped.labels(queue).inc()
 
 
 @contextmanager

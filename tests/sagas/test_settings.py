@@ -125,7 +125,7 @@ def test_every_bad_value_gets_a_sentence() -> None:
 
 
 def test_urls_with_their_passwords_are_never_shown() -> None:
-    settings = Settings(database_url=SECRET, broker_url=SECRET, result_backend=SECRET)
+    settings = Settings(database_url=SECRET, broker_url="redis://:hunter2@h/0", result_backend=SECRET)
 
     assert "hunter2" not in f"{settings!r} {settings}"
     assert "hunter2" not in refused(
