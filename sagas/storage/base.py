@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sagas.errors import LeaseLost, SagaNotFound
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.text import require_storable
 
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
 #: Holder of a saga for which a message is in the broker.
@@ -87,7 +88,11 @@ class SagaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored; `traceparent` is the W3C trace context that it was started in."""
+    """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
+
+    Raises:
+        ValueError: its name or key holds what no database can.
+    """
 
     id: UUID
     name: str
@@ -95,6 +100,9 @@ class NewSaga:
     idempotency_key: str | None = None
     definition_version: str = ""
     traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name, idempotency_key=self.idempotency_key)
 
     def as_record(self, hold: Hold) -> SagaRecord:
         """The saga as it stands once it is stored under its first hold, without asking for it."""
@@ -201,12 +209,19 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
-    """What a listing shows: the newest first."""
+    """What a listing shows: the newest first.
+
+    Raises:
+        ValueError: the name holds what no database can.
+    """
 
     statuses: Sequence[SagaStatus] = ()
     name: str | None = None
     dead: bool | None = None
     limit: int = 50
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name)
 
 
 class ISagaStorage(ABC):
@@ -441,6 +456,9 @@ class ISagaStorage(ABC):
 
         Nothing of that name is dispatched or taken by message from then on; holders give theirs back at the next
         step's boundary; an operator may still take one by hand. Pausing again changes the reason.
+
+        Raises:
+            ValueError: the name, the person or the reason holds what no database can.
         """
 
     @abstractmethod
@@ -484,7 +502,12 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
 
 
 def note(command: str, *, by: str, because: str) -> LogEntry:
-    """A log row of what a person did to the saga: the command, who, and why."""
+    """A log row of what a person did to the saga: the command, who, and why.
+
+    Raises:
+        ValueError: one of them holds what no database can.
+    """
+    require_storable(command=command, by=by, reason=because)
     return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
 
 

@@ -37,6 +37,7 @@ from sagas.storage.base import (
     require_positive,
     require_recovery_arguments,
 )
+from sagas.text import require_storable
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _IN_HAND = timedelta(seconds=2)
@@ -336,6 +337,7 @@ class MemorySagaStorage(ISagaStorage):
     # In the pieces in which PostgreSQL does them, between which others may do theirs.
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._lock:
             self._begin_pause(name, by=by, because=because)
             return self._park(name)

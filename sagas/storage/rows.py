@@ -54,13 +54,7 @@ def giving_back(release: Release) -> dict[str, Any]:
 
 
 def details_of(entry: LogEntry) -> str | None:
-    """Return as JSON what a log row tells of a failure or of a person's doing; None for an action that completed."""
-    if entry.by is not None:
-        person = {"by": entry.by, "because": entry.because}
-    elif entry.status is EntryStatus.COMPLETED:
-        return None
-    else:
-        person = {}
+    """Return as JSON what a log row tells of a failure or of a person's doing; None if it tells nothing more."""
     details = {
         "verdict": entry.verdict,
         "in_doubt": entry.in_doubt,
@@ -68,7 +62,11 @@ def details_of(entry: LogEntry) -> str | None:
         "message": entry.message,
         "traceback": entry.traceback,
     }
-    return json.dumps(details | person)
+    if entry.by is not None:
+        details |= {"by": entry.by, "because": entry.because}
+    elif entry.status is EntryStatus.COMPLETED and not any(details.values()):
+        return None
+    return json.dumps(details)
 
 
 def record_of(row: Mapping[str, Any]) -> SagaRecord:

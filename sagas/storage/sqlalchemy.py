@@ -43,6 +43,7 @@ from sagas.storage.base import (
 from sagas.storage.checkout import Connections
 from sagas.storage.connecting import make_engine
 from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, record_of
+from sagas.text import require_storable
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
 #: between a worker's socket and the worker taking the saga.
@@ -282,6 +283,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- pausing ----------------------------------------------------------------------------------------------
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._scanning() as cursor:
             cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
         parked = 0
