@@ -91,7 +91,7 @@ class NewSaga:
     """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
 
     Raises:
-        ValueError: its name or key holds what no database can.
+        UnstorableText: its name or key holds what no database can.
     """
 
     id: UUID
@@ -212,7 +212,7 @@ class SagaFilter:
     """What a listing shows: the newest first.
 
     Raises:
-        ValueError: the name holds what no database can.
+        UnstorableText: the name holds what no database can.
     """
 
     statuses: Sequence[SagaStatus] = ()
@@ -458,7 +458,7 @@ class ISagaStorage(ABC):
         step's boundary; an operator may still take one by hand. Pausing again changes the reason.
 
         Raises:
-            ValueError: the name, the person or the reason holds what no database can.
+            UnstorableText: the name, the person or the reason holds what no database can.
         """
 
     @abstractmethod
@@ -505,7 +505,7 @@ def note(command: str, *, by: str, because: str) -> LogEntry:
     """A log row of what a person did to the saga: the command, who, and why.
 
     Raises:
-        ValueError: one of them holds what no database can.
+        UnstorableText: one of them holds what no database can.
     """
     require_storable(command=command, by=by, reason=because)
     return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
