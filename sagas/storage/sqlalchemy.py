@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from sagas.errors import CharacterNotStorable, ConfigurationError, HiddenRow, SagaUnreadable
 from sagas.progress import Action, SagaStatus
 from sagas.settings import DEFAULT_POOL_SIZE
+from sagas.storable import require_storable
 from sagas.storage import statements as sql
 from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
@@ -338,6 +339,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- pausing ----------------------------------------------------------------------------------------------
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._scanning() as cursor:
             cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
         parked = 0
