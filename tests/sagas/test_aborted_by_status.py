@@ -1,13 +1,12 @@
-"""`increment_recovery_attempts(id, SagaStatus.COMPENSATING)` aborts a saga: whoever recovers it undoes what was done."""
+"""`increment_recovery_attempts(id, SagaStatus.COMPENSATING)` aborts a saga: recovery undoes what was done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 
-from sagas import ISagaStorage, MemorySagaStorage, SagaStatus, SqlAlchemySagaStorage
+from sagas import ISagaStorage, MemorySagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
 from sagas.storage.base import Hold, NewSaga, Release, completed
@@ -15,9 +14,9 @@ from tests.sagas.samples import QuickEngine, Stage, Trip
 
 
 @pytest.fixture(params=["memory", "postgres"])
-def storage(request: pytest.FixtureRequest) -> Iterator[ISagaStorage]:
+def storage(request: pytest.FixtureRequest) -> ISagaStorage:
     """Both of them."""
-    yield MemorySagaStorage() if request.param == "memory" else request.getfixturevalue("emptied_storage")
+    return MemorySagaStorage() if request.param == "memory" else request.getfixturevalue("emptied_storage")
 
 
 class Case:
