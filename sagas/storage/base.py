@@ -403,6 +403,7 @@ class ISagaStorage(ABC):
 
         Raises:
             LeaseLost: the hold is no longer valid; nothing was changed.
+            ValueError: without an entry, the status does not end the saga, or there is a release.
         """
 
     @abstractmethod
@@ -580,6 +581,19 @@ def lease_lost(hold: Hold) -> LeaseLost:
 def exists(saga_id: UUID | str) -> SagaExists:
     """The error for a new saga whose id is that of another."""
     return SagaExists(f"a saga with the id {saga_id} exists already, so nothing was stored: give each saga a new id.")
+
+
+def require_end(status: SagaStatus, release: Release | None) -> None:
+    """Refuse a checkpoint without an entry that does anything but end the saga.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not status.finished or release is not None:
+        does = "release it" if status.finished else f"set it to {status}"
+        raise ValueError(
+            f"a checkpoint without an entry ends a saga and cannot {does}: give an entry, or use release()."
+        )
 
 
 def require_recovery_arguments(limit: int, max_attempts: int, stale_after_seconds: float | None) -> None:

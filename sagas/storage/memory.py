@@ -41,6 +41,7 @@ from sagas.storage.base import (
     not_found,
     require_attempts,
     require_counts,
+    require_end,
     require_recovery_arguments,
     require_seconds,
 )
@@ -232,6 +233,8 @@ class MemorySagaStorage(ISagaStorage):
         context: str | None = None,
         release: Release | None = None,
     ) -> None:
+        if entry is None:
+            require_end(status, release)
         with self._held(hold) as saga:
             now = self._clock()
             if entry is not None:

@@ -41,6 +41,7 @@ from sagas.storage.base import (
     not_found,
     require_attempts,
     require_counts,
+    require_end,
     require_recovery_arguments,
     require_seconds,
 )
@@ -449,6 +450,7 @@ def _checkpoint(
 ) -> tuple[str, dict[str, Any]]:
     parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
     if entry is None:
+        require_end(status, release)
         return sql.END, parameters
     details = details_of(entry)
     parameters |= {

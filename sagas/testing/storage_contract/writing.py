@@ -131,6 +131,20 @@ class CheckpointContract(Foundation):
         assert "charge" in last_error
         assert "Timeout" in last_error
 
+    def test_a_checkpoint_without_an_entry_can_do_nothing_but_end_a_saga(self, storage: ISagaStorage) -> None:
+        hold = self.run(storage)
+        before = storage.load(hold.saga_id)
+
+        for status, release in [
+            (SagaStatus.RUNNING, None),
+            (SagaStatus.RUNNING, Release(status=SagaStatus.RUNNING)),
+            (SagaStatus.COMPLETED, Release(status=SagaStatus.COMPLETED)),
+        ]:
+            with pytest.raises(ValueError, match="a checkpoint without an entry ends a saga"):
+                storage.checkpoint(hold, None, status=status, release=release)
+
+        assert storage.load(hold.saga_id) == before
+
     def test_a_checkpoint_does_not_end_or_extend_the_lease(self, storage: ISagaStorage) -> None:
         hold = self.run(storage)
         before = storage.load(hold.saga_id)
