@@ -22,7 +22,7 @@ from sagas import Call, MemorySagaStorage, Report, SagaEngine, SagaStatus, confi
 from sagas.errors import OutcomeUnknown
 from sagas.loops import call_in_thread
 from sagas.performing import perform
-from tests.sagas.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip
+from tests.sagas.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip, always
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_step_uses_a_client_that_was_made_on_the_callers_loop(stage: Stage, engi
                 writer.write(b"a room\n")
                 context.note = (await reader.readline()).decode()
 
-        saga = stage.saga(stage.step("hotel", [ask]), stage.step("car", [ask], timeout=DEADLINE_SECONDS))
+        saga = stage.saga(stage.step("hotel", always(ask)), stage.step("car", always(ask), timeout=DEADLINE_SECONDS))
         runs = await asyncio.gather(*(engine.run_async(saga, Trip()) for _ in range(5)))
         assert [report.outcome for report in runs] == ["completed"] * 5
         writer.close()
