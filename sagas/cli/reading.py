@@ -156,7 +156,7 @@ def scan(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, max=_MOST, help="In a dry run: how many sagas to show of each kind.  [default: 10]"),
+        typer.Option(min=0, max=_MOST, help="In a dry run: how many to show of each kind.  [default: 10]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
