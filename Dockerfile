@@ -8,6 +8,7 @@ ENV PIP_CONSTRAINT=/source/constraints.txt \
     PIP_NO_CACHE_DIR=1
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE celeryconfig.py ./
+COPY docs/pypi.py docs/pypi.py
 COPY sagas sagas
 COPY tasks tasks
 RUN pip wheel --no-deps --wheel-dir /wheels .

@@ -122,8 +122,8 @@ def stats(
 ) -> None:
     """Count unfinished sagas, and what the last hour brought.
 
-    DEAD, QUEUED and PARKED are among the statuses before them. What ends in /H happened within the last hour, and
-    RECOVERED sagas ended in it after more than one worker had taken them.
+    DEAD, QUEUED and PARKED are among the statuses before them. RECOVERED sagas ended within the last hour after more
+    than one worker had taken them.
     """
     operations = _operations()
     statistics = operations.statistics(whole=whole)

@@ -103,14 +103,14 @@ CHANGING: Final = (
     (re.compile(r"\b\d+ (?:s|min)\b"), "DURATION"),
     (re.compile(r"/\d+\.\d+"), "/PROCESS"),
     (re.compile(r'"age_seconds": [\d.]+'), '"age_seconds": N'),
-    (re.compile(r" +"), " "),
 )
 
 
-def normal(text: str) -> list[str]:
+def normal(text: str) -> str:
+    text = " ".join(text.split())  # where a line is continued depends on what changes
     for pattern, fixed in CHANGING:
         text = pattern.sub(fixed, text)
-    return [line.rstrip() for line in text.splitlines()]
+    return text
 
 
 def examples(page: str) -> list[tuple[str, str]]:
