@@ -5,6 +5,7 @@ Each part stands in its page between two comments that name it. A test compares 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import typer.main
 
+import sagas
 from sagas import Settings
 from sagas.celery.doctor import CHECKS
 from sagas.cli.app import app
@@ -164,6 +166,18 @@ def saga_in_30_lines() -> str:
     return part.replace("\n### ", "\n## ").replace("](docs/", "](").strip()
 
 
+# -- the API ----------------------------------------------------------------------------------------------------------
+
+
+def names() -> str:
+    """The public names, each with the first sentence of its docstring."""
+    rows = []
+    for name in sorted(sagas.__all__):
+        told = inspect.cleandoc(getattr(sagas, name).__doc__ or "").partition("\n\n")[0]
+        rows.append(f"| `{name}` | {_cell(told)} |")
+    return "\n".join(["| Name | What it is |", "|---|---|", *rows])
+
+
 #: The page, the name of the part in its comments, and what writes it.
 PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "settings.md", "settings", settings),
@@ -171,6 +185,7 @@ PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "celery.md", "task options", task_options),
     (DOCS / "doctor.md", "findings", findings),
     (DOCS / "commands.md", "commands", commands),
+    (DOCS / "api.md", "names", names),
     (DOCS / "quickstart.md", "a saga in 30 lines", saga_in_30_lines),
 ]
 
