@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
+from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.names import QUEUES, RECOVER_QUEUE
 from sagas.settings import Settings
 
-#: Transports of kombu that speak Redis.
-_REDIS: Final = ("redis", "rediss", "sentinel", "sentinels", "valkey", "valkeys")
 #: Publishing gives up soon: the saga is committed, and a scan sends it later.
 _TRY_ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
@@ -20,17 +19,21 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
     Args:
         settings: the broker and where results are kept.
+
+    Raises:
+        ConfigurationError: one of the URLs asks for something that there is not.
     """
+    # It may lose, repeat or delay every message: the database is the only truth.
+    broker = BrokerUrl.parse(settings.broker_url, setting="SAGAS_BROKER_URL")
+    values = _COMMON | {"broker_url": broker.url} | (_redis_broker(broker) if broker.is_redis else {})
+    # Only calls by hand (Flower, `celery call`) keep a result; scans and dispatched sagas keep none.
+    results = broker.first if broker.is_redis else None
+    if settings.result_backend is not None:
+        results = BrokerUrl.parse(settings.result_backend, setting="SAGAS_RESULT_BACKEND")
     return (
-        _COMMON
-        | (_redis() if _is_redis(settings.broker_url) else {})
-        | {
-            # It may lose, repeat or delay every message: the database is the only truth.
-            "broker_url": settings.broker_url,
-            # Only calls by hand (Flower, `celery call`) keep a result; scans and dispatched sagas keep none.
-            "result_backend": settings.result_backend
-            or (settings.broker_url if _is_redis(settings.broker_url) else None),
-        }
+        values
+        | {"result_backend": results and results.url}
+        | (_redis_results(results) if results and results.is_redis else {})
     )
 
 
@@ -54,7 +57,7 @@ _COMMON: Final[dict[str, Any]] = {
     "timezone": "UTC",
     "enable_utc": True,
     # -- queues ---------------------------------------------------------------------------------------------------
-    "task_queues": tuple(Queue(name) for name in QUEUES),
+    "task_queues": tuple(Queue(name, Exchange(name), name) for name in QUEUES),
     "task_default_queue": RECOVER_QUEUE,
     # -- workers --------------------------------------------------------------------------------------------------
     # A worker takes no more messages than it can work on, and as many ahead only while sagas are quick
@@ -74,24 +77,34 @@ _COMMON: Final[dict[str, Any]] = {
 }
 
 
-def _is_redis(url: str) -> bool:
-    return url.partition("://")[0].partition("+")[0] in _REDIS
-
-
-def _redis() -> dict[str, Any]:
-    # A link that drops packets is noticed in seconds, not never.
-    watched = {"socket_connect_timeout": 2, "socket_timeout": 30, "socket_keepalive": True, "health_check_interval": 10}
+def _redis_broker(broker: BrokerUrl) -> dict[str, Any]:
     return {
         "broker_transport_options": {
-            **watched,
+            # A link that drops packets is noticed in seconds, not never.
+            "socket_connect_timeout": 2,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
             **_TRY_ONCE_MORE,
             # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the
             # copy is outdated and skipped, whatever the time; a day spares long steps even that.
             "visibility_timeout": 24 * 3600,
+            **_master(broker),
         },
-        "result_backend_transport_options": {"retry_policy": {"timeout": 5.0}},
+        "broker_use_ssl": broker.tls,
+    }
+
+
+def _redis_results(results: BrokerUrl) -> dict[str, Any]:
+    return {
+        "result_backend_transport_options": {"retry_policy": {"timeout": 5.0}, **_master(results)},
+        "redis_backend_use_ssl": results.tls,
         "redis_socket_connect_timeout": 2,
         "redis_socket_timeout": 30,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 10,
     }
+
+
+def _master(server: BrokerUrl) -> dict[str, str]:
+    return {"master_name": server.master} if server.master else {}
