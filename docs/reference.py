@@ -70,7 +70,14 @@ def celery_settings() -> str:
     """Celery's settings of the sagas' own application, with their comments as reasons."""
     path = REPOSITORY / "sagas" / "celery" / "configuration.py"
     return "\n\n".join(
-        ["With any broker:", _reasons(path, "_COMMON"), "With Redis, besides:", _reasons(path, "_WITH_REDIS")]
+        [
+            "With any broker:",
+            _reasons(path, "_COMMON"),
+            "With Redis, in `broker_transport_options`:",
+            _reasons(path, "_REDIS_BROKER"),
+            "For results in Redis:",
+            _reasons(path, "_REDIS_RESULTS"),
+        ]
     )
 
 
@@ -83,19 +90,14 @@ def _reasons(path: Path, dictionary: str) -> str:
     """A table of the entries of a dictionary in a module, with the comment above each group of entries."""
     body = re.search(rf"^{dictionary}: .*? = \{{\n(.*?)^\}}", path.read_text(), re.MULTILINE | re.DOTALL)
     assert body, f"{path} has no {dictionary}"
-    reasons, owner = [_Reason()], ""
+    reasons = [_Reason()]
     for line in body[1].splitlines():
         if comment := re.match(r"\s*# (.*)", line):
             if reasons[-1].entries:
                 reasons.append(_Reason())
             reasons[-1].why.append(comment[1])
-        elif opening := re.match(r'    "(\w+)": \{$', line):
-            owner = opening[1]
-        elif line == "    },":
-            owner = ""
         elif entry := re.match(r'\s*"(\w+)": (.*),$', line):
-            name = f'{owner}["{entry[1]}"]' if owner else entry[1]
-            reasons[-1].entries.append(f"`{name} = {entry[2]}`")
+            reasons[-1].entries.append(f"`{entry[1]} = {entry[2]}`")
     rows = [f"| {'<br>'.join(reason.entries)} | {' '.join(reason.why)} |" for reason in reasons]
     return "\n".join(["| Setting | Why |", "|---|---|", *rows])
 
