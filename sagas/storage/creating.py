@@ -98,9 +98,18 @@ class Within:
         transaction: the caller's.
         here: returns which tables the sagas are in; asks anew if told to.
         database: the same for messages.
+        translate: returns what to raise when the server does not answer.
     """
 
-    def __init__(self, transaction: CallersTransaction, *, here: Callable[[bool], str], database: sa.URL) -> None:
+    def __init__(
+        self,
+        transaction: CallersTransaction,
+        *,
+        here: Callable[[bool], str],
+        database: sa.URL,
+        translate: Callable[[Exception], Exception],
+    ) -> None:
+        self._translate = translate
         self._transaction = transaction
         self._ask_here = here
         self._here = here(False)
@@ -141,9 +150,12 @@ class Within:
         try:
             return self._transaction.execute(statement, parameters)
         except (pg.Error, DBAPIError) as error:
-            if _sqlstate(error) in _NO_TABLES:
+            state = _sqlstate(error)
+            if state in _NO_TABLES:
                 raise self._refusal() from error
-            raise
+            if state is None or state.startswith(_GONE):
+                raise self._translate(error) from error
+            raise  # such as a serialization failure, for which the caller may have retries
 
     def _refusal(self) -> TransactionRefused:
         theirs, ours = self._transaction.address, address(self._database)
@@ -156,6 +168,8 @@ class Within:
 
 #: UndefinedTable, UndefinedColumn, InvalidSchemaName.
 _NO_TABLES: Final = ("42P01", "42703", "3F000")
+#: The connection is lost, or the server goes down.
+_GONE: Final = ("08", "57P")
 
 
 def _id_exists(error: Exception) -> bool:

@@ -148,9 +148,13 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "seconds": for_seconds,
         }
         if connection is not None:
-            within = Within(self.join(connection), here=self._where, database=self._connections.url)
-            with self._connections.translated():
-                return within.create(sagas, start, on_conflict)
+            within = Within(
+                self.join(connection),
+                here=self._where,
+                database=self._connections.url,
+                translate=self._connections.translate,
+            )
+            return within.create(sagas, start, on_conflict)
 
         def insert(left: Sequence[NewSaga]) -> set[UUID]:
             if len(left) == 1:

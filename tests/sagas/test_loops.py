@@ -248,6 +248,7 @@ def _in_time(function: Callable[[], Report]) -> Report:
 # -- ends of loops, runs and processes ----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_saga_goes_on_when_who_awaits_it_is_cancelled(stage: Stage, engine: SagaEngine) -> None:
     go_on = threading.Event()
     ended = threading.Event()
@@ -268,6 +269,9 @@ def test_saga_goes_on_when_who_awaits_it_is_cancelled(stage: Stage, engine: Saga
         assert await asyncio.to_thread(ended.wait, DEADLINE_SECONDS)
 
     on_a_loop(main)
+    for thread in threading.enumerate():
+        if thread.name == "sagas-run":
+            thread.join(DEADLINE_SECONDS)
     assert stage.seen == ["act hotel", "act car"]
 
 
@@ -344,7 +348,11 @@ async def pid(): return os.getpid()
 
 def fork():
     if (child := os.fork()) == 0:
-        os._exit(0 if perform(pid, timeout=10) == os.getpid() else 1)
+        right = False
+        try:
+            right = perform(pid, timeout=5) == os.getpid()
+        finally:
+            os._exit(0 if right else 1)
     return os.waitpid(child, 0)[1]
 
 assert asyncio.run(call_in_thread(fork)) == 0
