@@ -14,7 +14,7 @@ from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
 
 #: For whoever upgrades a deployment of 0.1.0, which ended with revision 0004 at the latest.
 _NEW_COMMANDS: Final = (
-    "Workers are now started by `celery -A sagas worker`, and beat by `celery -A sagas beat`: the package no longer has "
+    "Start workers by `celery -A sagas worker` now, and beat by `celery -A sagas beat`: the package no longer has "
     "a module `tasks`. To have sagas in an application of your own, call sagas.celery.install(app)."
 )
 
