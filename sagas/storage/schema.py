@@ -18,6 +18,9 @@ REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 HEAD: Final = REVISIONS[-1]
 #: Of our own, so that it does not meet the application's.
 VERSION_TABLE: Final = "sagas_alembic_version"
+_ELSEWHERE: Final = (
+    f"SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = '{VERSION_TABLE}' AND relkind = 'r' LIMIT 1"
+)
 #: Alembic keeps the migration in progress in its modules' variables: threads would get each other's connection.
 _ONE_AT_A_TIME: Final = threading.Lock()
 
@@ -91,7 +94,14 @@ def check_version(connection: sa.Connection) -> None:
     Raises:
         SchemaBehind: it is older, or has no tables; the message gives the command to run.
     """
-    require_version(current_version(connection))
+    version = current_version(connection)
+    if version is None and (schema := connection.exec_driver_sql(_ELSEWHERE).scalar()) is not None:
+        raise SchemaBehind(
+            f"the saga tables are in the schema {schema}, which the search_path of this session does not name: set it "
+            "for this user (ALTER ROLE … SET search_path), or run `sagas migrate` if these are to have tables of "
+            "their own."
+        )
+    require_version(version)
 
 
 def require_version(version: str | None) -> None:
