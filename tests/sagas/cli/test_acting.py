@@ -186,7 +186,7 @@ def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
 
     assert result.stderr == (
         "warning: no saga is named 'refnud' here, in the code or in the database. "
-        "Names are: refund, gone, place-order.\n"
+        "Names are: refund, place-order, gone.\n"
     )
     assert (result.exit_code, [pause.name for pause in storage.pauses()]) == (1, ["refnud"])
     for known in ("refund", "place-order"):
