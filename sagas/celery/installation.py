@@ -8,7 +8,7 @@ from weakref import WeakSet
 from celery import Celery, signals
 
 from sagas import api
-from sagas.celery import beat, messages, neighbours, outages, prefetch, tasks, worker
+from sagas.celery import beat, greenlets, messages, neighbours, outages, prefetch, tasks, worker
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.celery.names import QUEUES, ROUTES
 from sagas.settings import Settings
@@ -32,7 +32,7 @@ def install(app: Celery, settings: Settings | None = None) -> None:
     _installed.add(app)
     from sagas.celery import inspection  # noqa: F401  # registers a command of the workers' remote control
 
-    for part in (tasks, worker, prefetch, outages, neighbours, messages, beat):
+    for part in (tasks, worker, prefetch, outages, neighbours, messages, greenlets, beat):
         part.register(app)
 
     def add_routes(**_: Any) -> None:
