@@ -9,7 +9,7 @@ from celery import Celery, Task
 
 from sagas import pruning
 from sagas.api import current_engine
-from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, ROUTES, RUN_TASK, SCAN_TASK
+from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError
 from sagas.recovery import parse_saga_id
 from sagas.storage.base import require_positive
@@ -17,6 +17,8 @@ from sagas.storage.base import require_positive
 #: What each task says for itself, so that no setting of the application weakens a guarantee. Whatever is left out or
 #: None here is taken from the application's settings.
 OPTIONS: Final[dict[str, Any]] = {
+    # The routes of sagas decide (sagas.celery.routing), and a base class of the application's tasks does not.
+    **dict.fromkeys(("queue", "exchange", "routing_key", "expires")),
     # Whoever can write to the broker must not be able to run code in a worker.
     "serializer": "json",
     # A message is acknowledged when its saga was brought as far as it goes now. If the worker dies, Celery does not
@@ -84,7 +86,7 @@ _TASKS: Final[dict[str, tuple[Callable[..., dict[str, Any]], bool]]] = {
 def register(app: Celery) -> None:
     """Make the tasks known to this application, and to no other one in the process."""
     for name, (function, bind) in _TASKS.items():
-        app.task(name=name, bind=bind, queue=ROUTES[name], shared=False, **OPTIONS)(function)
+        app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
 def _recover(task: Task, saga_id: str, version: int | None) -> dict[str, Any]:

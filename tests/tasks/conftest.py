@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import SagaEngine, Settings, SqlAlchemySagaStorage, api
+from sagas.celery import install
+from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.base import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
@@ -38,11 +40,11 @@ def environment(database_url: str, broker_url: str, repository: Path) -> dict[st
 
 @pytest.fixture
 def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a `celery -A sagas ...` process; a worker is waited for until it is ready."""
+    """Start a `celery -A ...` process; a worker is waited for until it is ready."""
     numbers = itertools.count(1)
     with ExitStack() as stack:
 
-        def start(*arguments: str, wait: bool = True, **variables: str) -> CeleryProcess:
+        def start(*arguments: str, wait: bool = True, application: str = "sagas", **variables: str) -> CeleryProcess:
             command = list(arguments)
             variables.setdefault("TMPDIR", str(tmp_path))  # where a killed worker leaves its pool's files
             number = next(numbers)
@@ -53,7 +55,9 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             if command[0] in ("worker", "beat"):
                 command += ["-l", "INFO"]
             log = tmp_path / f"{command[0]}-{number}.log"
-            process = CeleryProcess(command, environment=environment | variables, log=log, directory=tmp_path)
+            process = CeleryProcess(
+                command, environment=environment | variables, log=log, directory=tmp_path, application=application
+            )
             stack.callback(process.kill)
             if wait and command[0] == "worker":
                 process.wait_for_log(" ready.")
@@ -68,11 +72,11 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def app(environment: dict[str, str]) -> Iterator[Celery]:
-    """A Celery client on the test's broker, with the settings that users get."""
-    app = Celery("test", set_as_current=False)
-    app.config_from_object("celeryconfig")
-    app.conf.broker_url = app.conf.result_backend = environment["SAGAS_BROKER_URL"]
+def app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """The sagas' own application, as a program with the test's variables would have it."""
+    monkeypatch.setattr(api, "_defaults", {})
+    app = SagaCelery(Settings.from_environment(environment))
+    install(app)
     yield app
     app.close()
 

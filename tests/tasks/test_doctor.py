@@ -153,7 +153,7 @@ def test_workers_that_do_not_do_are_told(
         shop.kill()
     assert told["queue-without-worker"].what == "no worker takes sagas.scan."
     assert told["tasks-missing"].what == (
-        "shop@test does not know sagas.scan, sagas.recover_saga, sagas.run_saga, sagas.prune."
+        "shop@test does not know sagas.scan, sagas.prune, sagas.recover_saga, sagas.run_saga."
     )
 
 
@@ -167,17 +167,19 @@ def test_scans_that_pile_up_are_told(app: Celery) -> None:
     assert (finding.id, finding.what) == ("scans-pile-up", "4 scans wait in sagas.scan.")
 
 
-def test_a_broker_that_is_down_and_a_config_of_the_users_are_told_with_what_else_there_is(
+def test_a_broker_that_is_down_and_an_unsafe_application_are_reported_with_the_rest(
     doctor: Doctor, tmp_path: Path
 ) -> None:
-    (tmp_path / "unsafe.py").write_text(
-        "from celeryconfig import *\naccept_content = ['json', 'pickle']\ntask_time_limit = 600\n"
+    (tmp_path / "shop.py").write_text(
+        "from celery import Celery\n"
+        "from sagas.celery import install\n"
+        "app = Celery('shop', broker='redis://:s3cr3t@127.0.0.1:1/0', accept_content=['json', 'pickle'])\n"
+        "install(app)\n"
     )
-    code, said = doctor(
-        SAGAS_BROKER_URL="redis://:s3cr3t@127.0.0.1:1/0", CELERY_CONFIG_MODULE="unsafe", SAGAS_LEASE_SECOND="9"
-    )
+    code, said = doctor(SAGAS_CELERY_APP="shop:app", SAGAS_LEASE_SECOND="9")
     assert code == 1
-    assert {"broker-down", "pickle-accepted", "time-limit", "setting-unknown", "scan-never"} <= set(findings(said))
+    expected = {"broker-down", "broker-differs", "pickle-accepted", "prefetch", "setting-unknown", "scan-never"}
+    assert expected <= set(findings(said))
     assert states(said)["workers"] == "skipped"
     assert states(said)["definitions"] == "ok"
     assert "s3cr3t" not in json.dumps(said)
@@ -186,14 +188,16 @@ def test_a_broker_that_is_down_and_a_config_of_the_users_are_told_with_what_else
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"CELERY_CONFIG_MODULE": "no_such_module"}, "ModuleNotFoundError: No module named 'no_such_module'"),
-        ({"CELERY_CONFIG_MODULE": "broken"}, "ZeroDivisionError"),
+        ({"SAGAS_CELERY_APP": "no_such_module"}, "No module named 'no_such_module'"),
+        ({"SAGAS_CELERY_APP": "broken"}, "ZeroDivisionError"),
+        ({"SAGAS_CELERY_APP": "bare:app"}, "call sagas.celery.install(app) where it is made"),
     ],
 )
 def test_an_application_that_cannot_be_loaded_is_told_and_the_sagas_are_looked_at_all_the_same(
     doctor: Doctor, tmp_path: Path, changed: dict[str, str], told: str
 ) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "bare.py").write_text("from celery import Celery\napp = Celery('bare')\n")
     code, said = doctor(**changed)
     assert code == 1
     assert told in findings(said)["celery-unusable"]["what"]
