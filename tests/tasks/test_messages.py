@@ -55,10 +55,13 @@ def test_messages_that_cannot_be_understood_are_dropped_and_end_no_worker(
     assert client.hlen("unacked") == 0, "nothing is delivered again"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "solo"])
 @pytest.mark.parametrize(
-    ("kind", "command"),
-    [("string", ("SET", QUEUE, "x")), ("hash", ("HSET", QUEUE, "a", "b")), ("zset", ("ZADD", QUEUE, 1, "a"))],
+    ("pool", "kind", "command"),
+    [
+        ("prefork", "string", ("SET", QUEUE, "x")),
+        ("solo", "hash", ("HSET", QUEUE, "a", "b")),
+        ("threads", "zset", ("ZADD", QUEUE, 1, "a")),
+    ],
 )
 def test_key_of_a_queue_that_is_no_queue_is_set_aside(
     pool: str, kind: str, command: tuple[Any, ...], celery: Start, engine: SagaEngine, client: redis.Redis
