@@ -21,7 +21,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = ("test_takeover", "test_blocks", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
+LONG = (
+    "test_takeover",
+    "test_blocks",
+    "test_faults",
+    "test_outages",
+    "test_demo",
+    "test_overlapping_scans",
+    "test_interleavings",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
