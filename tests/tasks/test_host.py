@@ -84,14 +84,15 @@ def test_prefork_keeps_what_the_shop_has_and_runs_sagas(
     the_shops_tasks_work(shop)
     assert result(shop, "tests.tasks.shop.celery.unsteady") == 1
 
-    slow = shop.send_task("tests.tasks.shop.tasks.sleepy", (60,))
     held = engine.start(ThreeSteps, Job(str(folder), gate="second"))
+    wait_until(lambda: marks(folder, "second"), what="the second step")
+    begun = engine.storage.load(held)
+    slow = shop.send_task("tests.tasks.shop.tasks.sleepy", (60,))
     others = engine.start_many(ThreeSteps, [Job(str(folder))] * 5)
     unsent = SagaEngine(engine.storage, settings=engine.settings).start(ThreeSteps, Job(str(folder)))
     # The limits of the shop end its own task; a saga that began before is still in its step.
     with pytest.raises((SoftTimeLimitExceeded, TimeLimitExceeded)):
         slow.get(timeout=60)
-    begun = engine.storage.load(held)
     wait_until(lambda: noted(folder, "tick") > 2 * HARD_LIMIT_SECONDS + 2, what="the shop's own beat entry")
     assert engine.storage.load(held).version == begun.version
 
