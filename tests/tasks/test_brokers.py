@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import kombu.pools
 import pytest
 import redis
 import trustme
@@ -93,6 +94,7 @@ class TestRabbit:
         storage.close()
 
         # Another application on the same broker, whose queues are of the other kind.
+        kombu.pools.reset()  # what is declared is remembered with each connection
         classic = make(environment["SHOP_BROKER"], set_as_current=False)
         assert CeleryDispatcher(classic).send([Claim(uuid4(), 0, pending=True)]) == 0
         assert "inequivalent arg 'x-queue-type' for queue 'sagas.run'" in caplog.text

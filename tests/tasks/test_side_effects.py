@@ -75,7 +75,8 @@ from celery import Celery, _state
 from celery.utils.dispatch import Signal
 from celery.worker.control import Panel
 
-import celery.app.trace, celery.apps.beat, celery.apps.worker, celery.bin.celery, celery.concurrency.prefork, kombu.pools
+import celery.app.trace, celery.apps.beat, celery.apps.worker, celery.bin.celery, celery.concurrency.prefork
+import kombu.pools
 
 
 def state():
