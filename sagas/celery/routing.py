@@ -35,8 +35,9 @@ class Routing:
         `task_create_missing_queues` is off, and before 5.7 have a worker take it that was not told to.
         """
         conf = self._app.conf
-        kind = conf.task_create_missing_queue_type or conf.task_default_queue_type
-        arguments = {"x-queue-type": kind} if kind and kind != "classic" else None
+        # "classic" is the default of both, which RabbitMQ takes for granted.
+        kinds = {conf.task_create_missing_queue_type, conf.task_default_queue_type} - {None, "classic"}
+        arguments = {"x-queue-type": min(kinds)} if kinds else None
         made = self._app.amqp.Queues(
             tuple(Queue(name, Exchange(name), name, queue_arguments=arguments and {**arguments}) for name in QUEUES)
         )
