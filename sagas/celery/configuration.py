@@ -25,6 +25,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """
     # It may lose, repeat or delay every message: the database is the only truth.
     broker = BrokerUrl.parse(settings.broker_url, setting="SAGAS_BROKER_URL")
+    broker.check_options(setting="SAGAS_BROKER_URL")
     values = _COMMON | {"broker_url": broker.url} | (_redis_broker(broker) if broker.is_redis else {})
     # Only calls by hand (Flower, `celery call`) keep a result; scans and dispatched sagas keep none.
     results = broker.first if broker.is_redis else None
