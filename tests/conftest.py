@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
-from sagas.testing.servers import BrokerServer, PostgresServer
+from sagas.testing.servers import PostgresServer
+from tests.servers import broker, empty_rabbit
 
 #: So long that they should be begun first, and not all by one of the processes that share the suite.
 LONG = ("test_takeover", "test_blocks", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
@@ -92,13 +93,16 @@ def broker_server(server_directory: Path) -> Iterator[str]:
     if url := os.environ.get("SAGAS_TEST_BROKER_URL"):
         yield url
         return
-    with BrokerServer(server_directory / "broker") as server:
+    with broker(server_directory / "broker") as server:
         yield server.url
 
 
 @pytest.fixture
 def broker_url(broker_server: str) -> str:
     """The URL of a broker that holds nothing."""
+    if broker_server.startswith("amqp"):
+        empty_rabbit(broker_server)
+        return broker_server
     import redis
 
     client = redis.Redis.from_url(broker_server)

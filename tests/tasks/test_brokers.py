@@ -12,7 +12,6 @@ import pytest
 import redis
 import trustme
 from celery import Celery
-from kombu import Connection
 
 from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage, api
 from sagas.celery.broker_url import BrokerUrl
@@ -21,9 +20,9 @@ from sagas.celery.doctor.broker import queues
 from sagas.errors import ConfigurationError
 from sagas.storage.base import Claim
 from sagas.testing.processes import wait_until
+from tests.servers import RabbitServer, RedisServer, SentinelServer, empty_rabbit, require
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps, marks
-from tests.tasks.servers import RabbitServer, RedisServer, SentinelServer, require
 from tests.tasks.shop import make
 
 
@@ -61,14 +60,13 @@ class TestRabbit:
 
     @pytest.fixture
     def broker_url(self, broker_server: str) -> str:
-        with Connection(broker_server) as connection:
-            for queue in ("sagas.scan", "sagas.run", "sagas.recover", "shop", "mail"):
-                connection.default_channel.queue_delete(queue)
+        empty_rabbit(broker_server)
         return broker_server
 
     def test_sagas_run_on_classic_queues(self, celery: Start, engine: SagaEngine, app: Celery, folder: Path) -> None:
         sagas_run(celery, engine, app, folder)
 
+    @pytest.mark.brokers
     def test_sagas_of_an_application_with_quorum_queues_run_on_such(
         self,
         celery: Start,
@@ -102,6 +100,7 @@ class TestRabbit:
         celery("worker", wait=False).wait_for_log("inequivalent arg 'x-queue-type' for queue 'sagas.")
 
 
+@pytest.mark.brokers
 class TestRedis:
     """Debian's Redis."""
 
@@ -188,6 +187,7 @@ class _Environment(dict[str, str]):
         self._monkeypatch.setenv(name, value)
 
 
+@pytest.mark.brokers
 class TestSentinel:
     """Redis behind Sentinel, whose master goes."""
 

@@ -33,6 +33,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def shop_broker(broker_url: str) -> str:
     """Another database of the broker than the one that SAGAS_BROKER_URL names."""
+    if broker_url.startswith("amqp"):
+        return broker_url
     import redis
 
     url = broker_url.removesuffix("/0") + "/5"

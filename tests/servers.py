@@ -12,6 +12,7 @@ import pytest
 import redis
 from kombu import Connection
 
+from sagas.testing.servers import BrokerServer
 from sagas.testing.servers.process import HOST, Server
 
 
@@ -19,6 +20,13 @@ def require(program: str) -> None:
     """Skip the test where this program is not installed."""
     if _which(program) is None:
         pytest.skip(f"{program} is not installed; `make test-brokers` installs it on Debian")
+
+
+def empty_rabbit(url: str) -> None:
+    """Delete the queues that tests use."""
+    with Connection(url) as connection:
+        for queue in ("sagas.scan", "sagas.run", "sagas.recover", "celery", "shop", "mail"):
+            connection.default_channel.queue_delete(queue)
 
 
 def _which(program: str) -> str | None:
@@ -152,6 +160,15 @@ class RabbitServer(InstalledServer):
     def _ping(self) -> None:
         with Connection(self.url, connect_timeout=2) as connection:
             connection.connect()
+
+
+#: The broker of the suite by what SAGAS_TEST_BROKER says, which `make test-brokers` sets.
+KINDS = {"valkey": BrokerServer, "redis": RedisServer, "rabbitmq": RabbitServer}
+
+
+def broker(directory: Path) -> Server:
+    """Return the server of the kind that this run of the suite is for."""
+    return KINDS[os.environ.get("SAGAS_TEST_BROKER", "valkey")](directory)
 
 
 def _free_port() -> int:
