@@ -272,7 +272,7 @@ def test_everything_copied_exists_and_reaches_the_build() -> None:
 def test_what_the_project_declares_for_its_wheel_is_copied() -> None:
     copied = " ".join(arguments for instruction, arguments in instructions() if instruction == "COPY").split()
     wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {*wheel["packages"], PROJECT["readme"]} <= set(copied)
+    assert {*wheel["packages"], "README.md"} <= set(copied)
 
 
 def test_the_image_is_built_within_the_constraints() -> None:

@@ -114,7 +114,7 @@ def test_scheduler_recovers_from_postgresql_once(
 
     assert done.returncode == 0, done.stderr
     assert storage.load(interrupted.saga_id).status is SagaStatus.COMPLETED
-    assert storage.load(interrupted.saga_id).context == '{"did": ["charge", "ship"]}'
+    assert storage.load(interrupted.saga_id).context == '{"did":["charge","ship"]}'
     assert storage.load(alive.saga_id).lease_owner == alive.owner
     assert str(alive.saga_id) not in done.stdout
 

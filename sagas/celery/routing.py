@@ -55,7 +55,7 @@ def is_registered(app: Celery) -> bool:
 
 def queue(app: Celery, name: str) -> Queue:
     """Return a queue of sagas as this application declares it."""
-    return _routings[app].queues[name]
+    return (_routings.get(app) or Routing(app)).queues[name]
 
 
 def register(app: Celery) -> None:

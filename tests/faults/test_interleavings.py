@@ -575,7 +575,7 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("progress.turned_back", lambda log: False, _FAILING, "RUNNING after turning back"),
         ("progress.turned_back", lambda log: log[-1:] and log[-1].verdict, _FAILING, "RUNNING after turning back"),
         ("execution.next_move", forgets_why, _FAILING, "the saga ran forward after it had turned back"),
-        ("execution.OutcomeUnknown", KeyError, _IN_DOUBT, "COMPENSATED, but the effects are ('undone', 'done')"),
+        ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, "COMPENSATED, but the effects are ('undone', 'done')"),
         ("execution._Execution._took_effect", lambda *_, **__: False, _FAILING, "an action completed twice"),
         ("progress._done_acts", acts_of_code, _SKIPPING, "code did a step that an operator had skipped"),
         (

@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 from celery import Celery
 from kombu.utils.url import parse_url
-from tasks.dispatch import QUEUES, CeleryDispatcher
 
 from sagas import SagaEngine
+from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.names import RUN_QUEUE
 from sagas.testing.processes import wait_until
 from tests.faults.network import Forwarding
 from tests.tasks.samples import Job, ThreeSteps
@@ -51,7 +52,7 @@ def test_commits_of_async_sessions_go_on_while_the_broker_drops_packets(
             ids.append(await engine.start_async(ThreeSteps, Job(), connection=session))
             await session.commit()
             # Now its connection to the broker is open.
-            await asyncio.to_thread(wait_until, lambda: direct.length(QUEUES[True]) == 1, what="a message")
+            await asyncio.to_thread(wait_until, lambda: direct.length(RUN_QUEUE) == 1, what="a message")
             link.cut()
             watching = asyncio.create_task(longest_pause(stop))
             for _ in range(3):
@@ -63,11 +64,11 @@ def test_commits_of_async_sessions_go_on_while_the_broker_drops_packets(
 
     try:
         ids, pause = asyncio.run(main())
-        assert direct.length(QUEUES[True]) == 1
+        assert direct.length(RUN_QUEUE) == 1
         assert pause < TOO_LONG_SECONDS
         assert {engine.storage.load(saga_id).lease_owner for saga_id in ids} == {"queue"}
         link.heal()
-        wait_until(lambda: direct.length(QUEUES[True]) == len(ids), what="the messages that were held up")
+        wait_until(lambda: direct.length(RUN_QUEUE) == len(ids), what="the messages that were held up")
     finally:
         link.heal()
         link.close()
