@@ -1,6 +1,6 @@
 """Sagas that survive their worker: durable, fenced, recovered from PostgreSQL."""
 
-from sagas.api import configure, current_engine, recover_saga, run, start, start_async, start_many
+from sagas.api import configure, current_engine, recover_saga, run, send, send_async, start, start_async, start_many
 from sagas.definition import Call, RetryPolicy, Saga, Step
 from sagas.engine import SagaEngine
 from sagas.errors import OutcomeUnknown, SagaError
@@ -27,6 +27,8 @@ __all__ = [
     "current_engine",
     "recover_saga",
     "run",
+    "send",
+    "send_async",
     "start",
     "start_async",
     "start_many",

@@ -175,6 +175,9 @@ def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Per
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
     undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
     doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
+    if len(done) < len(plan.steps) and any(e.action is Action.OPERATOR and e.in_doubt for e in log):
+        # Aborted by a note, which knows that a step may have begun and not which: it was the next one.
+        doubtful.add(plan.steps[len(done)].name)
     for step in reversed(plan.steps):
         may_have_acted = step.name in done or step.name in doubtful
         if may_have_acted and step.name not in undone and step.kind.can_compensate():

@@ -11,17 +11,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from numbers import Integral
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
-from sagas.errors import LeaseLost, SagaNotFound
+from sagas.errors import LeaseLost, SagaExists, SagaNotFound
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
+#: The largest number of rows or seconds that a storage takes.
+LARGEST: Final = 2**31 - 1
+#: The largest number of failed attempts: far enough below what the column holds that statements can add to it.
+MOST_ATTEMPTS: Final = 1_000_000_000
 #: Holder of a saga for which a message is in the broker.
 QUEUE: Final = "queue"
 #: Holder of a saga whose name is paused: nothing picks it up by itself until the name is resumed.
 PAUSED: Final = "paused"
+#: What a start does when its idempotency key is taken: return the saga that has it, or raise `AlreadyStarted`.
+OnConflict = Literal["return", "raise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +255,7 @@ class ISagaStorage(ABC):
             saga_name: only those of this name.
 
         Raises:
-            ValueError: a number is out of range.
+            ValueError: a number is out of range, or of the wrong type.
         """
 
     @abstractmethod
@@ -255,9 +263,14 @@ class ISagaStorage(ABC):
         """Count one more failed attempt, atomically, and set the status if one is given.
 
         `recover_saga()` counts by itself, under its fence; this is for schedulers that recover by other means.
+        `sagas.storage.attempts` has the rules for the status. COMPENSATING aborts the saga: a row of the log says so,
+        and from then on it only goes backward. The status alone does not tell whether the saga is past its pivot, so
+        neither does this method.
 
         Raises:
             SagaNotFound: no saga has this id.
+            IllegalStatusChange: the saga has ended, is dead, is held by a worker, or cannot have this status as it
+                stands; nothing was changed.
         """
 
     @abstractmethod
@@ -266,7 +279,7 @@ class ISagaStorage(ABC):
 
         Raises:
             SagaNotFound: no saga has this id.
-            ValueError: attempts is below 0.
+            ValueError: attempts is no whole number from 0 to 1,000,000,000.
         """
 
     # -- starting and reading ---------------------------------------------------------------------------------
@@ -279,6 +292,7 @@ class ISagaStorage(ABC):
         owner: str | None,
         for_seconds: float = 0.0,
         connection: Any = None,
+        on_conflict: OnConflict = "return",
     ) -> list[tuple[UUID, bool]]:
         """Store new sagas; return for each its id and whether it is new.
 
@@ -288,8 +302,28 @@ class ISagaStorage(ABC):
             owner: `QUEUE` when a message will be sent (PENDING), None when it is free (PENDING), or a worker's name,
                 which then holds it at version 1 (RUNNING).
             for_seconds: how long the owner keeps it before anybody else may pick it up.
-            connection: the caller's own connection; its transaction then decides whether the sagas exist.
+            connection: what `join` returned; that transaction then decides whether the sagas exist.
+            on_conflict: "raise" stores none of them if a (name, idempotency_key) exists already.
+
+        Raises:
+            AlreadyStarted: as `on_conflict` asks; it names the first saga that exists.
+            SagaExists: an id exists already; nothing was stored.
+            TransactionRefused: the connection is of another database, or in no transaction.
+            TypeError: a connection of this kind cannot be used.
         """
+
+    def join(self, connection: Any) -> CallersTransaction:
+        """Return the transaction of a connection of the caller's, to be given to `create_sagas`.
+
+        Raises:
+            TransactionRefused: the connection is in no transaction that could be joined.
+            TypeError: a connection of this kind cannot be used.
+        """
+        return callers_transaction(connection)
+
+    def connect(self) -> None:
+        """Do now what the first `create_sagas` with a connection would have to wait for; the default does nothing."""
+        return
 
     @abstractmethod
     def load(self, saga_id: UUID) -> SagaRecord:
@@ -426,6 +460,14 @@ class ISagaStorage(ABC):
         """
 
     @abstractmethod
+    def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
+        """Claim those of these sagas that never ran, are free and are due, so that a message can be sent for each.
+
+        Args:
+            mark_seconds: how long the mark protects them, as in `claim_sagas`.
+        """
+
+    @abstractmethod
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         """Free at once every saga held by an owner known to be dead, as if its lease had expired; return how many."""
 
@@ -508,25 +550,50 @@ def lease_lost(hold: Hold) -> LeaseLost:
     )
 
 
+def exists(saga_id: UUID | str) -> SagaExists:
+    """The error for a new saga whose id is that of another."""
+    return SagaExists(f"a saga with the id {saga_id} exists already, so nothing was stored: give each saga a new id.")
+
+
 def require_recovery_arguments(limit: int, max_attempts: int, stale_after_seconds: float | None) -> None:
     """Refuse what `get_sagas_for_recovery` cannot mean.
 
     Raises:
         ValueError: naming the argument and its value.
     """
-    require_positive(limit=limit, max_recovery_attempts=max_attempts)
-    if stale_after_seconds is not None and not stale_after_seconds >= 0:
-        raise ValueError(f"stale_after_seconds is {stale_after_seconds}: give 0 or more seconds, or None.")
+    require_counts(limit=limit, max_recovery_attempts=max_attempts)
+    if stale_after_seconds is not None:
+        require_seconds(stale_after_seconds=stale_after_seconds)
 
 
 def require_attempts(attempts: int) -> None:
-    """Refuse a negative number of attempts.
+    """Refuse what is no number of attempts.
 
     Raises:
         ValueError: naming the argument and its value.
     """
-    if attempts < 0:
-        raise ValueError(f"attempts is {attempts}: give 0 or more.")
+    _require_whole("attempts", attempts, 0, MOST_ATTEMPTS)
+
+
+def require_counts(**values: int) -> None:
+    """Refuse what is no whole number from 1 to `LARGEST`, by name.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, value in values.items():
+        _require_whole(name, value, 1, LARGEST)
+
+
+def require_seconds(**values: Any) -> None:
+    """Refuse what is no number of seconds from 0 to `LARGEST`, by name.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} is {value!r:.60}: give a number of seconds from 0 to {LARGEST}.")
 
 
 def require_positive(**values: float) -> None:
@@ -538,3 +605,9 @@ def require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} is {value}: give a number above 0.")
+
+
+def _require_whole(name: str, value: Any, least: int, most: int) -> None:
+    # A bool is an int to Python, and a float would be rounded by one storage and kept by another.
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise ValueError(f"{name} is {value!r:.60}: give a whole number from {least} to {most}.")

@@ -53,6 +53,11 @@ class Connections:
         self._pid = os.getpid()
         self._schema_checked = False
 
+    @property
+    def url(self) -> sa.URL:
+        """Of the database."""
+        return self._engine.url
+
     def cursor(self) -> Checkout:
         """Return a context manager whose cursor is good for one operation; its rows are dicts.
 

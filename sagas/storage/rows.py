@@ -53,6 +53,18 @@ def giving_back(release: Release) -> dict[str, Any]:
     }
 
 
+def note_row(entry: LogEntry) -> dict[str, Any]:
+    """Return a row for the log that no holder writes."""
+    return {
+        "step": entry.step,
+        "action": entry.action.value,
+        "entry_status": entry.status.value,
+        "attempt": entry.attempt,
+        "version": entry.version,
+        "details": details_of(entry),
+    }
+
+
 def details_of(entry: LogEntry) -> str | None:
     """Return as JSON what a log row tells of a failure or of a person's doing; None for an action that completed."""
     if entry.by is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from psycopg.rows import DictRow
 from sagas.errors import ConfigurationError
 from sagas.progress import Action, SagaStatus
 from sagas.storage import statements as sql
+from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
     QUEUE,
@@ -26,6 +26,7 @@ from sagas.storage.base import (
     ISagaStorage,
     LogEntry,
     NewSaga,
+    OnConflict,
     Pause,
     Refusal,
     Refused,
@@ -37,12 +38,15 @@ from sagas.storage.base import (
     lease_lost,
     not_found,
     require_attempts,
-    require_positive,
+    require_counts,
     require_recovery_arguments,
+    require_seconds,
 )
 from sagas.storage.checkout import Connections
 from sagas.storage.connecting import make_engine
-from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, record_of
+from sagas.storage.creating import Query, Within, create
+from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, note_row, record_of
+from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
 #: between a worker's socket and the worker taking the saga.
@@ -75,6 +79,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
                 "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
             )
         self._connections = Connections(engine, kept=0 if engine is database else _KEPT_CONNECTIONS)
+        self._here: str | None = None
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -95,9 +100,22 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return [row["id"] for row in self._query(sql.FOR_RECOVERY, parameters)]
 
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
-        status = None if new_status is None else SagaStatus(new_status).value
-        if not self._execute(sql.INCREMENT_ATTEMPTS, {"id": saga_id, "status": status}):
-            raise not_found(saga_id)
+        if new_status is None:
+            if not self._execute(sql.INCREMENT_ATTEMPTS, {"id": saga_id}):
+                raise not_found(saga_id)
+            return
+        new_status = SagaStatus(new_status)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(sql.SHORT_TRANSACTION)
+            if not cursor.execute(sql.LOCK, {"id": saga_id}).fetchone():
+                raise not_found(saga_id)
+            (loaded,) = cursor.execute(sql.LOAD, {"id": saga_id}).fetchall()
+            (clock,) = cursor.execute(sql.NOW).fetchall()
+            counted = count_attempt(record_of(loaded), new_status, now=clock["now"])
+            changes = {"status": counted.status, "interrupted": counted.interrupted, "frees": counted.frees}
+            cursor.execute(sql.COUNT_ATTEMPT, {"id": saga_id, **changes})
+            if counted.note is not None:
+                cursor.execute(sql.LOG_NOTE, {"id": saga_id, **note_row(counted.note)})
 
     def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
         require_attempts(attempts)
@@ -113,6 +131,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         owner: str | None,
         for_seconds: float = 0.0,
         connection: Any = None,
+        on_conflict: OnConflict = "return",
     ) -> list[tuple[UUID, bool]]:
         held = owner not in (None, QUEUE)
         start = {
@@ -121,26 +140,36 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "owner": owner,
             "seconds": for_seconds,
         }
-        created: set[UUID] = set()
-        by_key: dict[tuple[str, str | None], UUID] = {}
-        left = list(sagas)
-        while left:
-            if len(left) == 1 and connection is None:
-                if self._connections.write(sql.CREATE_ONE, start | new_row(left[0])):
-                    created.add(left[0].id)
-            else:
-                created |= {row["id"] for row in self._query(sql.CREATE, start | new_rows(left), connection)}
-            left = [saga for saga in left if saga.id not in created]
-            if left:
-                keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
-                found = self._query(sql.FIND_BY_KEY, keys, connection)
-                by_key |= {(row["name"], row["idempotency_key"]): row["id"] for row in found}
-                # Whose key is gone already was pruned in between, so its key is free again.
-                left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
-        return [
-            (saga.id, True) if saga.id in created else (by_key[saga.name, saga.idempotency_key], False)
-            for saga in sagas
-        ]
+        if connection is not None:
+            within = Within(self.join(connection), here=self._where, database=self._connections.url)
+            return within.create(sagas, start, on_conflict)
+
+        def insert(left: Sequence[NewSaga]) -> set[UUID]:
+            if len(left) == 1:
+                return {left[0].id} if self._connections.write(sql.CREATE_ONE, start | new_row(left[0])) else set()
+            return {row["id"] for row in query(sql.CREATE, start | new_rows(left))}
+
+        def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
+            keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
+            return query(sql.FIND_BY_KEY, keys)
+
+        query: Query = self._query
+        if on_conflict == "return" or len(sagas) <= 1:
+            return create(sagas, insert, find, on_conflict=on_conflict)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            query = lambda statement, values: cursor.execute(statement, values).fetchall()  # noqa: E731
+            return create(sagas, insert, find, on_conflict=on_conflict)
+
+    def join(self, connection: Any) -> CallersTransaction:
+        return callers_transaction(connection, database=self._connections.url)
+
+    def connect(self) -> None:
+        self._where(False)
+
+    def _where(self, again: bool) -> str:
+        if self._here is None or again:
+            self._here = str(self._query(sql.HERE, {})[0]["here"])
+        return self._here
 
     def load(self, saga_id: UUID) -> SagaRecord:
         rows = self._query(sql.LOAD, {"id": saga_id})
@@ -240,7 +269,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         mark_seconds: float,
         messages_waiting: int = 0,
     ) -> ClaimResult:
-        require_positive(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        require_counts(limit=limit, max_recovery_attempts=max_recovery_attempts)
         parameters = {
             "limit": limit,
             "max_attempts": max_recovery_attempts,
@@ -262,6 +291,10 @@ class SqlAlchemySagaStorage(ISagaStorage):
             died=tuple(row["id"] for row in rows if row["died"]),
             missing=missing,
         )
+
+    def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
+        rows = self._query(sql.CLAIM_BY_ID, {"ids": list(saga_ids), "seconds": mark_seconds})
+        return [Claim(row["id"], row["version"], pending=True) for row in rows]
 
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         parameters = {
@@ -316,7 +349,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- housekeeping -----------------------------------------------------------------------------------------
 
     def prune(self, *, older_than_seconds: float, limit: int) -> int:
-        require_positive(limit=limit)
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
         return self._execute(sql.PRUNE, {"age": older_than_seconds, "limit": limit})
 
     def check_schema(self) -> None:
@@ -333,11 +367,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         """Where its connections are kept; what operators ask runs on them too."""
         return self._connections
 
-    def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[Mapping[str, Any]]:
-        if on is not None:
-            with self._connections.translated():
-                # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
-                return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
+    def _query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         with self._connections.cursor() as cursor:
             return cursor.execute(statement, parameters).fetchall()
 
@@ -396,7 +426,3 @@ def _free_parked(cursor: psycopg.Cursor[DictRow]) -> int:
     if not freed:
         cursor.execute(sql.RESUMED)
     return freed
-
-
-def _named(statement: str) -> str:
-    return re.sub(r"%\((\w+)\)s", r":\1", statement)

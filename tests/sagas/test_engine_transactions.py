@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from sagas import MemorySagaStorage, SagaStatus, SqlAlchemySagaStorage
-from sagas.engine import _Outbox
 from sagas.storage.base import Claim, SagaFilter
+from sagas.storage.transactions import _Outbox
 from tests.sagas.samples import FakeDispatcher, QuickEngine, Stage, Trip
 
 
