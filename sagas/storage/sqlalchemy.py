@@ -142,7 +142,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
         }
         if connection is not None:
             within = Within(self.join(connection), here=self._where, database=self._connections.url)
-            return within.create(sagas, start, on_conflict)
+            with self._connections.translated():
+                return within.create(sagas, start, on_conflict)
 
         def insert(left: Sequence[NewSaga]) -> set[UUID]:
             if len(left) == 1:

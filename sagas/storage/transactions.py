@@ -173,8 +173,9 @@ def _of_session(session: Session, database: sa.URL | None) -> CallersTransaction
 
 def _bind(session: Session, database: sa.URL | None) -> sa.Engine | sa.Connection:
     """Return what a session uses for the database of the sagas."""
-    # The binds of single mappers and tables have no public accessor.
-    binds: list[sa.Engine | sa.Connection] = list(getattr(session, "_Session__binds", {}).values())
+    # Those of classes and tables; SQLAlchemy 2.0 has no public name for them.
+    of_classes = getattr(session, "binds", None) or getattr(session, "_Session__binds", {})
+    binds: list[sa.Engine | sa.Connection] = list(of_classes.values())
     default = None
     with suppress(UnboundExecutionError):
         default = session.get_bind()
