@@ -10,9 +10,7 @@ from sagas.celery.names import QUEUES, RECOVER_QUEUE
 from sagas.settings import Settings
 
 #: Transports of kombu that speak Redis.
-_REDIS: Final = ("redis", "rediss", "sentinel", "sentinels", "valkey", "valkeys")
-#: Publishing gives up soon: the saga is committed, and a scan sends it later.
-_TRY_ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+_REDIS_TRANSPORTS: Final = ("redis", "rediss", "sentinel", "sentinels", "valkey", "valkeys")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -21,30 +19,25 @@ def configuration(settings: Settings) -> dict[str, Any]:
     Args:
         settings: the broker and where results are kept.
     """
-    return (
-        _COMMON
-        | (_redis() if _is_redis(settings.broker_url) else {})
-        | {
-            # It may lose, repeat or delay every message: the database is the only truth.
-            "broker_url": settings.broker_url,
-            # Only calls by hand (Flower, `celery call`) keep a result; scans and dispatched sagas keep none.
-            "result_backend": settings.result_backend
-            or (settings.broker_url if _is_redis(settings.broker_url) else None),
-        }
-    )
+    speaks_redis = settings.broker_url.partition("://")[0].partition("+")[0] in _REDIS_TRANSPORTS
+    return {
+        **_COMMON,
+        **(_WITH_REDIS if speaks_redis else {}),
+        "broker_url": settings.broker_url,
+        "result_backend": settings.result_backend or (settings.broker_url if speaks_redis else None),
+    }
 
 
 _COMMON: Final[dict[str, Any]] = {
-    # -- broker ---------------------------------------------------------------------------------------------------
-    # A worker that starts before its broker waits for it. One whose broker went away retries for ever.
+    # A worker that starts before its broker waits for it. One whose broker went away tries again for ever.
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # Starting a saga must not hang on a broker that is away.
+    # Starting a saga must not hang on a broker that is away: the saga is committed, and a scan sends it later.
     "broker_connection_timeout": 2,
     "task_publish_retry": True,
-    "task_publish_retry_policy": _TRY_ONCE_MORE,
+    "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
+    # Only calls by hand (Flower, `celery call`) keep a result, for a day. Scans and dispatched sagas keep none.
     "result_expires": 24 * 3600,
-    # -- messages -------------------------------------------------------------------------------------------------
     # Never pickle: whoever can write to the broker must not be able to run code in a worker.
     "task_serializer": "json",
     "result_serializer": "json",
@@ -53,12 +46,11 @@ _COMMON: Final[dict[str, Any]] = {
     "result_accept_content": ["json"],
     "timezone": "UTC",
     "enable_utc": True,
-    # -- queues ---------------------------------------------------------------------------------------------------
+    # A worker takes all three queues unless `-Q` names some.
     "task_queues": tuple(Queue(name) for name in QUEUES),
     "task_default_queue": RECOVER_QUEUE,
-    # -- workers --------------------------------------------------------------------------------------------------
-    # A worker takes no more messages than it can work on, and as many ahead only while sagas are quick
-    # (sagas.celery.prefetch): what it has not begun waits in the broker, where scans count it.
+    # A worker takes no more messages than it can work on, and as many ahead only while sagas are quick: what it has
+    # not begun waits in the broker, for whichever worker is free first.
     "worker_prefetch_multiplier": 1,
     # A cold stop (SIGQUIT) first gives sagas this many seconds to reach the end of their step and be handed over.
     "worker_soft_shutdown_timeout": 10,
@@ -68,30 +60,30 @@ _COMMON: Final[dict[str, Any]] = {
     # What Flower shows.
     "worker_send_task_events": True,
     "task_send_sent_event": False,
-    # -- beat -----------------------------------------------------------------------------------------------------
     # In memory: Celery's default scheduler keeps its past in a file of pickles, and a scan has no past.
     "beat_scheduler": "celery.beat:Scheduler",
 }
 
-
-def _is_redis(url: str) -> bool:
-    return url.partition("://")[0].partition("+")[0] in _REDIS
-
-
-def _redis() -> dict[str, Any]:
-    # A link that drops packets is noticed in seconds, not never.
-    watched = {"socket_connect_timeout": 2, "socket_timeout": 30, "socket_keepalive": True, "health_check_interval": 10}
-    return {
-        "broker_transport_options": {
-            **watched,
-            **_TRY_ONCE_MORE,
-            # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the
-            # copy is outdated and skipped, whatever the time; a day spares long steps even that.
-            "visibility_timeout": 24 * 3600,
-        },
-        "result_backend_transport_options": {"retry_policy": {"timeout": 5.0}},
-        "redis_socket_connect_timeout": 2,
-        "redis_socket_timeout": 30,
-        "redis_socket_keepalive": True,
-        "redis_backend_health_check_interval": 10,
-    }
+_WITH_REDIS: Final[dict[str, Any]] = {
+    "broker_transport_options": {
+        # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the copy
+        # is outdated and skipped, whatever the time; a day spares long steps even that.
+        "visibility_timeout": 24 * 3600,
+        # A link that drops packets is noticed in seconds, not never.
+        "socket_connect_timeout": 2,
+        "socket_timeout": 30,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        # As `broker_connection_timeout` is for other brokers: publishing gives up soon.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.1,
+    },
+    # The same for the results of calls by hand.
+    "result_backend_transport_options": {"retry_policy": {"timeout": 5.0}},
+    "redis_socket_connect_timeout": 2,
+    "redis_socket_timeout": 30,
+    "redis_socket_keepalive": True,
+    "redis_backend_health_check_interval": 10,
+}

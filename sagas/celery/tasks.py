@@ -9,7 +9,7 @@ from celery import Celery, Task
 
 from sagas import pruning
 from sagas.api import current_engine
-from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, ROUTES, RUN_TASK, SCAN_TASK
+from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError
 from sagas.recovery import parse_saga_id
 from sagas.storage.base import require_positive
@@ -84,7 +84,7 @@ _TASKS: Final[dict[str, tuple[Callable[..., dict[str, Any]], bool]]] = {
 def register(app: Celery) -> None:
     """Make the tasks known to this application, and to no other one in the process."""
     for name, (function, bind) in _TASKS.items():
-        app.task(name=name, bind=bind, queue=ROUTES[name], shared=False, **OPTIONS)(function)
+        app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
 def _recover(task: Task, saga_id: str, version: int | None) -> dict[str, Any]:

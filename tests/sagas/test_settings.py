@@ -32,6 +32,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert settings == Settings()
     assert settings.model_dump(exclude={"database_url", "broker_url"}) == {
         "result_backend": None,
+        "celery_app": None,
         "modules": (),
         "resolver": None,
         "lease_seconds": 30.0,
@@ -51,6 +52,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
             "SAGAS_DATABASE_URL": SECRET,
             "SAGAS_BROKER_URL": "redis://other/3",
             "SAGAS_RESULT_BACKEND": "redis://other/4",
+            "SAGAS_CELERY_APP": "shop.celery:app",
             "SAGAS_MODULES": "shop.orders, shop.refunds,",
             "SAGAS_RESOLVER": "shop.container:resolve",
             "SAGAS_LEASE_SECONDS": "12.5",
@@ -69,6 +71,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
         "database_url": SECRET,
         "broker_url": "redis://other/3",
         "result_backend": "redis://other/4",
+        "celery_app": "shop.celery:app",
         "modules": ("shop.orders", "shop.refunds"),
         "resolver": "shop.container:resolve",
         "lease_seconds": 12.5,
