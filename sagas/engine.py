@@ -18,6 +18,7 @@ from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
 from sagas.errors import ConfigurationError
 from sagas.execution import MARK_SECONDS, Report, Runtime, execute
+from sagas.framework import Framework
 from sagas.ids import new_saga_id
 from sagas.lease import Heartbeat, default_node, owner_name
 from sagas.progress import SagaStatus
@@ -48,6 +49,7 @@ class SagaEngine:
         stopping: whether this process was asked to stop at the next step's boundary.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
         observer: is told what happens; OpenTelemetry is too, where this process has set it up.
+        framework: what the application is built on; integrations give it.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class SagaEngine:
         stopping: Callable[[], bool] = lambda: False,
         in_doubt_on: tuple[type[BaseException], ...] = (),
         observer: Observer | None = None,
+        framework: Framework | None = None,
     ) -> None:
         self.storage = storage
         self.dispatcher = dispatcher
@@ -72,14 +75,26 @@ class SagaEngine:
         self._stopping = stopping
         self._in_doubt_on = in_doubt_on
         self._observer = observer
+        self._framework = framework or Framework()
         self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
         self._connected = False
 
     @classmethod
-    def from_environment(cls, settings: Settings | None = None, **options: Any) -> SagaEngine:
+    def from_environment(
+        cls,
+        settings: Settings | None = None,
+        *,
+        storage: Callable[[str], ISagaStorage] = SqlAlchemySagaStorage,
+        **options: Any,
+    ) -> SagaEngine:
         """Return the engine that the `SAGAS_...` variables describe, with Celery as its dispatcher if installed.
+
+        Args:
+            settings: instead of those of the variables.
+            storage: returns the storage for the database's URL.
+            options: arguments of the class.
 
         Raises:
             ConfigurationError: a setting cannot work.
@@ -88,7 +103,7 @@ class SagaEngine:
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
-        engine = cls(SqlAlchemySagaStorage(settings.database_url), settings=settings, **options)
+        engine = cls(storage(settings.database_url), settings=settings, **options)
         engine.registry.load(settings.modules)
         return engine
 
@@ -171,6 +186,8 @@ class SagaEngine:
                 new = _traced(new, traceparent)
             claims: list[Claim] = []
             sent_by_us = self.dispatcher is not None
+            if connection is None:
+                connection = self._framework.transaction()
             if connection is not None:
                 options["connection"] = transaction = self.storage.join(connection)
                 sent_by_us = sent_by_us and transaction.on_commit(lambda: self._send_after_commit(claims))
@@ -215,7 +232,7 @@ class SagaEngine:
             )
 
         if connection is None:
-            return await asyncio.to_thread(start, None)
+            return await self._framework.in_thread(start, None)
         if not self._connected:
             # In a thread, as the event loop must not wait for a connection of the storage's own.
             await asyncio.to_thread(self.storage.connect)
@@ -334,6 +351,7 @@ class SagaEngine:
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
             observer=whom_to_tell(self._observer),
+            framework=self._framework,
         )
 
     # -- details ----------------------------------------------------------------------------------------------

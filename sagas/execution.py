@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from random import random
@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
 from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
+from sagas.framework import Framework
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
 from sagas.plan import Plan, plan_as_started
@@ -96,6 +97,7 @@ class Runtime:
         send: publishes the message for a saga that this process gives back.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
         observer: is told what happens; None for nobody.
+        framework: what the application is built on.
         sleep: injected, as is `random`, so that tests need not wait.
     """
 
@@ -108,6 +110,7 @@ class Runtime:
     send: Callable[[Claim], None]
     in_doubt_on: tuple[type[BaseException], ...] = ()
     observer: Observer | None = None
+    framework: Framework = field(default_factory=Framework)
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random
 
@@ -253,7 +256,8 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
         )
-        action = partial(step.act if move.action is Action.ACT else step.compensate, self.context, call)
+        method = step.act if move.action is Action.ACT else step.compensate
+        action = self.runtime.framework.around(partial(method, self.context, call))
         self.lease.work = work = (self.record, move)
         working_on.set(work)
         try:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import typer
 
+from sagas import api
 from sagas.cli.asking import Yes, confirm
 from sagas.cli.errors import CommandFailed, complain
 from sagas.cli.recovering import recover_sagas
@@ -23,7 +24,6 @@ from sagas.operating import Operator
 from sagas.progress import SagaStatus
 from sagas.recovery import parse_saga_id
 from sagas.registry import Registry
-from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import SagaRecord
 
@@ -157,7 +157,7 @@ def operator() -> str:
 
 
 def _engine() -> SagaEngine:
-    return SagaEngine.from_environment(node=operator())
+    return api.new_engine(node=operator())
 
 
 def _with_code(wait: float = 0.0) -> Operator:
@@ -166,13 +166,13 @@ def _with_code(wait: float = 0.0) -> Operator:
 
 def _without_code(wait: float = 0.0) -> Operator:
     """For what needs no saga's class: it works where SAGAS_MODULES cannot be imported, too."""
-    settings = Settings.from_environment()
+    settings = api.settings()
     engine = SagaEngine(SqlAlchemySagaStorage(settings.database_url), settings=settings, node=operator())
     return Operator(engine, by=operator(), wait_seconds=wait)
 
 
 def _storage() -> SqlAlchemySagaStorage:
-    return SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    return SqlAlchemySagaStorage(api.settings().database_url)
 
 
 def _confirm_many(what: str, count: int, yes: bool) -> None:
@@ -183,7 +183,7 @@ def _stored(name: str) -> str:
     """Return the name under which these sagas are stored, which is another for one that was renamed."""
     registry = Registry()
     try:
-        registry.load(Settings.from_environment().modules)
+        registry.load(api.settings().modules)
         stored = registry.get(name).stored_name()
     except SagaError:
         return name  # sagas are paused, too, where their code cannot be imported

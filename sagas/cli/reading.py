@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from sagas import api
 from sagas.cli.ages import seconds_of
 from sagas.cli.asking import Yes, confirm
 from sagas.cli.code import complete_name, known_sagas
@@ -20,10 +21,8 @@ from sagas.cli.scanning import foresight, foresight_as_json, report, report_as_j
 from sagas.cli.showing import look_up, showing, shown_as_json
 from sagas.cli.words import console
 from sagas.duration import duration
-from sagas.engine import SagaEngine
 from sagas.progress import SagaStatus
 from sagas.recovery import parse_saga_id
-from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import Listing
@@ -85,7 +84,7 @@ def list_(
 @app.command()
 def show(saga_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show a saga, its next step and its timeline."""
-    shown = look_up(saga_id, Settings.from_environment())
+    shown = look_up(saga_id, api.settings())
     if as_json:
         _print_json(shown_as_json(shown))
     else:
@@ -136,11 +135,11 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Send what is due to workers, as beat does every few seconds."""
-    settings = Settings.from_environment()
+    settings = api.settings()
     if limit is not None and not dry_run:
         raise typer.BadParameter("--limit is how many a --dry-run shows; a scan is limited by SAGAS_SCAN_LIMIT.")
     if not dry_run:
-        done = SagaEngine.from_environment(settings).scan()
+        done = api.new_engine().scan()
         if as_json:
             _print_json(report_as_json(done))
         else:
@@ -167,7 +166,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete finished sagas, and their logs, that ended long ago."""
-    storage = SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    storage = SqlAlchemySagaStorage(api.settings().database_url)
     found = Operations(storage).prunable(older_than)
     what = f"{found} saga{'' if found == 1 else 's'} that ended more than {duration(older_than)} ago"
     if dry_run:
@@ -192,7 +191,7 @@ def graph(
     """
     if mermaid and as_json:
         raise typer.BadParameter("--mermaid and --json are two forms of the same: choose one.")
-    saga = known_sagas(Settings.from_environment()).get(name)
+    saga = known_sagas(api.settings()).get(name)
     if as_json:
         _print_json(graph_as_json(saga))
     elif mermaid:
@@ -202,7 +201,7 @@ def graph(
 
 
 def _operations() -> Operations:
-    return Operations(SqlAlchemySagaStorage(Settings.from_environment().database_url))
+    return Operations(SqlAlchemySagaStorage(api.settings().database_url))
 
 
 def _print_json(data: Any) -> None:

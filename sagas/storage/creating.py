@@ -9,7 +9,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg import errors as pg
-from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, ConfigurationError, TransactionRefused
 from sagas.storage import statements as sql
@@ -54,7 +53,7 @@ def create(
             break
         try:
             created |= insert(left)
-        except (pg.UniqueViolation, DBAPIError) as error:
+        except Exception as error:
             if not _id_exists(error):
                 raise
             named = _UUID.search(str(error))
@@ -140,7 +139,7 @@ class Within:
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         try:
             return self._transaction.execute(statement, parameters)
-        except (pg.Error, DBAPIError) as error:
+        except Exception as error:
             if _sqlstate(error) in _NO_TABLES:
                 raise self._refusal() from error
             raise
@@ -164,8 +163,11 @@ def _id_exists(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str | None:
-    cause = getattr(error, "orig", error)
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    # SQLAlchemy keeps the driver's error in `orig`, Django as the cause of its own.
+    for cause in (error, getattr(error, "orig", None), error.__cause__):
+        if state := getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None):
+            return str(state)
+    return None
 
 
 def _id(row: Mapping[str, Any]) -> UUID:
