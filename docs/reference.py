@@ -24,6 +24,7 @@ REPOSITORY = DOCS.parent
 #: Units that the setting's name does not end in.
 UNITS = {
     "database_url": "URL",
+    "database_pool_size": "connections",
     "broker_url": "URL",
     "result_backend": "URL",
     "celery_app": "name",

@@ -147,6 +147,16 @@ def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str |
     return current_engine().run(saga, context, idempotency_key=idempotency_key)
 
 
+async def run_async(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
+    """Do as `run` does, from a coroutine. See `SagaEngine.run_async`."""
+    return await current_engine().run_async(saga, context, idempotency_key=idempotency_key)
+
+
 def recover_saga(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
     """Resume a saga from its log, forward or backward. See `SagaEngine.recover`."""
     return current_engine().recover(saga_id, by_hand=by_hand)
+
+
+async def recover_saga_async(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+    """Do as `recover_saga` does, from a coroutine. See `SagaEngine.recover_async`."""
+    return await current_engine().recover_async(saga_id, by_hand=by_hand)

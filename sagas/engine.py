@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -21,16 +20,19 @@ from sagas.execution import MARK_SECONDS, Report, Runtime, execute
 from sagas.framework import Framework
 from sagas.ids import new_saga_id
 from sagas.lease import Heartbeat, default_node, owner_name
+from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.settings import Settings
+from sagas.storable import is_storable
 from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, OnConflict, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
+from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How the engine finds Celery without importing it.
 DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
@@ -86,14 +88,14 @@ class SagaEngine:
         cls,
         settings: Settings | None = None,
         *,
-        storage: Callable[[str], ISagaStorage] = SqlAlchemySagaStorage,
+        storage: Callable[[Settings], ISagaStorage] | None = None,
         **options: Any,
     ) -> SagaEngine:
         """Return the engine that the `SAGAS_...` variables describe, with Celery as its dispatcher if installed.
 
         Args:
             settings: instead of those of the variables.
-            storage: returns the storage for the database's URL.
+            storage: returns the storage that is used with these settings; default: PostgreSQL.
             options: arguments of the class.
 
         Raises:
@@ -103,7 +105,7 @@ class SagaEngine:
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
-        engine = cls(storage(settings.database_url), settings=settings, **options)
+        engine = cls((storage or _storage)(settings), settings=settings, **options)
         engine.registry.load(settings.modules)
         return engine
 
@@ -264,10 +266,14 @@ class SagaEngine:
 
         The same idempotency key again runs nothing and reports how that saga stands.
 
+        Async steps run on an event loop of the process, in a thread of its own.
+
         Raises:
             ContextError: as for `start`.
             StorageUnavailable: as for `start`.
+            RuntimeError: called within an async step, whose loop it would block: await `run_async`.
         """
+        refuse_within_async_step("run", "run_async")
         keys = None if idempotency_key is None else [idempotency_key]
         new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
@@ -286,8 +292,11 @@ class SagaEngine:
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
     ) -> Report:
-        """Do as `run` does, from a coroutine."""
-        return await asyncio.to_thread(self.run, saga, context, idempotency_key=idempotency_key)
+        """Do as `run` does, from a coroutine, on whose event loop async steps run; sync ones run in a thread.
+
+        If the caller is cancelled, the saga goes on.
+        """
+        return await call_in_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -313,7 +322,9 @@ class SagaEngine:
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
             StorageUnavailable: the database does not answer.
+            RuntimeError: called within an async step, whose event loop it would block: await `recover_async`.
         """
+        refuse_within_async_step("recover", "recover_async")
         return recovery.recover(
             parse_saga_id(saga_id),
             runtime=self.runtime(),
@@ -322,6 +333,10 @@ class SagaEngine:
             by_hand=by_hand,
             told=told,
         )
+
+    async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+        """Do as `recover` does, from a coroutine, as `run_async` does."""
+        return await call_in_thread(lambda: self.recover(saga_id, by_hand=by_hand))
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -400,8 +415,11 @@ def check_idempotency_key(key: str) -> None:
     Raises:
         ValueError: the message shows the key and says what one may be.
     """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
-        raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or not is_storable(key):
+        raise ValueError(
+            f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
+            "and without halves of surrogate pairs."
+        )
 
 
 def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
@@ -410,6 +428,10 @@ def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
     return step()
+
+
+def _storage(settings: Settings) -> ISagaStorage:
+    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)
 
 
 def _installed_dispatcher() -> Dispatcher | None:

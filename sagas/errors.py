@@ -85,6 +85,18 @@ class StorageUnavailable(SagaError):
     """The database did not answer; whether the statement took effect is unknown."""
 
 
+class CharacterNotStorable(SagaError, ValueError):
+    """A text has a character that the database's encoding lacks; a database with the encoding UTF8 has them all."""
+
+
+class HiddenRow(SagaError):
+    """The database does not show a row that it must have; the message tells what may hide it. Nothing was changed."""
+
+
+class SagaUnreadable(SagaError):
+    """A saga was taken and what the database returned cannot be read; it was given back, and no attempt was spent."""
+
+
 class QuestionTooLong(SagaError):
     """The database took longer to answer an operator's question than any may; nothing was changed."""
 

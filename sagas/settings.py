@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sagas.errors import ConfigurationError
+from sagas.text import printable
+from sagas.urls import check_broker_url, check_url
 
 PREFIX: Final = "SAGAS_"
+#: A connection is used for some milliseconds at a time, so that so many serve more threads than one process can run.
+DEFAULT_POOL_SIZE: Final = 20
 
 
 def _split(value: object) -> object:
@@ -29,22 +33,32 @@ class Settings(BaseModel):
         ConfigurationError: from `from_environment`, a sentence for each value that cannot work.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Inputs are hidden, as pydantic's own errors would show URLs with their passwords.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: str = Field(
         default="postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
         description="where the sagas are: PostgreSQL, the only truth",
         repr=False,
     )
-    broker_url: str = Field(
+    database_pool_size: int = Field(
+        default=DEFAULT_POOL_SIZE,
+        gt=0,
+        le=10_000,
+        description="connections that a process uses at once at most; it opens them as it needs them, so a prefork "
+        "child has one or two",
+    )
+    broker_url: Annotated[str, AfterValidator(check_broker_url)] = Field(
         default="redis://127.0.0.1:6379/0",
         description="Celery's broker, Redis or RabbitMQ; it may lose everything at any time",
         repr=False,
     )
-    result_backend: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
-        default=None,
-        description="where results of tasks invoked by hand are kept for a day; default: the broker if it is Redis",
-        repr=False,
+    result_backend: Annotated[Annotated[str, AfterValidator(check_url)] | None, BeforeValidator(_none_if_empty)] = (
+        Field(
+            default=None,
+            description="where results of tasks invoked by hand are kept for a day; default: the broker if it is Redis",
+            repr=False,
+        )
     )
     celery_app: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
         default=None,
@@ -124,14 +138,16 @@ class Settings(BaseModel):
         """
         variables = {name: PREFIX + name.upper() for name in cls.model_fields}
         read = {name: environment[variable] for name, variable in variables.items() if variable in environment}
+        values = {**read, **given}
         try:
-            return cls(**{**read, **given})
+            return cls(**values)
         except ValidationError as error:
             sentences = []
             for problem in error.errors(include_url=False, include_context=False):
-                field = str(problem["loc"][0]) if problem["loc"] else ""
-                variable = names.get(field) or variables.get(field, "SAGAS settings")
+                name = str(problem["loc"][0]) if problem["loc"] else None
+                variable = names.get(name) or variables[name] if name else "SAGAS settings"
                 # A URL may hold a password, so only numbers and names are repeated.
-                got = "" if "URL" in variable or not problem["loc"] else f" (it is {problem['input']!r})"
+                shown = name is not None and cls.model_fields[name].repr
+                got = f" (it is {printable(str(values[name]))!r:.200})" if name and shown else ""
                 sentences.append(f"{variable}{got}: {problem['msg'].removeprefix('Value error, ')}.")
             raise ConfigurationError(" ".join(sentences)) from None

@@ -49,7 +49,7 @@ def server_url(server_directory: Path) -> Iterator[sa.URL]:
     if url := os.environ.get("SAGAS_TEST_DATABASE_URL"):
         yield sa.make_url(url)
         return
-    with PostgresServer(server_directory / "postgres") as server:
+    with PostgresServer(server_directory / "postgres", settings={"max_prepared_transactions": "8"}) as server:
         yield sa.make_url(server.url)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagas.celery.installation import install
+from sagas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -22,5 +23,9 @@ def __getattr__(name: str) -> Any:
     if name == "app":
         from sagas.celery.application import own_application
 
-        return own_application()
+        try:
+            return own_application()
+        except ConfigurationError as error:
+            # Celery's commands would print a traceback.
+            raise SystemExit(f"error: {error}") from None
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,7 @@
-"""The application whose broker carries sagas: the one that is named, or the sagas' own."""
+"""The application that carries sagas.
+
+It is the one that SAGAS_CELERY_APP names; else the one that this process called `install` for; else the sagas' own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from celery.app.utils import find_app
 
 from sagas import api
 from sagas.celery.configuration import configuration
+from sagas.celery.installation import add_sagas, has_sagas, installed, unwrapped
 from sagas.errors import ConfigurationError
 from sagas.settings import Settings
 
@@ -38,13 +42,20 @@ class SagaCelery(Celery):
 
     def __init__(self, settings: Settings) -> None:
         self._broker = settings.broker_url
+        self._may_be_default = False
         # A loader is named, or CELERY_LOADER would name another.
         super().__init__("sagas", set_as_current=False, loader="app")
+        self._may_be_default = True
         values = configuration(settings)
         self.config_from_object(values)
         self.backend_cls = values["result_backend"] or "disabled"
         if ignored := [name for name in _CELERY_URLS if os.environ.get(name)]:
             logger.info("%s: ignored by the application of sagas, which uses SAGAS_BROKER_URL", ", ".join(ignored))
+
+    def set_default(self) -> None:
+        """Become the default application, as a worker asks for; Celery's fix-up for Django asks wherever one is made."""
+        if self._may_be_default:
+            super().set_default()
 
     def connection(self, hostname: str | None = None, **options: Any) -> Any:
         """Connect to SAGAS_BROKER_URL."""
@@ -63,44 +74,37 @@ def own_application() -> Celery:
     """Return the sagas' own application, made on first use.
 
     Raises:
-        SystemExit: a setting cannot work; the message is a sentence.
+        ConfigurationError: a setting cannot work.
     """
     global _own  # noqa: PLW0603
     with _lock:
         if _own is None:
-            from sagas.celery.installation import install
-
-            try:
-                made = SagaCelery(api.settings())
-            except ConfigurationError as error:
-                raise SystemExit(f"error: {error}") from None
-            install(made)
+            made = SagaCelery(api.settings())
+            add_sagas(made)
             _own = made
         return _own
 
 
 def configured_application() -> Celery:
-    """Return the application that SAGAS_CELERY_APP names, else the sagas' own.
+    """Return the application that carries sagas: see the module.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or sagas are not installed in it.
+        ConfigurationError: it cannot be loaded, or has no sagas.
     """
-    named = api.settings().celery_app
-    return own_application() if named is None else _named_application(named)
+    if named := api.settings().celery_app:
+        return _named_application(named)
+    return installed() or own_application()
 
 
 def _named_application(name: str) -> Celery:
-    from sagas.celery.installation import is_installed
-
     try:
-        app: Celery = find_app(name)
+        app = unwrapped(find_app(name))
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(
             f"SAGAS_CELERY_APP is {name!r}, which cannot be loaded ({error}): write what `celery -A` takes, such as "
             "shop.celery:app."
         ) from error
-    app = app._get_current_object() if hasattr(app, "_get_current_object") else app
-    if not is_installed(app):
+    if not has_sagas(app):
         raise ConfigurationError(
             f"SAGAS_CELERY_APP is {name!r}, which has no sagas: call sagas.celery.install(app) where it is made."
         )

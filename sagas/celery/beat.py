@@ -16,6 +16,7 @@ from celery.schedules import crontab
 from sagas import api
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.celery.names import PRUNE_TASK, SCAN_QUEUE, SCAN_TASK
+from sagas.celery.outages import reconnect_soon
 from sagas.errors import BrokerUnavailable, ConfigurationError
 from sagas.settings import Settings
 
@@ -51,6 +52,7 @@ def _prepare(scheduler: Scheduler, app: Celery, settings: Settings) -> None:
     # Here rather than in the application's settings: it may assign its own schedule at any time before.
     theirs = app.conf.beat_schedule
     scheduler.update_from_dict({name: entry for name, entry in entries(settings).items() if name not in theirs})
+    reconnect_soon(scheduler.connection)
     _hold_back_scans(scheduler, CeleryDispatcher(app))
 
 

@@ -9,9 +9,11 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
+from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
+from sagas.urls import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class CeleryDispatcher:
                         # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
                         argsrepr=str(claim.saga_id),
                         kwargsrepr=f"version {claim.version}",
-                        queue=ROUTES[task],
+                        queue=routing.queue(self.app, ROUTES[task]),
                         serializer="json",
                         # Once is enough, and to find out for each message that it was costs an eighth of sending it.
                         declare=() if claim.pending in declared else None,
@@ -70,7 +72,8 @@ class CeleryDispatcher:
                     sent += 1
         except self._broker_errors() as error:
             logger.warning(
-                "the broker at %s did not take message %d of %d: %s", self._address(), sent + 1, len(claims), error
+                "the broker at %s did not take message %d of %d: %s",
+                *(broker_address(self.app), sent + 1, len(claims), redacted(error)),
             )
         return sent
 
@@ -93,16 +96,18 @@ class CeleryDispatcher:
                 return _length(connection, queue)
         except self._broker_errors() as error:
             raise BrokerUnavailable(
-                f"the broker at {self._address()} did not answer ({error}): check that it runs (SAGAS_BROKER_URL); "
-                "nothing is lost meanwhile, sagas stay due in the database."
+                f"the broker at {broker_address(self.app)} did not answer ({redacted(error)}): check that it "
+                "runs (SAGAS_BROKER_URL); nothing is lost meanwhile, sagas stay due in the database."
             ) from error
 
     def _broker_errors(self) -> tuple[type[BaseException], ...]:
         connection = self.app.connection_for_write()
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
 
-    def _address(self) -> str:
-        return str(self.app.connection_for_write().as_uri())  # as_uri() leaves the password out
+
+def broker_address(app: Celery) -> str:
+    """Return where the application's messages go, without a password."""
+    return redacted(app.conf.broker_write_url or app.connection_for_write().as_uri())
 
 
 def _length(connection: Connection, queue: str) -> int:

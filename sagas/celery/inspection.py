@@ -19,7 +19,11 @@ _URLS: Final = ("database_url", "broker_url", "result_backend")
 _CELERY: Final = ("accept_content", "worker_prefetch_multiplier")
 
 
-@inspect_command()
+def register(_: Celery) -> None:
+    """Have workers of this process answer; Celery keeps one list of questions for all applications."""
+    inspect_command()(sagas_settings)
+
+
 def sagas_settings(state: Any, **__: Any) -> dict[str, Any]:
     """Tell the version, the database and the settings that sagas are run with here."""
     return answer(state.app)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from celery import Celery, bootsteps
 from celery.worker import state
 
-from sagas.celery.names import QUEUES
+from sagas.celery.role import runs_only_sagas
 
 _TICK_SECONDS: Final = 1.0
 #: From so many messages a second for each child on, one that is taken ahead waits a tenth of a second.
@@ -35,8 +35,7 @@ class Prefetch(bootsteps.StartStopStep):
 
     def include_if(self, consumer: Any) -> bool:
         """Leave a worker alone that runs the application's own tasks too: how far it prefetches is its own matter."""
-        taken = consumer.app.amqp.queues.consume_from
-        return bool(taken) and all(name in QUEUES for name in taken)
+        return runs_only_sagas(consumer.app)
 
     def start(self, consumer: Any) -> None:
         """Begin to count once a second; with every new connection to the broker, which begins with none ahead."""

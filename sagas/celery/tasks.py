@@ -17,6 +17,8 @@ from sagas.storage.base import require_positive
 #: What each task says for itself, so that no setting of the application weakens a guarantee. Whatever is left out or
 #: None here is taken from the application's settings.
 OPTIONS: Final[dict[str, Any]] = {
+    # The routes of sagas decide (sagas.celery.routing), and a base class of the application's tasks does not.
+    **dict.fromkeys(("queue", "exchange", "routing_key", "expires")),
     # Whoever can write to the broker must not be able to run code in a worker.
     "serializer": "json",
     # A message is acknowledged when its saga was brought as far as it goes now. If the worker dies, Celery does not

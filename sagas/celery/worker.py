@@ -19,7 +19,8 @@ from celery import Celery, bootsteps, signals
 from sagas import api
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.celery.metrics import WorkerMetrics, serve_metrics
-from sagas.celery.names import QUEUES, ROUTES
+from sagas.celery.names import ROUTES
+from sagas.celery.role import runs_sagas
 from sagas.engine import SagaEngine
 from sagas.errors import ConfigurationError, SagaError, StorageUnavailable
 
@@ -34,7 +35,7 @@ def register(app: Celery) -> None:
     """Prepare each worker of this application that takes a queue of sagas."""
 
     def prepare(sender: Any, **_: Any) -> None:
-        if sender.app is app and any(name in QUEUES for name in app.amqp.queues.consume_from):
+        if sender.app is app and runs_sagas(app):
             sender.sagas = SagaWorker(sender)
 
     signals.worker_init.connect(prepare, weak=False)

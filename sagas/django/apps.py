@@ -11,8 +11,9 @@ from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
 from sagas import api
-from sagas.django import checks, tables
+from sagas.django import tables
 from sagas.django.binding import DjangoFramework, make_storage
+from sagas.django.checks import register_checks
 from sagas.django.configuration import read_settings
 from sagas.registry import sagas_of
 from sagas.settings import Settings
@@ -29,7 +30,7 @@ class SagasConfig(AppConfig):
         """Find the module `sagas` of each application, and make Django's settings those of the engine."""
         api.set_defaults(settings=_settings, framework=DjangoFramework(), storage=make_storage)
         autodiscover_modules("sagas")
-        checks.register()
+        register_checks()
         post_migrate.connect(_after_migrating, sender=self)
 
 

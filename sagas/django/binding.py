@@ -14,6 +14,7 @@ from django.db import close_old_connections, connections
 from sagas.django.configuration import database_alias
 from sagas.django.transactions import open_transaction
 from sagas.framework import Framework
+from sagas.settings import Settings
 from sagas.storage.base import ISagaStorage
 from sagas.storage.connecting import make_engine
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
@@ -67,6 +68,8 @@ async def _awaited(result: Awaitable[Any]) -> Any:
         await close()
 
 
-def make_storage(url: str) -> ISagaStorage:
-    """Return a storage; in tests one that keeps no connection open, or the test database could not be dropped."""
-    return SqlAlchemySagaStorage(make_engine(url) if hasattr(mail, "outbox") else url)
+def make_storage(settings: Settings) -> ISagaStorage:
+    """Return the storage; in tests one that keeps no connection open, or the test database could not be dropped."""
+    if hasattr(mail, "outbox"):  # which Django adds while tests run
+        return SqlAlchemySagaStorage(make_engine(settings.database_url))
+    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)

@@ -335,7 +335,11 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
-        """Return sagas without their logs, the newest first."""
+        """Return sagas without their logs, the newest first.
+
+        Raises:
+            ValueError: the limit is no whole number from 1.
+        """
 
     # -- holding ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg import errors as pg
 
-from sagas.errors import AlreadyStarted, ConfigurationError, TransactionRefused
+from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
 from sagas.storage import statements as sql
 from sagas.storage.base import NewSaga, OnConflict, exists
 from sagas.storage.connecting import address
@@ -43,7 +43,7 @@ def create(
     Raises:
         AlreadyStarted: as `on_conflict` asks.
         SagaExists: an id exists already.
-        ConfigurationError: something hides the saga that has a key.
+        HiddenRow: something hides the saga that has a key.
     """
     created: set[UUID] = set()
     by_key: dict[tuple[str, str | None], UUID] = {}
@@ -64,10 +64,10 @@ def create(
             # Whose key is gone already was pruned in between, so its key is free again.
             left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
     if left:
-        raise ConfigurationError(
-            f"a saga {left[0].name!r} with the idempotency key {left[0].idempotency_key!r} exists, but cannot be read "
-            "back: look for a row-level security policy that hides it from this role, or for a client encoding that "
-            "cannot write its key."
+        raise HiddenRow(
+            f"saga {left[0].name} was not started: its idempotency key {left[0].idempotency_key!r} is taken, and the "
+            "saga that has it cannot be seen. Look for a row-level security policy on saga_executions that hides it "
+            "from this user, or for a client encoding that cannot write the key."
         )
     answers = []
     for saga in sagas:

@@ -168,6 +168,7 @@ class MemorySagaStorage(ISagaStorage):
             return saga
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
         with self._lock:
             found = [
                 replace(saga, log=())

@@ -80,7 +80,24 @@ def details_of(entry: LogEntry) -> str | None:
         "message": entry.message,
         "traceback": entry.traceback,
     }
-    return json.dumps(details | person)
+    # Not as escapes of ASCII: PostgreSQL refuses those in a database of another encoding than UTF8.
+    return json.dumps(details | person, ensure_ascii=False)
+
+
+def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a write's parameters with other characters than ASCII's spelled out in what tells of errors.
+
+    For a database whose encoding cannot hold them.
+    """
+    details, last_error = parameters.get("details"), parameters.get("last_error")
+    if details is not None:
+        told = {key: _spelled(value) if isinstance(value, str) else value for key, value in json.loads(details).items()}
+        details = json.dumps(told)
+    return {**parameters, "details": details, "last_error": last_error and _spelled(last_error)}
+
+
+def _spelled(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def record_of(row: Mapping[str, Any]) -> SagaRecord:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sagas.errors import SchemaBehind
 
 #: Every revision this code knows, the oldest first; the last is the one it needs.
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 HEAD: Final = REVISIONS[-1]
 #: Of our own, so that it does not meet the application's.
 VERSION_TABLE: Final = "sagas_alembic_version"

@@ -12,8 +12,9 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.rows import DictRow
 
-from sagas.errors import ConfigurationError
+from sagas.errors import CharacterNotStorable, ConfigurationError, HiddenRow, SagaUnreadable
 from sagas.progress import Action, SagaStatus
+from sagas.settings import DEFAULT_POOL_SIZE
 from sagas.storage import statements as sql
 from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
@@ -43,16 +44,18 @@ from sagas.storage.base import (
     require_seconds,
 )
 from sagas.storage.checkout import Connections
-from sagas.storage.connecting import make_engine
+from sagas.storage.connecting import make_engine, reason
 from sagas.storage.creating import Query, Within, create
-from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, note_row, record_of
+from sagas.storage.rows import details_of, fence, giving_back, in_ascii, new_row, new_rows, note_row, record_of
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
 #: between a worker's socket and the worker taking the saga.
 _IN_HAND_SECONDS: Final = 2.0
-#: Idle connections that a process keeps: its own and its heartbeat's, and a few threads'.
-_KEPT_CONNECTIONS: Final = 5
+#: Each of its rounds was overtaken by another writer of the same rows, or cannot see what it is to wait for.
+_ROUNDS: Final = 20
+#: Seconds after which a saga that could not be read is looked at again, by a process that may be set up better.
+_UNREADABLE_SECONDS: Final = 30.0
 #: Sagas parked or freed in one statement, so that no scan waits long for its turn.
 _PARKED_AT_ONCE: Final = 5000
 #: Of the advisory lock under which scans claim; any number no one else uses.
@@ -62,23 +65,25 @@ _SCAN_LOCK: Final = 0x5A6A5
 class SqlAlchemySagaStorage(ISagaStorage):
     """Stores sagas in PostgreSQL.
 
-    Connections are opened on first use and never shared across a fork.
+    Connections are opened on first use, checked after they were idle, and never shared across a fork.
 
     Args:
-        database: a URL such as `postgresql+psycopg://user:password@host/database`, or an Engine of the caller's own.
+        database: a URL such as `postgresql+psycopg://user:password@host/database`, or an Engine of the caller's own,
+            whose pool then decides how many connections there are and when they are checked.
+        pool_size: how many connections to the URL are used at once at most; renewals of leases have one more.
 
     Raises:
         ConfigurationError: the URL cannot be read, or is not PostgreSQL through psycopg 3.
     """
 
-    def __init__(self, database: str | sa.URL | sa.Engine) -> None:
+    def __init__(self, database: str | sa.URL | sa.Engine, *, pool_size: int = DEFAULT_POOL_SIZE) -> None:
         engine = database if isinstance(database, sa.Engine) else make_engine(database)
         if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
             raise ConfigurationError(
                 f"the database engine uses {engine.dialect.name}+{engine.dialect.driver}, and sagas need "
                 "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
             )
-        self._connections = Connections(engine, kept=0 if engine is database else _KEPT_CONNECTIONS)
+        self._connections = Connections(engine, size=None if engine is database else pool_size)
         self._here: str | None = None
 
     # -- the public contract of recovery ----------------------------------------------------------------------
@@ -179,6 +184,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return record_of(rows[0])
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
         parameters = {
             "statuses": [str(status) for status in wanted.statuses] or None,
             "name": wanted.name,
@@ -208,8 +214,22 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "by_hand": by_hand,
         }
         with self._connections.cursor() as cursor:
-            found = _take(cursor, parameters)
-        return self._refused(saga_id, found) if isinstance(found, Refusal) else found
+            try:
+                found = _take(cursor, parameters)
+            except Exception as error:
+                if (taken := _taken_unread(cursor, parameters)) is None:
+                    raise
+                unreadable = error
+            else:
+                return self._refused(saga_id, found) if isinstance(found, Refusal) else found
+        because = f"its row cannot be read ({type(unreadable).__name__}: {reason(unreadable)})"
+        self.release(
+            taken[0], Release(status=taken[1], after_seconds=_UNREADABLE_SECONDS, last_error=f"declined: {because}")
+        )
+        raise SagaUnreadable(
+            f"saga {saga_id} was given back, no attempt spent: {because}. See what is unusual about this database, its "
+            "user's settings or the row; another attempt follows by itself."
+        ) from unreadable
 
     def checkpoint(
         self,
@@ -223,7 +243,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
         self._fenced(*_checkpoint(hold, entry, status, context, release), hold)
 
     def renew(self, hold: Hold, lease_seconds: float) -> bool:
-        rows = self._query(sql.RENEW, {**fence(hold), "lease": lease_seconds})
+        with self._connections.cursor(at_once=True) as cursor:
+            rows = cursor.execute(sql.RENEW, {**fence(hold), "lease": lease_seconds}).fetchall()
         if not rows:
             raise lease_lost(hold)
         return bool(rows[0]["asked_back"])
@@ -252,8 +273,9 @@ class SqlAlchemySagaStorage(ISagaStorage):
         }
         with self._connections.cursor() as cursor, cursor.connection.transaction():
             cursor.execute(sql.SHORT_TRANSACTION)
-            while (found := _take(cursor, parameters)) is Refusal.DIED:
-                pass  # its last holder's crash buried it, and by hand it is taken all the same
+            found = _take(cursor, parameters)
+            if found is Refusal.DIED:  # of its last holder's crash, and by hand it is taken all the same
+                found = _take(cursor, parameters)
             if isinstance(found, Taken):
                 made = decide(found.record)
                 cursor.execute(*_checkpoint(found.hold, made.entry, made.status, None, made.release))
@@ -380,19 +402,44 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return Refused(why, None if why is Refusal.NOT_FOUND else self.load(saga_id))
 
     def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
-        if not self._connections.write(statement, parameters):
+        try:
+            changed = self._connections.write(statement, parameters)
+        except CharacterNotStorable:
+            # Of a step's error, most likely: what it says must not keep the saga from being written.
+            changed = self._connections.write(statement, in_ascii(parameters))
+        if not changed:
             raise lease_lost(hold)
 
 
 def _take(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> Taken | Refusal:
-    while (row := cursor.execute(sql.TAKE, parameters).fetchone()) and row["verdict"] == "moved":
-        pass
+    for _ in range(_ROUNDS):
+        row = cursor.execute(sql.TAKE, parameters).fetchone()
+        if row is None or row["verdict"] != "moved":
+            break
+    else:
+        raise HiddenRow(
+            f"saga {parameters['id']} was not taken: its row changed before each of {_ROUNDS} looks at it, or looks "
+            "changed. See what writes to saga_executions besides sagas."
+        )
     if row is None:
         return Refusal.NOT_FOUND
     if row["verdict"] != "taken":
         return Refusal(row["verdict"])
     record = record_of(row)
     return Taken(Hold(record.id, record.version, parameters["owner"]), record, SagaStatus(row["status_before"]))
+
+
+def _taken_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> tuple[Hold, SagaStatus] | None:
+    """Return what the last take of this cursor holds, and its status before, from the result as the server sent it."""
+    result = cursor.pgresult
+    if result is None or not result.ntuples:
+        return None
+    sent = {(result.fname(column) or b"").decode(): result.get_value(0, column) for column in range(result.nfields)}
+    if sent["verdict"] != b"taken":
+        return None
+    version = int.from_bytes(sent["version"] or b"")  # in binary, as the whole result
+    hold = Hold(parameters["id"], version, parameters["owner"])
+    return hold, SagaStatus((sent["status_before"] or b"").decode())
 
 
 def _checkpoint(

@@ -33,7 +33,7 @@ _LOG: Final = """
 _CREATE: Final = """
 INSERT INTO saga_executions
     (id, name, idempotency_key, definition_version, context, traceparent, status, version, lease_owner, available_at)
-SELECT new.id, new.name, new.key, new.definition, new.context::jsonb, new.traceparent,
+SELECT new.id, new.name, new.key, new.definition, new.context::json, new.traceparent,
     %(status)s, %(version)s, %(owner)s, clock_timestamp() + make_interval(secs => %(seconds)s)
 FROM {new} AS new(id, name, key, definition, context, traceparent){where}
 ON CONFLICT (name, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
@@ -172,13 +172,13 @@ FROM held"""
 
 _PROGRESS: Final = """
     status = CAST(%(status)s AS text),
-    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    context = COALESCE(CAST(%(context)s AS json), context),
     interrupted = FALSE,
     updated_at = clock_timestamp()"""
 
 _END: Final = """
     status = CAST(%(status)s AS text),
-    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    context = COALESCE(CAST(%(context)s AS json), context),
     recovery_attempts = 0,
     interrupted = FALSE,
     last_error = CASE WHEN CAST(%(status)s AS text) = 'COMPLETED' THEN NULL
@@ -217,7 +217,7 @@ CHECKPOINT_NOTE: Final = _checkpoint("updated_at = clock_timestamp()")
 CHECKPOINT_END: Final = _checkpoint(_END)
 CHECKPOINT_RELEASE: Final = _checkpoint(
     _release(attempts=_ATTEMPTS_AFTER, interrupted="%(interrupted)s")
-    + ", context = COALESCE(CAST(%(context)s AS jsonb), context)"
+    + ", context = COALESCE(CAST(%(context)s AS json), context)"
 )
 END: Final = f"UPDATE saga_executions SET {_END} WHERE {FENCE}"
 RELEASE: Final = f"""UPDATE saga_executions SET

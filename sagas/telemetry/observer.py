@@ -57,6 +57,9 @@ class Observer:
     def scanned(self, results: Mapping[str, int]) -> None:
         """A scan is done: it dispatched so many sagas, and so many died, were missing or unsent (see `ScanReport`)."""
 
+    def message_dropped(self, queue: str) -> None:
+        """A worker dropped a message that it could not understand, from this queue; "?" if no queue can be told."""
+
 
 #: Is told everything and tells nobody.
 NOBODY: Final = Observer()
@@ -110,6 +113,10 @@ class _Several(Observer):
     def scanned(self, results: Mapping[str, int]) -> None:
         for observer in self._observers:
             observer.scanned(results)
+
+    def message_dropped(self, queue: str) -> None:
+        for observer in self._observers:
+            observer.message_dropped(queue)
 
 
 def whom_to_tell(own: Observer | None) -> Observer | None:

@@ -87,7 +87,7 @@ def test_action_left_behind_by_its_timeout_cannot_touch_the_context_any_more(sta
     "spoil",
     [
         lambda context, _: setattr(context, "note", {1, 2}),
-        lambda context, _: setattr(context, "note", "\0"),
+        lambda context, _: setattr(context, "extra", "no field"),
         lambda context, _: setattr(context, "note", float("nan")),
         lambda context, _: setattr(context, "booked", "no list"),
         lambda context, _: "no trip",

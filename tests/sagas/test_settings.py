@@ -31,6 +31,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
 
     assert settings == Settings()
     assert settings.model_dump(exclude={"database_url", "broker_url"}) == {
+        "database_pool_size": 20,
         "result_backend": None,
         "celery_app": None,
         "modules": (),
@@ -50,6 +51,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
     settings = Settings.from_environment(
         {
             "SAGAS_DATABASE_URL": SECRET,
+            "SAGAS_DATABASE_POOL_SIZE": "7",
             "SAGAS_BROKER_URL": "redis://other/3",
             "SAGAS_RESULT_BACKEND": "redis://other/4",
             "SAGAS_CELERY_APP": "shop.celery:app",
@@ -69,6 +71,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
 
     assert settings.model_dump() == {
         "database_url": SECRET,
+        "database_pool_size": 7,
         "broker_url": "redis://other/3",
         "result_backend": "redis://other/4",
         "celery_app": "shop.celery:app",
@@ -122,7 +125,7 @@ def test_every_bad_value_gets_a_sentence() -> None:
 
 
 def test_urls_with_their_passwords_are_never_shown() -> None:
-    settings = Settings(database_url=SECRET, broker_url=SECRET, result_backend=SECRET)
+    settings = Settings(database_url=SECRET, broker_url="redis://:hunter2@h/0", result_backend=SECRET)
 
     assert "hunter2" not in f"{settings!r} {settings}"
     assert "hunter2" not in refused(

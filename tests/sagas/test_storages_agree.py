@@ -273,6 +273,11 @@ class Storages(RuleBasedStateMachine):
         )
         self.claims[:0] = result.claims
 
+    @rule(picks=st.lists(_picks, max_size=2, unique=True))
+    def claim_by_id(self, picks: list[int]) -> None:
+        claims = self.both("claim_by_id", list({_pick(self.ids, pick): None for pick in picks}), mark_seconds=_UNIT)
+        self.claims[:0] = claims
+
     @rule(owner=_workers | st.just(QUEUE), maximum=_maximum)
     def seize_orphans(self, owner: str, maximum: int) -> None:
         self.both("seize_orphans", owner, max_recovery_attempts=maximum)

@@ -8,7 +8,7 @@ from typing import Final
 from celery import Celery
 
 from sagas.celery.application import configured_application
-from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.dispatch import CeleryDispatcher, broker_address
 from sagas.celery.names import QUEUES, SCAN_QUEUE
 from sagas.doctor import Check, Finding, Installation, problem
 from sagas.errors import BrokerUnavailable
@@ -34,7 +34,7 @@ SCANS_PILE_UP: Final = problem(
 
 def queues(app: Celery) -> Iterator[Finding | str]:
     """Yield what is wrong with this application's broker."""
-    address = str(app.connection_for_write().as_uri())  # as_uri() leaves the password out
+    address = broker_address(app)
     dispatcher = CeleryDispatcher(app)
     try:
         lengths = {queue: dispatcher.length(queue) for queue in QUEUES}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -48,15 +50,44 @@ def test_a_wrong_password_is_one_sentence_without_it(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_url_whose_password_was_not_percent_encoded_is_one_sentence_without_it(
-    sagas: Command, command: tuple[str, ...]
+@pytest.mark.parametrize(
+    "rest",
+    ["p@xyzzy:rd@127.0.0.1/shop", "p@xyzzy?a=b@127.0.0.1/shop", "xyzzy:5432/shop", "p@h\udcff/shop", "p@h..x/shop"],
+)
+def test_a_database_url_that_cannot_be_read_is_one_sentence_without_it(
+    sagas: Command, command: tuple[str, ...], rest: str
 ) -> None:
-    result = sagas(*command, SAGAS_DATABASE_URL="postgresql+psycopg://me:p@xyzzy:rd@127.0.0.1/shop")
+    result = sagas(*command, SAGAS_DATABASE_URL=f"postgresql+psycopg://me:{rest}")
 
     (sentence,) = result.stderr.splitlines()
     assert sentence.startswith("error: the database URL (SAGAS_DATABASE_URL) cannot be read: ")
     assert "xyzzy" not in result.output
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("variable", ["SAGAS_BROKER_URL", "SAGAS_RESULT_BACKEND"])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_broker_url_that_cannot_be_read_is_one_sentence_without_it(
+    sagas: Command, command: tuple[str, ...], variable: str
+) -> None:
+    result = sagas(*command, **{variable: "redis://:s3cr3t/x@h:2/0"})
+
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith(f"error: {variable}: it cannot be read: ")
+    assert "s3cr3t" not in result.output
+    assert result.exit_code == 1
+
+
+def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
+    spawn: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    broker = "redis://127.0.0.1:1/0;redis://:s3cr3t@127.0.0.1:1/0"
+
+    process = spawn("scan", SAGAS_BROKER_URL=broker)
+    out, err = process.communicate()
+
+    assert err.startswith(b"error: the broker at redis://127.0.0.1:1/0;redis://***@127.0.0.1:1/0 did not answer")
+    assert (err.count(b"\n"), b"s3cr3t" in out + err, process.returncode) == (1, False, 1)
 
 
 def test_a_setting_that_cannot_work_is_one_sentence(sagas: Command) -> None:

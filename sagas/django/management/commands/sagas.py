@@ -14,7 +14,7 @@ class Command(BaseCommand):
     """Runs the command line of sagas."""
 
     help = "Show and settle sagas, and examine the installation: `manage.py sagas --help`."
-    requires_system_checks = []
+    requires_system_checks: Sequence[str] = []  # the doctor is for what is wrong
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command that a shell gives, and exit with its code."""

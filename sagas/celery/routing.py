@@ -1,0 +1,99 @@
+"""The queues of sagas in an application, and the route of each task into its queue.
+
+The application's own settings stay as they are: its routes, and which queues a worker takes that is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from celery import Celery, signals
+from kombu.entity import Exchange, Queue
+
+from sagas.celery.names import QUEUES, ROUTES
+
+_routings: dict[Celery, Routing] = {}
+
+
+class Routing:
+    """How messages for sagas travel in one application.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @cached_property
+    def queues(self) -> Mapping[str, Queue]:
+        """Each queue as the application declares it, else as it would declare a queue that it lacks.
+
+        Queues rather than their names: Celery would look a name up among the application's queues, fail where
+        `task_create_missing_queues` is off, and before 5.7 have a worker take it that was not told to.
+        """
+        conf = self._app.conf
+        kind = conf.task_create_missing_queue_type or conf.task_default_queue_type
+        arguments = {"x-queue-type": kind} if kind and kind != "classic" else None
+        made = self._app.amqp.Queues(
+            tuple(Queue(name, Exchange(name), name, queue_arguments=arguments and {**arguments}) for name in QUEUES)
+        )
+        return {name: self._app.amqp.queues.get(name) or made[name] for name in QUEUES}
+
+    def route(self, name: str, *_: Any, **__: Any) -> dict[str, Any] | None:
+        """Return where a task of sagas goes; None for any other one."""
+        return {"queue": self.queues[ROUTES[name]]} if name in ROUTES else None
+
+
+def is_registered(app: Celery) -> bool:
+    """Whether `register` was called for this application."""
+    return app in _routings
+
+
+def queue(app: Celery, name: str) -> Queue:
+    """Return a queue of sagas as this application declares it."""
+    return _routings[app].queues[name]
+
+
+def register(app: Celery) -> None:
+    """Have this application route the tasks of sagas, also when they are sent by name alone."""
+    routing = _routings[app] = Routing(app)
+
+    def add_route(**_: Any) -> None:
+        _add_route(app.amqp, routing)
+
+    def add_queues(instance: Any, **_: Any) -> None:
+        if instance.app is app:
+            _add_queues(app.amqp.queues, routing)
+
+    if app.configured:
+        add_route()
+    app.on_after_configure.connect(add_route, weak=False)
+    signals.celeryd_init.connect(add_queues, weak=False)
+
+
+def _add_route(amqp: Any, routing: Routing) -> None:
+    # In front of what is made of the setting task_routes, and not in the setting, which the application may change at
+    # any time.
+    prepare = amqp.flush_routes
+    if getattr(prepare, "sagas", None) is routing:
+        return
+
+    def flush_routes() -> None:
+        prepare()
+        amqp._rtable = [routing.route, *amqp._rtable]
+
+    flush_routes.sagas = routing  # type: ignore[attr-defined]
+    amqp.flush_routes = flush_routes
+    amqp._rtable = None
+    amqp.__dict__.pop("router", None)
+
+
+def _add_queues(queues: Any, routing: Routing) -> None:
+    """Let a worker take our queues by `-Q`, and only so, if the application has not listed them itself."""
+    missing = [name for name in QUEUES if name not in queues]
+    for name in missing:
+        queues.add(routing.queues[name])
+    queues.deselect(missing)

@@ -1,0 +1,93 @@
+"""URLs that may hold passwords: what can be shown of one, and what is wrong with one that cannot be read."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+#: What stands in the place of a password.
+HIDDEN: Final = "***"
+#: The brokers that sagas run on, by the scheme of their URLs.
+BROKERS: Final = frozenset(
+    {
+        *("redis", "rediss", "redis+socket", "valkey", "valkeys", "sentinel"),
+        *("amqp", "amqps", "pyamqp", "librabbitmq"),
+        "memory",
+    }
+)
+#: Their path is the number of a database.
+_NUMBERED: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*?)(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", re.MULTILINE)
+#: Up to the last @: a password whose own @ or / was not encoded reaches further than any parser would say.
+_USER: Final = re.compile(r"^.*@")
+#: What stands in the place of a port and is none may be a password whose @ is missing.
+_NO_PORT: Final = re.compile(
+    r"^((?:\[[^\]]*\]|[^\s:/?#\[\]'\"()]+)?):(?!\d+(?![\w%~!$&*+=-]))[^\s/?#'\"]+"  # host:what is no number
+    r"|^:[^\s/?#]+"  # no host at all
+)
+_SECRET: Final = re.compile(r"([?&;][\w.-]*(?:pass|pwd|secret|token|credential|key)[\w.-]*=)[^&;\s]+", re.IGNORECASE)
+
+
+def redacted(text: object) -> str:
+    """Return the text with `***` in place of whatever may be a password in a URL, wherever it stands there.
+
+    It hides too much rather than too little: users' names, and all that stands before the last `@` on a line.
+
+    Args:
+        text: a URL, or a message that may hold some.
+    """
+    return _URL.sub(lambda url: url[1] + _hidden(url[2]), str(text))
+
+
+def _hidden(rest: str) -> str:
+    rest = _USER.sub(f"{HIDDEN}@", rest)
+    at = rest.find("@") + 1
+    rest = rest[:at] + _NO_PORT.sub(lambda found: f"{found[1] or ''}:{HIDDEN}", rest[at:])
+    return _SECRET.sub(rf"\1{HIDDEN}", rest)
+
+
+def check_broker_url(url: str) -> str:
+    """Return the URL of a broker, or several with `;` between them, if each can be read.
+
+    Raises:
+        ValueError: one cannot; the sentence holds nothing of it but its scheme.
+    """
+    for each in url.split(";"):
+        scheme, separator, _ = each.partition("://")
+        if not separator or scheme not in BROKERS:
+            begins = f"it begins {scheme}://, and " if separator and re.fullmatch(r"[a-z+]{1,20}", scheme) else ""
+            raise ValueError(
+                f"{begins}sagas run on Redis or RabbitMQ: begin it, and what follows a ; in it, redis://, rediss://, "
+                "sentinel:// or amqp://"
+            )
+        check_url(each)
+    return url
+
+
+def check_url(url: str) -> str:
+    """Return the URL; one of Redis or RabbitMQ only if it can be read.
+
+    Raises:
+        ValueError: it cannot; the sentence holds nothing of it but its scheme.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in BROKERS:
+        return url
+    try:
+        parts = urlsplit(f"http://{rest}")  # as Celery reads it
+        readable = parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+        (parts.hostname or "").encode("idna")  # as the resolver will, whose UnicodeError is a ValueError
+    except ValueError:
+        readable = False
+    if not readable or re.search(r"[\s\x00-\x1f\ud800-\udfff]", rest):
+        raise ValueError(
+            f"it cannot be read: write it as {scheme}://user:password@host:port/, the port as a number, and special "
+            "characters of user and password percent-encoded (/ as %2F, @ as %40)"
+        )
+    if scheme in _NUMBERED and not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError(
+            f"what follows the host is not the number of a database: write it as {scheme}://user:password@host:port/0"
+        )
+    return url
