@@ -53,7 +53,7 @@ class SagaCelery(Celery):
             logger.info("%s: ignored by the application of sagas, which uses SAGAS_BROKER_URL", ", ".join(ignored))
 
     def set_default(self) -> None:
-        """Become the default application, as a worker asks for; Celery's fix-up for Django asks wherever one is made."""
+        """Become the default, as a worker asks for; Celery's fix-up for Django asks wherever an application is made."""
         if self._may_be_default:
             super().set_default()
 

@@ -60,7 +60,7 @@ class DjangoFramework(Framework):
 
 async def _awaited(result: Awaitable[Any]) -> Any:
     # The thread of sync_to_async lives as long as the process: what broke there would stay broken.
-    close = sync_to_async(close_old_connections, thread_sensitive=True)
+    close = sync_to_async(connections.close_all if in_tests() else close_old_connections, thread_sensitive=True)
     await close()
     try:
         return await result
@@ -68,8 +68,13 @@ async def _awaited(result: Awaitable[Any]) -> Any:
         await close()
 
 
+def in_tests() -> bool:
+    """Whether a test runner has prepared Django for tests."""
+    return hasattr(mail, "outbox")
+
+
 def make_storage(settings: Settings) -> ISagaStorage:
     """Return the storage; in tests one that keeps no connection open, or the test database could not be dropped."""
-    if hasattr(mail, "outbox"):  # which Django adds while tests run
+    if in_tests():
         return SqlAlchemySagaStorage(make_engine(settings.database_url))
     return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)

@@ -1,4 +1,4 @@
-"""The tables as of revision 0004."""
+"""The tables as of revision 0005."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from sagas.django.tables import migration_to
 
 
 class Migration(DjangoMigration):
-    """Brings the tables to revision 0004."""
+    """Brings the tables to revision 0005."""
 
     initial = True
     # On a connection of its own, in a transaction of its own.
     atomic = False
-    operations = [migration_to("0004")]
+    operations = [migration_to("0005")]
