@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from sagas.testing.processes import CeleryProcess, wait_until
 from tests.sagas.storage.databases import database
 
 pytest.importorskip("django")
@@ -75,3 +76,78 @@ def migrated(run: Run) -> None:
 def test_the_projects_own_tests_pass(run: Run) -> None:
     done = run("manage.py", "test", "-v0")
     assert "OK" in done.stderr
+
+
+def test_tests_without_migrations_and_in_parallel_have_the_tables(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "fast.py").write_text(
+        "from proj.settings import *\nMIGRATION_MODULES = {'sagas': None, 'shop': None}\n"
+    )
+    path = f"{PROJECT}{os.pathsep}{tmp_path}"
+    done = run(
+        *("manage.py", "test", "-v0", "--parallel=2", "shop.tests.Cases", "shop.tests.OneMore"),
+        DJANGO_SETTINGS_MODULE="fast",
+        PYTHONPATH=path,
+    )
+    assert "OK" in done.stderr
+
+
+def test_a_worker_set_up_as_celery_says_runs_sagas_and_shared_tasks(
+    run: Run, migrated: None, variables: dict[str, str], engine: sa.Engine, tmp_path: Path
+) -> None:
+    command = ["worker", "-Q", QUEUES, "-c", "2", "-l", "INFO", "-n", "w@test"]
+    log = tmp_path / "worker.log"
+    worker = CeleryProcess(command, environment=variables, log=log, directory=PROJECT, application="proj")
+    with worker:
+        ids = json.loads(run("drive.py").stdout)
+
+        def states() -> set[tuple[str, str]]:
+            with engine.connect() as connection:
+                return {tuple(row) for row in connection.execute(sa.text("SELECT number, state FROM shop_order"))}
+
+        wanted = {("a", "paid"), ("b", "sent"), ("before", "mailed"), ("after", "mailed")}
+        wait_until(lambda: states() == wanted, timeout_seconds=90, what="orders, sagas and mails")
+        listed = json.loads(run("manage.py", "sagas", "list", "--json", "--settings=proj.settings").stdout)
+        assert {row["saga_id"] for row in listed["sagas"]} == set(ids)
+
+
+def test_the_doctor_sets_django_up(run: Run, migrated: None) -> None:
+    done = run("-m", "sagas.cli", "doctor", "--json", code=1)  # there is no worker, and no beat
+    states = {check["name"]: check["state"] for check in json.loads(done.stdout)["checks"]}
+    assert (states["settings"], states["code"], states["schema"]) == ("warning", "ok", "ok")
+
+
+def test_a_project_that_names_its_modules_needs_no_application_of_sagas(run: Run, engine: sa.Engine) -> None:
+    """SAGAS_MODULES imports models, and Django is set up for it, whatever its INSTALLED_APPS are."""
+    settings = "from proj.settings import *\nINSTALLED_APPS.remove('sagas.django')\n"
+    plain = PROJECT / "plain.py"
+    plain.write_text(settings)
+    try:
+        done = run(
+            *("-m", "sagas.cli", "graph", "settle-bill"),
+            DJANGO_SETTINGS_MODULE="plain",
+            SAGAS_MODULES="billing.sagas",
+        )
+    finally:
+        plain.unlink()
+    assert "print-bill" in done.stdout
+
+
+def test_settings_that_cannot_be_read_are_one_sentence(run: Run) -> None:
+    done = run("-m", "sagas.cli", "list", code=1, BROKEN="1")
+    assert done.stderr.startswith(
+        "error: DJANGO_SETTINGS_MODULE is 'proj.settings', and Django cannot be set up with it"
+    )
+    assert "RuntimeError: these settings are broken" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_application_of_sagas_does_not_become_the_default(run: Run) -> None:
+    """Celery's fix-up for Django makes the first application the default, if DJANGO_SETTINGS_MODULE is set."""
+    program = (
+        "from celery import _state\n"
+        "from sagas.celery.application import SagaCelery\n"
+        "from sagas import Settings\n"
+        "app = SagaCelery(Settings())\n"
+        "assert _state.default_app is None and app.loader.now\n"
+    )
+    run("-c", program)

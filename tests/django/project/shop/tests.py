@@ -1,7 +1,10 @@
 """Tests as a Django project has them, run by `manage.py test`."""
 
 import asyncio
+import json
 import os
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from unittest import mock
 from uuid import UUID
 
@@ -9,7 +12,7 @@ import django.db
 from asgiref.sync import async_to_sync, sync_to_async
 from billing.sagas import Bill, SettleBill
 from django.core.checks import Tags, run_checks
-from django.core.management import call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.db import connection, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
@@ -199,7 +202,7 @@ class Transactions(TransactionTestCase):
                     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
-                self.assertEqual(cursor.fetchall(), [(True,)])
+                self.assertIn((True,), cursor.fetchall())
         self.assertEqual(run(SettleBill, Bill("2")).status, SagaStatus.COMPLETED)
 
     def test_eager_tasks_run_a_saga_when_its_transaction_commits(self):
@@ -231,6 +234,17 @@ class Cases(TestCase):
             self.assertEqual(Order.objects.get().state, "paid")
             self.assertEqual(engine.storage.load(UUID(saga_id)).status, SagaStatus.COMPLETED)
         self.assertIsNot(current_engine(), engine)
+
+
+class OneMore(TestCase):
+    """So that two processes have something to do."""
+
+    def test_each_process_starts_sagas_in_its_own_database(self):
+        with outside_transaction():
+            saga_id = start(PlaceOrder, Purchase("1"))
+        name = connection.settings_dict["NAME"]
+        self.assertIn(f"/{name}", api.settings().database_url)
+        self.assertTrue(exists(saga_id))
 
 
 def refusal(case, **given):
@@ -326,3 +340,31 @@ class Loading(SimpleTestCase):
 
         with mock.patch("django.setup", side_effect=AssertionError), mock.patch.dict(os.environ):
             set_up()
+
+
+class CommandLine(TransactionTestCase):
+    def sagas(self, *arguments):
+        """Run `manage.py sagas` as a shell does; return its exit code, and what it printed."""
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err), self.assertRaises(SystemExit) as end:
+            execute_from_command_line(["manage.py", *arguments])
+        return end.exception.code, out.getvalue(), err.getvalue()
+
+    def test_it_is_the_whole_command_with_its_exit_codes(self):
+        code, helped, _ = self.sagas("sagas", "--help")
+        self.assertEqual(code, 0)
+        self.assertIn("Usage: manage.py sagas", helped)
+        self.assertIn("doctor", helped)
+        self.assertEqual(self.sagas("help", "sagas")[1], helped)
+        self.assertIn("already at", self.sagas("sagas", "migrate")[1])
+        self.assertEqual(self.sagas("sagas", "list", "--nosuch")[0], 2)
+        code, _, err = self.sagas("sagas", "show", "01890000-0000-7000-8000-000000000000")
+        self.assertEqual(code, 1)
+        self.assertIn("error: ", err)
+        with self.assertRaises(CommandError), redirect_stderr(StringIO()):
+            call_command("sagas", "show", "01890000-0000-7000-8000-000000000000")
+
+    def test_it_reads_the_database_of_the_settings(self):
+        saga_id = start(PlaceOrder, Purchase("1"))
+        _, shown, _ = self.sagas("sagas", "show", str(saga_id), "--json", "--settings=proj.settings")
+        self.assertEqual(json.loads(shown)["name"], "place-order")
