@@ -107,7 +107,7 @@ def test_a_worker_set_up_as_celery_says_runs_sagas_and_shared_tasks(
         wanted = {("a", "paid"), ("b", "sent"), ("before", "mailed"), ("after", "mailed")}
         wait_until(lambda: states() == wanted, timeout_seconds=90, what="orders, sagas and mails")
         listed = json.loads(run("manage.py", "sagas", "list", "--json", "--settings=proj.settings").stdout)
-        assert {row["saga_id"] for row in listed["sagas"]} == set(ids)
+        assert {row["id"] for row in listed} == set(ids)
 
 
 def test_the_doctor_sets_django_up(run: Run, migrated: None) -> None:
