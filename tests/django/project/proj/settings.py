@@ -18,7 +18,7 @@ ALLOWED_HOSTS = ["*"]
 _default = {"ENGINE": "django.db.backends.postgresql", "ATOMIC_REQUESTS": True, **json.loads(os.environ["DATABASE"])}
 DATABASES = {
     "default": _default,
-    "other": {**_default, "NAME": _default["NAME"] + "_other"},
+    "other": {**_default, "NAME": _default["NAME"] + "_other", "ATOMIC_REQUESTS": False},
     "file": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
