@@ -186,7 +186,8 @@ def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> N
         path = project / block.text.partition("\n")[0].removeprefix("# ")
         if path.name == "settings.py":
             # The rest of a project's settings is the reader's own.
-            assert '    "sagas.django",\n' in (own := path.read_text())
+            own = path.read_text()
+            assert '    "sagas.django",\n' in own
             path.write_text(own.replace('    "sagas.django",\n', "") + block.text)
         else:
             path.write_text(block.text + ("async def order_async(request): ..." if path.name == "views.py" else ""))
