@@ -296,7 +296,7 @@ class SagaEngine:
 
         If the caller is cancelled, the saga goes on.
         """
-        return await call_in_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
+        return await self._in_new_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -336,7 +336,7 @@ class SagaEngine:
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
         """Do as `recover` does, from a coroutine, as `run_async` does."""
-        return await call_in_thread(lambda: self.recover(saga_id, by_hand=by_hand))
+        return await self._in_new_thread(lambda: self.recover(saga_id, by_hand=by_hand))
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -389,6 +389,15 @@ class SagaEngine:
             )
             for index, context in enumerate(contexts)
         ]
+
+    async def _in_new_thread(self, function: Callable[[], Report]) -> Report:
+        def call() -> Report:
+            try:
+                return function()
+            finally:
+                self._framework.thread_ends()
+
+        return await call_in_thread(call)
 
     def _send_after_commit(self, claims: Sequence[Claim]) -> None:
         try:

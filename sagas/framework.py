@@ -32,6 +32,9 @@ class Framework:
         """Return the action of a step with what must happen before and after it, in whatever thread it is called."""
         return action
 
+    def thread_ends(self) -> None:
+        """Let go of what belongs to this thread, which the engine started and which ends now."""
+
 
 def set_up_framework() -> None:
     """Set up Django where DJANGO_SETTINGS_MODULE names its settings; modules of sagas may import models.

@@ -52,10 +52,14 @@ class DjangoFramework(Framework):
                 try:
                     result = action()
                 finally:
-                    connections.close_all()  # this thread ends with the step
+                    self.thread_ends()
             return _awaited(result) if inspect.isawaitable(result) else result
 
         return around
+
+    def thread_ends(self) -> None:
+        """Close this thread's connections."""
+        connections.close_all()
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:

@@ -1,8 +1,11 @@
 """Tests as a Django project has them, run by `manage.py test`."""
 
 import asyncio
+import gc
 import json
 import os
+import threading
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from unittest import mock
@@ -188,6 +191,20 @@ class Transactions(TransactionTestCase):
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
             self.assertEqual(cursor.fetchone(), (1,))
+
+    def test_threads_of_the_engine_close_their_connections(self):
+        for number in ("1", "2"):
+            Order.objects.create(number=number)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self.assertEqual(run(SettleBill, Bill("1")).status, SagaStatus.COMPLETED)
+            report = async_to_sync(current_engine().run_async)(PlaceOrder, Purchase("2"))
+            self.assertEqual(report.status, SagaStatus.COMPLETED)
+            for thread in threading.enumerate():
+                if thread.name in ("sagas-run", "sagas-step"):
+                    thread.join(30)
+            gc.collect()
+        self.assertEqual([str(each.message) for each in told if each.category is ResourceWarning], [])
 
     def test_an_async_step_survives_the_end_of_its_connection(self):
         for number in ("1", "2"):
