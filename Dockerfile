@@ -8,6 +8,7 @@ ENV PIP_CONSTRAINT=/source/constraints.txt \
     PIP_NO_CACHE_DIR=1
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY docs/pypi.py docs/pypi.py
 COPY sagas sagas
 RUN pip wheel --no-deps --wheel-dir /wheels .
 # Without pip inside: the environment is complete, and nothing is to be installed into it later.

@@ -5,6 +5,7 @@ Each part stands in its page between two comments that name it. A test compares 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import typer.main
 
+import sagas
 from sagas import Settings
 from sagas.celery.doctor import CHECKS
 from sagas.cli.app import app
@@ -68,7 +70,14 @@ def celery_settings() -> str:
     """Celery's settings of the sagas' own application, with their comments as reasons."""
     path = REPOSITORY / "sagas" / "celery" / "configuration.py"
     return "\n\n".join(
-        ["With any broker:", _reasons(path, "_COMMON"), "With Redis, besides:", _reasons(path, "_WITH_REDIS")]
+        [
+            "With any broker:",
+            _reasons(path, "_COMMON"),
+            "With Redis, in `broker_transport_options`:",
+            _reasons(path, "_REDIS_BROKER"),
+            "For results in Redis:",
+            _reasons(path, "_REDIS_RESULTS"),
+        ]
     )
 
 
@@ -81,19 +90,14 @@ def _reasons(path: Path, dictionary: str) -> str:
     """A table of the entries of a dictionary in a module, with the comment above each group of entries."""
     body = re.search(rf"^{dictionary}: .*? = \{{\n(.*?)^\}}", path.read_text(), re.MULTILINE | re.DOTALL)
     assert body, f"{path} has no {dictionary}"
-    reasons, owner = [_Reason()], ""
+    reasons = [_Reason()]
     for line in body[1].splitlines():
         if comment := re.match(r"\s*# (.*)", line):
             if reasons[-1].entries:
                 reasons.append(_Reason())
             reasons[-1].why.append(comment[1])
-        elif opening := re.match(r'    "(\w+)": \{$', line):
-            owner = opening[1]
-        elif line == "    },":
-            owner = ""
         elif entry := re.match(r'\s*"(\w+)": (.*),$', line):
-            name = f'{owner}["{entry[1]}"]' if owner else entry[1]
-            reasons[-1].entries.append(f"`{name} = {entry[2]}`")
+            reasons[-1].entries.append(f"`{entry[1]} = {entry[2]}`")
     rows = [f"| {'<br>'.join(reason.entries)} | {' '.join(reason.why)} |" for reason in reasons]
     return "\n".join(["| Setting | Why |", "|---|---|", *rows])
 
@@ -164,6 +168,18 @@ def saga_in_30_lines() -> str:
     return part.replace("\n### ", "\n## ").replace("](docs/", "](").strip()
 
 
+# -- the API ----------------------------------------------------------------------------------------------------------
+
+
+def names() -> str:
+    """The public names, each with the first sentence of its docstring."""
+    rows = []
+    for name in sorted(sagas.__all__):
+        told = inspect.cleandoc(getattr(sagas, name).__doc__ or "").partition("\n\n")[0]
+        rows.append(f"| `{name}` | {_cell(told)} |")
+    return "\n".join(["| Name | What it is |", "|---|---|", *rows])
+
+
 #: The page, the name of the part in its comments, and what writes it.
 PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "settings.md", "settings", settings),
@@ -171,6 +187,7 @@ PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "celery.md", "task options", task_options),
     (DOCS / "doctor.md", "findings", findings),
     (DOCS / "commands.md", "commands", commands),
+    (DOCS / "api.md", "names", names),
     (DOCS / "quickstart.md", "a saga in 30 lines", saga_in_30_lines),
 ]
 

@@ -82,7 +82,7 @@ class ContextCodec(Generic[ContextT]):
         Fields have their own names, whatever their aliases are, and nothing is written that is computed from them.
 
         Raises:
-            ContextError: it is of another type, too large, or holds what JSON cannot (a cycle, half a surrogate pair).
+            ContextError: it is of another type, too large, or holds what JSON or PostgreSQL cannot (NUL, a cycle).
         """
         try:
             plain = self._adapter.dump_python(context, mode="json", warnings="error", by_alias=False, round_trip=True)
@@ -95,6 +95,11 @@ class ContextCodec(Generic[ContextT]):
                 f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
                 "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
             ) from error
+        if "\\u0000" in text and _holds_nul(plain):
+            raise ContextError(
+                f"{self._owner}: its context holds a NUL character (U+0000), which PostgreSQL's jsonb cannot store, so "
+                "that no query could look into it: strip it from the text."
+            )
         if size > MAX_CONTEXT_BYTES:
             raise ContextError(
                 f"{self._owner}: its context is {size / 2**20:.1f} MB as JSON, more than the "
@@ -213,3 +218,15 @@ def _first_problem(error: ValidationError) -> str:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]).rstrip(".") if lines else type(error).__name__
+
+
+def _holds_nul(value: Any) -> bool:
+    match value:
+        case str():
+            return "\0" in value
+        case dict():
+            return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+        case list():
+            return any(map(_holds_nul, value))
+        case _:
+            return False

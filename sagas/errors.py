@@ -40,6 +40,10 @@ class LogDoesNotFit(SagaError):
     """A saga was started with, or its log tells of, steps that this code's definition does not have as they were."""
 
 
+class UnstorableText(SagaError, ValueError):
+    """Text that no database can hold: it has a NUL, or half of a surrogate pair."""
+
+
 class LeaseLost(SagaError):
     """The saga is no longer held by this worker at this version: another may have taken it over.
 

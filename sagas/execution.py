@@ -264,7 +264,6 @@ class _Execution:
             return self._after_failure(move, failure)
         self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        self.attempts = 0
         if self.plan.compensate_past_failures and move.action is Action.COMPENSATE:
             return self._go_on(move, entry, stored=changed)
         self._checkpoint_move(entry, stored=changed)
@@ -408,6 +407,7 @@ class _Execution:
         self.stored = self.stored if stored is None else stored
         self.interrupted = False
         if entry is not None:
+            self.attempts = self.attempts if entry.status is EntryStatus.FAILED else 0
             self.log.append(entry)
             if self.observer is not None:
                 self.observer.step_ended(self.record, entry)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sagas.errors import UnstorableText
+
 
 def is_storable(text: str) -> bool:
     """Whether the text has neither a NUL nor half of a surrogate pair, which no UTF-8 has."""
@@ -15,11 +17,11 @@ def require_storable(**values: str | None) -> None:
     """Refuse text that cannot be stored, by name.
 
     Raises:
-        ValueError: naming the argument and its value, escaped.
+        UnstorableText: naming the argument and its value, escaped.
     """
     for name, value in values.items():
         if value is not None and not is_storable(value):
-            raise ValueError(
+            raise UnstorableText(
                 f"{name} is {value[:60]!a}, which no database can hold: give text without NUL (U+0000) and "
                 "without halves of surrogate pairs (U+D800 to U+DFFF)."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,20 @@ from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import BrokerServer, PostgresServer
 
+# Below `nohup make test &` SIGINT is ignored, and would be in every process that a test starts and then interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = ("test_takeover", "test_blocks", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
+LONG = (
+    "test_takeover",
+    "test_blocks",
+    "test_faults",
+    "test_outages",
+    "test_demo",
+    "test_overlapping_scans",
+    "test_interleavings",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -62,6 +63,17 @@ def test_wheel_holds_the_packages_the_settings_the_migrations_and_the_types(whee
     assert "sagas/storage/migrations/env.py" in names
     assert len([name for name in names if name.startswith("sagas/storage/migrations/versions/0")]) >= 2
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples", "celeryconfig"))]
+
+
+def test_the_description_for_package_indexes_is_the_readme_without_links_into_the_repository(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (metadata,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        description = opened.read(metadata).decode()
+
+    assert "Description-Content-Type: text/markdown" in description
+    assert "## A saga in 30 lines" in description
+    assert "](https://docs.dbos.dev)" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
 def test_installed_wheel_runs_sagas_outside_the_checkout(

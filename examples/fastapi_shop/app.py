@@ -4,8 +4,8 @@ In this directory, with PostgreSQL and Redis running and `sagas migrate` done:
 
     export SAGAS_MODULES=orders SHOP_SERVICES_URL=http://127.0.0.1:8000/services
     uvicorn app:app
-    celery -A tasks worker
-    celery -A tasks beat
+    celery -A sagas worker
+    celery -A sagas beat
     curl -X POST http://127.0.0.1:8000/orders -H 'Content-Type: application/json' -d '{"item": "tea", "cents": 4200}'
     curl http://127.0.0.1:8000/orders/ID
 """

@@ -10,27 +10,47 @@ import os
 import threading
 from typing import Any, Final
 
-from celery import Celery
+from celery import Celery, signals
+from celery.app.amqp import AMQP
 from celery.app.utils import find_app
+from kombu.connection import Connection
 
 from sagas import api
 from sagas.celery.configuration import configuration
 from sagas.celery.installation import add_sagas, has_sagas, installed, unwrapped
+from sagas.celery.names import QUEUES
+from sagas.celery.role import runs_sagas
 from sagas.errors import ConfigurationError
 from sagas.settings import Settings
+from sagas.urls import redacted
 
 logger = logging.getLogger(__name__)
 
-#: Celery would take its broker or its results from these, whatever the application's settings say.
-_CELERY_URLS: Final = (
+#: Celery would take its broker, its results or its loader from these, whatever the application's settings say.
+_CELERYS: Final = (
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
     "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
+    "CELERY_CONFIG_MODULE",
+    "CELERY_LOADER",
 )
 
 _own: Celery | None = None
 _lock = threading.Lock()
+
+
+class _Connection(Connection):
+    """A connection whose URL can be shown: Celery's banner and log lines do so."""
+
+    def as_uri(self, include_password: bool = False, *arguments: Any, **options: Any) -> str:
+        """Return the URL, by default with nothing that may be a password."""
+        uri = super().as_uri(True, *arguments, **options)
+        return uri if include_password else redacted(uri)
+
+
+class _Amqp(AMQP):
+    Connection = BrokerConnection = _Connection
 
 
 class SagaCelery(Celery):
@@ -38,19 +58,21 @@ class SagaCelery(Celery):
 
     Args:
         settings: what the variables say.
+
+    Raises:
+        ConfigurationError: the broker's URL asks for something that there is not.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._broker = settings.broker_url
-        self._may_be_default = False
-        # A loader is named, or CELERY_LOADER would name another.
-        super().__init__("sagas", set_as_current=False, loader="app")
-        self._may_be_default = True
         values = configuration(settings)
+        # A loader is named, or CELERY_LOADER would name another.
+        self._may_be_default = False
+        super().__init__("sagas", set_as_current=False, loader="app", amqp=_Amqp)
+        self._may_be_default = True
         self.config_from_object(values)
         self.backend_cls = values["result_backend"] or "disabled"
-        if ignored := [name for name in _CELERY_URLS if os.environ.get(name)]:
-            logger.info("%s: ignored by the application of sagas, which uses SAGAS_BROKER_URL", ", ".join(ignored))
+        signals.celeryd_after_setup.connect(self._check_worker, weak=False)
+        signals.beat_init.connect(self._check_beat, weak=False)
 
     def set_default(self) -> None:
         """Become the default, as a worker asks for; Celery's fix-up for Django asks wherever an application is made."""
@@ -59,15 +81,39 @@ class SagaCelery(Celery):
 
     def connection(self, hostname: str | None = None, **options: Any) -> Any:
         """Connect to SAGAS_BROKER_URL."""
-        return super().connection(hostname or self._broker, **options)
+        return super().connection(hostname or self._url, **options)
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
         """Connect to SAGAS_BROKER_URL."""
-        return super().connection_for_read(url or self._broker, **options)
+        return super().connection_for_read(url or self._url, **options)
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
         """Connect to SAGAS_BROKER_URL."""
-        return super().connection_for_write(url or self._broker, **options)
+        return super().connection_for_write(url or self._url, **options)
+
+    @property
+    def _url(self) -> str:
+        # Not `conf.broker_url`, which reads CELERY_BROKER_URL.
+        return str(self.conf.first("broker_url", "broker_host"))
+
+    def _check_worker(self, instance: Any, **_: Any) -> None:
+        if instance.app is self:
+            _log_ignored()
+            if not runs_sagas(self):
+                taken = ", ".join(self.amqp.queues.consume_from)
+                raise SystemExit(
+                    f"error: this worker takes {taken}, which is no queue of sagas: name some of {', '.join(QUEUES)} "
+                    "after -Q (or in CELERY_WORKER_QUEUES), or leave it out."
+                )
+
+    def _check_beat(self, sender: Any, **_: Any) -> None:
+        if sender.app is self:
+            _log_ignored()
+
+
+def _log_ignored() -> None:
+    if ignored := [name for name in _CELERYS if os.environ.get(name)]:
+        logger.warning("ignored: %s. The application of sagas goes by SAGAS_... variables alone.", ", ".join(ignored))
 
 
 def own_application() -> Celery:

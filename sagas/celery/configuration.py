@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
+from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.names import QUEUES, RECOVER_QUEUE
 from sagas.settings import Settings
-
-#: Transports of kombu that speak Redis.
-_REDIS_TRANSPORTS: Final = ("redis", "rediss", "sentinel", "sentinels", "valkey", "valkeys")
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -18,14 +16,25 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
     Args:
         settings: the broker and where results are kept.
+
+    Raises:
+        ConfigurationError: one of the URLs asks for something that there is not.
     """
-    speaks_redis = settings.broker_url.partition("://")[0].partition("+")[0] in _REDIS_TRANSPORTS
-    return {
-        **_COMMON,
-        **(_WITH_REDIS if speaks_redis else {}),
-        "broker_url": settings.broker_url,
-        "result_backend": settings.result_backend or (settings.broker_url if speaks_redis else None),
-    }
+    broker = BrokerUrl.parse(settings.broker_url, setting="SAGAS_BROKER_URL")
+    results = broker.first if broker.is_redis else None
+    if settings.result_backend is not None:
+        results = BrokerUrl.parse(settings.result_backend, setting="SAGAS_RESULT_BACKEND")
+    values = _COMMON | {"broker_url": broker.url, "result_backend": results and results.url}
+    if broker.is_redis:
+        values |= {"broker_transport_options": _REDIS_BROKER | _master(broker), "broker_use_ssl": broker.tls}
+    if results and results.is_redis:
+        values |= _REDIS_RESULTS | {"redis_backend_use_ssl": results.tls}
+        values["result_backend_transport_options"] = {"retry_policy": {"timeout": 5.0}, **_master(results)}
+    return values
+
+
+def _master(server: BrokerUrl) -> dict[str, str]:
+    return {"master_name": server.master} if server.master else {}
 
 
 _COMMON: Final[dict[str, Any]] = {
@@ -47,7 +56,7 @@ _COMMON: Final[dict[str, Any]] = {
     "timezone": "UTC",
     "enable_utc": True,
     # A worker takes all three queues unless `-Q` names some.
-    "task_queues": tuple(Queue(name) for name in QUEUES),
+    "task_queues": tuple(Queue(name, Exchange(name), name) for name in QUEUES),
     "task_default_queue": RECOVER_QUEUE,
     # A worker takes no more messages than it can work on, and as many ahead only while sagas are quick: what it has
     # not begun waits in the broker, for whichever worker is free first.
@@ -64,24 +73,25 @@ _COMMON: Final[dict[str, Any]] = {
     "beat_scheduler": "celery.beat:Scheduler",
 }
 
-_WITH_REDIS: Final[dict[str, Any]] = {
-    "broker_transport_options": {
-        # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the copy
-        # is outdated and skipped, whatever the time; a day spares long steps even that.
-        "visibility_timeout": 24 * 3600,
-        # A link that drops packets is noticed in seconds, not never.
-        "socket_connect_timeout": 2,
-        "socket_timeout": 30,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-        # As `broker_connection_timeout` is for other brokers: publishing gives up soon.
-        "max_retries": 1,
-        "interval_start": 0,
-        "interval_step": 0.1,
-        "interval_max": 0.1,
-    },
+#: Of `broker_transport_options`.
+_REDIS_BROKER: Final[dict[str, Any]] = {
+    # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the copy is
+    # outdated and skipped, whatever the time; a day spares long steps even that.
+    "visibility_timeout": 24 * 3600,
+    # A link that drops packets is noticed in seconds, not never.
+    "socket_connect_timeout": 2,
+    "socket_timeout": 30,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    # As `broker_connection_timeout` is for other brokers: publishing gives up soon.
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
+    "interval_max": 0.1,
+}
+
+_REDIS_RESULTS: Final[dict[str, Any]] = {
     # The same for the results of calls by hand.
-    "result_backend_transport_options": {"retry_policy": {"timeout": 5.0}},
     "redis_socket_connect_timeout": 2,
     "redis_socket_timeout": 30,
     "redis_socket_keepalive": True,

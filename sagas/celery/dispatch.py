@@ -107,7 +107,8 @@ class CeleryDispatcher:
 
 def broker_address(app: Celery) -> str:
     """Return where the application's messages go, without a password."""
-    return redacted(app.conf.broker_write_url or app.connection_for_write().as_uri())
+    connection = app.connection_for_write()
+    return redacted(";".join(connection.alt) or connection.as_uri(include_password=True))
 
 
 def _length(connection: Connection, queue: str) -> int:

@@ -175,8 +175,6 @@ def _set_aside(channel: Any) -> bool:
                 kind = client.type(name).decode()
                 if kind not in ("list", "none"):
                     client.rename(name, f"{name}.not-a-queue")
-                    _log_and_count(
-                        queue, f"a {kind} has the queue's key, now renamed to {_short(name)}.not-a-queue", None
-                    )
+                    _log_and_count(queue, f"a {kind} has its key, and is now named {_short(name)}.not-a-queue")
                     found = True
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import click
 import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 
 from sagas.cli.words import one_line
 from sagas.errors import SagaError
+from sagas.registry import namesakes
 from sagas.storage.connecting import reason
 from sagas.text import printable
 
@@ -41,10 +41,16 @@ class SentenceGroup(TyperGroup):
         for before, argument in pairwise(["", *args]):
             # Names of files may be any bytes.
             if not _is_text(argument) and before != "--from" and not argument.startswith("--from="):
-                raise click.UsageError(f"{printable(argument)!r} is not text in UTF-8: type it anew.", ctx)
+                raise typer.BadParameter(f"{printable(argument)} is not text in UTF-8: type it anew.", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        for file in namesakes():
+            typer.echo(
+                f"warning: {one_line(str(file))} has the name of this library, and one of the two hides the other: "
+                "rename it.",
+                err=True,
+            )
         try:
             return super().invoke(ctx)
         except SagaError as error:

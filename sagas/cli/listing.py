@@ -11,7 +11,7 @@ from uuid import UUID
 from rich.text import Text
 
 from sagas.cli.standing import in_brief
-from sagas.cli.words import columns, utc
+from sagas.cli.words import WHOLE, columns, utc
 from sagas.duration import duration
 from sagas.progress import SagaStatus
 from sagas.storage.base import SagaRecord
@@ -25,7 +25,7 @@ STATUS_STYLES: Final = {
     SagaStatus.FAILED: "red",
 }
 
-_HEADERS: Final = ("ID", "NAME", "STATUS", "ATTEMPTS", "AGE", "UPDATED (UTC)", "HELD BY / WAITS UNTIL")
+_HEADERS: Final = (WHOLE, "NAME", "STATUS", "ATTEMPTS", "AGE", "UPDATED (UTC)", "HELD BY / WAITS UNTIL")
 
 
 def listing(records: Sequence[SagaRecord], now: datetime, ids: Mapping[UUID, str], width: int | None = None) -> Text:

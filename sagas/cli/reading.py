@@ -121,8 +121,8 @@ def stats(
 ) -> None:
     """Count unfinished sagas, and what the last hour brought.
 
-    DEAD, QUEUED and PARKED are among the statuses before them. What ends in /H happened within the last hour, and
-    RECOVERED sagas ended in it after more than one worker had taken them.
+    DEAD, QUEUED and PARKED are among the statuses before them. RECOVERED sagas ended within the last hour after more
+    than one worker had taken them.
     """
     operations = _operations()
     statistics = operations.statistics(whole=whole)
@@ -155,7 +155,7 @@ def scan(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, max=_MOST, help="In a dry run: how many sagas to show of each kind.  [default: 10]"),
+        typer.Option(min=0, max=_MOST, help="In a dry run: how many to show of each kind.  [default: 10]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

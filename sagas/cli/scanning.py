@@ -10,7 +10,7 @@ from uuid import UUID
 from rich.text import Text
 
 from sagas.cli.plain import iso
-from sagas.cli.words import columns, fitted, one_line, when
+from sagas.cli.words import WHOLE, columns, fitted, one_line, when
 from sagas.recovery import ScanReport
 from sagas.storage.base import PAUSED, QUEUE
 from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
@@ -95,7 +95,7 @@ def _section(verdicts: Verdicts, now: datetime, ids: Mapping[UUID, str], width: 
             for judged in verdicts.first
         ]
         # The section's title says what the columns are.
-        yield from columns(("", "", "", ""), rows, width).split("\n")[1:]
+        yield from columns((WHOLE, "", "", ""), rows, width).split("\n")[1:]
     if (others := verdicts.sagas - len(verdicts.first)) > 0:
         yield Text(f"  and {others} more")
 

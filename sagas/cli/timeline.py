@@ -22,9 +22,9 @@ _LOST: Final = re.compile(r"worker (.+) died or was cut off while holding the le
 _LOST_WORDS: Final = "the worker was lost: it was killed, froze or was cut off"
 
 _CONSEQUENCES: Final = {
-    Verdict.RETRY: "to be retried",
-    Verdict.TURN_BACK: "the saga aborts, and what it did is undone",
-    Verdict.GIVE_UP: "so this attempt at the saga failed",
+    Verdict.RETRY: "the step is retried",
+    Verdict.TURN_BACK: "the saga aborts",
+    Verdict.GIVE_UP: "a recovery attempt failed",
     None: "",
 }
 
@@ -137,7 +137,7 @@ def _standing(record: SagaRecord, now: datetime) -> Iterator[Event]:
             )
         case Standing.DEAD:
             yield Event(
-                what=f"dead after {record.recovery_attempts} failed attempts: it waits for an operator",
+                what=f"dead, failed recovery attempts: {record.recovery_attempts}; it waits for an operator",
                 at=record.updated_at,
                 bad=True,
             )

@@ -61,7 +61,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
     if before.finished:
         reason = "it has ended"
     elif new_status.finished:
-        reason = "a failed attempt does not end a saga; `sagas resolve` does"
+        reason = "a failed attempt does not end a saga"
     elif new_status is SagaStatus.PENDING:
         reason = "it has begun"
     elif holder is not None and not expired:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sagas.errors import LeaseLost, SagaExists, SagaNotFound
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.storable import require_storable
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
@@ -95,7 +96,11 @@ class SagaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored; `traceparent` is the W3C trace context that it was started in."""
+    """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
+
+    Raises:
+        UnstorableText: its name or key holds what no database can.
+    """
 
     id: UUID
     name: str
@@ -103,6 +108,9 @@ class NewSaga:
     idempotency_key: str | None = None
     definition_version: str = ""
     traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name, idempotency_key=self.idempotency_key)
 
     def as_record(self, hold: Hold) -> SagaRecord:
         """The saga as it stands once it is stored under its first hold, without asking for it."""
@@ -209,12 +217,19 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
-    """What a listing shows: the newest first."""
+    """What a listing shows: the newest first.
+
+    Raises:
+        UnstorableText: the name holds what no database can.
+    """
 
     statuses: Sequence[SagaStatus] = ()
     name: str | None = None
     dead: bool | None = None
     limit: int = 50
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name)
 
 
 class ISagaStorage(ABC):
@@ -388,6 +403,7 @@ class ISagaStorage(ABC):
 
         Raises:
             LeaseLost: the hold is no longer valid; nothing was changed.
+            ValueError: without an entry, the status does not end the saga, or there is a release.
         """
 
     @abstractmethod
@@ -487,6 +503,9 @@ class ISagaStorage(ABC):
 
         Nothing of that name is dispatched or taken by message from then on; holders give theirs back at the next
         step's boundary; an operator may still take one by hand. Pausing again changes the reason.
+
+        Raises:
+            UnstorableText: the name, the person or the reason holds what no database can.
         """
 
     @abstractmethod
@@ -530,7 +549,12 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
 
 
 def note(command: str, *, by: str, because: str) -> LogEntry:
-    """A log row of what a person did to the saga: the command, who, and why."""
+    """A log row of what a person did to the saga: the command, who, and why.
+
+    Raises:
+        UnstorableText: one of them holds what no database can.
+    """
+    require_storable(command=command, by=by, reason=because)
     return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
 
 
@@ -557,6 +581,19 @@ def lease_lost(hold: Hold) -> LeaseLost:
 def exists(saga_id: UUID | str) -> SagaExists:
     """The error for a new saga whose id is that of another."""
     return SagaExists(f"a saga with the id {saga_id} exists already, so nothing was stored: give each saga a new id.")
+
+
+def require_end(status: SagaStatus, release: Release | None) -> None:
+    """Refuse a checkpoint without an entry that does anything but end the saga.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not status.finished or release is not None:
+        does = "release it" if status.finished else f"set it to {status}"
+        raise ValueError(
+            f"a checkpoint without an entry ends a saga and cannot {does}: give an entry, or use release()."
+        )
 
 
 def require_recovery_arguments(limit: int, max_attempts: int, stale_after_seconds: float | None) -> None:

@@ -24,10 +24,8 @@ _CONNECT_ARGS: Final = {
     "client_encoding": "utf8",
 }
 # What statements and the reading of their results rely on, and a database, a role or the environment may have changed
-# for other programs. What is not changed is left alone.
-_SESSION: Final = """
-SELECT pg_backend_pid(), (
-    SELECT count(set_config(name, value, false))
+# for other programs.
+_CHANGED: Final = """
     FROM (VALUES
         -- PgBouncer restores these for each of its clients.
         ('DateStyle', 'ISO, MDY', true),
@@ -44,8 +42,13 @@ SELECT pg_backend_pid(), (
         ('idle_in_transaction_session_timeout', '0', false),
         ('transaction_timeout', '0', false)
     ) AS wanted (name, value, everywhere)
-    WHERE (everywhere OR pg_backend_pid() = %(pid)s) AND current_setting(name, true) <> value
+    WHERE current_setting(name, true) <> value"""
+_SESSION: Final = f"""
+SELECT pg_backend_pid(), (
+    SELECT count(set_config(name, value, false)) {_CHANGED} AND (everywhere OR pg_backend_pid() = %(pid)s)
 )"""
+#: What a session still has otherwise, as behind a pooler not all can be set: the name, how it is, how it should be.
+STILL_CHANGED: Final = f"SELECT name, current_setting(name), value {_CHANGED} ORDER BY name"
 #: In the URL's query: after how many runs psycopg prepares a statement, or `none` for never.
 _PREPARE: Final = "prepare_threshold"
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg import errors as pg
+from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
 from sagas.storage import statements as sql
@@ -97,9 +98,18 @@ class Within:
         transaction: the caller's.
         here: returns which tables the sagas are in; asks anew if told to.
         database: the same for messages.
+        translate: returns what to raise when the server does not answer.
     """
 
-    def __init__(self, transaction: CallersTransaction, *, here: Callable[[bool], str], database: sa.URL) -> None:
+    def __init__(
+        self,
+        transaction: CallersTransaction,
+        *,
+        here: Callable[[bool], str],
+        database: sa.URL,
+        translate: Callable[[Exception], Exception],
+    ) -> None:
+        self._translate = translate
         self._transaction = transaction
         self._ask_here = here
         self._here = here(False)
@@ -140,9 +150,12 @@ class Within:
         try:
             return self._transaction.execute(statement, parameters)
         except Exception as error:
-            if _sqlstate(error) in _NO_TABLES:
+            state = _sqlstate(error)
+            if state in _NO_TABLES:
                 raise self._refusal() from error
-            raise
+            if isinstance(error, (pg.Error, DBAPIError)) and (state is None or state.startswith(_GONE)):
+                raise self._translate(error) from error
+            raise  # such as a serialization failure, for which the caller may have retries
 
     def _refusal(self) -> TransactionRefused:
         theirs, ours = self._transaction.address, address(self._database)
@@ -155,6 +168,8 @@ class Within:
 
 #: UndefinedTable, UndefinedColumn, InvalidSchemaName.
 _NO_TABLES: Final = ("42P01", "42703", "3F000")
+#: The connection is lost, or the server goes down.
+_GONE: Final = ("08", "57P")
 
 
 def _id_exists(error: Exception) -> bool:

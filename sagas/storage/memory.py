@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sagas.errors import AlreadyStarted
 from sagas.progress import RECOVERABLE, Action, EntryStatus, SagaStatus, turned_back
+from sagas.storable import require_storable
 from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
@@ -40,6 +41,7 @@ from sagas.storage.base import (
     not_found,
     require_attempts,
     require_counts,
+    require_end,
     require_recovery_arguments,
     require_seconds,
 )
@@ -231,6 +233,8 @@ class MemorySagaStorage(ISagaStorage):
         context: str | None = None,
         release: Release | None = None,
     ) -> None:
+        if entry is None:
+            require_end(status, release)
         with self._held(hold) as saga:
             now = self._clock()
             if entry is not None:
@@ -366,6 +370,7 @@ class MemorySagaStorage(ISagaStorage):
     # In the pieces in which PostgreSQL does them, between which others may do theirs.
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._lock:
             self._begin_pause(name, by=by, because=because)
             return self._park(name)

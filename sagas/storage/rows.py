@@ -66,13 +66,7 @@ def note_row(entry: LogEntry) -> dict[str, Any]:
 
 
 def details_of(entry: LogEntry) -> str | None:
-    """Return as JSON what a log row tells of a failure or of a person's doing; None for an action that completed."""
-    if entry.by is not None:
-        person = {"by": entry.by, "because": entry.because}
-    elif entry.status is EntryStatus.COMPLETED:
-        return None
-    else:
-        person = {}
+    """Return as JSON what a log row tells of a failure or of a person's doing; None if it tells nothing more."""
     details = {
         "verdict": entry.verdict,
         "in_doubt": entry.in_doubt,
@@ -80,8 +74,12 @@ def details_of(entry: LogEntry) -> str | None:
         "message": entry.message,
         "traceback": entry.traceback,
     }
+    if entry.by is not None:
+        details |= {"by": entry.by, "because": entry.because}
+    elif entry.status is EntryStatus.COMPLETED and not any(details.values()):
+        return None
     # Not as escapes of ASCII: PostgreSQL refuses those in a database of another encoding than UTF8.
-    return json.dumps(details | person, ensure_ascii=False)
+    return json.dumps(details, ensure_ascii=False)
 
 
 def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:

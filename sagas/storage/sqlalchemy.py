@@ -15,6 +15,7 @@ from psycopg.rows import DictRow
 from sagas.errors import CharacterNotStorable, ConfigurationError, HiddenRow, SagaUnreadable
 from sagas.progress import Action, SagaStatus
 from sagas.settings import DEFAULT_POOL_SIZE
+from sagas.storable import require_storable
 from sagas.storage import statements as sql
 from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
@@ -40,6 +41,7 @@ from sagas.storage.base import (
     not_found,
     require_attempts,
     require_counts,
+    require_end,
     require_recovery_arguments,
     require_seconds,
 )
@@ -146,9 +148,13 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "seconds": for_seconds,
         }
         if connection is not None:
-            within = Within(self.join(connection), here=self._where, database=self._connections.url)
-            with self._connections.translated():
-                return within.create(sagas, start, on_conflict)
+            within = Within(
+                self.join(connection),
+                here=self._where,
+                database=self._connections.url,
+                translate=self._connections.translate,
+            )
+            return within.create(sagas, start, on_conflict)
 
         def insert(left: Sequence[NewSaga]) -> set[UUID]:
             if len(left) == 1:
@@ -338,6 +344,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- pausing ----------------------------------------------------------------------------------------------
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._scanning() as cursor:
             cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
         parked = 0
@@ -447,6 +454,7 @@ def _checkpoint(
 ) -> tuple[str, dict[str, Any]]:
     parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
     if entry is None:
+        require_end(status, release)
         return sql.END, parameters
     details = details_of(entry)
     parameters |= {

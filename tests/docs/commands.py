@@ -69,6 +69,8 @@ def check_command(words: list[str]) -> None:
             project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
             extras = re.findall(r"\[(.*)\]", what)
             assert set(extras) <= set(project["optional-dependencies"]), words
+        case ["python", file]:
+            assert file == "place_order.py", words
         case ["curl", *arguments]:
             (url,) = [argument for argument in arguments if argument.startswith("http")]
             _check_flower(urlsplit(url).path)

@@ -219,7 +219,7 @@ class Cluster:
         worker.process.wait_for_log(" ready.")
 
     def _supervise(self) -> None:
-        """Restart workers that end without a fault at them: Celery's do when Redis restarts at the wrong moment."""
+        """Restart workers that end without a fault at them, which none should."""
         while not self._ended.wait(0.5):
             for worker in self.workers:
                 if worker.process.exit_code is not None and worker.lock.acquire(blocking=False):

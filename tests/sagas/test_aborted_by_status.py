@@ -1,4 +1,4 @@
-"""`increment_recovery_attempts(id, SagaStatus.COMPENSATING)` aborts a saga: its recovery undoes what was done."""
+"""`increment_recovery_attempts(id, SagaStatus.COMPENSATING)` aborts a saga: recovery undoes what was done."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row, namedtuple_row, scalar_row, tuple_row
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
 from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.errors import AlreadyStarted, ConfigurationError, SagaNotFound, TransactionRefused
+from sagas.errors import AlreadyStarted, ConfigurationError, SagaNotFound, StorageUnavailable, TransactionRefused
 from sagas.storage.transactions import CallersTransaction
 from tests.sagas.callers import Shop
 from tests.sagas.samples import Trip
@@ -251,6 +251,23 @@ def test_two_phase_commit_of_a_psycopg_connection_is_joined(shop: Shop) -> None:
     assert shop.stored == set()
 
 
+def test_errors_that_callers_retry_reach_them_as_they_are(shop: Shop) -> None:
+    with plain(shop) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1")
+        shop.engine.start(shop.saga, Trip(), idempotency_key="a")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            shop.start(connection, idempotency_key="a")
+
+
+def test_connection_that_is_lost_is_a_database_that_does_not_answer(shop: Shop) -> None:
+    with plain(shop) as connection, shop.database.connect() as other:
+        connection.execute("SELECT 1")
+        other.exec_driver_sql(f"SELECT pg_terminate_backend({connection.info.backend_pid})")
+        with pytest.raises(StorageUnavailable, match="did not answer"):
+            shop.start(connection)
+
+
 # -- sending after the commit ---------------------------------------------------------------------------------
 
 
@@ -398,6 +415,24 @@ def test_async_connection_of_psycopg_decides_whether_the_saga_exists(
     assert sorted(shop.sent) == sorted(ids)
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_autocommit_is_refused_on_an_event_loop_too(shop: Shop, run: Callable[[Any], Any], driver: str) -> None:
+    pytest.importorskip(driver)
+
+    async def main() -> None:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        url = shop.url.replace("+psycopg", f"+{driver}")
+        database = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        async with database.connect() as connection:
+            with pytest.raises(TransactionRefused, match="in autocommit"):
+                await shop.engine.start_async(shop.saga, Trip(), connection=connection)
+        await database.dispose()
+
+    run(main())
+    assert shop.stored == set()
+
+
 def test_coroutine_that_is_cancelled_leaves_no_statement_behind(shop: Shop, run: Callable[[Any], Any]) -> None:
     async def main() -> None:
         async with (
@@ -421,11 +456,13 @@ def test_coroutine_that_is_cancelled_leaves_no_statement_behind(shop: Shop, run:
 
 
 def test_commits_on_an_event_loop_never_wait_for_the_broker(shop: Shop, run: Callable[[Any], Any]) -> None:
-    answers = threading.Event()
+    answers, asked_by = threading.Event(), []
     send = shop.dispatcher.send
 
     def hang(claims: Any) -> int:
-        assert answers.wait(timeout=60)
+        asked_by.append(threading.current_thread())
+        if asked_by[-1] is not threading.main_thread():
+            assert answers.wait(timeout=60)
         return send(claims)
 
     shop.dispatcher.send = hang  # type: ignore[method-assign]
@@ -444,6 +481,7 @@ def test_commits_on_an_event_loop_never_wait_for_the_broker(shop: Shop, run: Cal
         return ids
 
     shop.wait_for_sent(*run(main()))
+    assert threading.main_thread() not in asked_by
 
 
 # -- what is refused by name ----------------------------------------------------------------------------------

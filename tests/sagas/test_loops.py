@@ -22,7 +22,7 @@ from sagas import Call, MemorySagaStorage, Report, SagaEngine, SagaStatus, confi
 from sagas.errors import OutcomeUnknown
 from sagas.loops import call_in_thread
 from sagas.performing import perform
-from tests.sagas.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip
+from tests.sagas.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip, always
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_step_uses_a_client_that_was_made_on_the_callers_loop(stage: Stage, engi
                 writer.write(b"a room\n")
                 context.note = (await reader.readline()).decode()
 
-        saga = stage.saga(stage.step("hotel", [ask]), stage.step("car", [ask], timeout=DEADLINE_SECONDS))
+        saga = stage.saga(stage.step("hotel", always(ask)), stage.step("car", always(ask), timeout=DEADLINE_SECONDS))
         runs = await asyncio.gather(*(engine.run_async(saga, Trip()) for _ in range(5)))
         assert [report.outcome for report in runs] == ["completed"] * 5
         writer.close()
@@ -248,6 +248,7 @@ def _in_time(function: Callable[[], Report]) -> Report:
 # -- ends of loops, runs and processes ----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_saga_goes_on_when_who_awaits_it_is_cancelled(stage: Stage, engine: SagaEngine) -> None:
     go_on = threading.Event()
     ended = threading.Event()
@@ -268,6 +269,9 @@ def test_saga_goes_on_when_who_awaits_it_is_cancelled(stage: Stage, engine: Saga
         assert await asyncio.to_thread(ended.wait, DEADLINE_SECONDS)
 
     on_a_loop(main)
+    for thread in threading.enumerate():
+        if thread.name == "sagas-run":
+            thread.join(DEADLINE_SECONDS)
     assert stage.seen == ["act hotel", "act car"]
 
 
@@ -344,9 +348,55 @@ async def pid(): return os.getpid()
 
 def fork():
     if (child := os.fork()) == 0:
-        os._exit(0 if perform(pid, timeout=10) == os.getpid() else 1)
+        right = False
+        try:
+            right = perform(pid, timeout=5) == os.getpid()
+        finally:
+            os._exit(0 if right else 1)
     return os.waitpid(child, 0)[1]
 
 assert asyncio.run(call_in_thread(fork)) == 0
 """
     subprocess.run([sys.executable, "-c", program], cwd=repository, check=True, timeout=60, env=os.environ)
+
+
+def test_async_steps_of_greenlets_run_beside_each_other_and_none_may_block_the_loop(repository: Path) -> None:
+    """Every greenlet is in the thread of the loop, as far as asyncio can see."""
+    pytest.importorskip("gevent")
+    program = """
+from gevent import monkey; monkey.patch_all()
+import asyncio, gevent
+from dataclasses import dataclass
+from sagas import MemorySagaStorage, Saga, SagaEngine, Step
+
+@dataclass
+class Trip: note: str = ""
+
+waiting = []
+
+class Meet(Step[Trip]):
+    async def act(self, trip, call):
+        waiting.append(mine := asyncio.get_running_loop().create_future())
+        if len(waiting) == 5:
+            for each in waiting:
+                each.set_result(None)
+        await mine
+
+class Block(Step[Trip]):
+    async def act(self, trip, call):
+        engine.run(Meeting, Trip())
+
+class Meeting(Saga[Trip]): steps = [Meet]
+class Blocking(Saga[Trip]): steps = [Block]
+
+engine = SagaEngine(MemorySagaStorage())
+runs = [gevent.spawn(engine.run, Meeting, Trip()) for _ in range(5)]
+print([run.get(timeout=20).outcome for run in runs])
+print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout.splitlines() == [
+        "['completed', 'completed', 'completed', 'completed', 'completed']",
+        "('block: act failed (RuntimeError), turn back',)",
+    ], done.stderr[-3000:]

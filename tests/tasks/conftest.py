@@ -40,11 +40,11 @@ def environment(database_url: str, broker_url: str, repository: Path) -> dict[st
 
 @pytest.fixture
 def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Start a `celery -A sagas ...` process; a worker is waited for until it is ready."""
+    """Start a `celery -A ...` process; a worker is waited for until it is ready."""
     numbers = itertools.count(1)
     with ExitStack() as stack:
 
-        def start(*arguments: str, wait: bool = True, **variables: str) -> CeleryProcess:
+        def start(*arguments: str, wait: bool = True, application: str = "sagas", **variables: str) -> CeleryProcess:
             command = list(arguments)
             variables.setdefault("TMPDIR", str(tmp_path))  # where a killed worker leaves its pool's files
             number = next(numbers)
@@ -55,7 +55,9 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             if command[0] in ("worker", "beat"):
                 command += ["-l", "INFO"]
             log = tmp_path / f"{command[0]}-{number}.log"
-            process = CeleryProcess(command, environment=environment | variables, log=log, directory=tmp_path)
+            process = CeleryProcess(
+                command, environment=environment | variables, log=log, directory=tmp_path, application=application
+            )
             stack.callback(process.kill)
             if wait and command[0] == "worker":
                 process.wait_for_log(" ready.")

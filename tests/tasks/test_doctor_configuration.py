@@ -104,7 +104,7 @@ def test_our_own_settings_are_well(found: Callable[..., dict[str, Finding]]) -> 
         (
             {"settings": Settings(broker_url="redis://:s3cr3t@127.0.0.1:1/0")},
             "broker-differs",
-            "SAGAS_BROKER_URL is redis://:**@127.0.0.1:1/0, and sagas travel on redis://:**@127.0.0.1:6379/0.",
+            "SAGAS_BROKER_URL is redis://***@127.0.0.1:1/0, and sagas travel on redis://127.0.0.1:6379/0.",
         ),
     ],
 )

@@ -9,11 +9,14 @@ from celery import Celery
 from celery.backends.base import DisabledBackend
 
 from sagas.celery.application import configured_application
+from sagas.celery.broker_url import BrokerUrl
+from sagas.celery.dispatch import broker_address
 from sagas.celery.worker import unusable_settings
 from sagas.doctor import Check, Finding, Installation, problem, warning
 from sagas.duration import duration
 from sagas.registry import Registry
 from sagas.settings import Settings
+from sagas.urls import redacted
 
 _PICKLE: Final = frozenset({"pickle", "application/x-python-serialize"})
 #: kombu's, where broker_transport_options name none.
@@ -87,9 +90,11 @@ def _messages(app: Celery, settings: Settings) -> Iterator[Finding]:
     for sentence in unusable_settings(app):
         yield SETTINGS_REFUSED(sentence)
     if "broker_url" in settings.model_fields_set:
-        used = app.connection_for_write().as_uri()
-        if used != (named := app.connection_for_write(settings.broker_url).as_uri()):
-            yield BROKER_DIFFERS(f"SAGAS_BROKER_URL is {named}, and sagas travel on {used}.")
+        used, named = _server(app, None), _server(app, settings.broker_url)
+        if used != named:
+            yield BROKER_DIFFERS(
+                f"SAGAS_BROKER_URL is {redacted(settings.broker_url)}, and sagas travel on {broker_address(app)}."
+            )
     for name in ("accept_content", "result_accept_content"):
         if pickles := _PICKLE.intersection(app.conf[name] or ()):
             yield PICKLE_ACCEPTED(f"{name} holds {min(pickles)!r}.")
@@ -98,6 +103,12 @@ def _messages(app: Celery, settings: Settings) -> Iterator[Finding]:
             yield PICKLE_ACCEPTED(f"{name} is {app.conf[name]!r}.")
     if isinstance(app.backend, DisabledBackend):
         yield RESULTS_MISSING("there is no result backend.")
+
+
+def _server(app: Celery, url: str | None) -> tuple[object, ...]:
+    """What two URLs of one server have in common, however they are written."""
+    info = app.connection_for_write(url and BrokerUrl.parse(url, setting="SAGAS_BROKER_URL").url).info()
+    return tuple(info[name] for name in ("transport", "hostname", "port", "virtual_host"))
 
 
 def _workers(app: Celery) -> Iterator[Finding]:

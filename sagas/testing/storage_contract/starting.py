@@ -10,8 +10,8 @@ import pytest
 from sagas.errors import AlreadyStarted, SagaExists, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage.base import QUEUE, ClaimResult, ISagaStorage, NewSaga, Refusal, SagaFilter, completed
-from sagas.testing.storage_contract.foundation import Foundation, all_at_once, ids
+from sagas.storage.base import QUEUE, ClaimResult, ISagaStorage, NewSaga, Refusal, SagaFilter, completed, note
+from sagas.testing.storage_contract.foundation import WRITTEN, Foundation, all_at_once, ids
 
 
 def _new(key: str | None = None, *, name: str = "order", context: str = "{}") -> NewSaga:
@@ -40,6 +40,30 @@ class StartingContract(Foundation):
         assert (saga.recovery_attempts, saga.interrupted, saga.last_error, saga.log) == (0, False, None, ())
         assert (saga.finished_at, saga.dead) == (None, False)
         assert saga.created_at.utcoffset() is not None
+
+    @pytest.mark.parametrize("context", WRITTEN)
+    def test_a_context_is_kept_as_it_was_written(self, storage: ISagaStorage, context: str) -> None:
+        one, *many = [_new(context=context) for _ in range(3)]
+
+        storage.create_sagas([one], owner=None)
+        storage.create_sagas(many, owner=None)
+
+        assert [storage.load(saga.id).context for saga in (one, *many)] == [context] * 3
+
+    @pytest.mark.parametrize("bad", ["a\ud800", "\udfff", "a\0b"], ids=ascii)
+    def test_text_that_no_database_can_hold_is_refused(self, storage: ISagaStorage, bad: str) -> None:
+        for refused in (
+            lambda: storage.create_sagas([_new(bad)], owner=None),
+            lambda: storage.create_sagas([_new(name=bad)], owner=None),
+            lambda: storage.find(SagaFilter(name=bad)),
+            lambda: storage.pause(bad, by="ann", because="why"),
+            lambda: storage.pause("order", by=bad, because="why"),
+            lambda: storage.pause("order", by="ann", because=bad),
+            lambda: note("retry", by="ann", because=bad),
+        ):
+            with pytest.raises(ValueError, match="no database can hold: give text without NUL"):
+                refused()
+        assert storage.pauses() == []
 
     def test_a_saga_without_an_owner_is_pending_and_due_at_once(self, storage: ISagaStorage) -> None:
         saga_id = self.start(storage, owner=None)

@@ -36,7 +36,10 @@ def test_bad_ids_are_told_and_the_others_are_recovered_all_the_same(
 
     result = sagas("recover", "--yes", "tea", "01890a5d-ac96-774b-bcce-b302099a8057", str(saga_id))
 
-    assert [line[:16] for line in result.stderr.splitlines()] == ["error: 'tea' is ", "error: no saga h"]
+    assert [line[:29] for line in result.stderr.splitlines()] == [
+        "error: no saga has the id or ",
+        "error: no saga has the id 018",
+    ]
     assert result.exit_code == 1
     assert storage.load(saga_id).status is SagaStatus.COMPLETED
 

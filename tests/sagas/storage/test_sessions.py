@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas import SagaEngine, SagaStatus
-from sagas.errors import HiddenRow, SagaUnreadable
+from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import Release
 from sagas.storage.operations import Operations
@@ -182,6 +182,17 @@ def test_a_saga_that_cannot_be_read_is_given_back_and_no_attempt_is_spent(
 
 
 # -- rows that are hidden -----------------------------------------------------------------------------------------
+
+
+def test_tables_that_the_search_path_hides_are_told_with_their_schema(database_url: str, engine: sa.Engine) -> None:
+    name = sa.make_url(database_url).database
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = shop")
+    storage = SqlAlchemySagaStorage(database_url)
+
+    with pytest.raises(SchemaBehind, match="are in the schema public, which the search_path"):
+        storage.load(new_saga().id)
+    storage.close()
 
 
 @pytest.fixture
