@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults outages faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test test-brokers faults outages faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,6 +22,15 @@ demo: $(VENV)/demo.stamp ## see sagas survive the worker that is killed; half a 
 
 test: $(VENV)/dev.stamp ## run the tests, against real servers
 	@$(BIN)/python -m pytest $(ARGS)
+
+# What matters of the suite, on each broker that Debian has: valkey is the suite's own, and needs no run of its own.
+test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redis-server, too; installs both, as root
+	@test -x /usr/sbin/rabbitmq-server -a -x /usr/bin/redis-server -a -x /usr/bin/redis-sentinel || \
+	  apt-get install --yes --no-install-recommends rabbitmq-server redis-server redis-sentinel
+	@$(BIN)/python -m pytest -m "brokers or not brokers" tests/tasks/test_brokers.py $(ARGS)
+	@for broker in redis rabbitmq; do echo "--- $$broker"; \
+	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest tests/tasks/test_worker.py tests/tasks/test_broker.py \
+	    tests/tasks/test_host.py $(ARGS) || exit 1; done
 
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
-from sagas.testing.servers import BrokerServer, PostgresServer
+from sagas.testing.servers import PostgresServer
+from tests.servers import broker, empty_rabbit
 
 # Below `nohup make test &` SIGINT is ignored, and would be in every process that a test starts and then interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -105,13 +106,16 @@ def broker_server(server_directory: Path) -> Iterator[str]:
     if url := os.environ.get("SAGAS_TEST_BROKER_URL"):
         yield url
         return
-    with BrokerServer(server_directory / "broker") as server:
+    with broker(server_directory / "broker") as server:
         yield server.url
 
 
 @pytest.fixture
 def broker_url(broker_server: str) -> str:
     """The URL of a broker that holds nothing."""
+    if broker_server.startswith("amqp"):
+        empty_rabbit(broker_server)
+        return broker_server
     import redis
 
     client = redis.Redis.from_url(broker_server)

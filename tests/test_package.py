@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -35,6 +36,27 @@ class Greet(Saga[Greeting]):
 """
 
 
+#: Files that users have beside their sagas, and that Celery, or an older release of ours, would look for.
+USERS_FILES = {
+    "tasks.py": "from celery import Celery\napp = Celery('theirs', broker='redis://127.0.0.1:1/0')\n",
+    "celeryconfig.py": "broker_url = 'redis://127.0.0.1:1/0'\nbeat_schedule = {}\n",
+    "celeryapp.py": "raise SystemExit('this is not for sagas')\n",
+}
+#: What Celery reads from the environment, set against the sagas' own application.
+CELERYS_VARIABLES = {
+    "CELERY_BROKER_URL": "redis://:s3cr3t@127.0.0.1:1/0",
+    "CELERY_BROKER_READ_URL": "redis://:s3cr3t@127.0.0.1:1/0",
+    "CELERY_BROKER_WRITE_URL": "redis://:s3cr3t@127.0.0.1:1/0",
+    "CELERY_RESULT_BACKEND": "redis://:s3cr3t@127.0.0.1:1/0",
+    "CELERY_CONFIG_MODULE": "celeryconfig",
+    "CELERY_LOADER": "default",
+    "CELERY_APP": "tasks",
+    "CELERY_CUSTOM_WORKER_POOL": "no.such:Pool",
+    "BROKER_URL": "redis://:s3cr3t@127.0.0.1:1/0",
+    "RESULT_BACKEND": "redis://:s3cr3t@127.0.0.1:1/0",
+}
+
+
 @pytest.fixture(scope="module")
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
@@ -56,13 +78,22 @@ def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return python
 
 
-def test_wheel_holds_the_packages_the_settings_the_migrations_and_the_types(wheel: Path) -> None:
+def test_wheel_holds_one_package_with_its_migrations_and_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert wheel.name.startswith("celery_sagas-")
-    assert {"sagas/py.typed", "tasks/py.typed", "tasks/celeryconfig.py"} <= names
+    assert {"sagas/py.typed", "sagas/celery/__init__.py"} <= names
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sagas"}
     assert "sagas/storage/migrations/env.py" in names
     assert len([name for name in names if name.startswith("sagas/storage/migrations/versions/0")]) >= 2
-    assert not [name for name in names if name.startswith(("tests", "benchmarks", "examples", "celeryconfig"))]
+
+
+def test_sdist_holds_the_package_and_what_is_said_of_it(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(repository)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2].partition("/")[0] for name in archive.getnames()}
+    assert held - {"", ".gitignore", "PKG-INFO", "pyproject.toml"} == {"sagas", "README.md", "CHANGELOG.md", "LICENSE"}
 
 
 def test_the_description_for_package_indexes_is_the_readme_without_links_into_the_repository(wheel: Path) -> None:
@@ -79,13 +110,15 @@ def test_the_description_for_package_indexes_is_the_readme_without_links_into_th
 def test_installed_wheel_runs_sagas_outside_the_checkout(
     new_environment: Path, empty_database_url: str, broker_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "greetings.py").write_text(USER_MODULE)
+    for name, text in {**USERS_FILES, "greetings.py": USER_MODULE}.items():
+        (tmp_path / name).write_text(text)
     (tmp_path / "names.jsonl").write_text('{"name": "Ada"}\n')
     environment = {
         "SAGAS_DATABASE_URL": empty_database_url,
         "SAGAS_BROKER_URL": broker_url,
         "SAGAS_MODULES": "greetings",
-        "PYTHONPATH": str(tmp_path),
+        "SAGAS_SCAN_INTERVAL_SECONDS": "0.5",
+        **CELERYS_VARIABLES,
     }
 
     def sagas(*arguments: str) -> str:
@@ -97,20 +130,27 @@ def test_installed_wheel_runs_sagas_outside_the_checkout(
         return done.stdout
 
     where = subprocess.run(
-        [new_environment, "-c", "import sagas, tasks; print(sagas.__file__, tasks.__file__)"],
+        [new_environment, "-c", "import sagas, tasks, celeryconfig; print(sagas.__file__, tasks.app.main)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert all(path.startswith(str(new_environment.parent.parent)) for path in where.stdout.split())
+    path, tasks = where.stdout.split()
+    assert path.startswith(str(new_environment.parent.parent))
+    assert tasks == "theirs"
 
     sagas("migrate")
-    log = tmp_path / "worker.log"
-    options = {"environment": environment, "log": log, "directory": tmp_path, "python": str(new_environment)}
-    with CeleryProcess(["worker", "-c", "1", "-l", "INFO"], **options) as worker:
+    logs = tmp_path / "worker.log", tmp_path / "beat.log"
+    options = {"environment": environment, "directory": tmp_path, "python": str(new_environment)}
+    with (
+        CeleryProcess(["worker", "-c", "1", "-l", "INFO"], log=logs[0], **options) as worker,
+        CeleryProcess(["beat", "-l", "INFO"], log=logs[1], **options) as beat,
+    ):
         worker.wait_for_log(" ready.")
         sagas("start", "greet", "--from", "names.jsonl")
+        worker.wait_for_log("Task sagas.scan[")
+        beat.wait_for_log("Sending due task sagas.scan")
         storage = SqlAlchemySagaStorage(empty_database_url)
         listed = sagas("list", "--json")
         saga_id = UUID(listed.split('"id": "')[1][:36])
@@ -119,3 +159,10 @@ def test_installed_wheel_runs_sagas_outside_the_checkout(
         )
         storage.close()
     assert '"said": "hello Ada"' in record.context
+    ignored = "CELERY_BROKER_URL, CELERY_BROKER_READ_URL, CELERY_BROKER_WRITE_URL, CELERY_RESULT_BACKEND"
+    for log in logs:
+        text = log.read_text()
+        assert (
+            text.count(f"ignored: {ignored}, CELERY_CONFIG_MODULE, CELERY_LOADER. The application of sagas goes ") == 1
+        )
+        assert "s3cr3t" not in text

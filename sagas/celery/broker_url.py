@@ -18,6 +18,8 @@ _CERTIFICATES: Final = {
     "required": ssl.CERT_REQUIRED,
 }
 _REDIS: Final = frozenset({"redis", "rediss", "sentinel"})
+#: What kombu takes after a ? of a broker's URL; it fails on anything else.
+_OPTIONS: Final = frozenset({"heartbeat", "login_method", "virtual_host", "credential_provider"})
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class BrokerUrl:
     def first(self) -> BrokerUrl:
         """The first server alone, for what takes no more; all of several Sentinels, which are one server."""
         return self if self.master else replace(self, url=self.url.partition(";")[0])
+
+    def check_options(self, *, setting: str) -> None:
+        """Refuse what no broker's URL may have after its `?`.
+
+        Raises:
+            ConfigurationError: it has; a sentence without any part of it.
+        """
+        for each in self.url.split(";"):
+            names = {name for name, _ in parse_qsl(each.partition("?")[2], keep_blank_values=True)} - _OPTIONS
+            if not all(name.startswith("ssl_") and each.startswith("amqps://") for name in names):
+                raise ConfigurationError(
+                    f"{setting} has an option after its ? that Celery does not take there: leave it out; what it takes "
+                    "is ssl_cert_reqs and the like of rediss://, master_name of sentinel://, and heartbeat of amqp://."
+                )
 
     @classmethod
     def parse(cls, text: str, *, setting: str) -> BrokerUrl:

@@ -21,6 +21,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         ConfigurationError: one of the URLs asks for something that there is not.
     """
     broker = BrokerUrl.parse(settings.broker_url, setting="SAGAS_BROKER_URL")
+    broker.check_options(setting="SAGAS_BROKER_URL")
     results = broker.first if broker.is_redis else None
     if settings.result_backend is not None:
         results = BrokerUrl.parse(settings.result_backend, setting="SAGAS_RESULT_BACKEND")

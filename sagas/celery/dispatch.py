@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from celery import Celery
@@ -13,9 +12,10 @@ from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
+from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 
 class CeleryDispatcher:
@@ -73,7 +73,7 @@ class CeleryDispatcher:
         except self._broker_errors() as error:
             logger.warning(
                 "the broker at %s did not take message %d of %d: %s",
-                *(broker_address(self.app), sent + 1, len(claims), redacted(error)),
+                *(broker_address(self.app), sent + 1, len(claims), redacted(error) + _cure(error)),
             )
         return sent
 
@@ -109,6 +109,15 @@ def broker_address(app: Celery) -> str:
     """Return where the application's messages go, without a password."""
     connection = app.connection_for_write()
     return redacted(";".join(connection.alt) or connection.as_uri(include_password=True))
+
+
+def _cure(error: BaseException) -> str:
+    if "PRECONDITION_FAILED" not in str(error):
+        return ""
+    return (
+        " (another application has declared this queue in another way: give all applications on this broker the same "
+        "task_default_queue_type, or delete the queue, and scans send again what was in it)"
+    )
 
 
 def _length(connection: Connection, queue: str) -> int:

@@ -7,7 +7,6 @@ all of them are dropped. What a message holds is not logged: on a wrong queue it
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,8 +21,9 @@ from redis.exceptions import DataError, ResponseError
 from sagas.api import current_engine
 from sagas.celery.names import QUEUES
 from sagas.celery.role import runs_only_sagas, runs_sagas
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How much of a name or an error is logged at most.
 _CHARACTERS: Final = 200

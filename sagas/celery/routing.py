@@ -35,8 +35,9 @@ class Routing:
         `task_create_missing_queues` is off, and before 5.7 have a worker take it that was not told to.
         """
         conf = self._app.conf
-        kind = conf.task_create_missing_queue_type or conf.task_default_queue_type
-        arguments = {"x-queue-type": kind} if kind and kind != "classic" else None
+        # "classic" is the default of both, which RabbitMQ takes for granted.
+        kinds = {conf.task_create_missing_queue_type, conf.task_default_queue_type} - {None, "classic"}
+        arguments = {"x-queue-type": min(kinds)} if kinds else None
         made = self._app.amqp.Queues(
             tuple(Queue(name, Exchange(name), name, queue_arguments=arguments and {**arguments}) for name in QUEUES)
         )
@@ -61,16 +62,11 @@ def register(app: Celery) -> None:
     """Have this application route the tasks of sagas, also when they are sent by name alone."""
     routing = _routings[app] = Routing(app)
 
-    def add_route(**_: Any) -> None:
-        _add_route(app.amqp, routing)
-
     def add_queues(instance: Any, **_: Any) -> None:
         if instance.app is app:
             _add_queues(app.amqp.queues, routing)
 
-    if app.configured:
-        add_route()
-    app.on_after_configure.connect(add_route, weak=False)
+    _add_route(app.amqp, routing)
     signals.celeryd_init.connect(add_queues, weak=False)
 
 
@@ -78,17 +74,14 @@ def _add_route(amqp: Any, routing: Routing) -> None:
     # In front of what is made of the setting task_routes, and not in the setting, which the application may change at
     # any time.
     prepare = amqp.flush_routes
-    if getattr(prepare, "sagas", None) is routing:
-        return
 
     def flush_routes() -> None:
         prepare()
         amqp._rtable = [routing.route, *amqp._rtable]
 
-    flush_routes.sagas = routing  # type: ignore[attr-defined]
     amqp.flush_routes = flush_routes
     amqp._rtable = None
-    amqp.__dict__.pop("router", None)
+    amqp.__dict__.pop("router", None)  # it keeps the routes that it was made with
 
 
 def _add_queues(queues: Any, routing: Routing) -> None:

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row, namedtuple_row, scalar_row, tuple_row
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
 from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.errors import AlreadyStarted, ConfigurationError, SagaNotFound, StorageUnavailable, TransactionRefused
+from sagas.errors import AlreadyStarted, HiddenRow, SagaNotFound, StorageUnavailable, TransactionRefused
 from sagas.storage.transactions import CallersTransaction
 from tests.sagas.callers import Shop
 from tests.sagas.samples import Trip
@@ -645,7 +645,7 @@ def test_saga_that_a_policy_hides_ends_in_an_error_that_says_so(shop: Shop, serv
     storage = SqlAlchemySagaStorage(url)
     shop.engine.storage = storage
     try:
-        with pytest.raises(ConfigurationError, match="'a' exists, but cannot be read back: look for a row-level"):
+        with pytest.raises(HiddenRow, match=r"'a' is taken, .* cannot be seen\. Look for a row-level"):
             shop.engine.start(shop.saga, Trip(), idempotency_key="a")
     finally:
         storage.close()

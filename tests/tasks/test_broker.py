@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
-from sagas.testing.servers import BrokerServer
+from tests.servers import Server, broker
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def own_broker(server_directory: Path):
-    with BrokerServer(server_directory / "own-broker") as broker:
-        yield broker
+    with broker(server_directory / "own-broker") as server:
+        yield server
 
 
 def test_saga_started_while_the_broker_is_down_runs_once_it_is_back(
-    engine: SagaEngine, app: Celery, celery: Start, own_broker: BrokerServer
+    engine: SagaEngine, app: Celery, celery: Start, own_broker: Server
 ) -> None:
     app.conf.broker_url = own_broker.url
     own_broker.stop()
@@ -43,7 +43,7 @@ def test_saga_started_while_the_broker_is_down_runs_once_it_is_back(
 
 
 def test_workers_and_beat_come_back_when_the_broker_was_gone(
-    engine: SagaEngine, app: Celery, celery: Start, own_broker: BrokerServer
+    engine: SagaEngine, app: Celery, celery: Start, own_broker: Server
 ) -> None:
     app.conf.broker_url = own_broker.url
     celery("worker", SAGAS_BROKER_URL=own_broker.url)

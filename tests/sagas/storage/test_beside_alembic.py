@@ -172,7 +172,7 @@ def test_percent_signs_above_the_installation_are_no_matter(application: Applica
         check=False,
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert done.stdout == f"migrated from no version to {HEAD}.\n"
 
 

@@ -262,11 +262,6 @@ def test_no_module_of_the_engine_logs_by_a_logger_without_them() -> None:
     assert plain == {
         "sagas/telemetry/logs.py",
         "sagas/testing/crashes/matrix.py",
-        "sagas/celery/application.py",
-        "sagas/celery/beat.py",
-        "sagas/celery/dispatch.py",
-        "sagas/celery/metrics.py",
-        "sagas/celery/worker.py",
     }
 
 

@@ -33,7 +33,7 @@ class ContextTask(Task):
 
     context: str | None = None
     queue = "mail"
-    expires = 0.001
+    expires = 3600
     acks_late = False
     autoretry_for = (ValueError,)
     max_retries = 1

@@ -51,7 +51,7 @@ def who(self: Any) -> str:
     return f"{self.name} in {self.context}"
 
 
-@app.task(bind=True)
+@app.task(bind=True, rate_limit="100/s")
 def unsteady(self: Any) -> int:
     """Fail once with what is retried automatically."""
     if self.request.retries == 0:
