@@ -46,6 +46,10 @@ IDS: Final = {
     "privileges-missing": "W018",
     "no-answer": "W019",
     "check-failed": "W020",
+    "pool-too-large": "W021",
+    "session-settings": "W022",
+    "row-security": "W023",
+    "database-encoding": "W024",
 }
 #: What cures a finding in Django, where that is something else than elsewhere.
 _CURES: Final = {
