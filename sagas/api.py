@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,14 @@ from sagas.context import ContextT
 from sagas.definition import Saga
 from sagas.engine import SagaEngine
 from sagas.execution import Report
+from sagas.framework import set_up_framework
 from sagas.settings import Settings
 from sagas.storage.base import OnConflict
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
 _engine: SagaEngine | None = None
+#: Whether `current_engine` made it, so that it follows the settings when they change.
+_made_here = False
 #: What `new_engine` is given by the frameworks that this process uses.
 _defaults: dict[str, Any] = {}
 _lock = threading.RLock()
@@ -23,41 +27,55 @@ _lock = threading.RLock()
 
 def configure(engine: SagaEngine | None) -> None:
     """Make this the engine of the process; None goes back to the one that the environment describes."""
-    global _engine  # noqa: PLW0603
+    global _engine, _made_here
     with _lock:
-        _engine = engine
+        _engine, _made_here = engine, False
 
 
 def current_engine() -> SagaEngine:
     """Return the engine of the process: what `configure` gave, or else `new_engine()`, made on first use.
 
+    A new one is made when an integration reads other settings than before: tests have databases of their own.
+
     Raises:
         ConfigurationError: a setting cannot work.
     """
-    global _engine  # noqa: PLW0603
-    if _engine is None:  # once there is one, no lock: a child forked meanwhile would inherit it locked
+    global _engine, _made_here
+    engine = _engine
+    # Once there is one, no lock: a child forked meanwhile would inherit it locked.
+    if engine is None or (_made_here and callable(_defaults.get("settings")) and engine.settings != settings()):
         with _lock:
-            _engine = _engine or new_engine()
-    return _engine
+            if _engine is engine:
+                _engine, _made_here = new_engine(), True
+            engine = _engine
+    assert engine is not None
+    return engine
 
 
 def set_defaults(**options: Any) -> None:
     """Say what the engine of this process is made with; for the integrations with Celery and Django.
 
     Args:
-        options: arguments of `SagaEngine.from_environment`, `settings` among them; each replaces an earlier one.
+        options: arguments of `SagaEngine.from_environment`, `settings` among them; each replaces an earlier one. As
+            `settings`, a function of the environment is asked whenever settings are needed.
     """
     _defaults.update(options)
 
 
-def settings() -> Settings:
+def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings of this process: an integration's, or else those of the `SAGAS_...` variables.
+
+    Args:
+        environment: has the variables.
 
     Raises:
         ConfigurationError: a setting cannot work.
     """
-    given: Settings | None = _defaults.get("settings")
-    return given or Settings.from_environment()
+    set_up_framework()
+    given: Settings | Callable[[Mapping[str, str]], Settings] | None = _defaults.get("settings")
+    if isinstance(given, Settings):
+        return given
+    return Settings.from_environment(environment) if given is None else given(environment)
 
 
 def new_engine(**options: Any) -> SagaEngine:

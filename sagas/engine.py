@@ -17,6 +17,7 @@ from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
 from sagas.errors import ConfigurationError
 from sagas.execution import MARK_SECONDS, Report, Runtime, execute
+from sagas.framework import Framework
 from sagas.ids import new_saga_id
 from sagas.lease import Heartbeat, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
@@ -50,6 +51,7 @@ class SagaEngine:
         stopping: whether this process was asked to stop at the next step's boundary.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
         observer: is told what happens; OpenTelemetry is too, where this process has set it up.
+        framework: what the application is built on; integrations give it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SagaEngine:
         stopping: Callable[[], bool] = lambda: False,
         in_doubt_on: tuple[type[BaseException], ...] = (),
         observer: Observer | None = None,
+        framework: Framework | None = None,
     ) -> None:
         self.storage = storage
         self.dispatcher = dispatcher
@@ -74,14 +77,26 @@ class SagaEngine:
         self._stopping = stopping
         self._in_doubt_on = in_doubt_on
         self._observer = observer
+        self._framework = framework or Framework()
         self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
         self._connected = False
 
     @classmethod
-    def from_environment(cls, settings: Settings | None = None, **options: Any) -> SagaEngine:
+    def from_environment(
+        cls,
+        settings: Settings | None = None,
+        *,
+        storage: Callable[[Settings], ISagaStorage] | None = None,
+        **options: Any,
+    ) -> SagaEngine:
         """Return the engine that the `SAGAS_...` variables describe, with Celery as its dispatcher if installed.
+
+        Args:
+            settings: instead of those of the variables.
+            storage: returns the storage that is used with these settings; default: PostgreSQL.
+            options: arguments of the class.
 
         Raises:
             ConfigurationError: a setting cannot work.
@@ -90,11 +105,7 @@ class SagaEngine:
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
-        engine = cls(
-            SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size),
-            settings=settings,
-            **options,
-        )
+        engine = cls((storage or _storage)(settings), settings=settings, **options)
         engine.registry.load(settings.modules)
         return engine
 
@@ -177,6 +188,8 @@ class SagaEngine:
                 new = _traced(new, traceparent)
             claims: list[Claim] = []
             sent_by_us = self.dispatcher is not None
+            if connection is None:
+                connection = self._framework.transaction()
             if connection is not None:
                 options["connection"] = transaction = self.storage.join(connection)
                 sent_by_us = sent_by_us and transaction.on_commit(lambda: self._send_after_commit(claims))
@@ -221,7 +234,7 @@ class SagaEngine:
             )
 
         if connection is None:
-            return await asyncio.to_thread(start, None)
+            return await self._framework.in_thread(start, None)
         if not self._connected:
             # In a thread, as the event loop must not wait for a connection of the storage's own.
             await asyncio.to_thread(self.storage.connect)
@@ -283,7 +296,7 @@ class SagaEngine:
 
         If the caller is cancelled, the saga goes on.
         """
-        return await call_in_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
+        return await self._in_new_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -323,7 +336,7 @@ class SagaEngine:
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
         """Do as `recover` does, from a coroutine, as `run_async` does."""
-        return await call_in_thread(lambda: self.recover(saga_id, by_hand=by_hand))
+        return await self._in_new_thread(lambda: self.recover(saga_id, by_hand=by_hand))
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -353,6 +366,7 @@ class SagaEngine:
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
             observer=whom_to_tell(self._observer),
+            framework=self._framework,
         )
 
     # -- details ----------------------------------------------------------------------------------------------
@@ -375,6 +389,15 @@ class SagaEngine:
             )
             for index, context in enumerate(contexts)
         ]
+
+    async def _in_new_thread(self, function: Callable[[], Report]) -> Report:
+        def call() -> Report:
+            try:
+                return function()
+            finally:
+                self._framework.thread_ends()
+
+        return await call_in_thread(call)
 
     def _send_after_commit(self, claims: Sequence[Claim]) -> None:
         try:
@@ -414,6 +437,10 @@ def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
     return step()
+
+
+def _storage(settings: Settings) -> ISagaStorage:
+    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)
 
 
 def _installed_dispatcher() -> Dispatcher | None:

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from random import random
@@ -18,6 +18,7 @@ from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
 from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
+from sagas.framework import Framework
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
 from sagas.plan import Plan, plan_as_started
@@ -106,6 +107,7 @@ class Runtime:
         send: publishes the message for a saga that this process gives back.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
         observer: is told what happens; None for nobody.
+        framework: what the application is built on.
         sleep: injected, as is `random`, so that tests need not wait.
     """
 
@@ -118,6 +120,7 @@ class Runtime:
     send: Callable[[Claim], None]
     in_doubt_on: tuple[type[BaseException], ...] = ()
     observer: Observer | None = None
+    framework: Framework = field(default_factory=Framework)
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random
 
@@ -276,7 +279,8 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
         )
-        action = partial(step.act if move.action is Action.ACT else step.compensate, self.stored.context, call)
+        method = step.act if move.action is Action.ACT else step.compensate
+        action = self.runtime.framework.around(partial(method, self.stored.context, call))
         self.lease.work = work = (self.record, move)
         working_on.set(work)
         try:

@@ -6,11 +6,13 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
 from sagas.fingerprint import Fingerprint
+from sagas.framework import set_up_framework
 
 _OWN_NAME: Final = "sagas"
 
@@ -42,9 +44,12 @@ class Registry:
     def load(self, modules: Iterable[str]) -> None:
         """Import the modules, from the working directory too, and make every saga known that they define or import.
 
+        Django is set up first, where DJANGO_SETTINGS_MODULE is set.
+
         Raises:
-            ConfigurationError: a module cannot be imported, or holds no saga.
+            ConfigurationError: a module cannot be imported, or holds no saga; or Django cannot be set up.
         """
+        set_up_framework()
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # where `python -m` would look, and an installed command would not
         for name in modules:
@@ -57,7 +62,7 @@ class Registry:
                     f"SAGAS_MODULES names {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
                     "correct it, or put the module where Python finds it (PYTHONPATH, or beside celery-sagas)."
                 ) from error
-            found = [value for value in vars(module).values() if _is_saga(value)]
+            found = sagas_of(module)
             if not found and name == _OWN_NAME:
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which is this library itself: rename your own module of that name"
@@ -142,8 +147,10 @@ def _versions(saga: AnySaga) -> set[int]:
     return {saga.version, *saga.continues}
 
 
-def _is_saga(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Saga) and value is not Saga
+def sagas_of(module: ModuleType) -> list[AnySaga]:
+    """Return the sagas that a module defines or imports."""
+    values = vars(module).values()
+    return [value for value in values if isinstance(value, type) and issubclass(value, Saga) and value is not Saga]
 
 
 def _path(saga: AnySaga) -> str:

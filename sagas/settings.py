@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Final, Self
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -118,23 +119,35 @@ class Settings(BaseModel):
         return self
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        given: Mapping[str, Any] = MappingProxyType({}),
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Return the settings that the environment's `SAGAS_...` variables give.
+
+        Args:
+            environment: has the variables.
+            given: values by field, which go before the variables.
+            names: what messages call these fields.
 
         Raises:
             ConfigurationError: one or more values cannot work; a sentence names each, with the cure.
         """
-        names = {PREFIX + name.upper(): name for name in cls.model_fields}
-        given = {name: environment[variable] for variable, name in names.items() if variable in environment}
+        variables = {name: PREFIX + name.upper() for name in cls.model_fields}
+        read = {name: environment[variable] for name, variable in variables.items() if variable in environment}
+        values = {**read, **given}
         try:
-            return cls(**given)  # type: ignore[arg-type]
+            return cls(**values)
         except ValidationError as error:
             sentences = []
             for problem in error.errors(include_url=False, include_context=False):
                 name = str(problem["loc"][0]) if problem["loc"] else None
-                variable = PREFIX + name.upper() if name else "SAGAS settings"
+                variable = names.get(name) or variables[name] if name else "SAGAS settings"
                 # A URL may hold a password, so only numbers and names are repeated.
                 shown = name is not None and cls.model_fields[name].repr
-                got = f" (it is {printable(given[name])!r:.200})" if name and shown else ""
+                got = f" (it is {printable(str(values[name]))!r:.200})" if name and shown else ""
                 sentences.append(f"{variable}{got}: {problem['msg'].removeprefix('Value error, ')}.")
             raise ConfigurationError(" ".join(sentences)) from None

@@ -66,11 +66,18 @@ class SagaCelery(Celery):
     def __init__(self, settings: Settings) -> None:
         values = configuration(settings)
         # A loader is named, or CELERY_LOADER would name another.
+        self._may_be_default = False
         super().__init__("sagas", set_as_current=False, loader="app", amqp=_Amqp)
+        self._may_be_default = True
         self.config_from_object(values)
         self.backend_cls = values["result_backend"] or "disabled"
         signals.celeryd_after_setup.connect(self._check_worker, weak=False)
         signals.beat_init.connect(self._check_beat, weak=False)
+
+    def set_default(self) -> None:
+        """Become the default, as a worker asks for; Celery's fix-up for Django asks wherever an application is made."""
+        if self._may_be_default:
+            super().set_default()
 
     def connection(self, hostname: str | None = None, **options: Any) -> Any:
         """Connect to SAGAS_BROKER_URL."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 
 # Under another name: `sagas.cli.app` stays the module.
@@ -12,15 +13,20 @@ from sagas.cli.app import app as commands
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Run the command that this process's arguments give, and exit with its code."""
+def main(arguments: Sequence[str] | None = None, *, name: str = "sagas") -> None:
+    """Run a command, and exit with its code.
+
+    Args:
+        arguments: what follows the command's name; default: this process's.
+        name: how the command is called.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         # A customer's name must not end a listing because the terminal is set to ASCII.
         sys.stdout.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.addFilter(_SaidOnce())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
-    commands(prog_name="sagas")
+    commands(None if arguments is None else list(arguments), prog_name=name)
 
 
 class _SaidOnce(logging.Filter):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import typer
 
+from sagas import api
 from sagas.cli.ages import waiting_seconds
 from sagas.cli.asking import Yes, confirm
 from sagas.cli.errors import CommandFailed, complain
@@ -24,7 +25,6 @@ from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
-from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import SagaRecord
 from sagas.storage.operations import Operations
@@ -181,7 +181,7 @@ def operator() -> str:
 
 
 def _engine() -> SagaEngine:
-    return SagaEngine.from_environment(node=operator())
+    return api.new_engine(node=operator())
 
 
 def _with_code(wait: float = 0.0) -> Operator:
@@ -190,13 +190,13 @@ def _with_code(wait: float = 0.0) -> Operator:
 
 def _without_code(wait: float = 0.0) -> Operator:
     """For what needs no saga's class: it works where SAGAS_MODULES cannot be imported, too."""
-    settings = Settings.from_environment()
+    settings = api.settings()
     engine = SagaEngine(SqlAlchemySagaStorage(settings.database_url), settings=settings, node=operator())
     return Operator(engine, by=operator(), wait_seconds=wait)
 
 
 def _storage() -> SqlAlchemySagaStorage:
-    return SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    return SqlAlchemySagaStorage(api.settings().database_url)
 
 
 def _operations() -> Operations:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sagas import api
 from sagas.cli.acting import acting
 from sagas.cli.code import complete_name
 from sagas.cli.doctoring import examine_installation
@@ -19,8 +20,6 @@ from sagas.cli.migrating import migrate_database
 from sagas.cli.reading import AsJson
 from sagas.cli.reading import app as reading
 from sagas.cli.starting import start_lines
-from sagas.engine import SagaEngine
-from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 
 app = typer.Typer(
@@ -62,7 +61,7 @@ def _options(
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest layout."""
-    typer.echo(migrate_database(Settings.from_environment().database_url))
+    typer.echo(migrate_database(api.settings().database_url))
 
 
 @app.command()
@@ -88,8 +87,7 @@ def start(
 
     Bad lines are told with their numbers and the others start. With --key, the same file again starts nothing twice.
     """
-    settings = Settings.from_environment()
-    engine = SagaEngine.from_environment(settings)
+    engine = api.new_engine()
     saga = engine.registry.get(name)
     if not start_lines(engine, saga, read_lines(source, saga, key)):
         raise typer.Exit(1)
@@ -119,7 +117,7 @@ def metrics_(
 
     No worker needs to be up.
     """
-    storage = SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    storage = SqlAlchemySagaStorage(api.settings().database_url)
     metrics(storage, host=host, port=port, once=once)
 
 

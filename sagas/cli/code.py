@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from sagas import api
 from sagas.errors import ConfigurationError, SagaError
 from sagas.registry import Registry
 from sagas.settings import Settings
@@ -35,7 +36,7 @@ def complete_name(incomplete: str) -> list[str]:
     logging.disable()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):  # noqa: PTH123
         try:
-            registry = known_sagas(Settings.from_environment())
+            registry = known_sagas(api.settings())
         except SagaError:
             return []
     return sorted({saga.stored_name() for saga in registry if saga.stored_name().startswith(incomplete)})

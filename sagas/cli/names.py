@@ -8,10 +8,10 @@ from typing import Final
 
 import typer
 
+from sagas import api
 from sagas.cli.code import known_sagas
 from sagas.errors import QuestionTooLong, SagaError
 from sagas.registry import Registry
-from sagas.settings import Settings
 from sagas.storage.operations import Operations
 from sagas.text import printable
 
@@ -61,4 +61,4 @@ def nearest_of(name: str, names: Iterable[str], introduction: str) -> str:
 
 
 def _code() -> Registry:
-    return known_sagas(Settings.from_environment())
+    return known_sagas(api.settings())

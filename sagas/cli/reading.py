@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
+from sagas import api
 from sagas.cli.ages import seconds_of
 from sagas.cli.asking import Yes, confirm
 from sagas.cli.code import complete_name, known_sagas
@@ -25,9 +26,7 @@ from sagas.cli.scanning import foresight, foresight_as_json, report, report_as_j
 from sagas.cli.showing import look_up, showing, shown_as_json
 from sagas.cli.words import console, terminal_width
 from sagas.duration import duration
-from sagas.engine import SagaEngine
 from sagas.progress import SagaStatus
-from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import Listing
@@ -100,7 +99,7 @@ def show(
 
     With --json, several sagas are a list.
     """
-    settings = Settings.from_environment()
+    settings = api.settings()
     operations = _operations()
     ids, well = saga_ids_of(saga_ids, operations)
     every = [look_up(saga_id, settings, operations) for saga_id in ids]
@@ -161,11 +160,11 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Send what is due to workers, as beat does every few seconds."""
-    settings = Settings.from_environment()
+    settings = api.settings()
     if limit is not None and not dry_run:
         raise typer.BadParameter("--limit is how many a --dry-run shows; a scan is limited by SAGAS_SCAN_LIMIT.")
     if not dry_run:
-        done = SagaEngine.from_environment(settings).scan()
+        done = api.new_engine().scan()
         if as_json:
             _print_json(report_as_json(done))
         else:
@@ -194,7 +193,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete finished sagas, and their logs, that ended long ago."""
-    storage = SqlAlchemySagaStorage(Settings.from_environment().database_url)
+    storage = SqlAlchemySagaStorage(api.settings().database_url)
     found = Operations(storage).prunable(older_than)
     what = f"{found} saga{'' if found == 1 else 's'} that ended more than {duration(older_than)} ago"
     if dry_run:
@@ -219,7 +218,7 @@ def graph(
     """
     if mermaid and as_json:
         raise typer.BadParameter("--mermaid and --json are two forms of the same: choose one.")
-    saga = known_sagas(Settings.from_environment()).get(name)
+    saga = known_sagas(api.settings()).get(name)
     if as_json:
         _print_json(graph_as_json(saga))
     elif mermaid:
@@ -229,7 +228,7 @@ def graph(
 
 
 def _operations() -> Operations:
-    return Operations(SqlAlchemySagaStorage(Settings.from_environment().database_url))
+    return Operations(SqlAlchemySagaStorage(api.settings().database_url))
 
 
 def _shown(ids: Iterable[UUID], operations: Operations, *, whole: bool = False) -> Mapping[UUID, str]:

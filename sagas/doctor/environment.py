@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Final
 
+from sagas import api
 from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, problem, warning
 from sagas.doctor.installation import Installation
@@ -67,7 +68,7 @@ RETENTION_SHORT: Final = warning(
 def _read(installation: Installation) -> Iterator[Finding | str]:
     yield from _unknown(installation)
     try:
-        settings = installation.settings = Settings.from_environment(installation.environment)
+        settings = installation.settings = api.settings(installation.environment)
     except ConfigurationError as error:
         yield SETTINGS_UNUSABLE(str(error))
         return
@@ -102,4 +103,5 @@ SETTINGS: Final = Check(
     "settings",
     _read,
     (SETTING_UNKNOWN, SETTINGS_UNUSABLE, LEASE_SHORT, LEASE_LONG, SCAN_RARE, ONE_ATTEMPT, RETENTION_SHORT),
+    seconds=20,  # a project's code may be imported to read its settings
 )

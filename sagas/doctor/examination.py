@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -60,13 +60,20 @@ class Examined:
         return State.PROBLEM if serious else State.WARNING
 
 
-def examine(installation: Installation) -> Iterator[Examined]:
-    """Yield what each check tells, as soon as it has ended."""
+def examine(installation: Installation, *, only: Container[str] | None = None) -> Iterator[Examined]:
+    """Yield what each check tells, as soon as it has ended.
+
+    Args:
+        installation: what is examined.
+        only: names of checks; default: all.
+    """
     unusable: set[str] = set()
     for check in checks.FOUNDATION:
-        yield _examined(check, installation, unusable)
+        if only is None or check.name in only:
+            yield _examined(check, installation, unusable)
     for check in (*installation.celery_checks, *checks.SAGAS):
-        yield _examined(check, installation, unusable)
+        if only is None or check.name in only:
+            yield _examined(check, installation, unusable)
 
 
 def every_kind(celery_checks: Iterable[Check]) -> list[Kind]:

@@ -54,7 +54,7 @@ def create(
             break
         try:
             created |= insert(left)
-        except (pg.UniqueViolation, DBAPIError) as error:
+        except Exception as error:
             if not _id_exists(error):
                 raise
             named = _UUID.search(str(error))
@@ -149,11 +149,11 @@ class Within:
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         try:
             return self._transaction.execute(statement, parameters)
-        except (pg.Error, DBAPIError) as error:
+        except Exception as error:
             state = _sqlstate(error)
             if state in _NO_TABLES:
                 raise self._refusal() from error
-            if state is None or state.startswith(_GONE):
+            if isinstance(error, (pg.Error, DBAPIError)) and (state is None or state.startswith(_GONE)):
                 raise self._translate(error) from error
             raise  # such as a serialization failure, for which the caller may have retries
 
@@ -178,8 +178,11 @@ def _id_exists(error: Exception) -> bool:
 
 
 def _sqlstate(error: Exception) -> str | None:
-    cause = getattr(error, "orig", error)
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    # SQLAlchemy keeps the driver's error in `orig`, Django as the cause of its own.
+    for cause in (error, getattr(error, "orig", None), error.__cause__):
+        if state := getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None):
+            return str(state)
+    return None
 
 
 def _id(row: Mapping[str, Any]) -> UUID:

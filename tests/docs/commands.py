@@ -42,6 +42,10 @@ def check_command(words: list[str]) -> None:
     match words:
         case ["sagas", "--install-completion"]:
             assert sagas_app._add_completion
+        case ["python", "manage.py", "migrate"]:
+            pass
+        case ["python", "manage.py", "sagas", *arguments]:
+            check_command(["sagas", *arguments])
         case ["sagas", name, *arguments]:
             commands = typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined]
             assert name in commands, words

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
 import httpx
+import sqlalchemy as sa
 
 from docs.screenshots import PASSWORD, flower
 from sagas import SagaStatus, SqlAlchemySagaStorage
@@ -22,7 +24,7 @@ from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.docs.commands import commands_of
 from tests.docs.languages import check_python, run_sql
-from tests.docs.pages import DOCS, QUICKSTART, Page, blocks
+from tests.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
 from tests.docs.reader import Reader
 from tests.sagas.cli.test_documentation import examples
 
@@ -179,6 +181,25 @@ def the_doctors_answer_is_in_the_words_of_the_code(page: Page, reader: Reader) -
         assert (why, cure.startswith(before), cure.endswith("".join(after[-1:]))) == (kinds[name].why, True, True)
 
 
+def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> None:
+    project = reader.directory / "project"
+    shutil.copytree(REPOSITORY / "tests" / "django" / "project", project)
+    for block in page.take("python"):
+        path = project / block.text.partition("\n")[0].removeprefix("# ")
+        if path.name == "settings.py":
+            # The rest of a project's settings is the reader's own.
+            own = path.read_text()
+            assert '    "sagas.django",\n' in own
+            path.write_text(own.replace('    "sagas.django",\n', "") + block.text)
+        else:
+            path.write_text(block.text + ("async def order_async(request): ..." if path.name == "views.py" else ""))
+    url = sa.make_url(reader.database_url)
+    names = {"NAME": url.database, "USER": url.username, "PASSWORD": url.password, "HOST": url.host, "PORT": url.port}
+    settings = {"DATABASE": json.dumps(names), "BROKER": reader.broker_url, "PYTHONPATH": str(project)}
+    command = [sys.executable, str(project / "manage.py"), "test", "shop"]
+    reader.run(*command, DJANGO_SETTINGS_MODULE="proj.settings", **settings)
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_the_quickstart_shows_too_is_checked_there,
@@ -187,6 +208,7 @@ STORIES: dict[str, Story] = {
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
     "docs/changing-sagas.md": the_query_counts_unfinished_sagas_by_version,
     "docs/cli.md": what_each_command_prints_is_compared_by_the_commands_own_test,
+    "docs/django.md": the_project_of_the_page_passes_its_own_test,
     "docs/doctor.md": the_doctors_answer_is_in_the_words_of_the_code,
     "docs/flower.md": every_request_to_flower_is_answered,
     "docs/testing.md": the_readers_own_sagas_are_in_a_module,

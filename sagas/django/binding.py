@@ -1,0 +1,84 @@
+"""Django, as the engine has to know it: its transactions, its threads and its connections to databases."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.core import mail
+from django.db import close_old_connections, connections
+
+from sagas.django.configuration import database_alias
+from sagas.django.transactions import open_transaction
+from sagas.framework import Framework
+from sagas.settings import Settings
+from sagas.storage.base import ISagaStorage
+from sagas.storage.connecting import make_engine
+from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.transactions import CallersTransaction
+
+ResultT = TypeVar("ResultT")
+ParamsT = ParamSpec("ParamsT")
+
+
+class DjangoFramework(Framework):
+    """Sagas join `transaction.atomic`; steps leave no connection of Django's behind in the threads they run in."""
+
+    def transaction(self) -> CallersTransaction | None:
+        """Return the transaction that this thread has open on the database of the sagas."""
+        return open_transaction(database_alias())
+
+    async def in_thread(
+        self, function: Callable[ParamsT, ResultT], /, *args: ParamsT.args, **kwargs: ParamsT.kwargs
+    ) -> ResultT:
+        """Call the function where code called by `sync_to_async` is, and so in the transaction that is open there."""
+        result: ResultT = await sync_to_async(function, thread_sensitive=True)(*args, **kwargs)
+        return result
+
+    def around(self, action: Callable[[], Any]) -> Callable[[], Any]:
+        """Close connections of Django's after a step in a thread or on an event loop of the engine's.
+
+        In the caller's thread they are the caller's: Celery closes them around each task, Django around each request.
+        """
+        caller = threading.get_ident()
+
+        def around() -> Any:
+            if threading.get_ident() == caller:
+                result = action()
+            else:
+                try:
+                    result = action()
+                finally:
+                    self.thread_ends()
+            return _awaited(result) if inspect.isawaitable(result) else result
+
+        return around
+
+    def thread_ends(self) -> None:
+        """Close this thread's connections."""
+        connections.close_all()
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    # The thread of sync_to_async lives as long as the process: what broke there would stay broken.
+    close = sync_to_async(connections.close_all if in_tests() else close_old_connections, thread_sensitive=True)
+    await close()
+    try:
+        return await result
+    finally:
+        await close()
+
+
+def in_tests() -> bool:
+    """Whether a test runner has prepared Django for tests."""
+    return hasattr(mail, "outbox")
+
+
+def make_storage(settings: Settings) -> ISagaStorage:
+    """Return the storage; in tests one that keeps no connection open, or the test database could not be dropped."""
+    if in_tests():
+        return SqlAlchemySagaStorage(make_engine(settings.database_url))
+    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)

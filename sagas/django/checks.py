@@ -1,0 +1,96 @@
+"""The doctor's quick checks as system checks of Django's: those that wait for no worker and no broker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
+
+from sagas.django.configuration import database_alias
+from sagas.doctor import Finding, Installation, examine
+from sagas.errors import ConfigurationError
+
+#: The doctor's checks that ask nobody, and those that ask the database.
+QUICK: Final = ("settings", "code", "celery", "configuration")
+OF_THE_DATABASE: Final = ("database", "primary", "schema", "privileges")
+#: The doctor's finding → its id here. A number is never given to another finding. An error keeps Django's commands from
+#: being run, so an error is only what keeps sagas from being started: `migrate` must run where tables are missing, and
+#: tests where Celery runs tasks at once.
+IDS: Final = {
+    "settings-unusable": "E001",
+    "code-unusable": "E002",
+    "celery-unusable": "E003",
+    "database-url-unusable": "E004",
+    "database-down": "E005",
+    "database-replica": "E006",
+    "database-read-only": "E007",
+    "setting-unknown": "W001",
+    "lease-short": "W002",
+    "lease-long": "W003",
+    "scan-rarer-than-lease": "W004",
+    "one-attempt": "W005",
+    "retention-short": "W006",
+    "modules-unset": "W007",
+    "retries-long": "W008",
+    "celery-settings-refused": "W009",
+    "broker-differs": "W010",
+    "pickle-accepted": "W011",
+    "results-missing": "W012",
+    "prefetch": "W013",
+    "remote-control-off": "W014",
+    "visibility-timeout-short": "W015",
+    "broker-link-unwatched": "W016",
+    "schema-behind": "W017",
+    "privileges-missing": "W018",
+    "no-answer": "W019",
+    "check-failed": "W020",
+    "pool-too-large": "W021",
+    "session-settings": "W022",
+    "row-security": "W023",
+    "database-encoding": "W024",
+}
+#: What cures a finding in Django, where that is something else than elsewhere.
+_CURES: Final = {
+    "settings-unusable": "Correct SAGAS in Django's settings, or the variable that is named.",
+    "modules-unset": "Define sagas in the module `sagas` of an installed application, such as shop/sagas.py.",
+    "schema-behind": "Run `manage.py migrate`, or `manage.py sagas migrate`.",
+}
+
+
+def register_checks() -> None:
+    """Register the checks with Django."""
+    register(_quick, "sagas")
+    register(_of_the_database, Tags.database)
+
+
+def _quick(app_configs: Sequence[Any] | None, **_: Any) -> list[CheckMessage]:
+    return _examined(QUICK, app_configs)
+
+
+def _of_the_database(
+    app_configs: Sequence[Any] | None, databases: Collection[str] | None = None, **_: Any
+) -> list[CheckMessage]:
+    try:
+        if database_alias() not in (databases or ()):
+            return []
+    except ConfigurationError:
+        return []  # told by the other check
+    return _examined(("settings", *OF_THE_DATABASE), app_configs, shown=OF_THE_DATABASE)
+
+
+def _examined(
+    names: Collection[str], app_configs: Sequence[Any] | None, *, shown: Collection[str] | None = None
+) -> list[CheckMessage]:
+    if app_configs is not None and not any(config.label == "sagas" for config in app_configs):
+        return []
+    every = examine(Installation(os.environ), only=names)
+    return [_message(found) for each in every if each.name in (shown or names) for found in each.findings]
+
+
+def _message(finding: Finding) -> CheckMessage:
+    number = IDS[finding.id]
+    kind = Error if number.startswith("E") else Warning
+    hint = f"{finding.why} {_CURES.get(finding.id, finding.cure)}"
+    return kind(f"{finding.id}: {finding.what}", hint=hint, id=f"sagas.{number}")

@@ -1,0 +1,62 @@
+"""What you import in the tests of a Django project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sagas import api
+from sagas.engine import SagaEngine
+from sagas.storage.base import Claim, NewSaga, OnConflict
+from sagas.storage.memory import MemorySagaStorage
+
+
+@contextmanager
+def sagas_in_memory() -> Iterator[SagaEngine]:
+    """Keep sagas in memory in this block, and run each here as soon as the transaction that started it commits.
+
+    Steps then see the rows of a `TestCase`, whose transaction is never committed: inside
+    `captureOnCommitCallbacks(execute=True)` sagas run where that block ends. Steps with a `timeout` and async steps run
+    in other threads and see committed rows only, so they want a `TransactionTestCase`. A saga whose transaction is
+    rolled back is not run, but stays in the memory as PENDING.
+
+    Yields:
+        The engine, whose `storage` has the sagas.
+    """
+    storage = _InMemory()
+    runs_here = _RunsHere()
+    engine = api.new_engine(storage=lambda _: storage, dispatcher=runs_here)
+    runs_here.engine = engine
+    api.configure(engine)
+    try:
+        yield engine
+    finally:
+        api.configure(None)
+
+
+class _InMemory(MemorySagaStorage):
+    def create_sagas(
+        self,
+        sagas: Sequence[NewSaga],
+        *,
+        owner: str | None,
+        for_seconds: float = 0.0,
+        connection: Any = None,
+        on_conflict: OnConflict = "return",
+    ) -> list[tuple[Any, bool]]:
+        return super().create_sagas(sagas, owner=owner, for_seconds=for_seconds, on_conflict=on_conflict)
+
+
+class _RunsHere:
+    """A dispatcher that runs sagas instead of sending them."""
+
+    engine: SagaEngine
+
+    def send(self, claims: Sequence[Claim]) -> int:
+        for claim in claims:
+            self.engine.recover(claim.saga_id, version=claim.version)
+        return len(claims)
+
+    def waiting(self, *, pending: bool) -> int:
+        return 0

@@ -1,0 +1,28 @@
+"""Sagas whose steps run in other threads than their worker's."""
+
+from dataclasses import dataclass
+
+from shop.models import Order
+
+from sagas import Call, Saga, Step
+
+
+@dataclass
+class Bill:
+    number: str
+
+
+class PrintBill(Step[Bill]):
+    timeout = 30
+
+    def act(self, bill: Bill, call: Call) -> None:
+        Order.objects.filter(number=bill.number).update(state="printed")
+
+
+class SendBill(Step[Bill]):
+    async def act(self, bill: Bill, call: Call) -> None:
+        assert await Order.objects.filter(number=bill.number, state="printed").aupdate(state="sent") == 1
+
+
+class SettleBill(Saga[Bill]):
+    steps = [PrintBill, SendBill]
