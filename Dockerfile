@@ -7,9 +7,9 @@ ENV PIP_CONSTRAINT=/source/constraints.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 WORKDIR /source
-COPY constraints.txt pyproject.toml README.md LICENSE celeryconfig.py ./
+COPY constraints.txt pyproject.toml README.md LICENSE ./
+COPY docs/pypi.py docs/pypi.py
 COPY sagas sagas
-COPY tasks tasks
 RUN pip wheel --no-deps --wheel-dir /wheels .
 # Without pip inside: the environment is complete, and nothing is to be installed into it later.
 RUN python -m venv --without-pip /venv \
@@ -23,9 +23,13 @@ RUN groupadd --gid 10001 sagas \
     && useradd --uid 10001 --gid sagas --no-create-home --home-dir /app --shell /usr/sbin/nologin sagas \
     && mkdir /app /modules
 
+# The reference deployment, which `celery -A tasks` runs.
+COPY tasks /reference/tasks
+COPY celeryconfig.py /reference/
+
 # Your saga modules: copied to /app by an image made FROM this one, or mounted at /modules.
 ENV PATH=/venv/bin:$PATH \
-    PYTHONPATH=/app:/modules \
+    PYTHONPATH=/app:/modules:/reference \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app

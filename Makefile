@@ -5,13 +5,14 @@
 PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 10
+OUTAGES ?= 40
 VENV := .venv
 BIN := $(VENV)/bin
 # Peers have an environment of their own: they want other versions of what we use.
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers faults faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test test-brokers faults outages faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +34,9 @@ test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redi
 
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]
+	@$(BIN)/python -m tests.faults.outages --outages $(OUTAGES) $(if $(SEED),--seed $(SEED))
 
 faults-baseline: $(PEERS)/stamp ## the same faults at python-cqrs with plain Celery tasks, beside ours [SEED=...]
 	@$(PEERS)/bin/python -m benchmarks.peers.cqrs_faults $(if $(SEED),--seed $(SEED))

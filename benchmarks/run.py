@@ -15,7 +15,18 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import breakdown, claiming, contexts, memory, prune, renewing, running, starting, through_celery
+from benchmarks import (
+    breakdown,
+    claiming,
+    contexts,
+    memory,
+    prune,
+    renewing,
+    running,
+    starting,
+    through_celery,
+    waiting,
+)
 from benchmarks.database import server
 from benchmarks.rows import Row, save, table
 
@@ -39,6 +50,7 @@ def main() -> int:
                 "running": partial(running.measure, database, options.peers_python),
                 "breakdown": partial(breakdown.measure, directory / "breakdown"),
                 "through_celery": partial(through_celery.measure, directory / "through_celery", database),
+                "waiting": partial(waiting.measure, directory / "waiting", database),
                 "starting": partial(starting.measure, directory / "starting", database),
                 "renewing": partial(renewing.measure, directory / "renewing"),
                 "contexts": partial(contexts.measure, database),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 from sagas import Call, Saga, Step
@@ -36,3 +38,52 @@ class Third(_NoOp):
 
 class ThreeSteps(Saga[Nothing]):
     steps = [First, Second, Third]
+
+
+#: Seconds that a step of the sagas below waits, as for a service that answers.
+WAIT_SECONDS = 0.1
+
+
+class _Wait(_NoOp):
+    def act(self, context: Nothing, call: Call) -> None:
+        time.sleep(WAIT_SECONDS)
+
+
+class WaitFirst(_Wait):
+    pass
+
+
+class WaitSecond(_Wait):
+    pass
+
+
+class WaitThird(_Wait):
+    pass
+
+
+class WaitingSteps(Saga[Nothing]):
+    steps = [WaitFirst, WaitSecond, WaitThird]
+
+
+class _WaitAsync(Step[Nothing]):
+    async def act(self, context: Nothing, call: Call) -> None:
+        await asyncio.sleep(WAIT_SECONDS)
+
+    def compensate(self, context: Nothing, call: Call) -> None:
+        return
+
+
+class WaitAsyncFirst(_WaitAsync):
+    pass
+
+
+class WaitAsyncSecond(_WaitAsync):
+    pass
+
+
+class WaitAsyncThird(_WaitAsync):
+    pass
+
+
+class WaitingAsyncSteps(Saga[Nothing]):
+    steps = [WaitAsyncFirst, WaitAsyncSecond, WaitAsyncThird]

@@ -11,14 +11,14 @@ from statistics import median
 from typing import Any, LiteralString
 
 import redis
-from celery import Celery
 from kombu import Producer
 
 from benchmarks.contest import ratio
 from benchmarks.database import Database
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
-from sagas import SagaEngine
+from sagas import SagaEngine, Settings
+from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer
@@ -50,9 +50,7 @@ class Setting:
         self.database = database
         self.broker = broker
         self.redis = redis.Redis.from_url(broker.url)
-        self.app = Celery("bench", set_as_current=False)
-        self.app.config_from_object("celeryconfig")
-        self.app.conf.broker_url = self.app.conf.result_backend = broker.url
+        self.app = SagaCelery(Settings(broker_url=broker.url))
         self._logs = 0
 
     @contextmanager

@@ -5,17 +5,20 @@ Each part stands in its page between two comments that name it. A test compares 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import typer.main
 
+import sagas
 from sagas import Settings
+from sagas.celery.doctor import CHECKS
 from sagas.cli.app import app
+from sagas.doctor import every_kind
 from sagas.settings import PREFIX
 
 DOCS = Path(__file__).parent
@@ -23,8 +26,10 @@ REPOSITORY = DOCS.parent
 #: Units that the setting's name does not end in.
 UNITS = {
     "database_url": "URL",
+    "database_pool_size": "connections",
     "broker_url": "URL",
     "result_backend": "URL",
+    "celery_app": "name",
     "modules": "names",
     "resolver": "name",
     "scan_limit": "sagas",
@@ -55,42 +60,57 @@ def _default(value: Any) -> str:
 
 @dataclass
 class _Reason:
-    """A comment of celeryconfig.py and the settings below it."""
+    """A comment and the entries of the dictionary below it."""
 
     why: list[str] = field(default_factory=list)
-    settings: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
 
 
 def celery_settings() -> str:
-    """Celery's settings with the comments that celeryconfig.py gives as their reasons, a table for each section."""
-    lines = []
-    for title, reasons in _sections():
-        lines += [f"### {title.capitalize()}", "", "| Setting | Why |", "|---|---|"]
-        lines += [f"| {'<br>'.join(reason.settings)} | {' '.join(reason.why)} |" for reason in reasons]
-        lines.append("")
-    return "\n".join(lines).rstrip()
+    """Celery's settings of the sagas' own application, with their comments as reasons."""
+    path = REPOSITORY / "sagas" / "celery" / "configuration.py"
+    return "\n\n".join(
+        [
+            "With any broker:",
+            _reasons(path, "_COMMON"),
+            "With Redis, in `broker_transport_options`:",
+            _reasons(path, "_REDIS_BROKER"),
+            "For results in Redis:",
+            _reasons(path, "_REDIS_RESULTS"),
+        ]
+    )
 
 
-def _sections() -> Iterator[tuple[str, list[_Reason]]]:
-    text = (REPOSITORY / "celeryconfig.py").read_text()
-    titled = re.split(r"^# -- (.*?) -+\n", text, flags=re.MULTILINE)[1:]
-    for title, body in zip(titled[::2], titled[1::2], strict=True):
-        reasons = [_Reason()]
-        owner = ""  # the setting whose dictionary is open
-        for line, following in pairwise([*body.splitlines(), ""]):
-            if comment := re.match(r"\s*# (.*)", line):
-                if reasons[-1].settings:
-                    reasons.append(_Reason())
-                reasons[-1].why.append(comment[1])
-            elif setting := re.match(r"\s*([a-z]\w*) = (.*?)(?:  # .*)?$", line):
-                owner = setting[1]
-                if not setting[2].endswith("{"):
-                    reasons[-1].settings.append(f"`{owner} = {setting[2]}`")
-                elif not following.lstrip().startswith("#"):  # else its entries have reasons of their own
-                    reasons[-1].settings.append(f"`{owner}`")
-            elif (entry := re.match(r'\s*("\w+"): (.*),$', line)) and f"`{owner}`" not in reasons[-1].settings:
-                reasons[-1].settings.append(f"`{owner}[{entry[1]}] = {entry[2]}`")
-        yield title, [reason for reason in reasons if reason.settings]
+def task_options() -> str:
+    """What the tasks of sagas say for themselves, with the comments as reasons."""
+    return _reasons(REPOSITORY / "sagas" / "celery" / "tasks.py", "OPTIONS")
+
+
+def _reasons(path: Path, dictionary: str) -> str:
+    """A table of the entries of a dictionary in a module, with the comment above each group of entries."""
+    body = re.search(rf"^{dictionary}: .*? = \{{\n(.*?)^\}}", path.read_text(), re.MULTILINE | re.DOTALL)
+    assert body, f"{path} has no {dictionary}"
+    reasons = [_Reason()]
+    for line in body[1].splitlines():
+        if comment := re.match(r"\s*# (.*)", line):
+            if reasons[-1].entries:
+                reasons.append(_Reason())
+            reasons[-1].why.append(comment[1])
+        elif entry := re.match(r'\s*"(\w+)": (.*),$', line):
+            reasons[-1].entries.append(f"`{entry[1]} = {entry[2]}`")
+    rows = [f"| {'<br>'.join(reason.entries)} | {' '.join(reason.why)} |" for reason in reasons]
+    return "\n".join(["| Setting | Why |", "|---|---|", *rows])
+
+
+# -- findings ---------------------------------------------------------------------------------------------------------
+
+
+def findings() -> str:
+    """Everything that the doctor can find."""
+    rows = [
+        f"| `{kind.id}` | {kind.severity} | {kind.what} | {kind.why} | {kind.cure} |" for kind in every_kind(CHECKS)
+    ]
+    return "\n".join(["| finding | is a | what is wrong | why it matters | cure |", "|---|---|---|---|---|", *rows])
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -148,11 +168,26 @@ def saga_in_30_lines() -> str:
     return part.replace("\n### ", "\n## ").replace("](docs/", "](").strip()
 
 
+# -- the API ----------------------------------------------------------------------------------------------------------
+
+
+def names() -> str:
+    """The public names, each with the first sentence of its docstring."""
+    rows = []
+    for name in sorted(sagas.__all__):
+        told = inspect.cleandoc(getattr(sagas, name).__doc__ or "").partition("\n\n")[0]
+        rows.append(f"| `{name}` | {_cell(told)} |")
+    return "\n".join(["| Name | What it is |", "|---|---|", *rows])
+
+
 #: The page, the name of the part in its comments, and what writes it.
 PARTS: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "settings.md", "settings", settings),
     (DOCS / "settings.md", "celery", celery_settings),
+    (DOCS / "celery.md", "task options", task_options),
+    (DOCS / "doctor.md", "findings", findings),
     (DOCS / "commands.md", "commands", commands),
+    (DOCS / "api.md", "names", names),
     (DOCS / "quickstart.md", "a saga in 30 lines", saga_in_30_lines),
 ]
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagas import Call, Saga, Step
+from sagas import Call, RetryPolicy, Saga, Step
 
 #: Names a file; the bank refuses everybody while it is there.
 BANK_AWAY = "SHOP_BANK_AWAY"
@@ -40,6 +40,8 @@ class ReserveStock(Step[Order]):
 
 class ChargeCard(Step[Order]):
     """Take the money; giving it back needs the bank as well."""
+
+    compensate_retry = RetryPolicy(max_attempts=1)
 
     def act(self, order: Order, call: Call) -> None:
         time.sleep(order.cents / 10_000)

@@ -1,6 +1,18 @@
 """Sagas that survive their worker: durable, fenced, recovered from PostgreSQL."""
 
-from sagas.api import configure, current_engine, recover_saga, run, start, start_async, start_many
+from sagas.api import (
+    configure,
+    current_engine,
+    recover_saga,
+    recover_saga_async,
+    run,
+    run_async,
+    send,
+    send_async,
+    start,
+    start_async,
+    start_many,
+)
 from sagas.definition import Call, RetryPolicy, Saga, Step
 from sagas.engine import SagaEngine
 from sagas.errors import OutcomeUnknown, SagaError
@@ -26,7 +38,11 @@ __all__ = [
     "configure",
     "current_engine",
     "recover_saga",
+    "recover_saga_async",
     "run",
+    "run_async",
+    "send",
+    "send_async",
     "start",
     "start_async",
     "start_many",

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
-
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from sagas.context import ContextT
 from sagas.definition import Saga
 from sagas.engine import SagaEngine
 from sagas.execution import Report
 from sagas.settings import Settings
-
-if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sagas.storage.base import OnConflict
+from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
 _engine: SagaEngine | None = None
 #: What `new_engine` is given by the frameworks that this process uses.
@@ -81,10 +77,13 @@ def start(
     context: ContextT,
     *,
     idempotency_key: str | None = None,
-    connection: Connection | Session | None = None,
+    on_conflict: OnConflict = "return",
+    connection: TransactionOwner | None = None,
 ) -> UUID:
     """Store a saga and send it to a worker; return its id. See `SagaEngine.start`."""
-    return current_engine().start(saga, context, idempotency_key=idempotency_key, connection=connection)
+    return current_engine().start(
+        saga, context, idempotency_key=idempotency_key, on_conflict=on_conflict, connection=connection
+    )
 
 
 def start_many(
@@ -92,10 +91,13 @@ def start_many(
     contexts: Sequence[ContextT],
     *,
     idempotency_keys: Sequence[str] | None = None,
-    connection: Connection | Session | None = None,
+    on_conflict: OnConflict = "return",
+    connection: TransactionOwner | None = None,
 ) -> list[UUID]:
     """Store many sagas in one statement and send them; return their ids in order. See `SagaEngine.start_many`."""
-    return current_engine().start_many(saga, contexts, idempotency_keys=idempotency_keys, connection=connection)
+    return current_engine().start_many(
+        saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=connection
+    )
 
 
 async def start_async(
@@ -103,10 +105,23 @@ async def start_async(
     context: ContextT,
     *,
     idempotency_key: str | None = None,
-    connection: AsyncConnection | AsyncSession | None = None,
+    on_conflict: OnConflict = "return",
+    connection: AsyncTransactionOwner | None = None,
 ) -> UUID:
     """Do as `start` does, from a coroutine."""
-    return await current_engine().start_async(saga, context, idempotency_key=idempotency_key, connection=connection)
+    return await current_engine().start_async(
+        saga, context, idempotency_key=idempotency_key, on_conflict=on_conflict, connection=connection
+    )
+
+
+def send(*saga_ids: UUID | str) -> None:
+    """Send sagas to workers after the commit of a connection that they were started on. See `SagaEngine.send`."""
+    current_engine().send(*saga_ids)
+
+
+async def send_async(*saga_ids: UUID | str) -> None:
+    """Do as `send` does, from a coroutine."""
+    await current_engine().send_async(*saga_ids)
 
 
 def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
@@ -114,6 +129,16 @@ def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str |
     return current_engine().run(saga, context, idempotency_key=idempotency_key)
 
 
+async def run_async(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
+    """Do as `run` does, from a coroutine. See `SagaEngine.run_async`."""
+    return await current_engine().run_async(saga, context, idempotency_key=idempotency_key)
+
+
 def recover_saga(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
     """Resume a saga from its log, forward or backward. See `SagaEngine.recover`."""
     return current_engine().recover(saga_id, by_hand=by_hand)
+
+
+async def recover_saga_async(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+    """Do as `recover_saga` does, from a coroutine. See `SagaEngine.recover_async`."""
+    return await current_engine().recover_async(saga_id, by_hand=by_hand)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
+from sagas.context_schema import what_json_cannot_hold
+from sagas.differences import first_difference
 from sagas.errors import ContextError, DefinitionError
 
 #: A context is rewritten whenever a step changes it and read whole at every recovery.
@@ -29,7 +31,8 @@ class Stored(Generic[ContextT]):
     """A context as the database has it.
 
     Attributes:
-        context: read from it.
+        context: read from it, for steps to change.
+        pristine: read from it too, and never changed: what `context` is compared with.
         beside: fields that reading does not look at, another definition's; to be kept. One that is read under another
             name, through an alias or a validator, is not among them.
         text: as `dump` would write the two, so that what did not change is not written; if that would lose or change
@@ -37,6 +40,7 @@ class Stored(Generic[ContextT]):
     """
 
     context: ContextT
+    pristine: ContextT
     beside: Mapping[str, Any]
     text: str
 
@@ -66,15 +70,22 @@ class ContextCodec(Generic[ContextT]):
                 "use a dataclass, TypedDict or pydantic model whose fields are JSON types, "
                 "and keep collaborators in the steps' constructors."
             ) from error
+        if problem := what_json_cannot_hold(self._adapter.core_schema):
+            raise DefinitionError(
+                f"{owner}: its context type {self._type_name} cannot be stored as JSON ({problem}): "
+                "give that field another type or name."
+            )
 
     def dump(self, context: ContextT, *, beside: Mapping[str, Any] | None = None) -> str:
-        """Return the context as JSON text that jsonb accepts, with these further fields if there are any.
+        """Return the context as JSON text, with these further fields if there are any.
+
+        Fields have their own names, whatever their aliases are, and nothing is written that is computed from them.
 
         Raises:
-            ContextError: it is of another type, too large, or holds what JSON or jsonb cannot (NUL, a cycle).
+            ContextError: it is of another type, too large, or holds what JSON or PostgreSQL cannot (NUL, a cycle).
         """
         try:
-            plain = self._adapter.dump_python(context, mode="json", warnings="error")
+            plain = self._adapter.dump_python(context, mode="json", warnings="error", by_alias=False, round_trip=True)
             if beside and isinstance(plain, dict):
                 plain = {**beside, **plain}
             text = _ENCODE(plain)
@@ -86,8 +97,8 @@ class ContextCodec(Generic[ContextT]):
             ) from error
         if "\\u0000" in text and _holds_nul(plain):
             raise ContextError(
-                f"{self._owner}: its context holds a NUL character (U+0000), "
-                "which PostgreSQL's jsonb cannot store: strip it from the text."
+                f"{self._owner}: its context holds a NUL character (U+0000), which PostgreSQL's jsonb cannot store, so "
+                "that no query could look into it: strip it from the text."
             )
         if size > MAX_CONTEXT_BYTES:
             raise ContextError(
@@ -97,13 +108,13 @@ class ContextCodec(Generic[ContextT]):
         return text
 
     def load(self, text: str) -> ContextT:
-        """Return the context that the JSON text describes.
+        """Return the context that the JSON text describes, its fields under their names or their aliases.
 
         Raises:
             ContextError: it does not validate as this type; the message names the first field that is wrong.
         """
         try:
-            return self._adapter.validate_json(text)
+            return self._read(text)
         except ValidationError as error:
             raise ContextError(
                 f"{self._owner}: its context does not validate as {self._type_name} ({_first_problem(error)}): "
@@ -111,24 +122,24 @@ class ContextCodec(Generic[ContextT]):
             ) from error
 
     def reopen(self, text: str) -> Stored[ContextT]:
-        """Return the context that was stored as this text, which jsonb may have rearranged.
+        """Return the context that was stored as this text, perhaps by code with another definition.
 
         Raises:
             ContextError: as for `load`.
         """
-        context = self.load(text)
+        context, pristine = self.load(text), self.load(text)
         written = self.dump(context)
         if written == text:
-            return Stored(context, {}, text)
+            return Stored(context, pristine, {}, text)
         stored, kept = json.loads(text), json.loads(written)
         if stored == kept:
-            return Stored(context, {}, written)
+            return Stored(context, pristine, {}, written)
         if not (isinstance(stored, dict) and isinstance(kept, dict)):
-            return Stored(context, {}, text)
+            return Stored(context, pristine, {}, text)
         unknown = stored.keys() - kept.keys()
-        beside = {field: stored[field] for field in unknown if not self._reads(field, stored, kept)}
+        beside = {field: stored[field] for field in stored if field in unknown and not self._reads(field, stored, kept)}
         whole = {**beside, **kept} == stored
-        return Stored(context, beside, self.dump(context, beside=beside) if whole else text)
+        return Stored(context, pristine, beside, self.dump(context, beside=beside) if whole else text)
 
     def _reads(self, field: str, stored: dict[str, Any], kept: dict[str, Any]) -> bool:
         without = {name: value for name, value in stored.items() if name != field}
@@ -137,35 +148,58 @@ class ContextCodec(Generic[ContextT]):
         except ContextError:
             return True
 
-    def dump_checked(self, context: ContextT, *, beside: Mapping[str, Any] | None = None) -> str:
+    def after_step(self, context: ContextT, last: Stored[ContextT]) -> Stored[ContextT]:
+        """Return the context as it is to be stored after a step, read back; `last` itself if nothing changed.
+
+        Args:
+            context: the one of `last`, as the step left it, or another that the step returned.
+            last: as stored before the step.
+
+        Raises:
+            ContextError: as for `dump_checked`.
+        """
+        text = self.dump(context, beside=last.beside)
+        if text == last.text:
+            self._require_same(context, last.pristine)
+            return replace(last, context=context)
+        pristine = self._read_back(text)
+        self._require_same(context, pristine)
+        # Read once more: the next step is given what a worker would read, and there is something to compare it with.
+        return replace(last, context=self._read_back(text), pristine=pristine, text=text)
+
+    def dump_checked(self, context: ContextT) -> str:
         """Return the context as JSON after making sure that reading it back gives the same context.
 
         Raises:
             ContextError: as for `dump`, and when a value is lost or changes on the way: NaN, a set that comes back as
-                a list, a number beyond its field's limits.
+                a list, a number beyond its field's limits, an instance of a subclass, an attribute that is no field.
         """
-        text = self.dump(context, beside=beside)
-        before = self._adapter.dump_python(context)
+        text = self.dump(context)
+        self._require_same(context, self._read_back(text))
+        return text
+
+    def _require_same(self, before: ContextT, after: ContextT) -> None:
         try:
-            after = self._adapter.dump_python(self._adapter.validate_json(text))
+            difference = first_difference(before, after)
+        except RecursionError:
+            difference = "it is nested too deeply"
+        if difference is not None:
+            raise ContextError(
+                f"{self._owner}: its context changes when stored as JSON and read back ({difference}): declare what "
+                "is to be kept as fields, each of its exact type, and of a type that JSON has."
+            )
+
+    def _read_back(self, text: str) -> ContextT:
+        try:
+            return self._read(text)
         except ValidationError as error:
             raise ContextError(
                 f"{self._owner}: its context could be stored as JSON, but not read back as {self._type_name} "
                 f"({_first_problem(error)}): set the field to a value of its type, within its limits."
             ) from error
-        if before != after:
-            raise ContextError(
-                f"{self._owner}: its context changes when stored as JSON and read back "
-                f"({_first_difference(before, after)}): declare the field's exact type, or use one that JSON has."
-            )
-        return text
 
-    def look(self, context: ContextT) -> object:
-        """Return what two contexts share only if they are the same, as JSON and in their values."""
-        try:
-            return self._adapter.dump_json(context, warnings="error"), self._adapter.dump_python(context)
-        except _CANNOT_BE_STORED:
-            return object()
+    def _read(self, text: str) -> ContextT:
+        return self._adapter.validate_json(text, by_alias=True, by_name=True)
 
     def parse(self, data: Any) -> ContextT:
         """Return the context that plain data (from a JSON file, say) describes.
@@ -196,13 +230,3 @@ def _holds_nul(value: Any) -> bool:
             return any(map(_holds_nul, value))
         case _:
             return False
-
-
-def _first_difference(before: Any, after: Any, path: str = "") -> str:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in before:
-            if before[key] != after.get(key):
-                return _first_difference(before[key], after.get(key), f"{path}.{key}".lstrip("."))
-    if type(before) is not type(after):
-        return f"{path or 'it'} is {type(before).__name__} before and {type(after).__name__} after"
-    return f"{path or 'it'} differs"

@@ -11,6 +11,7 @@ from uuid import UUID
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
 from sagas.fingerprint import HIGHEST_VERSION, Fingerprint, step_code
+from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
 #: Only Python's own upper bound on waiting: a year is long enough for any retry.
@@ -36,6 +37,11 @@ class Call:
     attempt: int
     idempotency_key: str
 
+    @property
+    def act_idempotency_key(self) -> str:
+        """The key that every attempt at this step's `act` had: `compensate` asks the service by it what took effect."""
+        return f"{self.saga_id}:{self.step_name}:act"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -47,22 +53,26 @@ class RetryPolicy:
         max_attempts: attempts in all, the first included.
         first_delay: seconds before the second attempt.
         factor: what each further delay is multiplied by.
-        max_delay: seconds that no delay exceeds.
+        max_delay: seconds that no delay exceeds; default: 60, or `first_delay` if that is longer.
         jitter: share of the delay, 0 to 1, that is random, so that a crowd does not retry in step.
         retry_on: exceptions worth another attempt; any other fails the action at once.
 
     Raises:
-        DefinitionError: a value is out of range.
+        DefinitionError: a value is out of range, or `max_delay` would cut the first delay short.
     """
 
     max_attempts: int = 3
     first_delay: float = 1.0
     factor: float = 2.0
-    max_delay: float = 60.0
+    max_delay: float = None  # type: ignore[assignment]  # a number once it is made
     jitter: float = 0.1
     retry_on: tuple[type[BaseException], ...] = (Exception,)
 
     def __post_init__(self) -> None:
+        cap: Any = self.max_delay
+        if cap is None and _between(0, self.first_delay, _LONGEST_DELAY):
+            cap = max(60.0, self.first_delay)
+            object.__setattr__(self, "max_delay", cap)
         wrong = (
             "max_attempts must be a whole number of 1 or more"
             if not isinstance(self.max_attempts, int) or self.max_attempts < 1
@@ -71,7 +81,9 @@ class RetryPolicy:
             else "factor must be 1 or more"
             if not _between(1, self.factor, float("inf"))
             else "max_delay must be 0 or more seconds, at most a year"
-            if not _between(0, self.max_delay, _LONGEST_DELAY)
+            if not _between(0, cap, _LONGEST_DELAY)
+            else f"max_delay is below first_delay, which is {self.first_delay:g}, so that no wait would be that long"
+            if cap < self.first_delay
             else "jitter must be between 0 and 1"
             if not _between(0, self.jitter, 1)
             else "retry_on must be a tuple of exception classes, as (ConnectionError,)"
@@ -111,6 +123,8 @@ def _are_exceptions(classes: object) -> bool:
 
 
 ONCE = RetryPolicy(max_attempts=1)
+#: For actions that nothing can stand in for: more than six hours, almost all of them without holding a worker.
+PATIENT = RetryPolicy(max_attempts=45, first_delay=6.0, max_delay=600.0)
 
 
 class Step(Generic[ContextT]):
@@ -122,7 +136,8 @@ class Step(Generic[ContextT]):
     Attributes:
         name: stable name in the log; default: the class's name in kebab case, wherever the class lives.
         aliases: its former names, the oldest first; a saga that was started under one of them keeps it to its end.
-        retry: what to do when an action raises; default: no second attempt.
+        retry: what to do when `act` raises; default: no second attempt, but after the pivot 45 of them over six hours.
+        compensate_retry: the same for `compensate`; default: 45 attempts over six hours.
         timeout: seconds an action may take before it counts as failed and in doubt; None for no limit.
         pivot: True for the point of no return: once it completed, the saga only goes forward.
     """
@@ -130,6 +145,7 @@ class Step(Generic[ContextT]):
     name: ClassVar[str] = ""
     aliases: ClassVar[Sequence[str]] = ()
     retry: ClassVar[RetryPolicy] = ONCE
+    compensate_retry: ClassVar[RetryPolicy] = PATIENT
     timeout: ClassVar[float | None] = None
     pivot: ClassVar[bool] = False
 
@@ -145,15 +161,22 @@ class Step(Generic[ContextT]):
         super().__init_subclass__(**kwargs)
         cls.name = _own_name(cls)
         cls.aliases = _own_aliases(cls)
-        if not isinstance(cls.retry, RetryPolicy):
-            raise DefinitionError(
-                f"{cls.__name__}: retry is {cls.retry!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
-            )
+        for name in ("retry", "compensate_retry"):
+            if not isinstance(policy := getattr(cls, name), RetryPolicy):
+                raise DefinitionError(
+                    f"{cls.__name__}: {name} is {policy!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
+                )
         if cls.timeout is not None and (cls.timeout == 0 or not _between(0, cls.timeout, _LONGEST_DELAY)):
             raise DefinitionError(
                 f"{cls.__name__}: timeout is {cls.timeout!r}: "
                 "give seconds above 0, at most a year, or None for no limit."
             )
+
+    @classmethod
+    def retry_after_pivot(cls) -> RetryPolicy:
+        """The policy for `act` once the saga cannot go back: its own `retry` if a class sets one."""
+        chosen = any("retry" in vars(base) for base in cls.__mro__ if base is not Step)
+        return cls.retry if chosen else PATIENT
 
     @classmethod
     def can_compensate(cls) -> bool:
@@ -173,6 +196,8 @@ class Saga(Generic[ContextT]):
             that has their version, which may stand beside this one; the highest is the one for new sagas.
         continues: lower versions whose sagas this class goes on with, too.
         steps: the step classes, in order.
+        compensate_past_failures: True to compensate earlier steps although a later one's compensation still fails. It
+            is tried again after them, and the saga is not COMPENSATED before every step is.
 
     Raises:
         DefinitionError: when the class is defined, if it could not run correctly.
@@ -183,6 +208,7 @@ class Saga(Generic[ContextT]):
     version: ClassVar[int] = 1
     continues: ClassVar[Sequence[int]] = ()
     steps: ClassVar[Sequence[type[Step[Any]]]] = ()
+    compensate_past_failures: ClassVar[bool] = False
     codec: ClassVar[ContextCodec[Any]]
     fingerprint: ClassVar[Fingerprint]
     definition_version: ClassVar[str]
@@ -192,6 +218,10 @@ class Saga(Generic[ContextT]):
         cls.name = _own_name(cls)
         cls.aliases = _own_aliases(cls)
         cls.version, cls.continues = _own_versions(cls)
+        if not isinstance(cls.compensate_past_failures, bool):
+            raise DefinitionError(
+                f"{cls.__name__}: compensate_past_failures is {cls.compensate_past_failures!r}: give True or False."
+            )
         _check_steps(cls)
         cls.steps = tuple(cls.steps)
         codes = [step_code(s.name, pivot=s.pivot, can_compensate=s.can_compensate()) for s in cls.steps]
@@ -214,13 +244,14 @@ def _own_name(cls: type) -> str:
     name: str = cls.__dict__.get("name", words.lower())
     if not _is_name(name):
         raise DefinitionError(
-            f"{cls.__name__}: name is {name!r}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL."
+            f"{cls.__name__}: name is {name!r}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
+            "and without halves of surrogate pairs."
         )
     return name
 
 
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and "\0" not in name
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and is_storable(name)
 
 
 def _own_aliases(cls: type[Step[Any]] | AnySaga) -> tuple[str, ...]:

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, event
-from sqlalchemy.orm import Session, SessionTransaction
-
 from sagas import recovery
+from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
 from sagas.errors import ConfigurationError
 from sagas.execution import MARK_SECONDS, Report, Runtime, execute
 from sagas.ids import new_saga_id
 from sagas.lease import Heartbeat, default_node, owner_name
+from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, Taken
+from sagas.storable import is_storable
+from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, OnConflict, Taken
 from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
+from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
 
-if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How the engine finds Celery without importing it.
 DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
@@ -78,6 +76,8 @@ class SagaEngine:
         self._observer = observer
         self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
         self._owner: tuple[int, str] | None = None
+        self._sending = InBackground(self._send, name="sagas-send")
+        self._connected = False
 
     @classmethod
     def from_environment(cls, settings: Settings | None = None, **options: Any) -> SagaEngine:
@@ -90,7 +90,11 @@ class SagaEngine:
         options.setdefault("dispatcher", _installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
-        engine = cls(SqlAlchemySagaStorage(settings.database_url), settings=settings, **options)
+        engine = cls(
+            SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size),
+            settings=settings,
+            **options,
+        )
         engine.registry.load(settings.modules)
         return engine
 
@@ -102,7 +106,8 @@ class SagaEngine:
         context: ContextT,
         *,
         idempotency_key: str | None = None,
-        connection: Connection | Session | None = None,
+        on_conflict: OnConflict = "return",
+        connection: TransactionOwner | None = None,
     ) -> UUID:
         """Store a saga and send it to a worker; return its id.
 
@@ -111,18 +116,26 @@ class SagaEngine:
         Args:
             saga: the class.
             context: what it works on; stored as JSON.
-            idempotency_key: the same key again, for the same saga, returns the same id and starts nothing.
-            connection: the caller's own SQLAlchemy connection or session: the saga then exists if and only if the
-                caller commits. A session's commit sends it at once; after a connection's, the next scan does.
+            idempotency_key: the same key again, for the same saga, returns the same id and starts nothing. The context
+                of the first start is the one that counts; a later one is not compared with it.
+            on_conflict: "raise" raises `AlreadyStarted` instead, if the key was used before.
+            connection: the caller's own connection or session, of SQLAlchemy or psycopg 3: the saga then exists if and
+                only if the caller commits. A session's commit sends it at once. A connection does not tell of its
+                commit: call `send` after it, or else the next scan sends the saga.
 
         Raises:
             ContextError: the context cannot be stored and read back as it is.
+            AlreadyStarted: as `on_conflict` asks.
+            TransactionRefused: the connection leads to another database, or is in no transaction.
             StorageUnavailable: the database does not answer; whether the saga was stored is unknown, so start it
                 again with the same idempotency key.
             SchemaBehind: the database lacks what this version needs.
         """
         keys = None if idempotency_key is None else [idempotency_key]
-        return self.start_many(saga, [context], idempotency_keys=keys, connection=connection)[0]
+        started = self.start_or_find_many(
+            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection
+        )
+        return started[0][0]
 
     def start_many(
         self,
@@ -130,13 +143,17 @@ class SagaEngine:
         contexts: Sequence[ContextT],
         *,
         idempotency_keys: Sequence[str] | None = None,
-        connection: Connection | Session | None = None,
+        on_conflict: OnConflict = "return",
+        connection: TransactionOwner | None = None,
     ) -> list[UUID]:
         """Store many sagas of one class in one statement and send them to workers; return their ids in order.
 
-        All of them are stored or none. Arguments and errors are those of `start`.
+        All of them are stored or none; none with `on_conflict="raise"` if any of the keys was used before. Arguments
+        and errors are those of `start`.
         """
-        started = self.start_or_find_many(saga, contexts, idempotency_keys=idempotency_keys, connection=connection)
+        started = self.start_or_find_many(
+            saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=connection
+        )
         return [saga_id for saga_id, _ in started]
 
     def start_or_find_many(
@@ -145,20 +162,30 @@ class SagaEngine:
         contexts: Sequence[ContextT],
         *,
         idempotency_keys: Sequence[str] | None = None,
-        connection: Connection | Session | None = None,
+        on_conflict: OnConflict = "return",
+        connection: TransactionOwner | None = None,
     ) -> list[tuple[UUID, bool]]:
         """Do as `start_many` does, and tell of each saga whether it is new or was known by its key."""
+        if on_conflict not in ("return", "raise"):
+            raise ValueError(f"on_conflict is {on_conflict!r}: give 'return' or 'raise'.")
         new = self._new_sagas(saga, contexts, idempotency_keys)
         if not new:
             return []
+        options: dict[str, Any] = {} if on_conflict == "return" else {"on_conflict": on_conflict}
         with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
             if traceparent is not None:
                 new = _traced(new, traceparent)
+            claims: list[Claim] = []
+            sent_by_us = self.dispatcher is not None
             if connection is not None:
-                return self._start_within(connection, new)
-            owner = None if self.dispatcher is None else QUEUE
-            created = self.storage.create_sagas(new, owner=owner, for_seconds=MARK_SECONDS if owner else 0.0)
-            self._send([Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new])
+                options["connection"] = transaction = self.storage.join(connection)
+                sent_by_us = sent_by_us and transaction.on_commit(lambda: self._send_after_commit(claims))
+            created = self.storage.create_sagas(
+                new, owner=QUEUE if sent_by_us else None, for_seconds=MARK_SECONDS if sent_by_us else 0.0, **options
+            )
+            claims += [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
+            if connection is None and sent_by_us:
+                self._send(claims)
             return created
 
     async def start_async(
@@ -167,11 +194,15 @@ class SagaEngine:
         context: ContextT,
         *,
         idempotency_key: str | None = None,
-        connection: AsyncConnection | AsyncSession | None = None,
+        on_conflict: OnConflict = "return",
+        connection: AsyncTransactionOwner | None = None,
     ) -> UUID:
-        """Do as `start` does, from a coroutine; an async connection or session of the caller's own is welcome."""
+        """Do as `start` does, from a coroutine; `connection` is an async connection or session of the caller's own."""
         keys = None if idempotency_key is None else [idempotency_key]
-        return (await self.start_many_async(saga, [context], idempotency_keys=keys, connection=connection))[0]
+        ids = await self.start_many_async(
+            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection
+        )
+        return ids[0]
 
     async def start_many_async(
         self,
@@ -179,26 +210,57 @@ class SagaEngine:
         contexts: Sequence[ContextT],
         *,
         idempotency_keys: Sequence[str] | None = None,
-        connection: AsyncConnection | AsyncSession | None = None,
+        on_conflict: OnConflict = "return",
+        connection: AsyncTransactionOwner | None = None,
     ) -> list[UUID]:
         """Do as `start_many` does, from a coroutine."""
 
-        def start(sync_connection: Connection | Session | None) -> list[UUID]:
-            return self.start_many(saga, contexts, idempotency_keys=idempotency_keys, connection=sync_connection)
+        def start(within: TransactionOwner | None) -> list[UUID]:
+            return self.start_many(
+                saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=within
+            )
 
         if connection is None:
             return await asyncio.to_thread(start, None)
-        return await connection.run_sync(start)
+        if not self._connected:
+            # In a thread, as the event loop must not wait for a connection of the storage's own.
+            await asyncio.to_thread(self.storage.connect)
+            self._connected = True
+        return await call_within(connection, start)
+
+    def send(self, *saga_ids: UUID | str) -> None:
+        """Send sagas to workers now that the transaction in which they were started has committed.
+
+        For transactions that do not tell of their commit. What was sent already, or runs, is left alone. With the
+        broker down it still succeeds, and a scan sends the sagas later.
+
+        Raises:
+            SagaNotFound: no saga has one of these ids; its transaction has not committed, or was rolled back.
+            StorageUnavailable: the database does not answer.
+        """
+        wanted = [parse_saga_id(saga_id) for saga_id in saga_ids]
+        claims = self.storage.claim_by_id(wanted, mark_seconds=MARK_SECONDS) if self.dispatcher is not None else []
+        self._send(claims)
+        for saga_id in set(wanted) - {claim.saga_id for claim in claims}:
+            self.storage.load(saga_id)
+
+    async def send_async(self, *saga_ids: UUID | str) -> None:
+        """Do as `send` does, from a coroutine."""
+        await asyncio.to_thread(self.send, *saga_ids)
 
     def run(self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
         """Start a saga and run it here and now, without the broker; if this process dies, a worker takes over.
 
         The same idempotency key again runs nothing and reports how that saga stands.
 
+        Async steps run on an event loop of the process, in a thread of its own.
+
         Raises:
             ContextError: as for `start`.
             StorageUnavailable: as for `start`.
+            RuntimeError: called within an async step, whose loop it would block: await `run_async`.
         """
+        refuse_within_async_step("run", "run_async")
         keys = None if idempotency_key is None else [idempotency_key]
         new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
@@ -217,8 +279,11 @@ class SagaEngine:
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
     ) -> Report:
-        """Do as `run` does, from a coroutine."""
-        return await asyncio.to_thread(self.run, saga, context, idempotency_key=idempotency_key)
+        """Do as `run` does, from a coroutine, on whose event loop async steps run; sync ones run in a thread.
+
+        If the caller is cancelled, the saga goes on.
+        """
+        return await call_in_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -244,7 +309,9 @@ class SagaEngine:
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
             StorageUnavailable: the database does not answer.
+            RuntimeError: called within an async step, whose event loop it would block: await `recover_async`.
         """
+        refuse_within_async_step("recover", "recover_async")
         return recovery.recover(
             parse_saga_id(saga_id),
             runtime=self.runtime(),
@@ -253,6 +320,10 @@ class SagaEngine:
             by_hand=by_hand,
             told=told,
         )
+
+    async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
+        """Do as `recover` does, from a coroutine, as `run_async` does."""
+        return await call_in_thread(lambda: self.recover(saga_id, by_hand=by_hand))
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -305,25 +376,19 @@ class SagaEngine:
             for index, context in enumerate(contexts)
         ]
 
-    def _start_within(self, connection: Connection | Session, new: Sequence[NewSaga]) -> list[tuple[UUID, bool]]:
-        # Sent after a session's commit; a connection tells only of the moment before, so the scan finds the saga.
-        session = connection if isinstance(connection, Session) and self.dispatcher is not None else None
-        created = self.storage.create_sagas(
-            new,
-            owner=QUEUE if session else None,
-            for_seconds=MARK_SECONDS if session else 0.0,
-            connection=connection,
-        )
-        if session:
-            claims = [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
-            _Outbox.of(session).put(session, lambda: self._send(claims))
-        return created
+    def _send_after_commit(self, claims: Sequence[Claim]) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._send(claims)
+        else:
+            self._sending.put(claims)  # or a broker that does not answer would hold up every other coroutine
 
     def _send(self, claims: Sequence[Claim]) -> None:
-        if self.dispatcher is None:
-            self.storage.unclaim(claims)
-            return
         try:
+            if self.dispatcher is None:
+                self.storage.unclaim(claims)
+                return
             recovery.send(self.storage, self.dispatcher, claims)
         except Exception:
             # The sagas are committed, and a scan finds those whose messages are missing: starting them succeeded.
@@ -336,8 +401,11 @@ def check_idempotency_key(key: str) -> None:
     Raises:
         ValueError: the message shows the key and says what one may be.
     """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
-        raise ValueError(f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or not is_storable(key):
+        raise ValueError(
+            f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
+            "and without halves of surrogate pairs."
+        )
 
 
 def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
@@ -346,43 +414,6 @@ def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
     return step()
-
-
-class _Outbox:
-    """What a session sends once it has committed: each action waits for every transaction it was put in."""
-
-    def __init__(self, session: Session) -> None:
-        self._waiting: list[tuple[list[SessionTransaction], Callable[[], None]]] = []
-        # They stay with the session: SQLAlchemy does not allow listeners to be removed while it calls them.
-        event.listen(session, "after_commit", self._committed)
-        event.listen(session, "after_transaction_end", self._ended)
-
-    @classmethod
-    def of(cls, session: Session) -> _Outbox:
-        outbox: _Outbox = session.info.get(cls) or session.info.setdefault(cls, cls(session))
-        return outbox
-
-    def put(self, session: Session, action: Callable[[], None]) -> None:
-        innermost = session.get_nested_transaction() or session.get_transaction()
-        transactions = []
-        while innermost is not None:
-            transactions.append(innermost)
-            innermost = innermost.parent
-        self._waiting.append((transactions, action))
-
-    def _committed(self, session: Session) -> None:
-        committed = session.get_nested_transaction() or session.get_transaction()
-        waiting, self._waiting = self._waiting, []
-        for transactions, action in waiting:
-            open_ones = [transaction for transaction in transactions if transaction is not committed]
-            if open_ones:
-                self._waiting.append((open_ones, action))
-            else:
-                action()
-
-    def _ended(self, _: Session, transaction: SessionTransaction) -> None:
-        # A transaction that still counts as open when it ends was rolled back.
-        self._waiting = [(open_ones, action) for open_ones, action in self._waiting if transaction not in open_ones]
 
 
 def _installed_dispatcher() -> Dispatcher | None:

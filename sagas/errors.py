@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
 
 class SagaError(Exception):
     """The root of all errors of this library."""
@@ -35,6 +40,10 @@ class LogDoesNotFit(SagaError):
     """A saga was started with, or its log tells of, steps that this code's definition does not have as they were."""
 
 
+class UnstorableText(SagaError, ValueError):
+    """Text that no database can hold: it has a NUL, or half of a surrogate pair."""
+
+
 class LeaseLost(SagaError):
     """The saga is no longer held by this worker at this version: another may have taken it over.
 
@@ -42,8 +51,54 @@ class LeaseLost(SagaError):
     """
 
 
+class AlreadyStarted(SagaError, ValueError):
+    """A saga of this name and idempotency key exists; raised by `start(..., on_conflict="raise")`.
+
+    Attributes:
+        saga_id: the saga that exists.
+        saga_name: its name.
+        idempotency_key: the key.
+    """
+
+    def __init__(self, saga_id: UUID, saga_name: str, idempotency_key: str | None) -> None:
+        super().__init__(saga_id, saga_name, idempotency_key)
+        self.saga_id = saga_id
+        self.saga_name = saga_name
+        self.idempotency_key = idempotency_key
+
+    def __str__(self) -> str:
+        return (
+            f"saga {self.saga_id} was started before as {self.saga_name!r} with the idempotency key "
+            f"{self.idempotency_key!r}, so nothing was started: use that saga, or give another key."
+        )
+
+
+class SagaExists(SagaError, ValueError):
+    """A new saga has the id of one that exists; nothing was stored."""
+
+
+class TransactionRefused(SagaError, ValueError):
+    """A saga cannot be started on this connection of the caller's; nothing was stored."""
+
+
+class IllegalStatusChange(SagaError, ValueError):
+    """A saga cannot have this status as it stands; nothing was changed."""
+
+
 class StorageUnavailable(SagaError):
     """The database did not answer; whether the statement took effect is unknown."""
+
+
+class CharacterNotStorable(SagaError, ValueError):
+    """A text has a character that the database's encoding lacks; a database with the encoding UTF8 has them all."""
+
+
+class HiddenRow(SagaError):
+    """The database does not show a row that it must have; the message tells what may hide it. Nothing was changed."""
+
+
+class SagaUnreadable(SagaError):
+    """A saga was taken and what the database returned cannot be read; it was given back, and no attempt was spent."""
 
 
 class QuestionTooLong(SagaError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -14,8 +14,10 @@ from random import random
 from typing import Any, Final
 from uuid import UUID
 
+from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Resolver, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, OutcomeUnknown, StorageUnavailable
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
+from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.lease import Heartbeat, Lease
 from sagas.performing import perform
 from sagas.plan import Plan, plan_as_started
@@ -29,16 +31,19 @@ from sagas.progress import (
     failures_in_a_row,
     judge_failure,
     next_move,
+    retry_policy,
     status_before,
 )
 from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
 from sagas.telemetry.logs import about, saga_logger, working_on
 from sagas.telemetry.observer import NOBODY, Observer
+from sagas.text import printable
 
 logger = saga_logger(__name__)
 
-#: Waits up to this long happen in place; a longer one puts the saga down. About what being found again costs.
+#: Waits up to this long, or up to the interval of scans, happen in place; a longer one puts the saga down, to be found
+#: by the first scan after it.
 IN_PLACE_SECONDS: Final = 5.0
 #: How long the mark of a dispatch protects it before scans ask the broker whether its message still waits.
 MARK_SECONDS: Final = 4.0
@@ -72,6 +77,11 @@ class Report:
     outcome: str
     did: tuple[str, ...] = ()
     message: str = ""
+
+    def __post_init__(self) -> None:
+        # They quote errors and names, and are read in terminals and logs.
+        object.__setattr__(self, "did", tuple(map(printable, self.did)))
+        object.__setattr__(self, "message", printable(self.message))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
@@ -121,14 +131,32 @@ def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
     """
     work = working_on.set((taken.record, None))
     try:
-        with runtime.heartbeat.keep(taken.hold) as lease:
-            execution = _Execution(saga, taken, runtime, lease)
-            if runtime.observer is None:
-                return execution.run()
-            with runtime.observer.running(taken):
-                return execution.run()
+        with (
+            giving_back_on_error(taken, runtime),
+            runtime.heartbeat.keep(taken.hold) as lease,
+            (runtime.observer or NOBODY).running(taken),
+        ):
+            return _Execution(saga, taken, runtime, lease).run()
     finally:
         working_on.reset(work)
+
+
+@contextmanager
+def giving_back_on_error(taken: Taken, runtime: Runtime) -> Iterator[None]:
+    """Give the saga back with a failed attempt if the block raises what is no fault of the saga's.
+
+    An observer that fails, say, or a process that can start no thread. Nothing is done to a saga that was given back.
+    """
+    try:
+        yield
+    except (LeaseLost, StorageUnavailable):
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {_message(error)}"
+        release = _failed_attempt(runtime, taken.record.recovery_attempts, interrupted=True, last_error=message)
+        with suppress(Exception):  # it must not hide what happened
+            runtime.storage.release(taken.hold, release)
+        raise
 
 
 def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
@@ -175,12 +203,7 @@ class _Execution:
         self.lease = lease
         self.status = taken.record.status
         self.log = list(taken.record.log)
-        self.stored = taken.record.context
-        self.context: Any = None
-        # How the context looked when it was last found fit to be stored.
-        self.looked: object = None
-        # Fields of the stored context that this code's type does not know; they are kept for code that does.
-        self.beside: Mapping[str, Any] = {}
+        self.stored: Stored[Any]
         self.plan: Plan
         self.move: Perform | End
         # Whether the next action may have been begun by a holder that was cut off.
@@ -199,8 +222,7 @@ class _Execution:
         try:
             self.plan = plan_as_started(self.saga, self.record.definition_version)
             self.move = next_move(self.plan, self.log)
-            stored = self.saga.codec.reopen(self.record.context)
-            self.context, self.beside, self.stored = stored.context, stored.beside, stored.text
+            self.stored = self.saga.codec.reopen(self.record.context)
             if self.interrupted and self.observer is not None and self.taken.status_before is not SagaStatus.FAILED:
                 self.observer.taken_over(self.record)
             while (report := self._advance()) is None:
@@ -239,12 +261,13 @@ class _Execution:
             return self._after_failure(move, failure)
         self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        self._checkpoint_move(entry, context=changed)
-        self.attempts = 0
+        if self.plan.compensate_past_failures and move.action is Action.COMPENSATE:
+            return self._go_on(move, entry, stored=changed)
+        self._checkpoint_move(entry, stored=changed)
         return self._ended() if self.status.finished else None
 
-    def _perform(self, move: Perform) -> str | None:
-        """Perform the action; return the context as JSON if it changed it."""
+    def _perform(self, move: Perform) -> Stored[Any]:
+        """Perform the action; return the context as it is to be stored then."""
         kind = move.step.kind
         step = self.steps.get(kind) or self.steps.setdefault(kind, self.runtime.resolve(kind))
         call = Call(
@@ -253,7 +276,7 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
         )
-        action = partial(step.act if move.action is Action.ACT else step.compensate, self.context, call)
+        action = partial(step.act if move.action is Action.ACT else step.compensate, self.stored.context, call)
         self.lease.work = work = (self.record, move)
         working_on.set(work)
         try:
@@ -262,25 +285,24 @@ class _Execution:
             else:
                 with self.observer.acting(self.record, move):
                     returned = perform(action, timeout=kind.timeout)
-        except (Exception, asyncio.CancelledError) as error:
-            in_doubt = isinstance(error, (OutcomeUnknown, asyncio.CancelledError, *self.runtime.in_doubt_on))
-            raise _Failed(error, in_doubt=in_doubt, retryable=isinstance(error, kind.retry.retry_on)) from error
-        if returned is not None:
-            self.context = returned
-        if (look := self.saga.codec.look(self.context)) == self.looked:
-            return None
+        except BaseException as error:
+            if not is_of_the_step(error):
+                raise
+            retry_on = retry_policy(self.plan, self.log, move).retry_on
+            in_doubt = is_in_doubt(error, self.runtime.in_doubt_on)
+            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, retry_on)) from error
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
-            text = self.saga.codec.dump_checked(self.context, beside=self.beside)
+            context = self.stored.context if returned is None else returned
+            return self.saga.codec.after_step(context, self.stored)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             raise _Failed(error, in_doubt=True, retryable=False) from error
-        self.looked = look
-        return None if text == self.stored else text
 
     def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
         verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
-        failures = failures_in_a_row(self.log, move) + 1
+        retried = verdict is Verdict.RETRY
+        error_type, message = type(failure.error).__name__, _message(failure.error)
         entry = LogEntry(
             step=move.step.name,
             action=move.action,
@@ -288,39 +310,66 @@ class _Execution:
             attempt=move.attempt,
             verdict=verdict,
             in_doubt=failure.in_doubt or self.interrupted,
-            error_type=type(failure.error).__name__,
-            message=_message(failure.error),
-            traceback=_storable(_traceback(failure.error)),
+            error_type=error_type,
+            message=message,
+            # The log is read whole at each recovery: a step that polls must not fill it with one traceback.
+            traceback=None if retried and self._was_traced(move, error_type, message) else _traceback(failure.error),
         )
         self.did.append(f"{move.step.name}: {move.action} failed ({entry.error_type}), {verdict}")
-        logger.warning(
+        # A retry is what the step's policy expects; nobody need see to it.
+        logger.log(
+            logging.INFO if retried else logging.WARNING,
             "saga %s (%s): step %s, %s, attempt %d failed, %s: %s: %s",
             *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
             *(entry.error_type, entry.message),
         )
-        if verdict is Verdict.TURN_BACK:
+        if verdict in (Verdict.TURN_BACK, Verdict.SET_ASIDE):
             self._checkpoint_move(entry)
             if self.status.finished:
                 return self._ended()
             self._reload()
             return None
         if verdict is Verdict.GIVE_UP:
-            release = self._failed_attempt()
+            release = _failed_attempt(self.runtime, self.attempts)
             self._checkpoint(entry, status=release.status, release=release)
             return self._gave_up(release, entry.message or "")
-        delay = move.step.kind.retry.delay(failures, random=self.runtime.random())
-        if delay > IN_PLACE_SECONDS:
-            self._checkpoint(entry, status=self.status, release=Release(status=self.status, after_seconds=delay))
-            return self._report("waiting", f"{move.step.name} is tried again in {delay:.0f} s.")
-        self._checkpoint_move(entry)
-        self._reload()
+        return self._go_on(move, entry)
+
+    def _was_traced(self, move: Perform, error_type: str, message: str) -> bool:
+        failure = (move.step.name, move.action, error_type, message)
+        return any((e.step, e.action, e.error_type, e.message) == failure and e.traceback for e in self.log)
+
+    def _go_on(self, move: Perform, entry: LogEntry, *, stored: Stored[Any] | None = None) -> Report | None:
+        """Checkpoint, and wait if what comes next has failed before."""
+        delay, name = self._delay(move, entry)
+        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds):
+            release = Release(status=self.status, after_seconds=delay)
+            self._checkpoint(entry, status=self.status, stored=stored, release=release)
+            return self._report("waiting", f"{name} is tried again in {delay:.0f} s.")
+        self._checkpoint_move(entry, stored=stored)
+        if self.status.finished:
+            return self._ended()
+        if entry.status is EntryStatus.FAILED:
+            self._reload()
         self._wait(delay)
         return None
+
+    def _delay(self, move: Perform, entry: LogEntry) -> tuple[float, str]:
+        """How long to wait after this move, which ended so, and for which step."""
+        log = [*self.log, entry]
+        following = next_move(self.plan, log)
+        if isinstance(following, End):
+            return 0.0, ""
+        failures = failures_in_a_row(log, following)
+        if failures <= failures_in_a_row(self.log, move):
+            return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
+        policy = retry_policy(self.plan, log, following)
+        return policy.delay(failures, random=self.runtime.random()), following.step.name
 
     def _reload(self) -> None:
         # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
         # context no longer validate (a date that has passed, say), it must not be forgotten that a step is in doubt.
-        self.context = self.saga.codec.load(self.stored)
+        self.stored = replace(self.stored, context=self.saga.codec.load(self.stored.text))
 
     def _wait(self, seconds: float) -> None:
         left = seconds
@@ -330,10 +379,10 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _checkpoint_move(self, entry: LogEntry, *, context: str | None = None) -> None:
+    def _checkpoint_move(self, entry: LogEntry, *, stored: Stored[Any] | None = None) -> None:
         """Write how a move ended, and where the saga stands then: the last checkpoint also ends it."""
         following = next_move(self.plan, [*self.log, entry])
-        self._checkpoint(entry, status=status_before(following), context=context)
+        self._checkpoint(entry, status=status_before(following), stored=stored)
         self.move = following
 
     def _checkpoint(
@@ -341,18 +390,20 @@ class _Execution:
         entry: LogEntry | None,
         *,
         status: SagaStatus,
-        context: str | None = None,
+        stored: Stored[Any] | None = None,
         release: Release | None = None,
     ) -> None:
+        context = None if stored is None or stored.text == self.stored.text else stored.text
         write = partial(
             self.runtime.storage.checkpoint, self.hold, entry, status=status, context=context, release=release
         )
         gives_back = release is not None or status.finished
         self._persist(write, partial(self._took_effect, entry, status, gives_back=gives_back))
         self.status = status
-        self.stored = self.stored if context is None else context
+        self.stored = self.stored if stored is None else stored
         self.interrupted = False
         if entry is not None:
+            self.attempts = self.attempts if entry.status is EntryStatus.FAILED else 0
             self.log.append(entry)
             if self.observer is not None:
                 self.observer.step_ended(self.record, entry)
@@ -406,34 +457,26 @@ class _Execution:
 
     def _give_up(self, error: BaseException) -> Report:
         message = f"{type(error).__name__}: {_message(error)}"
-        release = self._failed_attempt(interrupted=True, last_error=message)
+        release = _failed_attempt(self.runtime, self.attempts, interrupted=True, last_error=message)
         self.runtime.storage.release(self.hold, release)
         return self._gave_up(release, message)
-
-    def _failed_attempt(self, *, interrupted: bool = False, last_error: str | None = None) -> Release:
-        settings = self.runtime.settings
-        full = backoff(self.attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
-        return Release(
-            status=SagaStatus.FAILED,
-            failed_attempt=True,
-            max_recovery_attempts=settings.max_recovery_attempts,
-            after_seconds=full * (1 - 0.2 * self.runtime.random()),
-            interrupted=interrupted,
-            last_error=last_error,
-        )
 
     def _gave_up(self, release: Release, message: str) -> Report:
         self.status = SagaStatus.FAILED
         nth = f"failed attempt {self.attempts + 1} of {release.max_recovery_attempts}"
         if self.attempts + 1 >= release.max_recovery_attempts:
-            return self._report("dead", f"{nth}, so it is dead until an operator revives it: {message}")
+            return self._report(
+                "dead",
+                f"{nth}, so it is dead until an operator revives it: {message}",
+                level=logging.ERROR,
+            )
         return self._report("failed", f"{nth}, the next in {release.after_seconds:.0f} s: {message}")
 
     def _ended(self) -> Report:
         return self._report(str(self.status).lower(), f"the saga is {self.status}.")
 
-    def _report(self, outcome: str, message: str) -> Report:
-        logger.info("saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
+    def _report(self, outcome: str, message: str, *, level: int = logging.INFO) -> Report:
+        logger.log(level, "saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
         if self.observer is not None:
             self.observer.given_back(self.record, outcome)
         return Report(
@@ -446,16 +489,27 @@ class _Execution:
         )
 
 
+def _failed_attempt(
+    runtime: Runtime, attempts: int, *, interrupted: bool = False, last_error: str | None = None
+) -> Release:
+    settings = runtime.settings
+    full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
+    return Release(
+        status=SagaStatus.FAILED,
+        failed_attempt=True,
+        max_recovery_attempts=settings.max_recovery_attempts,
+        after_seconds=full * (1 - 0.2 * runtime.random()),
+        interrupted=interrupted,
+        last_error=last_error,
+    )
+
+
 def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as broken:
-        text = f"(its message cannot be shown: str() of it raised {type(broken).__name__})"
-    return _storable(text[:_MESSAGE_CHARACTERS])
+    return _storable(message_of(error)[:_MESSAGE_CHARACTERS])
 
 
 def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:]
+    return _storable("".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:])
 
 
 def _storable(text: str) -> str:

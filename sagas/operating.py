@@ -22,6 +22,7 @@ from sagas.progress import (
     status_before,
     turned_back,
 )
+from sagas.storable import require_storable
 from sagas.storage.base import Intervention, LogEntry, Refusal, Release, SagaFilter, SagaRecord, not_found, note
 
 #: How often an operator who waits for a saga tries to take it.
@@ -167,8 +168,13 @@ class Operator:
         return plan, move
 
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
-        def intervention(record: SagaRecord) -> Intervention:
+        def judged(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
             entry, status = decide(record)
+            require_storable(by=entry.by, reason=entry.because)
+            return entry, status
+
+        def intervention(record: SagaRecord) -> Intervention:
+            entry, status = judged(record)
             # The step that may have been begun is still in progress after a note, and settled by anything else.
             interrupted = record.interrupted and entry.action is Action.OPERATOR
             release = None if status.finished else Release(status=status, interrupted=interrupted)
@@ -176,7 +182,7 @@ class Operator:
 
         record = self._storage.load(saga_id)
         if not record.status.finished:
-            decide(record)  # what would be refused is refused without waiting for the saga
+            judged(record)  # what would be refused is refused without waiting for the saga
         deadline = time.monotonic() + self._wait_seconds
         asked = False
         try:

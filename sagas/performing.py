@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import os
-import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
-from sagas.errors import StepTimedOut
+from sagas.errors import OutcomeUnknown, StepTimedOut
+from sagas.failures import is_of_the_step
+from sagas.loops import loop_of_steps, refuse_within_async_step, start_thread
+
+#: How often a thread that waits for a coroutine checks that its event loop still runs.
+_LOOP_CHECK_SECONDS: Final = 1.0
 
 
 def perform(action: Callable[[], Any], *, timeout: float | None) -> Any:
@@ -38,20 +42,9 @@ def perform(action: Callable[[], Any], *, timeout: float | None) -> Any:
 def _in_thread(action: Callable[[], Any], timeout: float) -> Any:
     outcome: Future[Any] = Future()
     context = contextvars.copy_context()  # of the caller: which saga this is, and the span it is part of
-
-    def run() -> None:
-        try:
-            outcome.set_result(context.run(action))
-        except BaseException as error:  # carried to the caller's thread, whatever it is
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, name="sagas-step", daemon=True).start()
-    return _result(outcome, timeout, within=timeout)
-
-
-def _result(outcome: Future[Any], timeout: float | None, *, within: float | None) -> Any:
+    start_thread(partial(context.run, action), outcome, name="sagas-step")
     try:
-        return outcome.result(within)
+        return outcome.result(timeout)
     except TimeoutError:
         if outcome.done():
             return outcome.result()  # it ended this very moment, or the error is the step's own
@@ -62,38 +55,42 @@ def _timed_out(timeout: float | None) -> StepTimedOut:
     return StepTimedOut(f"it took longer than its timeout of {timeout:g} seconds, and may still take effect")
 
 
-# One event loop for the process, in a thread of its own, so that clients and pools that a step keeps survive between
-# sagas, and so that sagas may be run from threads and from coroutines alike.
-_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
-_loop_lock = threading.Lock()
-os.register_at_fork(after_in_child=lambda: globals().__setitem__("_loop_lock", threading.Lock()))
-
-
-def _event_loop() -> asyncio.AbstractEventLoop:
-    global _loop  # noqa: PLW0603
-    with _loop_lock:
-        if _loop is None or _loop[0] != os.getpid():
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=_keep_running, args=(loop,), name="sagas-loop", daemon=True).start()
-            _loop = (os.getpid(), loop)
-        return _loop[1]
-
-
-def _keep_running(loop: asyncio.AbstractEventLoop) -> None:
-    while not loop.is_closed():
-        # SystemExit in a task that a step spawned stops the loop, and must not leave every other saga waiting; the step
-        # gets it too, when it awaits the task.
-        with suppress(BaseException):
-            loop.run_forever()
-
-
 def _in_loop(awaitable: Awaitable[Any], timeout: float | None) -> Any:
-    future = asyncio.run_coroutine_threadsafe(_settle(awaitable, timeout), _event_loop())
-    # A step that blocks the loop cannot be cancelled by it; a second more, and it counts as timed out all the same.
-    error, value = _result(future, timeout, within=None if timeout is None else timeout + 1)
+    steps = loop_of_steps()
+    if steps.runs_here():
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()  # it will not be awaited
+        refuse_within_async_step("performing a saga", "run_async")
+    future = asyncio.run_coroutine_threadsafe(_settle(awaitable, timeout), steps.loop)
+    try:
+        error, value = _wait(future, steps.loop, timeout)
+    except BaseException:
+        # Something else ended the wait, such as Celery's soft time limit: the step must not go on beside what follows.
+        if steps.runs():
+            future.cancel()
+        raise
     if error is not None:
         raise error
     return value
+
+
+def _wait(future: Future[Any], loop: asyncio.AbstractEventLoop, timeout: float | None) -> Any:
+    # A step that blocks the loop cannot be cancelled by it; a second more, and it counts as timed out all the same.
+    ends_at = float("inf") if timeout is None else time.monotonic() + timeout + 1
+    stood_still = False
+    while True:
+        left = ends_at - time.monotonic()
+        try:
+            return future.result(min(max(left, 0), _LOOP_CHECK_SECONDS))
+        except TimeoutError:
+            if future.done():
+                return future.result()  # it ended this very moment
+            if left <= 0:
+                raise _timed_out(timeout) from None
+            # Twice in a row: while `asyncio.run` ends, its loop stands still for moments.
+            if stood_still and not loop.is_running():
+                raise OutcomeUnknown("its event loop ended before it did, and it may have taken effect") from None
+            stood_still = not loop.is_running()
 
 
 async def _settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[BaseException | None, Any]:
@@ -103,5 +100,5 @@ async def _settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[Bas
             return None, await awaitable
     except BaseException as error:
         # Cut short, a step may raise what it likes on its way out; it timed out all the same.
-        late = isinstance(error, Exception) and bound.expired()
+        late = bound.expired() and not isinstance(error, asyncio.CancelledError) and is_of_the_step(error)
         return (_timed_out(timeout) if late else error), None

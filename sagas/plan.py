@@ -6,7 +6,7 @@ the same one for every worker, and every attempt at it carries the same idempote
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -31,15 +31,21 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of one saga, in order; `owner` is its class's name, for messages."""
+    """The steps of one saga, in order.
+
+    Attributes:
+        owner: its class's name, for messages.
+        compensate_past_failures: whether earlier steps are compensated while a later one's compensation fails.
+    """
 
     owner: str
     steps: tuple[PlannedStep, ...]
+    compensate_past_failures: bool = False
 
 
 def plan_of(saga: AnySaga) -> Plan:
     """Return the plan of a saga that is started now."""
-    return Plan(saga.__name__, tuple(PlannedStep(step.name, step) for step in saga.steps))
+    return _plan(saga, (PlannedStep(step.name, step) for step in saga.steps))
 
 
 def plan_as_started(saga: AnySaga, definition_version: str) -> Plan:
@@ -53,7 +59,7 @@ def plan_as_started(saga: AnySaga, definition_version: str) -> Plan:
         return plan_of(saga)
     if not stored.codes:
         # From before steps were written down, and so from before any alias: each had the first of its names.
-        return Plan(saga.__name__, tuple(PlannedStep((*step.aliases, step.name)[0], step) for step in saga.steps))
+        return _plan(saga, (PlannedStep((*step.aliases, step.name)[0], step) for step in saga.steps))
     found = {code: planned for step in saga.steps for code, planned in _codes(step)}
     steps: dict[type[Step[Any]], PlannedStep] = {}
     for place, code in enumerate(stored.codes, start=1):
@@ -63,7 +69,11 @@ def plan_as_started(saga: AnySaga, definition_version: str) -> Plan:
         if (first := steps.setdefault(step.kind, step)) is not step:
             names = f"{first.name!r} and {step.name!r}"
             raise _does_not_fit(saga, f"{step.kind.__name__} stands for two steps of this saga, {names}")
-    return Plan(saga.__name__, tuple(steps.values()))
+    return _plan(saga, steps.values())
+
+
+def _plan(saga: AnySaga, steps: Iterable[PlannedStep]) -> Plan:
+    return Plan(saga.__name__, tuple(steps), saga.compensate_past_failures)
 
 
 def _does_not_fit(saga: AnySaga, why: str) -> LogDoesNotFit:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sagas.definition import RetryPolicy
 from sagas.errors import LogDoesNotFit
 from sagas.plan import Plan, PlannedStep
 
@@ -55,10 +56,14 @@ class EntryStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What was decided when an action failed; kept in the log, so that no later code decides it otherwise."""
+    """What was decided when an action failed; kept in the log, so that no later code decides it otherwise.
+
+    SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before it is tried again.
+    """
 
     RETRY = "retry"
     TURN_BACK = "turn back"
+    SET_ASIDE = "set aside"
     GIVE_UP = "give up"
 
 
@@ -125,22 +130,44 @@ def judge_failure(plan: Plan, log: Sequence[Entry], move: Perform, *, retryable:
     Args:
         retryable: whether the step's policy wants another attempt after an error of this kind.
     """
-    if retryable and failures_in_a_row(log, move) + 1 < move.step.kind.retry.max_attempts:
+    if retryable and failures_in_a_row(log, move) + 1 < retry_policy(plan, log, move).max_attempts:
         return Verdict.RETRY
-    if move.action is Action.COMPENSATE or past_pivot(plan, log):
-        return Verdict.GIVE_UP
-    return Verdict.TURN_BACK
+    if move.action is Action.COMPENSATE:
+        others = [step for step in _owed(plan, log, _done_acts(log)) if step != move.step and not _set_aside(log, step)]
+        return Verdict.SET_ASIDE if plan.compensate_past_failures and others else Verdict.GIVE_UP
+    return Verdict.GIVE_UP if past_pivot(plan, log) else Verdict.TURN_BACK
+
+
+def retry_policy(plan: Plan, log: Sequence[Entry], move: Perform) -> RetryPolicy:
+    """Return the policy that says how often, and how soon, this action is tried again."""
+    if move.action is Action.COMPENSATE:
+        return move.step.kind.compensate_retry
+    return move.step.kind.retry_after_pivot() if past_pivot(plan, log) else move.step.kind.retry
 
 
 def failures_in_a_row(log: Sequence[Entry], move: Perform) -> int:
-    """How often this action has failed since the saga was last given up: what counts against its policy."""
+    """How often this action has failed since its attempts were last spent: what counts against its policy."""
+    return _failures(log, move.step, move.action)
+
+
+def _failures(log: Sequence[Entry], step: PlannedStep, action: Action) -> int:
     failures = 0
     for entry in reversed(log):
-        if entry.step == move.step.name and entry.action is move.action and entry.status is EntryStatus.FAILED:
-            if entry.verdict is Verdict.GIVE_UP:
+        if entry.action is action and entry.status is EntryStatus.FAILED:
+            if entry.verdict is Verdict.GIVE_UP or (entry.step == step.name and entry.verdict is Verdict.SET_ASIDE):
                 break
-            failures += 1
+            failures += entry.step == step.name
     return failures
+
+
+def _set_aside(log: Sequence[Entry], step: PlannedStep) -> bool:
+    """Whether the attempts at this compensation are spent until the saga is next given up."""
+    for entry in reversed(log):
+        if entry.verdict is Verdict.GIVE_UP:
+            return False
+        if entry.verdict is Verdict.SET_ASIDE and entry.step == step.name:
+            return True
+    return False
 
 
 def past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
@@ -172,14 +199,30 @@ def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
 
 
 def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
+    owed = _owed(plan, log, done)
+    if not owed:
+        return End(SagaStatus.COMPENSATED)
+    step = owed[0]
+    if plan.compensate_past_failures:
+        # Each is tried once before any is tried again.
+        step = min(owed, key=lambda owed: (_set_aside(log, owed), _failures(log, owed, Action.COMPENSATE)))
+    return _perform(step, Action.COMPENSATE, log)
+
+
+def _owed(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> list[PlannedStep]:
+    """The steps that are still to be compensated, the last first."""
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
     undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
     doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
-    for step in reversed(plan.steps):
-        may_have_acted = step.name in done or step.name in doubtful
-        if may_have_acted and step.name not in undone and step.kind.can_compensate():
-            return _perform(step, Action.COMPENSATE, log)
-    return End(SagaStatus.COMPENSATED)
+    if len(done) < len(plan.steps) and any(e.action is Action.OPERATOR and e.in_doubt for e in log):
+        # Aborted by a note, which knows that a step may have begun and not which: it was the next one.
+        doubtful.add(plan.steps[len(done)].name)
+    acted = {*done, *doubtful}
+    return [
+        step
+        for step in reversed(plan.steps)
+        if step.name in acted and step.name not in undone and step.kind.can_compensate()
+    ]
 
 
 def _perform(step: PlannedStep, action: Action, log: Sequence[Entry]) -> Perform:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from sagas.errors import InvalidSagaId, UnknownSaga
-from sagas.execution import MARK_SECONDS, Report, Runtime, decline, execute
+from sagas.execution import MARK_SECONDS, Report, Runtime, decline, execute, giving_back_on_error
 from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage.base import Claim, ISagaStorage, LogEntry, Refusal, Refused, not_found
@@ -90,12 +90,13 @@ def recover(
     )
     if isinstance(taken, Refused):
         return _skipped(saga_id, taken)
-    if told is not None:
-        runtime.storage.checkpoint(taken.hold, told, status=taken.record.status)
-    try:
-        saga = registry.fitting(taken.record.name, taken.record.definition_version)
-    except UnknownSaga as error:
-        return decline(taken, runtime, str(error))
+    with giving_back_on_error(taken, runtime):
+        if told is not None:
+            runtime.storage.checkpoint(taken.hold, told, status=taken.record.status)
+        try:
+            saga = registry.fitting(taken.record.name, taken.record.definition_version)
+        except UnknownSaga as error:
+            return decline(taken, runtime, str(error))
     return execute(saga, taken, runtime)
 
 

@@ -6,10 +6,13 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
 from sagas.fingerprint import Fingerprint
+
+_OWN_NAME: Final = "sagas"
 
 
 class Registry:
@@ -55,6 +58,11 @@ class Registry:
                     "correct it, or put the module where Python finds it (PYTHONPATH, or beside celery-sagas)."
                 ) from error
             found = [value for value in vars(module).values() if _is_saga(value)]
+            if not found and name == _OWN_NAME:
+                raise ConfigurationError(
+                    f"SAGAS_MODULES names {name!r}, which is this library itself: rename your own module of that name"
+                    f"{f' ({hidden[0]})' if (hidden := namesakes()) else ''}, and name it as it is then called."
+                )
             if not found:
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which holds no Saga class: name the module that defines them."
@@ -98,6 +106,17 @@ class Registry:
                 f"no saga named {name!r} is known here (known: {known}): add the module that defines it to "
                 "SAGAS_MODULES, or correct the name."
             ) from None
+
+
+def namesakes() -> list[Path]:
+    """Return the user's files that have the name of this library, and hide it or are hidden by it."""
+    own = Path(__file__).parent
+    found = []
+    for place in dict.fromkeys([Path.cwd(), *(Path(place or ".").absolute() for place in sys.path)]):
+        for file in (place / f"{_OWN_NAME}.py", place / _OWN_NAME / "__init__.py"):
+            if file.is_file() and file.resolve().parent != own.resolve():
+                found.append(file)
+    return found
 
 
 def _check_side_by_side(known: AnySaga, saga: AnySaga, name: str) -> None:

@@ -13,6 +13,8 @@ from sagas.text import printable
 from sagas.urls import check_broker_url, check_url
 
 PREFIX: Final = "SAGAS_"
+#: A connection is used for some milliseconds at a time, so that so many serve more threads than one process can run.
+DEFAULT_POOL_SIZE: Final = 20
 
 
 def _split(value: object) -> object:
@@ -37,6 +39,13 @@ class Settings(BaseModel):
         default="postgresql+psycopg://postgres@127.0.0.1:5432/postgres",
         description="where the sagas are: PostgreSQL, the only truth",
         repr=False,
+    )
+    database_pool_size: int = Field(
+        default=DEFAULT_POOL_SIZE,
+        gt=0,
+        le=10_000,
+        description="connections that a process uses at once at most; it opens them as it needs them, so a prefork "
+        "child has one or two",
     )
     broker_url: Annotated[str, AfterValidator(check_broker_url)] = Field(
         default="redis://127.0.0.1:6379/0",

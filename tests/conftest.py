@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,20 @@ from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 from tests.servers import broker, empty_rabbit
 
+# Below `nohup make test &` SIGINT is ignored, and would be in every process that a test starts and then interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = ("test_takeover", "test_blocks", "test_faults", "test_demo", "test_overlapping_scans", "test_interleavings")
+LONG = (
+    "test_takeover",
+    "test_blocks",
+    "test_faults",
+    "test_outages",
+    "test_demo",
+    "test_overlapping_scans",
+    "test_interleavings",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +63,7 @@ def server_url(server_directory: Path) -> Iterator[sa.URL]:
     if url := os.environ.get("SAGAS_TEST_DATABASE_URL"):
         yield sa.make_url(url)
         return
-    with PostgresServer(server_directory / "postgres") as server:
+    with PostgresServer(server_directory / "postgres", settings={"max_prepared_transactions": "8"}) as server:
         yield sa.make_url(server.url)
 
 

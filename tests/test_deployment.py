@@ -220,7 +220,9 @@ def test_beats_health_check_is_answered_by_a_beat_that_ticks(tmp_path: Path, bro
         return done.returncode == 0
 
     arguments = SERVICES["beat-1"]["command"][3:]
-    with CeleryProcess(arguments, environment=environment, log=tmp_path / "beat.log", directory=REPOSITORY) as beat:
+    with CeleryProcess(
+        arguments, application="tasks", environment=environment, log=tmp_path / "beat.log", directory=REPOSITORY
+    ) as beat:
         beat.wait_for_log("Sending due task sagas.scan")
         wait_until(healthy, what="a healthy beat")
         beat.kill()
@@ -270,7 +272,7 @@ def test_everything_copied_exists_and_reaches_the_build() -> None:
 def test_what_the_project_declares_for_its_wheel_is_copied() -> None:
     copied = " ".join(arguments for instruction, arguments in instructions() if instruction == "COPY").split()
     wheel = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {*wheel["packages"], *wheel["force-include"], PROJECT["readme"]} <= set(copied)
+    assert {*wheel["packages"], PROJECT["readme"]} <= set(copied)
 
 
 def test_the_image_is_built_within_the_constraints() -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
-from celery import Celery
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.ids import new_saga_id
 from sagas.storage.base import NewSaga
@@ -215,12 +215,11 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
 ) -> None:
     _, spans, as_json, in_worker = (block.text for block in blocks(MONITORING, "python"))
     (tmp_path / "greetings.py").write_text(GREETING.format(code=spans))
-    (tmp_path / "our_config.py").write_text(f"from celeryconfig import *\n{as_json}\n{in_worker}")
+    own = "from celery import Celery\nfrom sagas.celery import install\napp = Celery('shop')\ninstall(app)\n"
+    (tmp_path / "shop.py").write_text(f"{own}app.conf.broker_url = {broker_url!r}\n{as_json}\n{in_worker}")
     settings = {
         "SAGAS_DATABASE_URL": database_url,
-        "SAGAS_BROKER_URL": broker_url,
         "SAGAS_MODULES": "greetings",
-        "CELERY_CONFIG_MODULE": "our_config",
         "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
         "TMPDIR": str(tmp_path),
     }
@@ -228,9 +227,8 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
     saga = NewSaga(id=new_saga_id(), name="greet", context='{"name": "Ann"}')
     storage.create_sagas([saga], owner=None)
     log = tmp_path / "log"
-    with CeleryProcess(
-        ["worker", "-c", "1", "-l", "INFO"], environment=settings, log=log, directory=tmp_path
-    ) as worker:
+    arguments = ["worker", "-c", "1", "-l", "INFO", "-Q", "celery,sagas.scan,sagas.recover,sagas.run"]
+    with CeleryProcess(arguments, application="shop", environment=settings, log=log, directory=tmp_path) as worker:
         worker.wait_for_log(" ready.")
         SagaEngine(storage, dispatcher=_dispatcher(broker_url)).scan()
         worker.wait_for_log("the saga is COMPLETED")
@@ -247,10 +245,7 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
 
 
 def _dispatcher(broker_url: str) -> CeleryDispatcher:
-    app = Celery("test", set_as_current=False)
-    app.config_from_object("celeryconfig")
-    app.conf.broker_url = broker_url
-    return CeleryDispatcher(app)
+    return CeleryDispatcher(SagaCelery(Settings(broker_url=broker_url)))
 
 
 def test_the_observer_and_the_configuration_in_the_documentation_are_taken() -> None:

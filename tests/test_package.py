@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -93,6 +94,17 @@ def test_sdist_holds_the_package_and_what_is_said_of_it(repository: Path, tmp_pa
     with tarfile.open(built) as archive:
         held = {name.partition("/")[2].partition("/")[0] for name in archive.getnames()}
     assert held - {"", ".gitignore", "PKG-INFO", "pyproject.toml"} == {"sagas", "README.md", "CHANGELOG.md", "LICENSE"}
+
+
+def test_the_description_for_package_indexes_is_the_readme_without_links_into_the_repository(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (metadata,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        description = opened.read(metadata).decode()
+
+    assert "Description-Content-Type: text/markdown" in description
+    assert "## A saga in 30 lines" in description
+    assert "](https://docs.dbos.dev)" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
 def test_installed_wheel_runs_sagas_outside_the_checkout(

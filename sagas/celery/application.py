@@ -5,7 +5,6 @@ It is the one that SAGAS_CELERY_APP names; else the one that this process called
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from typing import Any, Final
@@ -22,9 +21,10 @@ from sagas.celery.names import QUEUES
 from sagas.celery.role import runs_sagas
 from sagas.errors import ConfigurationError
 from sagas.settings import Settings
+from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: Celery would take its broker, its results or its loader from these, whatever the application's settings say.
 _CELERYS: Final = (

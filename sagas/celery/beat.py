@@ -6,7 +6,6 @@ scan away.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from celery import Celery, signals
@@ -19,8 +18,9 @@ from sagas.celery.names import PRUNE_TASK, SCAN_QUEUE, SCAN_TASK
 from sagas.celery.outages import reconnect_soon
 from sagas.errors import BrokerUnavailable, ConfigurationError
 from sagas.settings import Settings
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 
 def register(app: Celery) -> None:

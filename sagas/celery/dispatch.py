@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from celery import Celery
@@ -13,9 +12,10 @@ from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
 from sagas.errors import BrokerUnavailable
 from sagas.storage.base import Claim
+from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 
 class CeleryDispatcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from sagas import api
-from sagas.celery import beat, inspection, messages, neighbours, outages, prefetch, routing, tasks, worker
+from sagas.celery import beat, greenlets, inspection, messages, neighbours, outages, prefetch, routing, tasks, worker
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.settings import Settings
 
@@ -41,7 +41,7 @@ def installed() -> Celery | None:
 def add_sagas(app: Celery) -> None:
     """Add sagas to an application, and leave it to others where sagas that this process starts travel."""
     if not has_sagas(app):
-        for part in (routing, tasks, worker, prefetch, outages, neighbours, messages, inspection, beat):
+        for part in (routing, tasks, worker, prefetch, outages, neighbours, messages, greenlets, inspection, beat):
             part.register(app)
 
 

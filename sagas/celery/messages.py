@@ -7,7 +7,6 @@ all of them are dropped. What a message holds is not logged: on a wrong queue it
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,8 +21,9 @@ from redis.exceptions import DataError, ResponseError
 from sagas.api import current_engine
 from sagas.celery.names import QUEUES
 from sagas.celery.role import runs_only_sagas, runs_sagas
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How much of a name or an error is logged at most.
 _CHARACTERS: Final = 200
@@ -175,8 +175,6 @@ def _set_aside(channel: Any) -> bool:
                 kind = client.type(name).decode()
                 if kind not in ("list", "none"):
                     client.rename(name, f"{name}.not-a-queue")
-                    _log_and_count(
-                        queue, f"a {kind} has the queue's key, now renamed to {_short(name)}.not-a-queue", None
-                    )
+                    _log_and_count(queue, f"a {kind} has its key, and is now named {_short(name)}.not-a-queue")
                     found = True
     return found

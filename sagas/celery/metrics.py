@@ -7,7 +7,6 @@ your sagas count with the same library is served with it.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import shutil
 import tempfile
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sagas.errors import ConfigurationError
+from sagas.telemetry.logs import saga_logger
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from sagas.telemetry.observer import Observer
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 HOST: Final = "127.0.0.1"
 #: Where prometheus_client's multiprocess mode writes; a directory that the user has set is used.

@@ -8,7 +8,6 @@ again what was not acknowledged.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -20,8 +19,9 @@ from kombu.message import Message
 from kombu.transport import virtual
 
 from sagas.celery.role import runs_sagas
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How a worker asks for its broker while that is away. Celery's own way waits up to 30 s between two attempts.
 RECONNECTING: Final = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}

@@ -5,7 +5,6 @@ A worker that takes no queue of sagas is left as it is.
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 import select
@@ -23,8 +22,9 @@ from sagas.celery.names import ROUTES
 from sagas.celery.role import runs_sagas
 from sagas.engine import SagaEngine
 from sagas.errors import ConfigurationError, SagaError, StorageUnavailable
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: How often a worker looks at its children: Celery itself tells of a dead one only after ten seconds.
 _WATCH_SECONDS: Final = 0.25

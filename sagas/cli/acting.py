@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -12,29 +12,35 @@ from uuid import UUID
 
 import typer
 
+from sagas.cli.ages import waiting_seconds
 from sagas.cli.asking import Yes, confirm
 from sagas.cli.errors import CommandFailed, complain
+from sagas.cli.ids import WHICH, saga_ids_of
+from sagas.cli.names import nearest_of, stored_name, warn_if_unknown
 from sagas.cli.recovering import recover_sagas
 from sagas.cli.standing import in_words
-from sagas.cli.words import one_line
+from sagas.cli.words import console, fitted, terminal_width
 from sagas.engine import SagaEngine
-from sagas.errors import ActionRefused, InvalidSagaId, SagaError, SagaNotFound
+from sagas.errors import ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
-from sagas.recovery import parse_saga_id
-from sagas.registry import Registry
 from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.base import SagaRecord
+from sagas.storage.operations import Operations
+from sagas.text import printable
 
 acting = typer.Typer()
 
-SagaId = Annotated[str, typer.Argument(metavar="ID")]
+SagaId = Annotated[str, typer.Argument(metavar="ID", help=WHICH)]
+SagaIds = Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)]
 Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept in the saga's log with your name.")]
 Wait = Annotated[
     float,
     typer.Option(
-        min=0, metavar="SECONDS", help="How long to wait for a worker that holds the saga; it is asked to give it back."
+        parser=waiting_seconds,
+        metavar="SECONDS",
+        help="How long to wait for a worker that holds the saga; it is asked to give it back.",
     ),
 ]
 
@@ -48,7 +54,7 @@ class End(StrEnum):
 
 @acting.command()
 def recover(
-    saga_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    saga_ids: SagaIds,
     because: Because = "recovered by hand",
     yes: Yes = False,
 ) -> None:
@@ -56,14 +62,18 @@ def recover(
 
     Also while they back off, are dead or paused; never one that a worker holds.
     """
-    _confirm_many("recover", len(saga_ids), yes)
-    if not recover_sagas(_engine(), saga_ids, by=operator(), because=because):
+    engine = _engine()
+    ids, well = saga_ids_of(saga_ids, _operations())
+    if ids:
+        _confirm_many("recover", len(ids), yes)
+        well = recover_sagas(engine, ids, by=operator(), because=because) and well
+    if not well:
         raise typer.Exit(1)
 
 
 @acting.command()
 def retry(
-    saga_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    saga_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help=WHICH)] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All that are dead.")] = False,
     name: Annotated[str | None, typer.Option(help="With --dead: only sagas of this name.")] = None,
     because: Because = "retried by hand",
@@ -73,18 +83,26 @@ def retry(
     if bool(saga_ids) == dead or (name and not dead):
         raise typer.BadParameter("give either ids, or --dead with or without --name.")
     operating = _without_code()
-    ids = [record.id for record in operating.dead(name)] if dead else [parse_saga_id(text) for text in saga_ids or ()]
-    if not ids:
-        typer.echo("no sagas are dead." if name is None else f"no sagas named {name} are dead.", err=True)
-        return
-    _confirm_many("retry", len(ids), yes)
-    _for_each(ids, lambda saga_id: operating.retry(saga_id, because=because))
+    ids, well = [], True
+    if dead:
+        ids = [record.id for record in operating.dead(name)]
+        if not ids:
+            typer.echo(
+                "no sagas are dead." if name is None else f"no sagas named {printable(name)} are dead.", err=True
+            )
+            well = name is None or warn_if_unknown(name, _operations())
+    else:
+        ids, well = saga_ids_of(saga_ids or (), _operations())
+    if ids:
+        _confirm_many("retry", len(ids), yes)
+    _for_each(ids, lambda saga_id: operating.retry(saga_id, because=because), well=well)
 
 
 @acting.command()
-def compensate(saga_id: SagaId, because: Because, wait: Wait = 30.0, yes: Yes = False) -> None:
-    """Turn a saga back, running or failed: what it did is undone, and it never runs forward again."""
-    _act(saga_id, "turn it back", yes, lambda wanted: _with_code(wait).compensate(wanted, because=because))
+def compensate(saga_ids: SagaIds, because: Because, wait: Wait = 30.0, yes: Yes = False) -> None:
+    """Abort sagas, running or failed: what they did is undone, and they never run forward again."""
+    operating = _with_code(wait)
+    _act(saga_ids, "abort it and undo what it did", yes, lambda wanted: operating.compensate(wanted, because=because))
 
 
 @acting.command()
@@ -95,26 +113,26 @@ def skip(
     wait: Wait = 30.0,
     yes: Yes = False,
 ) -> None:
-    """Have a saga go on as if its next step were done: its act, or its compensation if the saga turned back.
+    """Have a saga go on as if its next step were done: its act, or its compensation if the saga was aborted.
 
     You answer for the step: code neither acts nor compensates it from then on.
     """
-    _act(saga_id, f"skip its step {step!r}", yes, lambda wanted: _with_code(wait).skip(wanted, step, because=because))
+    operating = _with_code(wait)
+    _act([saga_id], f"skip its step {step!r}", yes, lambda wanted: operating.skip(wanted, step, because=because))
 
 
 @acting.command()
 def resolve(
-    saga_id: SagaId,
+    saga_ids: SagaIds,
     as_: Annotated[End, typer.Option("--as", help="How it was settled.")],
     because: Because,
     wait: Wait = 30.0,
     yes: Yes = False,
 ) -> None:
-    """End a saga that was settled by other means; none of its code runs, and none needs to be here."""
+    """End sagas that were settled by other means; none of their code runs, and none needs to be here."""
     status = SagaStatus(as_.value.upper())
-    _act(
-        saga_id, f"end it as {status}", yes, lambda wanted: _without_code(wait).resolve(wanted, status, because=because)
-    )
+    operating = _without_code(wait)
+    _act(saga_ids, f"end it as {status}", yes, lambda wanted: operating.resolve(wanted, status, because=because))
 
 
 @acting.command()
@@ -127,21 +145,27 @@ def pause(
 
     Running ones stop at the next step's boundary. What is started meanwhile is kept and runs later.
     """
-    name = _stored(name)
-    confirm(f"pause every saga named {name!r}?", yes)
-    parked = _storage().pause(name, by=operator(), because=because)
-    typer.echo(f"{name} is paused; {parked} that were due are parked. `sagas resume {name}` ends it.")
+    storage = _storage()
+    name = stored_name(name)
+    known = warn_if_unknown(name, Operations(storage))
+    confirm(f"pause every saga named {printable(name)!r}?", yes)
+    parked = storage.pause(name, by=operator(), because=because)
+    shown = printable(name)
+    typer.echo(f"{shown} is paused; {parked} that were due are parked. `sagas resume {shown}` ends it.")
+    if not known:
+        raise typer.Exit(1)
 
 
 @acting.command()
 def resume(name: Annotated[str, typer.Argument(metavar="NAME")], yes: Yes = False) -> None:
     """Let sagas of a paused name go on."""
     storage = _storage()
-    name = _stored(name)
-    if name not in [paused.name for paused in storage.pauses()]:
-        raise CommandFailed(f"{name!r} is not paused: `sagas stats` lists the names that are.")
-    confirm(f"resume every saga named {name!r}?", yes)
-    typer.echo(f"{name} is resumed; {storage.resume(name)} that were parked are due.")
+    name = stored_name(name)
+    paused = [pause.name for pause in storage.pauses()]
+    if name not in paused:
+        raise CommandFailed(f"{printable(name)!r} is not paused. {nearest_of(name, paused, 'Paused are')}")
+    confirm(f"resume every saga named {printable(name)!r}?", yes)
+    typer.echo(f"{printable(name)} is resumed; {storage.resume(name)} that were parked are due.")
 
 
 def operator() -> str:
@@ -150,7 +174,7 @@ def operator() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"  # a container's user without a name
-    return f"{user}@{socket.gethostname()}"
+    return printable(f"{user}@{socket.gethostname()}")
 
 
 # -- details ------------------------------------------------------------------------------------------------------
@@ -175,41 +199,32 @@ def _storage() -> SqlAlchemySagaStorage:
     return SqlAlchemySagaStorage(Settings.from_environment().database_url)
 
 
+def _operations() -> Operations:
+    return Operations(_storage())
+
+
 def _confirm_many(what: str, count: int, yes: bool) -> None:
     confirm(f"{what} {count} saga{'' if count == 1 else 's'}?", yes)
 
 
-def _stored(name: str) -> str:
-    """Return the name under which these sagas are stored, which is another for one that was renamed."""
-    registry = Registry()
-    try:
-        registry.load(Settings.from_environment().modules)
-        stored = registry.get(name).stored_name()
-    except SagaError:
-        return name  # sagas are paused, too, where their code cannot be imported
-    if stored != name:
-        typer.echo(f"{name} was renamed: its sagas are stored as {stored}.", err=True)
-    return stored
+def _act(saga_ids: Sequence[str], what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:
+    ids, well = saga_ids_of(saga_ids, _operations())
+    storage = _storage()
+    for saga_id in ids:
+        record = storage.load(saga_id)
+        confirm(f"{printable(record.name)} {record.id} is {record.status}: {what}?", yes)
+    _for_each(ids, action, well=well)
 
 
-def _act(saga_id: str, what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:
-    wanted = parse_saga_id(saga_id)
-    record = _storage().load(wanted)
-    confirm(f"{record.name} {record.id} is {record.status}: {what}?", yes)
-    typer.echo(_told(action(wanted)))
-
-
-def _for_each(ids: Iterable[UUID], action: Callable[[UUID], SagaRecord]) -> None:
-    well = True
+def _for_each(ids: Iterable[UUID], action: Callable[[UUID], SagaRecord], *, well: bool = True) -> None:
     for saga_id in ids:
         try:
-            typer.echo(_told(action(saga_id)))
-        except (ActionRefused, InvalidSagaId, SagaNotFound) as error:
+            record = action(saga_id)
+        except (ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga) as error:
             complain(error)
             well = False
+        else:
+            told = f"{record.id}  {printable(record.name)}  {record.status}: {in_words(record, datetime.now(UTC))}"
+            console().print(fitted(told, terminal_width()))
     if not well:
         raise typer.Exit(1)
-
-
-def _told(record: SagaRecord) -> str:
-    return f"{record.id}  {one_line(record.name)}  {record.status}: {in_words(record, datetime.now(UTC))}"

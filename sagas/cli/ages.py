@@ -12,6 +12,21 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST_DAYS: Final = 36_500
 
 
+def waiting_seconds(written: str | float) -> float:
+    """Return a number of seconds up to a day.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _SECONDS["d"]:  # which NaN is not either
+        raise typer.BadParameter(f"{written!r} is no number of seconds between 0 and {_SECONDS['d']}.")
+    return seconds
+
+
 def seconds_of(age: str) -> float:
     """Return the seconds of an age such as 90s, 10m, 2h or 3d.
 

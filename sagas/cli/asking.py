@@ -22,7 +22,10 @@ def confirm(question: str, yes: bool) -> None:
         return
     typer.echo(f"{question} [y/N]: ", nl=False, err=True)
     # Not by input(), which writes to stdout.
-    answer = sys.stdin.readline()
+    try:
+        answer = sys.stdin.readline()
+    except UnicodeDecodeError:
+        answer = "\n"
     if not answer.endswith("\n"):
         typer.echo(err=True)
     if answer.strip().lower() not in ("y", "yes"):

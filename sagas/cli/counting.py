@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from rich.text import Text
 
 from sagas.cli.plain import iso, pause_as_json
-from sagas.cli.words import NOTHING, columns, labelled, one_line, when
+from sagas.cli.words import NOTHING, columns, labelled, when
 from sagas.progress import SagaStatus
 from sagas.storage.operator_answers import Statistics
+from sagas.text import printable
 
 _UNFINISHED: Final = tuple(status for status in SagaStatus if not status.finished)
 _NOW: Final = (*map(str, _UNFINISHED), "dead", "queued", "parked")
 _LATELY: Final = ("completed", "compensated", "recovered", "failed", "died")
 
 
-def counting(statistics: Statistics) -> Text:
-    """Return the statistics as a table of names, and what does not fit into it below."""
+def counting(statistics: Statistics, ids: Mapping[UUID, str], width: int | None = None) -> Text:
+    """Return the statistics as two tables of names, now and the last hour, and what does not fit into them below.
+
+    Args:
+        statistics: what to tell.
+        ids: as they are to be shown.
+        width: of the terminal.
+    """
     names, total = _by_name(statistics)
-    headers = ["NAME", *(column.upper() for column in _NOW), *(f"{column.upper()}/H" for column in _LATELY)]
-    rows = [[Text(one_line(name)), *_cells(now, lately)] for name, (now, lately) in names.items()]
-    if len(rows) > 1:
-        rows.append([Text("all", style="bold"), *_cells(*total)])
-    lines = list(_below(statistics, total[0]))
-    if rows:
-        return Text("\n").join([columns(headers, rows), Text(), *lines])
-    return Text("\n").join([Text("no unfinished saga, and none that ended within the last hour"), Text(), *lines])
+    lines = list(_below(statistics, total[0], ids, width))
+    if not names:
+        return Text("\n").join([Text("no unfinished saga, and none that ended within the last hour"), Text(), *lines])
+    every = [(Text(printable(name)), *counts) for name, counts in names.items()]
+    if len(every) > 1:
+        every.append((Text("all", style="bold"), *total))
+    now = columns(_headers(_NOW), [[name, *_cells(_NOW, counts)] for name, counts, _ in every], width)
+    lately = columns(_headers(_LATELY), [[name, *_cells(_LATELY, counts)] for name, _, counts in every], width)
+    titled = [Text("now", style="bold"), now, Text(), Text("within the last hour", style="bold"), lately]
+    return Text("\n").join([*titled, Text(), *lines])
 
 
 def counts_as_json(statistics: Statistics) -> dict[str, Any]:
@@ -80,10 +90,13 @@ def _by_name(statistics: Statistics) -> tuple[dict[str, _Counts], _Counts]:
     return dict(sorted(names.items())), total
 
 
-def _cells(now: Counter[str], lately: Counter[str]) -> list[Text]:
+def _headers(counted: Sequence[str]) -> list[str]:
+    return ["NAME", *(column.upper() for column in counted)]
+
+
+def _cells(counted: Sequence[str], counts: Counter[str]) -> list[Text]:
     bad = {"dead", "died"}
-    numbers = [(column, now[column]) for column in _NOW] + [(column, lately[column]) for column in _LATELY]
-    return [Text(str(number), style="red" if number and column in bad else "") for column, number in numbers]
+    return [Text(str(counts[each]), style="red" if counts[each] and each in bad else "") for each in counted]
 
 
 def _counts_as_json(now: Counter[str], lately: Counter[str]) -> dict[str, Any]:
@@ -94,18 +107,19 @@ def _counts_as_json(now: Counter[str], lately: Counter[str]) -> dict[str, Any]:
     }
 
 
-def _below(statistics: Statistics, total: Counter[str]) -> Iterator[Text]:
+def _below(statistics: Statistics, total: Counter[str], ids: Mapping[UUID, str], width: int | None) -> Iterator[Text]:
     now, oldest, scan = statistics.now, statistics.oldest_recoverable, statistics.last_scan
-    due = f"{oldest.id}, {oldest.name}, since {when(oldest.due_since, now)}" if oldest else NOTHING
-    yield labelled("oldest due", due)
+    due = f"{ids[oldest.id]}, {printable(oldest.name)}, since {when(oldest.due_since, now)}" if oldest else NOTHING
+    yield labelled("oldest due", due, width)
     waiting = f"{total['queued']}, the first since {when(statistics.queued_since, now)}" if total["queued"] else "empty"
-    yield labelled("queue", waiting)
+    yield labelled("queue", waiting, width)
     yield labelled("last scan", f"{when(scan.at, now)} on {scan.host}" if scan else "never")
     for pause in statistics.pauses:
-        yield labelled("paused", f"{pause.name}, by {pause.by} since {when(pause.since, now)}: {pause.because}")
+        paused = f"{printable(pause.name)}, by {pause.by} since {when(pause.since, now)}: {pause.because}"
+        yield labelled("paused", paused, width)
     if statistics.finished_in_total is not None:
         numbers = (f"{statistics.finished_in_total.get(status, 0)} {status}" for status in _FINISHED)
-        yield labelled("in total", ", ".join(numbers))
+        yield labelled("in total", ", ".join(numbers), width)
 
 
 def _age(moment: datetime | None, now: datetime) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import typer
 from rich.text import Text
 
-from sagas.cli.words import console, one_line
+from sagas.cli.words import console, fitted, one_line, terminal_width
 from sagas.doctor import Examined, Finding, Installation, Severity, State, examine
 
 _STYLES: Final = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red", State.SKIPPED: "dim"}
@@ -37,11 +37,12 @@ def examine_installation(environment: Mapping[str, str], *, as_json: bool) -> bo
 
 def _printed(every: Iterable[Examined]) -> Iterator[Examined]:
     """Print each as soon as it is known: some take seconds."""
-    out = console()
+    out, width = console(), terminal_width()
     for examined in every:
-        out.print(_line(examined))
+        out.print(fitted(_line(examined), width, indent=_STATE_WIDTH + _NAME_WIDTH))
         for finding in examined.findings:
-            out.print(_told(finding))
+            for line in _told(finding):
+                out.print(fitted(line, width, indent=12))
         yield examined
 
 
@@ -55,12 +56,10 @@ def _line(examined: Examined) -> Text:
     return line
 
 
-def _told(finding: Finding) -> Text:
-    told = Text("    ")
-    told.append(finding.id, style=_STYLES[State(finding.severity)]).append(f": {one_line(finding.what)}")
-    told.append("\n      why:  ", style="bold").append(one_line(finding.why))
-    told.append("\n      cure: ", style="bold").append(one_line(finding.cure))
-    return told
+def _told(finding: Finding) -> Iterator[Text]:
+    yield Text.assemble("    ", (finding.id, _STYLES[State(finding.severity)]), f": {one_line(finding.what)}")
+    yield Text.assemble(("      why:  ", "bold"), one_line(finding.why))
+    yield Text.assemble(("      cure: ", "bold"), one_line(finding.cure))
 
 
 def _number(count: Counter[Severity], severity: Severity) -> str:

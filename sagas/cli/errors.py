@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -11,7 +12,9 @@ from typer.core import TyperGroup
 
 from sagas.cli.words import one_line
 from sagas.errors import SagaError
+from sagas.registry import namesakes
 from sagas.storage.connecting import reason
+from sagas.text import printable
 
 
 class CommandFailed(SagaError):
@@ -23,10 +26,31 @@ def complain(sentence: object) -> None:
     typer.echo(f"error: {one_line(str(sentence))}", err=True)
 
 
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class SentenceGroup(TyperGroup):
     """Runs the commands below it, and turns the errors they raise into sentences and exit codes."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for before, argument in pairwise(["", *args]):
+            # Names of files may be any bytes.
+            if not _is_text(argument) and before != "--from" and not argument.startswith("--from="):
+                raise typer.BadParameter(f"{printable(argument)} is not text in UTF-8: type it anew.", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
+        for file in namesakes():
+            typer.echo(
+                f"warning: {one_line(str(file))} has the name of this library, and one of the two hides the other: "
+                "rename it.",
+                err=True,
+            )
         try:
             return super().invoke(ctx)
         except SagaError as error:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from sagas.cli.words import NOTHING, columns, one_line
+from sagas.cli.words import NOTHING, columns
 from sagas.definition import AnySaga, RetryPolicy, Step
+from sagas.text import printable
 
 _HEADERS: Final = ("   ", "STEP", "ATTEMPTS", "TIMEOUT", "IF IT FAILS FOR GOOD")
 #: More waits than these are told by their first and their longest.
@@ -33,16 +34,16 @@ class _Node:
     undoes: tuple[type[Step[Any]], ...] | None
 
 
-def text_graph(saga: AnySaga) -> Text:
+def text_graph(saga: AnySaga, width: int | None = None) -> Text:
     """Return the steps as a table, forward and then backward."""
     nodes = _nodes(saga)
-    lines = [Text(f"{one_line(saga.name)}, version {saga.version} ({saga.__name__})", style="bold"), Text()]
+    lines = [Text(f"{printable(saga.name)}, version {saga.version} ({saga.__name__})", style="bold"), Text()]
     lines.append(Text("forward, to COMPLETED", style="bold"))
-    lines.append(columns(_HEADERS, [_row(node) for node in nodes]))
-    backward = [[Text(), Text(one_line(s.name)), *_limits(s)] for s in reversed(saga.steps) if s.can_compensate()]
+    lines.append(columns(_HEADERS, [_row(node) for node in nodes], width))
+    backward = [[Text(), Text(printable(s.name)), *_limits(s)] for s in reversed(saga.steps) if s.can_compensate()]
     lines += [Text(), Text("backward, to COMPENSATED", style="bold")]
     if backward:
-        lines.append(columns(("   ", "COMPENSATES", "ATTEMPTS", "TIMEOUT"), backward))
+        lines.append(columns(("   ", "COMPENSATES", "ATTEMPTS", "TIMEOUT"), backward, width))
         lines.append(Text("  one that fails for good is tried again later, until the saga is dead"))
     else:
         lines.append(Text("  no step has anything to undo"))
@@ -82,7 +83,7 @@ def _row(node: _Node) -> list[Text]:
     pivot = "  (pivot)" if node.step.pivot else ""
     return [
         Text(f"{node.place:>3}"),
-        Text(f"{one_line(node.step.name)}{pivot}"),
+        Text(f"{printable(node.step.name)}{pivot}"),
         *_limits(node.step),
         Text(_consequence(node)),
     ]
@@ -91,7 +92,7 @@ def _row(node: _Node) -> list[Text]:
 def _consequence(node: _Node) -> str:
     if node.undoes is None:
         return "past the pivot: tried again later, never undone"
-    undone = ", ".join(one_line(step.name) for step in node.undoes)
+    undone = ", ".join(printable(step.name) for step in node.undoes)
     if not node.step.can_compensate():
         return f"compensates {undone}" if undone else "nothing to undo"
     return f"compensates {undone}; itself before, if in doubt" if undone else "compensates itself, if in doubt"
@@ -151,7 +152,7 @@ def _details(step: type[Step[Any]]) -> Iterator[str]:
 
 
 def _label(*lines: str) -> str:
-    return f'"{"<br/>".join(_escaped(one_line(line)) for line in lines)}"'
+    return f'"{"<br/>".join(_escaped(printable(line)) for line in lines)}"'
 
 
 def _escaped(text: str) -> str:

@@ -8,18 +8,19 @@ from typing import Any, Final
 from rich.text import Text
 
 from sagas.cli.plain import iso
-from sagas.cli.words import columns, labelled, one_line, when
+from sagas.cli.words import ago, columns, labelled, when
 from sagas.storage.operator_answers import Holder, Holdings, Parked, Queued
+from sagas.text import printable
 
-_HEADERS: Final = ("OWNER", "SAGAS", "EXPIRED", "HEARD (UTC)", "QUIETEST (UTC)", "NAMES")
+_HEADERS: Final = ("OWNER", "SAGAS", "EXPIRED", "HEARD", "QUIETEST", "NAMES")
 
 
-def holding(holdings: Holdings) -> Text:
+def holding(holdings: Holdings, width: int | None = None) -> Text:
     """Return who holds what as a table, and queue and pauses below it."""
-    lines = [columns(_HEADERS, [_row(holder, holdings) for holder in holdings.holders])]
+    lines = [columns(_HEADERS, [_row(holder, holdings) for holder in holdings.holders], width)]
     if not holdings.holders:
         lines = [Text("no worker holds a saga")]
-    return Text("\n").join([*lines, Text(), *_below(holdings)])
+    return Text("\n").join([*lines, Text(), *_below(holdings, width)])
 
 
 def holdings_as_json(holdings: Holdings) -> dict[str, Any]:
@@ -62,22 +63,22 @@ def holdings_as_json(holdings: Holdings) -> dict[str, Any]:
 
 def _row(holder: Holder, holdings: Holdings) -> list[Text]:
     return [
-        Text(one_line(holder.owner)),
+        Text(printable(holder.owner)),
         Text(str(holder.sagas)),
         Text(str(holder.expired), style="red" if holder.expired else ""),
-        Text(when(holder.heard_at, holdings.now)),
-        Text(when(holder.quietest_since, holdings.now)),
-        Text(one_line(", ".join(holder.names))),
+        Text(ago(holder.heard_at, holdings.now)),
+        Text(ago(holder.quietest_since, holdings.now)),
+        Text(printable(", ".join(holder.names))),
     ]
 
 
-def _below(holdings: Holdings) -> Iterator[Text]:
+def _below(holdings: Holdings, width: int | None) -> Iterator[Text]:
     if not holdings.queue:
         yield labelled("queue", "empty")
     for queued in holdings.queue:
-        yield labelled("queue", _waiting(queued, holdings))
+        yield labelled("queue", _waiting(queued, holdings), width)
     for parked in holdings.parked:
-        yield labelled("paused", _paused(parked, holdings))
+        yield labelled("paused", _paused(parked, holdings), width)
 
 
 def _waiting(queued: Queued, holdings: Holdings) -> str:
@@ -87,7 +88,7 @@ def _waiting(queued: Queued, holdings: Holdings) -> str:
 
 
 def _paused(parked: Parked, holdings: Holdings) -> str:
-    count = f"{parked.name}, {parked.sagas} parked"
+    count = f"{printable(parked.name)}, {parked.sagas} parked"
     if parked.by is None:
         return f"{count} still, although the name was resumed: the next scans free them"
     return f"{count}, by {parked.by} since {when(parked.since, holdings.now)}: {parked.because}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -10,6 +11,12 @@ from sagas.errors import SchemaBehind
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.connecting import make_engine
 from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
+
+#: For whoever upgrades a deployment of 0.1.0, which ended with revision 0004 at the latest.
+_NEW_COMMANDS: Final = (
+    "Start workers by `celery -A sagas worker` now, and beat by `celery -A sagas beat`: the package no longer has "
+    "a module `tasks`. To have sagas in an application of your own, call sagas.celery.install(app)."
+)
 
 
 def migrate_database(url: str) -> str:
@@ -31,7 +38,8 @@ def migrate_database(url: str) -> str:
         return f"already at {HEAD}."
     with engine.connect() as connection:
         migrate(connection)
-    return f"migrated from {before or 'no version'} to {_version(engine)}."
+    done = f"migrated from {before or 'no version'} to {_version(engine)}."
+    return done if before is None else f"{done} {_NEW_COMMANDS}"
 
 
 def _version(engine: sa.Engine) -> str | None:

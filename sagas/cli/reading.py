@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
+from rich.text import Text
 
 from sagas.cli.ages import seconds_of
 from sagas.cli.asking import Yes, confirm
@@ -13,16 +16,17 @@ from sagas.cli.code import complete_name, known_sagas
 from sagas.cli.counting import counting, counts_as_json
 from sagas.cli.graph import graph_as_json, mermaid_graph, text_graph
 from sagas.cli.holding import holding, holdings_as_json
+from sagas.cli.ids import WHICH, saga_id_of, saga_ids_of, short_ids
 from sagas.cli.listing import listing, next_page
+from sagas.cli.names import warn_if_unknown
 from sagas.cli.plain import summary_as_json
 from sagas.cli.pruning import prune_sagas
 from sagas.cli.scanning import foresight, foresight_as_json, report, report_as_json
 from sagas.cli.showing import look_up, showing, shown_as_json
-from sagas.cli.words import console
+from sagas.cli.words import console, terminal_width
 from sagas.duration import duration
 from sagas.engine import SagaEngine
 from sagas.progress import SagaStatus
-from sagas.recovery import parse_saga_id
 from sagas.settings import Settings
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.operations import Operations
@@ -32,6 +36,8 @@ app = typer.Typer()
 
 #: Sagas of each kind in a dry run.
 _SHOWN: Final = 10
+#: More than anybody reads, and less than memory holds.
+_MOST: Final = 1_000_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -55,10 +61,11 @@ def list_(
         str | None, typer.Option(metavar="OWNER", help="Only those that it holds: a node, or a whole owner.")
     ] = None,
     after: Annotated[str | None, typer.Option(metavar="ID", help="Go on after this one, the last of a page.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List sagas, the newest first."""
+    operations = _operations()
     wanted = Listing(
         statuses=status or (),
         name=name,
@@ -66,30 +73,44 @@ def list_(
         leased_by=leased_by,
         older_than_seconds=older_than,
         newer_than_seconds=newer_than,
-        after=None if after is None else parse_saga_id(after),
+        after=None if after is None else saga_id_of(after, operations),
         limit=limit,
     )
-    page = _operations().list_sagas(wanted)
+    page = operations.list_sagas(wanted)
+    ids = _shown((record.id for record in page.records), operations, whole=as_json)
     if as_json:
         _print_json([summary_as_json(record) for record in page.records])
     elif page.records:
-        console().print(listing(page.records, page.now))
+        console().print(listing(page.records, page.now, ids, terminal_width()))
     else:
         typer.echo("no sagas match.", err=True)
+    if name is not None and not page.records and not warn_if_unknown(name, operations):
+        raise typer.Exit(1)
     if page.more:
-        typer.echo(
-            f"there are more; the next page: {next_page(wanted, page.records[-1].id, as_json=as_json)}", err=True
-        )
+        command = next_page(wanted, ids[page.records[-1].id], as_json=as_json)
+        typer.echo(f"there are more; the next page: {command}", err=True)
 
 
 @app.command()
-def show(saga_id: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show a saga, its next step and its timeline."""
-    shown = look_up(saga_id, Settings.from_environment())
-    if as_json:
-        _print_json(shown_as_json(shown))
-    else:
-        console().print(showing(shown))
+def show(
+    saga_ids: Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)],
+    as_json: AsJson = False,
+) -> None:
+    """Show a saga, its next step and its timeline.
+
+    With --json, several sagas are a list.
+    """
+    settings = Settings.from_environment()
+    operations = _operations()
+    ids, well = saga_ids_of(saga_ids, operations)
+    every = [look_up(saga_id, settings, operations) for saga_id in ids]
+    if as_json and every:
+        found = [shown_as_json(shown) for shown in every]
+        _print_json(found if len(saga_ids) > 1 else found[0])
+    elif every:
+        console().print(Text("\n\n\n").join(showing(shown, terminal_width()) for shown in every))
+    if not well:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -101,14 +122,17 @@ def stats(
 ) -> None:
     """Count unfinished sagas, and what the last hour brought.
 
-    DEAD, QUEUED and PARKED are among the statuses before them. What ends in /H happened within the last hour, and
-    RECOVERED sagas ended in it after more than one worker had taken them.
+    DEAD, QUEUED and PARKED are among the statuses before them. RECOVERED sagas ended within the last hour after more
+    than one worker had taken them.
     """
-    statistics = _operations().statistics(whole=whole)
+    operations = _operations()
+    statistics = operations.statistics(whole=whole)
     if as_json:
         _print_json(counts_as_json(statistics))
     else:
-        console().print(counting(statistics))
+        oldest = statistics.oldest_recoverable
+        ids = _shown([oldest.id] if oldest else [], operations)
+        console().print(counting(statistics, ids, terminal_width()))
 
 
 @app.command()
@@ -122,7 +146,7 @@ def workers(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(holdings_as_json(holdings))
     else:
-        console().print(holding(holdings))
+        console().print(holding(holdings, terminal_width()))
 
 
 @app.command()
@@ -131,7 +155,8 @@ def scan(
         bool, typer.Option("--dry-run", help="Tell what a scan would do with each unfinished saga; needs no broker.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=0, help="In a dry run: how many sagas to show of each kind.  [default: 10]")
+        int | None,
+        typer.Option(min=0, max=_MOST, help="In a dry run: how many to show of each kind.  [default: 10]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -146,7 +171,8 @@ def scan(
         else:
             console().print(report(done))
         return
-    run = Operations(SqlAlchemySagaStorage(settings.database_url)).dry_run(
+    operations = _operations()
+    run = operations.dry_run(
         limit=settings.scan_limit,
         max_recovery_attempts=settings.max_recovery_attempts,
         shown=_SHOWN if limit is None else limit,
@@ -154,7 +180,8 @@ def scan(
     if as_json:
         _print_json(foresight_as_json(run))
     else:
-        console().print(foresight(run))
+        ids = _shown((judged.id for verdicts in run.verdicts for judged in verdicts.first), operations)
+        console().print(foresight(run, ids, terminal_width()))
 
 
 @app.command()
@@ -198,11 +225,18 @@ def graph(
     elif mermaid:
         typer.echo(mermaid_graph(saga))
     else:
-        console().print(text_graph(saga))
+        console().print(text_graph(saga, terminal_width()))
 
 
 def _operations() -> Operations:
     return Operations(SqlAlchemySagaStorage(Settings.from_environment().database_url))
+
+
+def _shown(ids: Iterable[UUID], operations: Operations, *, whole: bool = False) -> Mapping[UUID, str]:
+    """Return how ids are shown: short on a terminal, whole where a program may read them."""
+    if whole or terminal_width() is None:
+        return {saga_id: str(saga_id) for saga_id in ids}
+    return short_ids(ids, operations)
 
 
 def _print_json(data: Any) -> None:

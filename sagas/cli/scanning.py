@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from rich.text import Text
 
 from sagas.cli.plain import iso
-from sagas.cli.words import columns, one_line, when
+from sagas.cli.words import WHOLE, columns, fitted, one_line, when
 from sagas.recovery import ScanReport
 from sagas.storage.base import PAUSED, QUEUE
 from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
+from sagas.text import printable
 
 #: What each verdict means, for a reader.
 MEANINGS: Final = {
@@ -31,11 +33,11 @@ MEANINGS: Final = {
 }
 
 
-def foresight(run: DryRun) -> Text:
-    """Return what a scan would do now, verdict by verdict."""
+def foresight(run: DryRun, ids: Mapping[UUID, str], width: int | None = None) -> Text:
+    """Return what a scan would do now, verdict by verdict; `ids` are as they are to be shown."""
     if not run.verdicts:
         return Text("no saga is unfinished: a scan would find nothing to do")
-    return Text("\n\n").join(Text("\n").join(_section(verdicts, run.now)) for verdicts in run.verdicts)
+    return Text("\n\n").join(Text("\n").join(_section(verdicts, run.now, ids, width)) for verdicts in run.verdicts)
 
 
 def foresight_as_json(run: DryRun) -> dict[str, Any]:
@@ -79,22 +81,21 @@ def _judged_as_json(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _section(verdicts: Verdicts, now: datetime) -> Iterator[Text]:
-    yield Text(f"{verdicts.verdict}: {verdicts.sagas}", style="bold").append(
-        f"  ({MEANINGS[verdicts.verdict]})", style="not bold"
-    )
+def _section(verdicts: Verdicts, now: datetime, ids: Mapping[UUID, str], width: int | None) -> Iterator[Text]:
+    title = Text(f"{verdicts.verdict}: {verdicts.sagas}", style="bold")
+    yield fitted(title.append(f"  ({MEANINGS[verdicts.verdict]})", style="not bold"), width)
     if verdicts.first:
         rows = [
             [
-                Text(f"  {judged.id}"),
-                Text(one_line(judged.name)),
+                Text(f"  {ids[judged.id]}"),
+                Text(printable(judged.name)),
                 Text(str(judged.status)),
                 Text(one_line(_because(judged, now))),
             ]
             for judged in verdicts.first
         ]
         # The section's title says what the columns are.
-        yield from columns(("", "", "", ""), rows).split("\n")[1:]
+        yield from columns((WHOLE, "", "", ""), rows, width).split("\n")[1:]
     if (others := verdicts.sagas - len(verdicts.first)) > 0:
         yield Text(f"  and {others} more")
 

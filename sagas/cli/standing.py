@@ -14,6 +14,7 @@ from sagas.progress import Action, End, next_move
 from sagas.registry import Registry
 from sagas.storage.base import PAUSED, QUEUE, SagaRecord
 from sagas.storage.operator_answers import Surroundings
+from sagas.text import printable
 
 
 class Standing(StrEnum):
@@ -58,7 +59,7 @@ def standing(record: SagaRecord, now: datetime) -> Standing:
 
 def in_brief(record: SagaRecord, now: datetime) -> str:
     """Return who holds the saga or until when it waits, short enough for a list."""
-    owner = one_line(record.lease_owner or "")
+    owner = printable(record.lease_owner or "")
     match standing(record, now):
         case Standing.FINISHED:
             return ""
@@ -86,14 +87,14 @@ def in_words(record: SagaRecord, now: datetime, surroundings: Surroundings | Non
 
 
 def _by_itself(record: SagaRecord, now: datetime) -> str:
-    owner, until = one_line(record.lease_owner or ""), when(record.available_at, now)
+    owner, until = printable(record.lease_owner or ""), when(record.available_at, now)
     match standing(record, now):
         case Standing.FINISHED:
             return "nothing more happens to it"
         case Standing.DEAD:
             return f"dead: see to the cause, then `sagas recover {record.id}` runs it once more"
         case Standing.PAUSED:
-            name = one_line(record.name)
+            name = printable(record.name)
             return f"its name is paused: `sagas resume {name}` lets it go on, `sagas recover {record.id}` too"
         case Standing.QUEUED:
             return "in the queue: the next worker that is free takes it"
@@ -117,13 +118,13 @@ def _by_operators(record: SagaRecord, now: datetime, surroundings: Surroundings 
     if surroundings is None or state in (Standing.FINISHED, Standing.DEAD):
         return
     if surroundings.asked_back_by is not None and state is Standing.HELD:
-        yield f"{one_line(surroundings.asked_back_by)} asked it back: given back at the next step's boundary"
+        yield f"{printable(surroundings.asked_back_by)} asked it back: given back at the next step's boundary"
     if (pause := surroundings.pause) is not None:
         effect = {
             Standing.PAUSED: "paused",
             Standing.HELD: "its name is paused, so it is given back at the next step's boundary and parked;",
         }.get(state, "its name is paused, so it is parked instead;")
-        yield f"{effect} by {one_line(pause.by)} since {utc(pause.since)}: {one_line(pause.because)}"
+        yield f"{effect} by {printable(pause.by)} since {utc(pause.since)}: {one_line(pause.because)}"
 
 
 def next_step(record: SagaRecord, registry: Registry | SagaError) -> NextStep | None:
@@ -145,5 +146,5 @@ def next_step(record: SagaRecord, registry: Registry | SagaError) -> NextStep | 
     if isinstance(move, End):
         return NextStep(words=f"none is left: it ends as {move.status}")
     begun = ", which may have begun before" if record.interrupted else ""
-    words = f"{move.action} {one_line(move.step.name)}, attempt {move.attempt}{begun}"
+    words = f"{move.action} {printable(move.step.name)}, attempt {move.attempt}{begun}"
     return NextStep(words=words, step=move.step.name, action=move.action, attempt=move.attempt)

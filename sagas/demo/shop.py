@@ -81,7 +81,7 @@ PATIENT = RetryPolicy(max_attempts=4, first_delay=0.2, max_delay=1.0, retry_on=(
 class ReserveStock(Step[Order]):
     """Put the pieces aside; or back on the shelf."""
 
-    retry = PATIENT
+    retry = compensate_retry = PATIENT
 
     def act(self, order: Order, call: Call) -> None:
         with _service(order, call) as ledger:
@@ -100,7 +100,7 @@ class ReserveStock(Step[Order]):
 class ChargeCard(Step[Order]):
     """Take the money; or give it back."""
 
-    retry = PATIENT
+    retry = compensate_retry = PATIENT
 
     def act(self, order: Order, call: Call) -> None:
         with _service(order, call, busy=order.card == "busy") as ledger:
@@ -122,7 +122,7 @@ class Ship(Step[Order]):
     """Hand the parcel to the carrier: the point of no return. It is recalled only if in doubt whether it went."""
 
     pivot = True
-    retry = PATIENT
+    retry = compensate_retry = PATIENT
 
     def act(self, order: Order, call: Call) -> None:
         with _service(order, call) as ledger:

@@ -15,7 +15,7 @@ from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, problem, warning
 from sagas.doctor.installation import Installation
 from sagas.errors import ConfigurationError, SchemaBehind
-from sagas.storage.connecting import address, behind_a_pooler, make_engine, reason
+from sagas.storage.connecting import STILL_CHANGED, address, behind_a_pooler, make_engine, reason
 from sagas.storage.schema import HEAD, REVISIONS, require_version
 from sagas.storage.tables import metadata
 
@@ -35,6 +35,26 @@ DATABASE_DOWN: Final = problem(
     cure="See that PostgreSQL runs at {address}, accepts connections from here (pg_hba.conf, max_connections) and "
     "knows this user and password, or correct SAGAS_DATABASE_URL.",
 )
+DATABASE_ENCODING: Final = warning(
+    "database-encoding",
+    what="the database has another encoding than UTF8",
+    why="A saga with a character that this encoding lacks is refused at its start, or its attempt fails at the step "
+    "that adds it.",
+    cure="Keep the sagas in a database with the encoding UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0.",
+)
+POOL_TOO_LARGE: Final = warning(
+    "pool-too-large",
+    what="one process may open more connections than the server allows to all",
+    why="When it does, the server refuses other processes, and renewals of leases are among what comes late.",
+    cure="Set SAGAS_DATABASE_POOL_SIZE lower, or max_connections of the server higher.",
+)
+SESSION_SETTINGS: Final = warning(
+    "session-settings",
+    what="sessions behind the pooler have settings that sagas do not expect",
+    why="Under another isolation level statements fail that meet on one saga, and timeouts cut long scans off. On a "
+    "direct connection sagas set these themselves; behind a pooler they would change them for other programs, too.",
+    cure="Let sagas use a role of their own, with {settings}",
+)
 DATABASE_REPLICA: Final = problem(
     "database-replica",
     what="the database is a replica",
@@ -52,6 +72,12 @@ SCHEMA_BEHIND: Final = problem(
     what="the database lacks tables or columns that this version needs",
     why="Workers of this version refuse to start, and programs to start sagas.",
     cure="Run `sagas migrate`. Workers of the earlier version may go on meanwhile.",
+)
+ROW_SECURITY: Final = warning(
+    "row-security",
+    what="row-level security may hide sagas from the database's user",
+    why="A saga that cannot be seen is not recovered, and a start with its idempotency key is refused.",
+    cure="Turn it off (ALTER TABLE … DISABLE ROW LEVEL SECURITY), or let the tables' owner run the sagas.",
 )
 PRIVILEGES_MISSING: Final = problem(
     "privileges-missing",
@@ -95,12 +121,24 @@ def _answers(installation: Installation) -> Iterator[Finding | str]:
             connection.execute(sa.text(sql.SERVER))  # the first one told how long it is to compile, too
             seconds = time.perf_counter() - began
             pooled = behind_a_pooler(connection.connection.driver_connection)  # type: ignore[arg-type]
+            changed = connection.execute(sa.text(STILL_CHANGED)).all()
     except DBAPIError as error:
         yield DATABASE_DOWN(f"the database at {where} does not answer: {reason(error)}.", address=where)
         return
     yield f"PostgreSQL {row['version']} at {where}, {seconds * 1000:.1f} ms away"
     if pooled:
         yield "behind a pooler: statements are not prepared"
+    if changed:
+        yield SESSION_SETTINGS(
+            f"{', '.join(f'{name} is {value!r}' for name, value, _ in changed)}.",
+            settings=" ".join(f"ALTER ROLE … SET {name} = {wanted!r};" for name, _, wanted in changed),
+        )
+    size = installation.settings.database_pool_size
+    yield f"up to {size} connections for each process (SAGAS_DATABASE_POOL_SIZE), {row['connections']} for all"
+    if size >= row["connections"] and not pooled:
+        yield POOL_TOO_LARGE(f"SAGAS_DATABASE_POOL_SIZE is {size}, and the server allows {row['connections']}.")
+    if row["encoding"] != "UTF8":
+        yield DATABASE_ENCODING(f"the database at {where} has the encoding {row['encoding']}.")
 
 
 def _writable(installation: Installation) -> Iterator[Finding | str]:
@@ -124,14 +162,16 @@ def _schema(installation: Installation) -> Iterator[Finding | str]:
 
 
 def _privileges(installation: Installation) -> Iterator[Finding | str]:
-    missing = [row["missing"] for row in installation.rows(sql.MISSING_PRIVILEGES, {"tables": [*metadata.tables]})]
-    if missing:
-        (row,) = installation.rows(sql.SERVER)
+    tables = {"tables": [*metadata.tables]}
+    (server,) = installation.rows(sql.SERVER)
+    if missing := [row["missing"] for row in installation.rows(sql.MISSING_PRIVILEGES, tables)]:
         yield PRIVILEGES_MISSING(
-            f"{row['user']} lacks privileges on {', '.join(missing)}.",
+            f"{server['user']} lacks privileges on {', '.join(missing)}.",
             tables=", ".join(metadata.tables),
-            user=row["user"],
+            user=server["user"],
         )
+    if secured := [row["name"] for row in installation.rows(sql.ROW_SECURITY, tables)]:
+        yield ROW_SECURITY(f"for {server['user']} it is active on {', '.join(secured)}.")
 
 
 def _durability(installation: Installation) -> Iterator[Finding | str]:
@@ -154,10 +194,15 @@ def _clock(installation: Installation) -> Iterator[Finding | str]:
 
 
 DATABASE_CHECKS: Final = (
-    Check("database", _answers, (DATABASE_URL_UNUSABLE, DATABASE_DOWN), needs=("settings",)),
+    Check(
+        "database",
+        _answers,
+        (DATABASE_URL_UNUSABLE, DATABASE_DOWN, SESSION_SETTINGS, POOL_TOO_LARGE, DATABASE_ENCODING),
+        needs=("settings",),
+    ),
     Check("primary", _writable, (DATABASE_REPLICA, DATABASE_READ_ONLY), needs=("database",)),
     Check("schema", _schema, (SCHEMA_BEHIND,), needs=("database",)),
-    Check("privileges", _privileges, (PRIVILEGES_MISSING,), needs=("schema",)),
+    Check("privileges", _privileges, (PRIVILEGES_MISSING, ROW_SECURITY), needs=("schema",)),
     Check("durability", _durability, (FSYNC_OFF, SYNCHRONOUS_COMMIT_OFF), needs=("database",)),
     Check("clock", _clock, (CLOCK_SKEW,), needs=("database",)),
 )

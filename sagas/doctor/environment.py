@@ -21,7 +21,7 @@ SETTINGS_UNUSABLE: Final = problem(
     "settings-unusable",
     what="a variable has a value that cannot work",
     why="Every process with this environment stops with this sentence: workers, beat, and programs that start sagas.",
-    cure="Correct the variables that are named; the README's table has each with its unit.",
+    cure="Correct the variables that are named; docs/settings.md has each with its unit.",
 )
 SETTING_UNKNOWN: Final = warning(
     "setting-unknown",
@@ -79,7 +79,7 @@ def _unknown(installation: Installation) -> Iterator[Finding]:
     for variable in sorted(installation.environment):
         if variable.startswith(PREFIX) and variable not in known:
             nearest = get_close_matches(variable, known, n=1, cutoff=0.8)
-            cure = f"Write {nearest[0]} instead." if nearest else "Take it away; the README's table has those that are."
+            cure = f"Write {nearest[0]} instead." if nearest else "Take it away; docs/settings.md has those that are."
             yield SETTING_UNKNOWN(f"{variable} is set, and is no setting.", cure=cure)
 
 

@@ -14,7 +14,14 @@ from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_S
 SERVER: Final = """
 SELECT current_setting('server_version') AS version, pg_backend_pid() AS pid,
     pg_is_in_recovery() AS replica, current_setting('default_transaction_read_only')::boolean AS read_only,
-    quote_ident(current_user) AS "user" """
+    quote_ident(current_user) AS "user", current_setting('server_encoding') AS encoding,
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS connections"""
+
+# Of the tables that there are: the others are another finding.
+ROW_SECURITY: Final = """
+SELECT name FROM unnest(CAST(%(tables)s AS text[])) AS name
+WHERE to_regclass(name) IS NOT NULL AND row_security_active(to_regclass(name))
+ORDER BY name"""
 
 DURABILITY: Final = """
 SELECT name, current_setting(name) AS value

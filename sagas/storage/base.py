@@ -11,17 +11,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from numbers import Integral
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
-from sagas.errors import LeaseLost, SagaNotFound
+from sagas.errors import LeaseLost, SagaExists, SagaNotFound
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.storable import require_storable
+from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
+#: The largest number of rows or seconds that a storage takes.
+LARGEST: Final = 2**31 - 1
+#: The largest number of failed attempts: far enough below what the column holds that statements can add to it.
+MOST_ATTEMPTS: Final = 1_000_000_000
 #: Holder of a saga for which a message is in the broker.
 QUEUE: Final = "queue"
 #: Holder of a saga whose name is paused: nothing picks it up by itself until the name is resumed.
 PAUSED: Final = "paused"
+#: What a start does when its idempotency key is taken: return the saga that has it, or raise `AlreadyStarted`.
+OnConflict = Literal["return", "raise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,11 @@ class SagaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored; `traceparent` is the W3C trace context that it was started in."""
+    """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
+
+    Raises:
+        UnstorableText: its name or key holds what no database can.
+    """
 
     id: UUID
     name: str
@@ -95,6 +108,9 @@ class NewSaga:
     idempotency_key: str | None = None
     definition_version: str = ""
     traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name, idempotency_key=self.idempotency_key)
 
     def as_record(self, hold: Hold) -> SagaRecord:
         """The saga as it stands once it is stored under its first hold, without asking for it."""
@@ -201,12 +217,19 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
-    """What a listing shows: the newest first."""
+    """What a listing shows: the newest first.
+
+    Raises:
+        UnstorableText: the name holds what no database can.
+    """
 
     statuses: Sequence[SagaStatus] = ()
     name: str | None = None
     dead: bool | None = None
     limit: int = 50
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name)
 
 
 class ISagaStorage(ABC):
@@ -247,7 +270,7 @@ class ISagaStorage(ABC):
             saga_name: only those of this name.
 
         Raises:
-            ValueError: a number is out of range.
+            ValueError: a number is out of range, or of the wrong type.
         """
 
     @abstractmethod
@@ -255,9 +278,14 @@ class ISagaStorage(ABC):
         """Count one more failed attempt, atomically, and set the status if one is given.
 
         `recover_saga()` counts by itself, under its fence; this is for schedulers that recover by other means.
+        `sagas.storage.attempts` has the rules for the status. COMPENSATING aborts the saga: a row of the log says so,
+        and from then on it only goes backward. The status alone does not tell whether the saga is past its pivot, so
+        neither does this method.
 
         Raises:
             SagaNotFound: no saga has this id.
+            IllegalStatusChange: the saga has ended, is dead, is held by a worker, or cannot have this status as it
+                stands; nothing was changed.
         """
 
     @abstractmethod
@@ -266,7 +294,7 @@ class ISagaStorage(ABC):
 
         Raises:
             SagaNotFound: no saga has this id.
-            ValueError: attempts is below 0.
+            ValueError: attempts is no whole number from 0 to 1,000,000,000.
         """
 
     # -- starting and reading ---------------------------------------------------------------------------------
@@ -279,6 +307,7 @@ class ISagaStorage(ABC):
         owner: str | None,
         for_seconds: float = 0.0,
         connection: Any = None,
+        on_conflict: OnConflict = "return",
     ) -> list[tuple[UUID, bool]]:
         """Store new sagas; return for each its id and whether it is new.
 
@@ -288,8 +317,28 @@ class ISagaStorage(ABC):
             owner: `QUEUE` when a message will be sent (PENDING), None when it is free (PENDING), or a worker's name,
                 which then holds it at version 1 (RUNNING).
             for_seconds: how long the owner keeps it before anybody else may pick it up.
-            connection: the caller's own connection; its transaction then decides whether the sagas exist.
+            connection: what `join` returned; that transaction then decides whether the sagas exist.
+            on_conflict: "raise" stores none of them if a (name, idempotency_key) exists already.
+
+        Raises:
+            AlreadyStarted: as `on_conflict` asks; it names the first saga that exists.
+            SagaExists: an id exists already; nothing was stored.
+            TransactionRefused: the connection is of another database, or in no transaction.
+            TypeError: a connection of this kind cannot be used.
         """
+
+    def join(self, connection: Any) -> CallersTransaction:
+        """Return the transaction of a connection of the caller's, to be given to `create_sagas`.
+
+        Raises:
+            TransactionRefused: the connection is in no transaction that could be joined.
+            TypeError: a connection of this kind cannot be used.
+        """
+        return callers_transaction(connection)
+
+    def connect(self) -> None:
+        """Do now what the first `create_sagas` with a connection would have to wait for; the default does nothing."""
+        return
 
     @abstractmethod
     def load(self, saga_id: UUID) -> SagaRecord:
@@ -301,7 +350,11 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
-        """Return sagas without their logs, the newest first."""
+        """Return sagas without their logs, the newest first.
+
+        Raises:
+            ValueError: the limit is no whole number from 1.
+        """
 
     # -- holding ----------------------------------------------------------------------------------------------
 
@@ -350,6 +403,7 @@ class ISagaStorage(ABC):
 
         Raises:
             LeaseLost: the hold is no longer valid; nothing was changed.
+            ValueError: without an entry, the status does not end the saga, or there is a release.
         """
 
     @abstractmethod
@@ -426,6 +480,14 @@ class ISagaStorage(ABC):
         """
 
     @abstractmethod
+    def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
+        """Claim those of these sagas that never ran, are free and are due, so that a message can be sent for each.
+
+        Args:
+            mark_seconds: how long the mark protects them, as in `claim_sagas`.
+        """
+
+    @abstractmethod
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         """Free at once every saga held by an owner known to be dead, as if its lease had expired; return how many."""
 
@@ -441,6 +503,9 @@ class ISagaStorage(ABC):
 
         Nothing of that name is dispatched or taken by message from then on; holders give theirs back at the next
         step's boundary; an operator may still take one by hand. Pausing again changes the reason.
+
+        Raises:
+            UnstorableText: the name, the person or the reason holds what no database can.
         """
 
     @abstractmethod
@@ -484,7 +549,12 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
 
 
 def note(command: str, *, by: str, because: str) -> LogEntry:
-    """A log row of what a person did to the saga: the command, who, and why."""
+    """A log row of what a person did to the saga: the command, who, and why.
+
+    Raises:
+        UnstorableText: one of them holds what no database can.
+    """
+    require_storable(command=command, by=by, reason=because)
     return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
 
 
@@ -508,25 +578,63 @@ def lease_lost(hold: Hold) -> LeaseLost:
     )
 
 
+def exists(saga_id: UUID | str) -> SagaExists:
+    """The error for a new saga whose id is that of another."""
+    return SagaExists(f"a saga with the id {saga_id} exists already, so nothing was stored: give each saga a new id.")
+
+
+def require_end(status: SagaStatus, release: Release | None) -> None:
+    """Refuse a checkpoint without an entry that does anything but end the saga.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not status.finished or release is not None:
+        does = "release it" if status.finished else f"set it to {status}"
+        raise ValueError(
+            f"a checkpoint without an entry ends a saga and cannot {does}: give an entry, or use release()."
+        )
+
+
 def require_recovery_arguments(limit: int, max_attempts: int, stale_after_seconds: float | None) -> None:
     """Refuse what `get_sagas_for_recovery` cannot mean.
 
     Raises:
         ValueError: naming the argument and its value.
     """
-    require_positive(limit=limit, max_recovery_attempts=max_attempts)
-    if stale_after_seconds is not None and not stale_after_seconds >= 0:
-        raise ValueError(f"stale_after_seconds is {stale_after_seconds}: give 0 or more seconds, or None.")
+    require_counts(limit=limit, max_recovery_attempts=max_attempts)
+    if stale_after_seconds is not None:
+        require_seconds(stale_after_seconds=stale_after_seconds)
 
 
 def require_attempts(attempts: int) -> None:
-    """Refuse a negative number of attempts.
+    """Refuse what is no number of attempts.
 
     Raises:
         ValueError: naming the argument and its value.
     """
-    if attempts < 0:
-        raise ValueError(f"attempts is {attempts}: give 0 or more.")
+    _require_whole("attempts", attempts, 0, MOST_ATTEMPTS)
+
+
+def require_counts(**values: int) -> None:
+    """Refuse what is no whole number from 1 to `LARGEST`, by name.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, value in values.items():
+        _require_whole(name, value, 1, LARGEST)
+
+
+def require_seconds(**values: Any) -> None:
+    """Refuse what is no number of seconds from 0 to `LARGEST`, by name.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
+            raise ValueError(f"{name} is {value!r:.60}: give a number of seconds from 0 to {LARGEST}.")
 
 
 def require_positive(**values: float) -> None:
@@ -538,3 +646,9 @@ def require_positive(**values: float) -> None:
     for name, value in values.items():
         if not value > 0:
             raise ValueError(f"{name} is {value}: give a number above 0.")
+
+
+def _require_whole(name: str, value: Any, least: int, most: int) -> None:
+    # A bool is an int to Python, and a float would be rounded by one storage and kept by another.
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise ValueError(f"{name} is {value!r:.60}: give a whole number from {least} to {most}.")

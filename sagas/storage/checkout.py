@@ -1,13 +1,17 @@
-"""A connection of the pool for the time of one operation; what goes wrong on it, in our words.
+"""The pool: a connection for the time of one operation, and what goes wrong on it in our words.
 
-SQLAlchemy's own `Connection` would cost a checkpoint a third of its speed, so statements run on the driver's.
+Statements run on the driver's connections: SQLAlchemy's `Connection` costs a checkpoint a third of its speed. The pool
+is our own because psycopg_pool's costs each operation a sixth (it hands every returned connection to the threads that
+wait for one), and because its threads, which do not survive a fork, keep for themselves why connecting failed.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
@@ -19,7 +23,7 @@ from psycopg.rows import DictRow, dict_row
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from sagas.errors import SchemaBehind, StorageUnavailable
+from sagas.errors import CharacterNotStorable, SchemaBehind, StorageUnavailable
 from sagas.storage.connecting import address, reason
 from sagas.storage.prepared import PreparedStatements
 from sagas.storage.schema import check_version
@@ -35,48 +39,78 @@ _UNAVAILABLE: Final = (
     pg.IdleInTransactionSessionTimeout,
 )
 _IDLE: Final = TransactionStatus.IDLE
+#: Seconds for which a connection that nobody used is believed to be alive; after that it is asked first.
+_TRUSTED_SECONDS: Final = 1.0
+#: Seconds after which a connection that nobody needed is closed.
+_KEPT_SECONDS: Final = 600.0
+#: Seconds to wait for a connection while all are in use; an operation takes a few milliseconds.
+_WAIT_SECONDS: Final = 30.0
 
 
 class Connections:
     """Connections to one database, in autocommit, never shared across a fork.
 
+    They are opened when they are needed, and the one that was used last is used first: a process opens as many as it
+    uses at once. One that was idle is checked before it is used, as a server, a pooler or a firewall may have cut it.
+
     Args:
         engine: through psycopg 3.
-        kept: how many idle ones are kept here, with their cursors; 0 for an engine of the caller's own, whose pool gets
-            each back after every operation.
+        size: how many are used at once at most; one more is only for renewing leases. None for an engine of the
+            caller's own, whose pool gets each back after every operation.
     """
 
-    def __init__(self, engine: sa.Engine, *, kept: int) -> None:
+    def __init__(self, engine: sa.Engine, *, size: int | None) -> None:
         self._engine = engine
-        self._kept = kept
-        self._idle: list[Checkout] = []
-        self._pid = os.getpid()
+        self._size = size
         self._schema_checked = False
+        self._reset()
 
-    def cursor(self) -> Checkout:
+    @property
+    def url(self) -> sa.URL:
+        """Of the database."""
+        return self._engine.url
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Checkout] = []
+        self._free = None if self._size is None else threading.Semaphore(self._size)
+
+    def cursor(self, *, at_once: bool = False) -> Checkout:
         """Return a context manager whose cursor is good for one operation; its rows are dicts.
 
+        Args:
+            at_once: do not wait while all connections are in use, but open one more: for renewals, of which one is
+                under way at a time, and which must not come late.
+
         Raises:
-            StorageUnavailable: the database does not answer.
+            StorageUnavailable: the database does not answer, or all connections were in use for 30 seconds.
             SchemaBehind: it lacks what this version needs.
         """
         if os.getpid() != self._pid:
-            # Forked: the parent's connections are still the parent's; forget them without saying goodbye on them.
-            self._idle = []
+            # After a fork, drop inherited connections without closing them: closing would end the parent's sessions.
+            self._reset()
             self._engine.dispose(close=False)
-            self._pid = os.getpid()
         if not self._schema_checked:
             self.check_schema()
+        waits = None if at_once else self._free
+        if waits is not None and not waits.acquire(timeout=_WAIT_SECONDS):
+            raise StorageUnavailable(
+                f"all {self._size} connections to the database at {address(self._engine.url)} were in use for "
+                f"{_WAIT_SECONDS:g} seconds: see what it is busy with, or set SAGAS_DATABASE_POOL_SIZE higher."
+            )
         try:
-            return self._idle.pop()
+            checkout = self._idle.pop()
         except IndexError:
-            return Checkout(self, self._engine, kept=self._kept > 0)
+            checkout = Checkout(self, self._engine, kept=self._size is not None)
+        checkout.waits = waits
+        return checkout
 
     def write(self, statement: str, parameters: Mapping[str, Any]) -> int:
         """Execute a statement of every saga's path, whose parameters are no arrays; return how many rows it changed.
 
         Raises:
             StorageUnavailable, SchemaBehind: as for `cursor`.
+            CharacterNotStorable: the database's encoding cannot hold a parameter.
         """
         checkout = self.cursor()
         with checkout as cursor:
@@ -84,12 +118,14 @@ class Connections:
                 return checkout.prepared.execute(statement, parameters)
             return cursor.execute(statement, parameters).rowcount
 
-    def give_back(self, checkout: Checkout) -> None:
-        """Take back what an operation is done with."""
-        if len(self._idle) < self._kept:
-            self._idle.append(checkout)
-        else:
-            checkout.close()
+    def keep(self, checkout: Checkout) -> None:
+        """Keep a connection for the next operation, and close one that nobody needed for a long time."""
+        self._idle.append(checkout)
+        try:
+            if checkout.used_at - self._idle[0].used_at > _KEPT_SECONDS:
+                self._idle.pop(0).close()
+        except IndexError:
+            pass  # other threads took them
 
     def check_schema(self) -> None:
         """Compare the database's tables with what this version needs.
@@ -113,7 +149,7 @@ class Connections:
         """Raise in our words what the driver raises in the block, on whosever connection."""
         try:
             yield
-        except (DBAPIError, PoolTimeout, psycopg.Error) as error:
+        except (DBAPIError, PoolTimeout, psycopg.Error, UnicodeEncodeError) as error:
             raise self.translate(error) from error
 
     def translate(self, error: Exception) -> Exception:
@@ -126,6 +162,11 @@ class Connections:
             return SchemaBehind(
                 f"the database at {address(self._engine.url)} lacks what this version needs "
                 f"({reason(error)}): run `sagas migrate`."
+            )
+        elif isinstance(cause, (pg.UntranslatableCharacter, UnicodeEncodeError)):
+            return CharacterNotStorable(
+                f"the database at {address(self._engine.url)} cannot hold a character of this text ({reason(error)}): "
+                "leave it out, or keep the sagas in a database with the encoding UTF8, which holds all."
             )
         elif not isinstance(error, _UNAVAILABLE):
             return error
@@ -140,23 +181,53 @@ class Checkout:
 
     Attributes:
         prepared: the statements prepared on it, if it is kept and to one session alone.
+        used_at: when it was last known to be alive, by the monotonic clock.
+        waits: where others wait for it to be given back.
     """
 
-    __slots__ = ("_autocommit", "_connection", "_connections", "_cursor", "_engine", "_kept", "_pooled", "prepared")
+    __slots__ = (
+        "_autocommit",
+        "_connection",
+        "_connections",
+        "_cursor",
+        "_engine",
+        "_kept",
+        "_pooled",
+        "prepared",
+        "used_at",
+        "waits",
+    )
 
     def __init__(self, connections: Connections, engine: sa.Engine, *, kept: bool) -> None:
         self.prepared: PreparedStatements | None = None
+        self.used_at = 0.0
+        self.waits: threading.Semaphore | None = None
         self._kept = kept
         self._connections = connections
         self._engine = engine
         self._cursor: psycopg.Cursor[DictRow] | None = None
 
     def __enter__(self) -> psycopg.Cursor[DictRow]:
-        if self._cursor is None:
-            with self._connections.translated():
-                self._open()
+        try:
+            if self._cursor is not None and monotonic() - self.used_at > _TRUSTED_SECONDS and not self._answers():
+                self._cursor = None
+            if self._cursor is None:
+                with self._connections.translated():
+                    self._open()
+        except BaseException:
+            if self.waits is not None:
+                self.waits.release()
+            raise
         assert self._cursor is not None
         return self._cursor
+
+    def _answers(self) -> bool:
+        try:
+            self._connection.execute("")
+        except psycopg.Error:
+            self._connection.close()
+            return False
+        return True
 
     def _open(self) -> None:
         self._pooled = self._engine.raw_connection()
@@ -166,29 +237,45 @@ class Checkout:
             self._pooled.detach()
         self._autocommit = self._connection.autocommit
         self._connection.autocommit = True
-        self._cursor = self._connection.cursor(row_factory=dict_row)
+        # Binary, as text is in the session's DateStyle, which may be one that psycopg cannot read.
+        self._cursor = self._connection.cursor(row_factory=dict_row, binary=True)
         if self._kept and self._connection.prepare_threshold is not None:
             self.prepared = PreparedStatements(self._connection)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection.pgconn.transaction_status == _IDLE:
-            self._connections.give_back(self)
-        else:
-            # In the middle of a statement that nobody waits for any more, or cut off.
-            if self._kept:
-                self._connection.close()
+        try:
+            if self._connection.pgconn.transaction_status != _IDLE:
+                self._drop()
+            elif self._kept:
+                self.used_at = monotonic()
+                self._connections.keep(self)
             else:
-                self._pooled.invalidate()
-            if self._connection.broken:
-                # The server went away, and so did the other connections to it.
-                self._connections.close()
-        if isinstance(error, psycopg.Error) and (translated := self._connections.translate(error)) is not error:
-            raise translated from error
+                self.close()
+        finally:
+            if self.waits is not None:
+                self.waits.release()
+        if isinstance(error, (psycopg.Error, UnicodeEncodeError)):
+            translated = self._connections.translate(error)
+            if translated is not error:
+                raise translated from error
+
+    def _drop(self) -> None:
+        # In the middle of a statement that nobody waits for any more, or cut off.
+        if self._kept:
+            self._connection.close()
+        else:
+            self._pooled.invalidate()
+        if self._connection.broken:
+            # The server went away, and so did the other connections to it.
+            self._connections.close()
 
     def close(self) -> None:
-        """Give the connection back to SQLAlchemy's pool, as it was."""
+        """Close the connection, or give it back to the caller's pool as it was."""
+        if self._kept:
+            self._connection.close()
+            return
         if not self._autocommit:
             self._connection.autocommit = False
         self._pooled.close()

@@ -20,7 +20,35 @@ _CONNECT_ARGS: Final = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
+    # Whatever PGCLIENTENCODING, the role or the database says: psycopg would encode with it, and lose characters.
+    "client_encoding": "utf8",
 }
+# What statements and the reading of their results rely on, and a database, a role or the environment may have changed
+# for other programs.
+_CHANGED: Final = """
+    FROM (VALUES
+        -- PgBouncer restores these for each of its clients.
+        ('DateStyle', 'ISO, MDY', true),
+        ('TimeZone', 'UTC', true),
+        ('standard_conforming_strings', 'on', true),
+        -- Behind a pooler these would be set for its other clients, too.
+        ('IntervalStyle', 'postgres', false),
+        ('array_nulls', 'on', false),
+        -- Each statement judges a row as it is once it is locked.
+        ('default_transaction_isolation', 'read committed', false),
+        -- Made for the short statements of a web application, they would cut off every scan or prune.
+        ('statement_timeout', '0', false),
+        ('lock_timeout', '0', false),
+        ('idle_in_transaction_session_timeout', '0', false),
+        ('transaction_timeout', '0', false)
+    ) AS wanted (name, value, everywhere)
+    WHERE current_setting(name, true) <> value"""
+_SESSION: Final = f"""
+SELECT pg_backend_pid(), (
+    SELECT count(set_config(name, value, false)) {_CHANGED} AND (everywhere OR pg_backend_pid() = %(pid)s)
+)"""
+#: What a session still has otherwise, as behind a pooler not all can be set: the name, how it is, how it should be.
+STILL_CHANGED: Final = f"SELECT name, current_setting(name), value {_CHANGED} ORDER BY name"
 #: In the URL's query: after how many runs psycopg prepares a statement, or `none` for never.
 _PREPARE: Final = "prepare_threshold"
 
@@ -68,8 +96,7 @@ def make_engine(url: str | sa.URL) -> sa.Engine:
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigurationError(f"psycopg 3 is not installed ({error}): pip install 'psycopg[binary]'.") from error
-    if threshold is None:
-        sa.event.listen(engine, "connect", _prepare_nothing_behind_a_pooler)
+    sa.event.listen(engine, "connect", _set_up if threshold is None else _set_session)
     return engine
 
 
@@ -84,19 +111,28 @@ def _threshold(written: object) -> int | None:
     )
 
 
-def _prepare_nothing_behind_a_pooler(connection: Connection[Any], _: object) -> None:
-    """Turn prepared statements off on a connection that is not to one session of the server alone.
+def _set_up(connection: Connection[Any], _: object) -> None:
+    """Set the session up, and turn prepared statements off on a connection behind a pooler.
 
     A pooler in transaction mode runs each transaction in any session, where the same name may belong to another
-    client's statement: with as many parameters, that one would be run. It gives its clients numbers of its own for
-    what they cancel, and so it is told from the server, whose number is the session's process id.
+    client's statement: with as many parameters, that one would be run.
     """
-    if behind_a_pooler(connection):
+    if _set_session(connection, _):
         connection.prepare_threshold = None
 
 
+def _set_session(connection: Connection[Any], _: object) -> bool:
+    """Set what sagas rely on, in one round trip; return whether the connection is behind a pooler."""
+    row = connection.execute(_SESSION, {"pid": connection.info.backend_pid}).fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
 def behind_a_pooler(connection: Connection[Any]) -> bool:
-    """Return whether something between this process and the server gives each transaction any session of its own."""
+    """Return whether something between this process and the server gives each transaction any session of its own.
+
+    A pooler gives its clients numbers of its own for what they cancel, and so it is told from the server, whose number
+    is the session's process id.
+    """
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is None or row[0] != connection.info.backend_pid
 

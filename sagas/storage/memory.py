@@ -11,9 +11,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from sagas.errors import AlreadyStarted
 from sagas.progress import RECOVERABLE, Action, EntryStatus, SagaStatus, turned_back
+from sagas.storable import require_storable
+from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
+    MOST_ATTEMPTS,
     PAUSED,
     QUEUE,
     Claim,
@@ -23,6 +27,7 @@ from sagas.storage.base import (
     ISagaStorage,
     LogEntry,
     NewSaga,
+    OnConflict,
     Pause,
     Refusal,
     Refused,
@@ -31,11 +36,14 @@ from sagas.storage.base import (
     SagaRecord,
     Taken,
     describe,
+    exists,
     lease_lost,
     not_found,
     require_attempts,
-    require_positive,
+    require_counts,
+    require_end,
     require_recovery_arguments,
+    require_seconds,
 )
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -84,12 +92,21 @@ class MemorySagaStorage(ISagaStorage):
             return [saga.id for saga in found[:limit]]
 
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
+        if new_status is not None:
+            new_status = SagaStatus(new_status)
         with self._changing(saga_id) as saga:
+            now = self._clock()
+            counted = count_attempt(saga, new_status or saga.status, now=now)
+            if counted.note is not None:
+                saga = self._log(saga, counted.note)
             self._put(
                 saga,
-                recovery_attempts=saga.recovery_attempts + 1,
-                status=saga.status if new_status is None else SagaStatus(new_status),
-                updated_at=self._clock(),
+                recovery_attempts=min(saga.recovery_attempts + 1, MOST_ATTEMPTS),
+                status=counted.status,
+                interrupted=counted.interrupted,
+                lease_owner=None if counted.frees else saga.lease_owner,
+                available_at=now if counted.frees else saga.available_at,
+                updated_at=now,
             )
 
     def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
@@ -111,42 +128,49 @@ class MemorySagaStorage(ISagaStorage):
         owner: str | None,
         for_seconds: float = 0.0,
         connection: Any = None,
+        on_conflict: OnConflict = "return",
     ) -> list[tuple[UUID, bool]]:
         if connection is not None:
             raise TypeError("MemorySagaStorage takes part in no transaction: start the saga without a connection.")
         held = owner not in (None, QUEUE)
-        created = []
-        with self._lock:
+        answers: list[tuple[UUID, bool]] = []
+        with self._lock, self._all_or_nothing():
             now = self._clock()
             for new in sagas:
                 existing = self._by_key(new)
-                created.append((existing or new.id, existing is None))
-                if existing is None:
-                    self._sagas[new.id] = SagaRecord(
-                        id=new.id,
-                        name=new.name,
-                        status=SagaStatus.RUNNING if held else SagaStatus.PENDING,
-                        context=new.context,
-                        version=1 if held else 0,
-                        recovery_attempts=0,
-                        lease_owner=owner,
-                        available_at=now + timedelta(seconds=for_seconds),
-                        last_error=None,
-                        idempotency_key=new.idempotency_key,
-                        definition_version=new.definition_version,
-                        interrupted=False,
-                        created_at=now,
-                        updated_at=now,
-                        finished_at=None,
-                        traceparent=new.traceparent,
-                    )
-        return created
+                answers.append((existing or new.id, existing is None))
+                if existing is not None:
+                    if on_conflict == "raise":
+                        raise AlreadyStarted(existing, new.name, new.idempotency_key)
+                    continue
+                if new.id in self._sagas:
+                    raise exists(new.id)
+                self._sagas[new.id] = SagaRecord(
+                    id=new.id,
+                    name=new.name,
+                    status=SagaStatus.RUNNING if held else SagaStatus.PENDING,
+                    context=new.context,
+                    version=1 if held else 0,
+                    recovery_attempts=0,
+                    lease_owner=owner,
+                    available_at=now + timedelta(seconds=for_seconds),
+                    last_error=None,
+                    idempotency_key=new.idempotency_key,
+                    definition_version=new.definition_version,
+                    interrupted=False,
+                    created_at=now,
+                    updated_at=now,
+                    finished_at=None,
+                    traceparent=new.traceparent,
+                )
+        return answers
 
     def load(self, saga_id: UUID) -> SagaRecord:
         with self._changing(saga_id) as saga:
             return saga
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
         with self._lock:
             found = [
                 replace(saga, log=())
@@ -209,12 +233,13 @@ class MemorySagaStorage(ISagaStorage):
         context: str | None = None,
         release: Release | None = None,
     ) -> None:
+        if entry is None:
+            require_end(status, release)
         with self._held(hold) as saga:
             now = self._clock()
             if entry is not None:
-                self._log_ids += 1
-                row = replace(entry, id=self._log_ids, version=hold.version, worker=hold.owner, created_at=now)
-                saga = self._put(saga, log=(*saga.log, row), updated_at=now)
+                saga = self._log(saga, replace(entry, version=hold.version, worker=hold.owner))
+                saga = self._put(saga, updated_at=now)
                 if entry.action is Action.OPERATOR and release is None and not status.finished:
                     return
                 saga = self._put(
@@ -291,7 +316,7 @@ class MemorySagaStorage(ISagaStorage):
         mark_seconds: float,
         messages_waiting: int = 0,
     ) -> ClaimResult:
-        require_positive(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        require_counts(limit=limit, max_recovery_attempts=max_recovery_attempts)
         statuses = (SagaStatus.PENDING,) if pending else RECOVERABLE
         with self._lock:
             now = self._clock()
@@ -316,6 +341,15 @@ class MemorySagaStorage(ISagaStorage):
             self._free_parked()
             return ClaimResult(claims=tuple(claims), died=tuple(died), missing=len(missing))
 
+    def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
+        with self._lock:
+            now = self._clock()
+            found = [self._sagas[saga_id] for saga_id in saga_ids if saga_id in self._sagas]
+            free = [s for s in found if s.status is SagaStatus.PENDING and s.lease_owner is None and _due(s, now)]
+            for saga in free:
+                self._put(saga, lease_owner=QUEUE, available_at=now + timedelta(seconds=mark_seconds))
+            return [Claim(saga.id, saga.version, pending=True) for saga in free]
+
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         with self._lock:
             held = [s for s in self._sagas.values() if s.lease_owner not in (None, QUEUE, PAUSED)]
@@ -336,6 +370,7 @@ class MemorySagaStorage(ISagaStorage):
     # In the pieces in which PostgreSQL does them, between which others may do theirs.
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._lock:
             self._begin_pause(name, by=by, because=because)
             return self._park(name)
@@ -381,7 +416,8 @@ class MemorySagaStorage(ISagaStorage):
     # -- housekeeping -----------------------------------------------------------------------------------------
 
     def prune(self, *, older_than_seconds: float, limit: int) -> int:
-        require_positive(limit=limit)
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
         with self._lock:
             edge = self._clock() - timedelta(seconds=older_than_seconds)
             old = [s for s in self._sagas.values() if s.finished_at is not None and s.finished_at < edge]
@@ -397,6 +433,19 @@ class MemorySagaStorage(ISagaStorage):
     def _put(self, saga: SagaRecord, **changes: Any) -> SagaRecord:
         changed = self._sagas[saga.id] = replace(saga, **changes)
         return changed
+
+    def _log(self, saga: SagaRecord, entry: LogEntry) -> SagaRecord:
+        self._log_ids += 1
+        return self._put(saga, log=(*saga.log, replace(entry, id=self._log_ids, created_at=self._clock())))
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        before = dict(self._sagas)
+        try:
+            yield
+        except BaseException:
+            self._sagas = before
+            raise
 
     def _by_key(self, new: NewSaga) -> UUID | None:
         if new.idempotency_key is None:

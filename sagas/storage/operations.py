@@ -6,7 +6,7 @@ during an incident never makes it worse. Times and ages are the database's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -28,6 +28,7 @@ from sagas.storage.operator_answers import (
     Judged,
     LastScan,
     Listing,
+    Named,
     Oldest,
     Page,
     Parked,
@@ -44,6 +45,8 @@ from sagas.storage.statements import LOAD, PAUSES
 #: After how long the server cuts a question off; one that reads the whole of an index may take longer.
 ANSWER_SECONDS: Final = 10.0
 WHOLE_INDEX_SECONDS: Final = 300.0
+#: More sagas do not begin within a millisecond, unless their ids are made otherwise: short ones may then be ambiguous.
+_MOST_IN_A_MILLISECOND: Final = 10_000
 
 
 class Operations:
@@ -102,6 +105,40 @@ class Operations:
             asked_back_by=asks[0]["by"] if asks else None,
         )
         return record, surroundings
+
+    def named(
+        self, *, key: str | None, first: UUID | None = None, last: UUID | None = None, ends: str = "", limit: int
+    ) -> list[Named]:
+        """Return the sagas with this idempotency key, and those whose id is in this range.
+
+        Args:
+            key: of any saga name; None: no key is meant.
+            first, last: the range of ids; None: no id is meant.
+            ends: hexadecimal digits with which an id in the range has to end.
+            limit: how many at most.
+        """
+        parameters = {"key": key, "first": first, "last": last, "ends": ends, "limit": limit}
+        with self._asking("give the whole id") as question:
+            return [_with_status(Named, row) for row in question.all(sql.NAMED, parameters)]
+
+    def ids_of_the_same_millisecond(self, ids: Iterable[UUID]) -> dict[int, list[UUID]]:
+        """Return all ids that begin with the same 48 bits as one of these, by those bits."""
+        wanted = {saga_id.int >> 80 for saga_id in ids}
+        together: dict[int, list[UUID]] = {beginning: [] for beginning in wanted}
+        parameters = {
+            "firsts": [UUID(int=beginning << 80) for beginning in wanted],
+            "lasts": [UUID(int=(beginning + 1 << 80) - 1) for beginning in wanted],
+            "limit": _MOST_IN_A_MILLISECOND,
+        }
+        with self._asking("pipe the output, which then has whole ids") as question:
+            for row in question.all(sql.SAME_MILLISECOND, parameters):
+                together[row["id"].int >> 80].append(row["id"])
+        return together
+
+    def names(self) -> list[str]:
+        """Return the names of unfinished sagas, of those with an idempotency key, and those that are paused."""
+        with self._asking() as question:
+            return [row["name"] for row in question.all(sql.NAMES)]
 
     def statistics(self, *, whole: bool = False) -> Statistics:
         """Return how all sagas stand.

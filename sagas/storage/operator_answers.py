@@ -44,6 +44,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A saga that is meant by what an operator typed."""
+
+    id: UUID
+    name: str
+    status: SagaStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What else bears on one saga: whether its name is paused, and who asked it back from its holder."""
 

@@ -55,6 +55,42 @@ def listing(filters: list[str]) -> str:
 PAUSE_OF: Final = "SELECT name, by, because, since FROM saga_pauses WHERE name = %(name)s"
 ASKED_BACK_BY: Final = "SELECT by FROM saga_asks WHERE saga_id = %(id)s AND until > statement_timestamp()"
 
+# Every name that sagas with an idempotency key have: from one to the next in the index of keys, so it costs a look for
+# each name, not for each saga.
+_KEYED_NAMES: Final = """
+    (SELECT name FROM saga_executions WHERE idempotency_key IS NOT NULL ORDER BY name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.name FROM saga_executions e WHERE e.idempotency_key IS NOT NULL AND e.name > keyed.name
+        ORDER BY e.name LIMIT 1)
+    FROM keyed WHERE keyed.name IS NOT NULL"""
+
+# By a range of ids, which the primary key has, and by an idempotency key, which its index has below each name.
+NAMED: Final = f"""
+WITH RECURSIVE keyed AS ({_KEYED_NAMES})
+SELECT id, name, status FROM (
+    (SELECT id, name, status FROM saga_executions
+    WHERE id BETWEEN CAST(%(first)s AS uuid) AND CAST(%(last)s AS uuid)
+        AND right(replace(CAST(id AS text), '-', ''), length(%(ends)s)) = %(ends)s
+    ORDER BY id LIMIT %(limit)s)
+    UNION
+    (SELECT e.id, e.name, e.status FROM keyed JOIN saga_executions e ON e.name = keyed.name
+    WHERE e.idempotency_key = CAST(%(key)s AS text) LIMIT %(limit)s)
+) AS found ORDER BY id LIMIT %(limit)s"""
+
+# The ids that begin with the same 48 bits as one of these, which are a saga's millisecond.
+SAME_MILLISECOND: Final = """
+SELECT other.id FROM unnest(CAST(%(firsts)s AS uuid[]), CAST(%(lasts)s AS uuid[])) AS wanted(first, last)
+CROSS JOIN LATERAL (
+    SELECT id FROM saga_executions WHERE id BETWEEN wanted.first AND wanted.last LIMIT %(limit)s) AS other"""
+
+# Those that are kept, as far as an index knows them: of finished sagas without an idempotency key none does.
+NAMES: Final = f"""
+WITH RECURSIVE keyed AS ({_KEYED_NAMES})
+SELECT name FROM keyed WHERE name IS NOT NULL
+UNION SELECT name FROM saga_executions WHERE {_UNFINISHED}
+UNION SELECT name FROM saga_pauses
+ORDER BY 1"""
+
 # -- all of them ----------------------------------------------------------------------------------------------
 
 UNFINISHED: Final = f"""

@@ -53,14 +53,20 @@ def giving_back(release: Release) -> dict[str, Any]:
     }
 
 
+def note_row(entry: LogEntry) -> dict[str, Any]:
+    """Return a row for the log that no holder writes."""
+    return {
+        "step": entry.step,
+        "action": entry.action.value,
+        "entry_status": entry.status.value,
+        "attempt": entry.attempt,
+        "version": entry.version,
+        "details": details_of(entry),
+    }
+
+
 def details_of(entry: LogEntry) -> str | None:
-    """Return as JSON what a log row tells of a failure or of a person's doing; None for an action that completed."""
-    if entry.by is not None:
-        person = {"by": entry.by, "because": entry.because}
-    elif entry.status is EntryStatus.COMPLETED:
-        return None
-    else:
-        person = {}
+    """Return as JSON what a log row tells of a failure or of a person's doing; None if it tells nothing more."""
     details = {
         "verdict": entry.verdict,
         "in_doubt": entry.in_doubt,
@@ -68,7 +74,28 @@ def details_of(entry: LogEntry) -> str | None:
         "message": entry.message,
         "traceback": entry.traceback,
     }
-    return json.dumps(details | person)
+    if entry.by is not None:
+        details |= {"by": entry.by, "because": entry.because}
+    elif entry.status is EntryStatus.COMPLETED and not any(details.values()):
+        return None
+    # Not as escapes of ASCII: PostgreSQL refuses those in a database of another encoding than UTF8.
+    return json.dumps(details, ensure_ascii=False)
+
+
+def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a write's parameters with other characters than ASCII's spelled out in what tells of errors.
+
+    For a database whose encoding cannot hold them.
+    """
+    details, last_error = parameters.get("details"), parameters.get("last_error")
+    if details is not None:
+        told = {key: _spelled(value) if isinstance(value, str) else value for key, value in json.loads(details).items()}
+        details = json.dumps(told)
+    return {**parameters, "details": details, "last_error": last_error and _spelled(last_error)}
+
+
+def _spelled(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
 
 
 def record_of(row: Mapping[str, Any]) -> SagaRecord:

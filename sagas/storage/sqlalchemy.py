@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,12 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.rows import DictRow
 
-from sagas.errors import ConfigurationError
+from sagas.errors import CharacterNotStorable, ConfigurationError, HiddenRow, SagaUnreadable
 from sagas.progress import Action, SagaStatus
+from sagas.settings import DEFAULT_POOL_SIZE
+from sagas.storable import require_storable
 from sagas.storage import statements as sql
+from sagas.storage.attempts import count_attempt
 from sagas.storage.base import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
     QUEUE,
@@ -26,6 +28,7 @@ from sagas.storage.base import (
     ISagaStorage,
     LogEntry,
     NewSaga,
+    OnConflict,
     Pause,
     Refusal,
     Refused,
@@ -37,18 +40,24 @@ from sagas.storage.base import (
     lease_lost,
     not_found,
     require_attempts,
-    require_positive,
+    require_counts,
+    require_end,
     require_recovery_arguments,
+    require_seconds,
 )
 from sagas.storage.checkout import Connections
-from sagas.storage.connecting import make_engine
-from sagas.storage.rows import details_of, fence, giving_back, new_row, new_rows, record_of
+from sagas.storage.connecting import make_engine, reason
+from sagas.storage.creating import Query, Within, create
+from sagas.storage.rows import details_of, fence, giving_back, in_ascii, new_row, new_rows, note_row, record_of
+from sagas.storage.transactions import CallersTransaction, callers_transaction
 
 #: Seconds a saga whose message is missing stays free before it is dispatched again: longer than a message spends
 #: between a worker's socket and the worker taking the saga.
 _IN_HAND_SECONDS: Final = 2.0
-#: Idle connections that a process keeps: its own and its heartbeat's, and a few threads'.
-_KEPT_CONNECTIONS: Final = 5
+#: Each of its rounds was overtaken by another writer of the same rows, or cannot see what it is to wait for.
+_ROUNDS: Final = 20
+#: Seconds after which a saga that could not be read is looked at again, by a process that may be set up better.
+_UNREADABLE_SECONDS: Final = 30.0
 #: Sagas parked or freed in one statement, so that no scan waits long for its turn.
 _PARKED_AT_ONCE: Final = 5000
 #: Of the advisory lock under which scans claim; any number no one else uses.
@@ -58,23 +67,26 @@ _SCAN_LOCK: Final = 0x5A6A5
 class SqlAlchemySagaStorage(ISagaStorage):
     """Stores sagas in PostgreSQL.
 
-    Connections are opened on first use and never shared across a fork.
+    Connections are opened on first use, checked after they were idle, and never shared across a fork.
 
     Args:
-        database: a URL such as `postgresql+psycopg://user:password@host/database`, or an Engine of the caller's own.
+        database: a URL such as `postgresql+psycopg://user:password@host/database`, or an Engine of the caller's own,
+            whose pool then decides how many connections there are and when they are checked.
+        pool_size: how many connections to the URL are used at once at most; renewals of leases have one more.
 
     Raises:
         ConfigurationError: the URL cannot be read, or is not PostgreSQL through psycopg 3.
     """
 
-    def __init__(self, database: str | sa.URL | sa.Engine) -> None:
+    def __init__(self, database: str | sa.URL | sa.Engine, *, pool_size: int = DEFAULT_POOL_SIZE) -> None:
         engine = database if isinstance(database, sa.Engine) else make_engine(database)
         if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
             raise ConfigurationError(
                 f"the database engine uses {engine.dialect.name}+{engine.dialect.driver}, and sagas need "
                 "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
             )
-        self._connections = Connections(engine, kept=0 if engine is database else _KEPT_CONNECTIONS)
+        self._connections = Connections(engine, size=None if engine is database else pool_size)
+        self._here: str | None = None
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -95,9 +107,22 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return [row["id"] for row in self._query(sql.FOR_RECOVERY, parameters)]
 
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
-        status = None if new_status is None else SagaStatus(new_status).value
-        if not self._execute(sql.INCREMENT_ATTEMPTS, {"id": saga_id, "status": status}):
-            raise not_found(saga_id)
+        if new_status is None:
+            if not self._execute(sql.INCREMENT_ATTEMPTS, {"id": saga_id}):
+                raise not_found(saga_id)
+            return
+        new_status = SagaStatus(new_status)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(sql.SHORT_TRANSACTION)
+            if not cursor.execute(sql.LOCK, {"id": saga_id}).fetchone():
+                raise not_found(saga_id)
+            (loaded,) = cursor.execute(sql.LOAD, {"id": saga_id}).fetchall()
+            (clock,) = cursor.execute(sql.NOW).fetchall()
+            counted = count_attempt(record_of(loaded), new_status, now=clock["now"])
+            changes = {"status": counted.status, "interrupted": counted.interrupted, "frees": counted.frees}
+            cursor.execute(sql.COUNT_ATTEMPT, {"id": saga_id, **changes})
+            if counted.note is not None:
+                cursor.execute(sql.LOG_NOTE, {"id": saga_id, **note_row(counted.note)})
 
     def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
         require_attempts(attempts)
@@ -113,6 +138,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         owner: str | None,
         for_seconds: float = 0.0,
         connection: Any = None,
+        on_conflict: OnConflict = "return",
     ) -> list[tuple[UUID, bool]]:
         held = owner not in (None, QUEUE)
         start = {
@@ -121,26 +147,41 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "owner": owner,
             "seconds": for_seconds,
         }
-        created: set[UUID] = set()
-        by_key: dict[tuple[str, str | None], UUID] = {}
-        left = list(sagas)
-        while left:
-            if len(left) == 1 and connection is None:
-                if self._connections.write(sql.CREATE_ONE, start | new_row(left[0])):
-                    created.add(left[0].id)
-            else:
-                created |= {row["id"] for row in self._query(sql.CREATE, start | new_rows(left), connection)}
-            left = [saga for saga in left if saga.id not in created]
-            if left:
-                keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
-                found = self._query(sql.FIND_BY_KEY, keys, connection)
-                by_key |= {(row["name"], row["idempotency_key"]): row["id"] for row in found}
-                # Whose key is gone already was pruned in between, so its key is free again.
-                left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
-        return [
-            (saga.id, True) if saga.id in created else (by_key[saga.name, saga.idempotency_key], False)
-            for saga in sagas
-        ]
+        if connection is not None:
+            within = Within(
+                self.join(connection),
+                here=self._where,
+                database=self._connections.url,
+                translate=self._connections.translate,
+            )
+            return within.create(sagas, start, on_conflict)
+
+        def insert(left: Sequence[NewSaga]) -> set[UUID]:
+            if len(left) == 1:
+                return {left[0].id} if self._connections.write(sql.CREATE_ONE, start | new_row(left[0])) else set()
+            return {row["id"] for row in query(sql.CREATE, start | new_rows(left))}
+
+        def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
+            keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
+            return query(sql.FIND_BY_KEY, keys)
+
+        query: Query = self._query
+        if on_conflict == "return" or len(sagas) <= 1:
+            return create(sagas, insert, find, on_conflict=on_conflict)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            query = lambda statement, values: cursor.execute(statement, values).fetchall()  # noqa: E731
+            return create(sagas, insert, find, on_conflict=on_conflict)
+
+    def join(self, connection: Any) -> CallersTransaction:
+        return callers_transaction(connection, database=self._connections.url)
+
+    def connect(self) -> None:
+        self._where(False)
+
+    def _where(self, again: bool) -> str:
+        if self._here is None or again:
+            self._here = str(self._query(sql.HERE, {})[0]["here"])
+        return self._here
 
     def load(self, saga_id: UUID) -> SagaRecord:
         rows = self._query(sql.LOAD, {"id": saga_id})
@@ -149,6 +190,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return record_of(rows[0])
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
         parameters = {
             "statuses": [str(status) for status in wanted.statuses] or None,
             "name": wanted.name,
@@ -178,8 +220,22 @@ class SqlAlchemySagaStorage(ISagaStorage):
             "by_hand": by_hand,
         }
         with self._connections.cursor() as cursor:
-            found = _take(cursor, parameters)
-        return self._refused(saga_id, found) if isinstance(found, Refusal) else found
+            try:
+                found = _take(cursor, parameters)
+            except Exception as error:
+                if (taken := _taken_unread(cursor, parameters)) is None:
+                    raise
+                unreadable = error
+            else:
+                return self._refused(saga_id, found) if isinstance(found, Refusal) else found
+        because = f"its row cannot be read ({type(unreadable).__name__}: {reason(unreadable)})"
+        self.release(
+            taken[0], Release(status=taken[1], after_seconds=_UNREADABLE_SECONDS, last_error=f"declined: {because}")
+        )
+        raise SagaUnreadable(
+            f"saga {saga_id} was given back, no attempt spent: {because}. See what is unusual about this database, its "
+            "user's settings or the row; another attempt follows by itself."
+        ) from unreadable
 
     def checkpoint(
         self,
@@ -193,7 +249,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
         self._fenced(*_checkpoint(hold, entry, status, context, release), hold)
 
     def renew(self, hold: Hold, lease_seconds: float) -> bool:
-        rows = self._query(sql.RENEW, {**fence(hold), "lease": lease_seconds})
+        with self._connections.cursor(at_once=True) as cursor:
+            rows = cursor.execute(sql.RENEW, {**fence(hold), "lease": lease_seconds}).fetchall()
         if not rows:
             raise lease_lost(hold)
         return bool(rows[0]["asked_back"])
@@ -222,8 +279,9 @@ class SqlAlchemySagaStorage(ISagaStorage):
         }
         with self._connections.cursor() as cursor, cursor.connection.transaction():
             cursor.execute(sql.SHORT_TRANSACTION)
-            while (found := _take(cursor, parameters)) is Refusal.DIED:
-                pass  # its last holder's crash buried it, and by hand it is taken all the same
+            found = _take(cursor, parameters)
+            if found is Refusal.DIED:  # of its last holder's crash, and by hand it is taken all the same
+                found = _take(cursor, parameters)
             if isinstance(found, Taken):
                 made = decide(found.record)
                 cursor.execute(*_checkpoint(found.hold, made.entry, made.status, None, made.release))
@@ -240,7 +298,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         mark_seconds: float,
         messages_waiting: int = 0,
     ) -> ClaimResult:
-        require_positive(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        require_counts(limit=limit, max_recovery_attempts=max_recovery_attempts)
         parameters = {
             "limit": limit,
             "max_attempts": max_recovery_attempts,
@@ -263,6 +321,10 @@ class SqlAlchemySagaStorage(ISagaStorage):
             missing=missing,
         )
 
+    def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
+        rows = self._query(sql.CLAIM_BY_ID, {"ids": list(saga_ids), "seconds": mark_seconds})
+        return [Claim(row["id"], row["version"], pending=True) for row in rows]
+
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         parameters = {
             "owner": owner,
@@ -282,6 +344,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- pausing ----------------------------------------------------------------------------------------------
 
     def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
         with self._scanning() as cursor:
             cursor.execute(sql.PAUSE, {"name": name, "by": by, "because": because})
         parked = 0
@@ -316,7 +379,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
     # -- housekeeping -----------------------------------------------------------------------------------------
 
     def prune(self, *, older_than_seconds: float, limit: int) -> int:
-        require_positive(limit=limit)
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
         return self._execute(sql.PRUNE, {"age": older_than_seconds, "limit": limit})
 
     def check_schema(self) -> None:
@@ -333,11 +397,7 @@ class SqlAlchemySagaStorage(ISagaStorage):
         """Where its connections are kept; what operators ask runs on them too."""
         return self._connections
 
-    def _query(self, statement: str, parameters: Mapping[str, Any], on: Any = None) -> Sequence[Mapping[str, Any]]:
-        if on is not None:
-            with self._connections.translated():
-                # The caller's connection may be of another driver (asyncpg, say): let SQLAlchemy translate.
-                return on.execute(sa.text(_named(statement)), parameters).mappings().all()  # type: ignore[no-any-return]
+    def _query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         with self._connections.cursor() as cursor:
             return cursor.execute(statement, parameters).fetchall()
 
@@ -349,13 +409,25 @@ class SqlAlchemySagaStorage(ISagaStorage):
         return Refused(why, None if why is Refusal.NOT_FOUND else self.load(saga_id))
 
     def _fenced(self, statement: str, parameters: Mapping[str, Any], hold: Hold) -> None:
-        if not self._connections.write(statement, parameters):
+        try:
+            changed = self._connections.write(statement, parameters)
+        except CharacterNotStorable:
+            # Of a step's error, most likely: what it says must not keep the saga from being written.
+            changed = self._connections.write(statement, in_ascii(parameters))
+        if not changed:
             raise lease_lost(hold)
 
 
 def _take(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> Taken | Refusal:
-    while (row := cursor.execute(sql.TAKE, parameters).fetchone()) and row["verdict"] == "moved":
-        pass
+    for _ in range(_ROUNDS):
+        row = cursor.execute(sql.TAKE, parameters).fetchone()
+        if row is None or row["verdict"] != "moved":
+            break
+    else:
+        raise HiddenRow(
+            f"saga {parameters['id']} was not taken: its row changed before each of {_ROUNDS} looks at it, or looks "
+            "changed. See what writes to saga_executions besides sagas."
+        )
     if row is None:
         return Refusal.NOT_FOUND
     if row["verdict"] != "taken":
@@ -364,11 +436,25 @@ def _take(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> Tak
     return Taken(Hold(record.id, record.version, parameters["owner"]), record, SagaStatus(row["status_before"]))
 
 
+def _taken_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> tuple[Hold, SagaStatus] | None:
+    """Return what the last take of this cursor holds, and its status before, from the result as the server sent it."""
+    result = cursor.pgresult
+    if result is None or not result.ntuples:
+        return None
+    sent = {(result.fname(column) or b"").decode(): result.get_value(0, column) for column in range(result.nfields)}
+    if sent["verdict"] != b"taken":
+        return None
+    version = int.from_bytes(sent["version"] or b"")  # in binary, as the whole result
+    hold = Hold(parameters["id"], version, parameters["owner"])
+    return hold, SagaStatus((sent["status_before"] or b"").decode())
+
+
 def _checkpoint(
     hold: Hold, entry: LogEntry | None, status: SagaStatus, context: str | None, release: Release | None
 ) -> tuple[str, dict[str, Any]]:
     parameters = {**fence(hold), "status": status.value, "context": context, "last_error": None}
     if entry is None:
+        require_end(status, release)
         return sql.END, parameters
     details = details_of(entry)
     parameters |= {
@@ -396,7 +482,3 @@ def _free_parked(cursor: psycopg.Cursor[DictRow]) -> int:
     if not freed:
         cursor.execute(sql.RESUMED)
     return freed
-
-
-def _named(statement: str) -> str:
-    return re.sub(r"%\((\w+)\)s", r":\1", statement)

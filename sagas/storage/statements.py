@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sagas.storage.base import MOST_ATTEMPTS
 from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL
 
 FENCE: Final = "id = %(id)s AND version = %(version)s AND lease_owner = %(owner)s"
@@ -32,19 +33,19 @@ _LOG: Final = """
 _CREATE: Final = """
 INSERT INTO saga_executions
     (id, name, idempotency_key, definition_version, context, traceparent, status, version, lease_owner, available_at)
-SELECT new.id, new.name, new.key, new.definition, new.context::jsonb, new.traceparent,
+SELECT new.id, new.name, new.key, new.definition, new.context::json, new.traceparent,
     %(status)s, %(version)s, %(owner)s, clock_timestamp() + make_interval(secs => %(seconds)s)
-FROM {new} AS new(id, name, key, definition, context, traceparent)
+FROM {new} AS new(id, name, key, definition, context, traceparent){where}
 ON CONFLICT (name, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id"""
-CREATE: Final = _CREATE.format(
-    new="""unnest(CAST(%(ids)s AS uuid[]), CAST(%(names)s AS text[]), CAST(%(keys)s AS text[]),
+_NEW: Final = """unnest(CAST(%(ids)s AS uuid[]), CAST(%(names)s AS text[]), CAST(%(keys)s AS text[]),
     CAST(%(definitions)s AS text[]), CAST(%(contexts)s AS text[]), CAST(%(traceparents)s AS text[]))"""
-)
+CREATE: Final = _CREATE.format(new=_NEW, where="")
 # One saga, which is what most programs start at a time, without arrays: they are slow to write and to read.
 CREATE_ONE: Final = _CREATE.format(
     new="""(VALUES (CAST(%(new_id)s AS uuid), CAST(%(name)s AS text), CAST(%(key)s AS text),
-    CAST(%(definition)s AS text), CAST(%(context)s AS text), CAST(%(traceparent)s AS text)))"""
+    CAST(%(definition)s AS text), CAST(%(context)s AS text), CAST(%(traceparent)s AS text)))""",
+    where="",
 )
 
 FIND_BY_KEY: Final = """
@@ -52,6 +53,18 @@ SELECT e.id, e.name, e.idempotency_key
 FROM saga_executions e
 JOIN unnest(CAST(%(names)s AS text[]), CAST(%(keys)s AS text[])) AS wanted(name, key)
     ON e.name = wanted.name AND e.idempotency_key = wanted.key"""
+
+# Which table is meant, wherever it is asked: the server (no two start at the same microsecond), the database there, and
+# the table, which a search_path chooses. Anybody may ask, and it is the same through a pooler.
+_HERE: Final = """concat_ws('/', CAST(extract(epoch FROM pg_postmaster_start_time()) * 1000000 AS bigint),
+    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
+    CAST(CAST('saga_executions' AS regclass) AS oid))"""
+HERE: Final = f"SELECT {_HERE} AS here"
+# In a transaction of the caller's: nothing is stored in any other table than the one that is meant.
+CREATE_WITHIN: Final = _CREATE.format(new=_NEW, where=f"\nWHERE {_HERE} = CAST(%(here)s AS text)")
+FIND_BY_KEY_WITHIN: Final = f"""
+SELECT {_HERE} AS here, found.* FROM (SELECT 1) AS one LEFT JOIN ({FIND_BY_KEY}) AS found ON true"""
+TAKE_BACK_WITHIN: Final = "DELETE FROM saga_executions WHERE id = ANY (CAST(%(ids)s AS uuid[])) RETURNING id"
 
 LOAD: Final = f"SELECT {RECORD}, {_LOG.format(saga='saga_executions')} FROM saga_executions WHERE id = %(id)s"
 
@@ -73,10 +86,26 @@ WHERE {RECOVERABLE_SQL}
 ORDER BY updated_at, id
 LIMIT %(limit)s"""
 
-INCREMENT_ATTEMPTS: Final = """
+# No further than the largest number that may be set, so that the sums of other statements fit their type too.
+_ONE_MORE: Final = f"recovery_attempts = LEAST(recovery_attempts + 1, {MOST_ATTEMPTS})"
+INCREMENT_ATTEMPTS: Final = f"""
+UPDATE saga_executions SET {_ONE_MORE}, updated_at = clock_timestamp() WHERE id = %(id)s"""
+
+# Locked first, and loaded by a statement of its own: one that has waited for the lock does not see the newest log.
+LOCK: Final = "SELECT id FROM saga_executions WHERE id = %(id)s FOR UPDATE"
+NOW: Final = "SELECT clock_timestamp() AS now"
+COUNT_ATTEMPT: Final = f"""
 UPDATE saga_executions
-SET recovery_attempts = recovery_attempts + 1, status = COALESCE(%(status)s, status), updated_at = clock_timestamp()
+SET {_ONE_MORE},
+    status = %(status)s,
+    interrupted = %(interrupted)s,
+    lease_owner = CASE WHEN %(frees)s THEN NULL ELSE lease_owner END,
+    available_at = CASE WHEN %(frees)s THEN clock_timestamp() ELSE available_at END,
+    updated_at = clock_timestamp()
 WHERE id = %(id)s"""
+LOG_NOTE: Final = """
+INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, details)
+VALUES (%(id)s, %(step)s, %(action)s, %(entry_status)s, %(attempt)s, %(version)s, CAST(%(details)s AS jsonb))"""
 
 SET_ATTEMPTS: Final = f"""
 UPDATE saga_executions
@@ -143,13 +172,13 @@ FROM held"""
 
 _PROGRESS: Final = """
     status = CAST(%(status)s AS text),
-    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    context = COALESCE(CAST(%(context)s AS json), context),
     interrupted = FALSE,
     updated_at = clock_timestamp()"""
 
 _END: Final = """
     status = CAST(%(status)s AS text),
-    context = COALESCE(CAST(%(context)s AS jsonb), context),
+    context = COALESCE(CAST(%(context)s AS json), context),
     recovery_attempts = 0,
     interrupted = FALSE,
     last_error = CASE WHEN CAST(%(status)s AS text) = 'COMPLETED' THEN NULL
@@ -188,7 +217,7 @@ CHECKPOINT_NOTE: Final = _checkpoint("updated_at = clock_timestamp()")
 CHECKPOINT_END: Final = _checkpoint(_END)
 CHECKPOINT_RELEASE: Final = _checkpoint(
     _release(attempts=_ATTEMPTS_AFTER, interrupted="%(interrupted)s")
-    + ", context = COALESCE(CAST(%(context)s AS jsonb), context)"
+    + ", context = COALESCE(CAST(%(context)s AS json), context)"
 )
 END: Final = f"UPDATE saga_executions SET {_END} WHERE {FENCE}"
 RELEASE: Final = f"""UPDATE saga_executions SET
@@ -329,6 +358,18 @@ DELETE FROM saga_resumes r WHERE {
         f"NOT EXISTS (SELECT FROM saga_executions WHERE {parked} AND name = r.name)" for parked in PARKED_SQL.values()
     )
 }"""
+
+CLAIM_BY_ID: Final = f"""
+WITH free AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE id = ANY (CAST(%(ids)s AS uuid[])) AND {PENDING_SQL}
+        AND lease_owner IS NULL AND available_at <= statement_timestamp()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions
+SET lease_owner = 'queue', available_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE id = ANY (ARRAY(SELECT id FROM free))
+RETURNING id, version"""
 
 # It waits for no row, so that it cannot wait in a circle with a scan that frees the same marks in another order; a row
 # that it leaves out is being taken, or freed.

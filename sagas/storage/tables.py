@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 metadata = sa.MetaData()
 
@@ -23,7 +23,8 @@ saga_executions = sa.Table(
     sa.Column("idempotency_key", sa.String(255)),
     sa.Column("definition_version", sa.String(64), nullable=False, server_default=""),
     sa.Column("status", sa.String(16), nullable=False, server_default="PENDING"),
-    sa.Column("context", JSONB, nullable=False),
+    # As written, byte for byte: jsonb would put keys into another order and write 1e16 as an integer.
+    sa.Column("context", JSON, nullable=False),
     # The fencing token: taking a saga increments it, every write of a holder names it.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("recovery_attempts", sa.Integer, nullable=False, server_default=sa.text("0")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,8 +13,9 @@ from prometheus_client.registry import Collector
 from sagas.errors import SagaError
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.telemetry import database_statements as sql
+from sagas.telemetry.logs import saga_logger
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: No statement may keep the database busy for longer.
 STATEMENT_SECONDS: Final = 3.0

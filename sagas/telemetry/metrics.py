@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -13,20 +12,22 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from sagas.progress import EntryStatus, Verdict
+from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Perform
     from sagas.storage.base import LogEntry, SagaRecord, Taken
 
-logger = logging.getLogger(__name__)
+logger = saga_logger(__name__)
 
 #: Seconds: from a call to a service nearby to a step that waits for people.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 # A fork in the middle of a write would leave a lock of the library's locked in the child, for ever.
 _writing: Final = threading.RLock()
-os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
 
 
 class Metrics(Observer):

@@ -70,7 +70,8 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
         )
         process.kill()  # an orderly stop would take longer than all of this
     ended = [(record.idempotency_key, record.status) for record in storage.find(SagaFilter())]
-    assert ended == [("order-1002", SagaStatus.COMPENSATED), ("order-1001", SagaStatus.COMPENSATED)]
+    keys = ("order-1003", "order-1002", "order-1001")
+    assert ended == [(key, SagaStatus.COMPENSATED) for key in keys]
 
 
 def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
@@ -79,7 +80,8 @@ def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -
 
 
 def the_recovery_loop_recovers(page: Page, reader: Reader) -> None:
-    (loop,) = page.take("python")
+    polling, loop = page.take("python")
+    assert reader.play([polling]) == [""]
     storage = reader.storage
     saga_id = _left_by_a_worker_that_died(storage).saga_id
 

@@ -11,6 +11,7 @@ import pytest
 
 from sagas import ISagaStorage, Settings, execution
 from sagas.celery import worker
+from sagas.definition import PATIENT
 from sagas.storage import sqlalchemy as sqlalchemy_storage
 from sagas.storage.tables import metadata
 from tests.docs.pages import DOCS
@@ -30,6 +31,7 @@ def test_the_timing_table_is_what_the_code_has() -> None:
         "before a saga whose message is missing is sent again": sqlalchemy_storage._IN_HAND_SECONDS,
         "between a worker's looks at its children": worker._WATCH_SECONDS,
         "the longest retry that is waited for in place": execution.IN_PLACE_SECONDS,
+        "the longest wait before a compensation, or a step past the pivot, is tried again": PATIENT.max_delay,
         "backoff after the first failed attempt": settings.backoff_seconds,
         "the longest backoff": settings.max_backoff_seconds,
         "the shortest wait after a decline": shortest_decline,

@@ -17,9 +17,9 @@ from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
-from celery import Celery
 
 from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
+from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
 from sagas.operating import Operator
@@ -76,16 +76,14 @@ class System(Protocol):
 class OurSystem:
     """Our sagas."""
 
-    application = "tasks"
+    application = "sagas"
 
     def __init__(self, database_url: str, broker_url: str, environment: Mapping[str, str]) -> None:
         engine = sa.create_engine(database_url)
         with engine.connect() as connection:
             migrate(connection)
         engine.dispose()
-        app = Celery("faults", set_as_current=False)
-        app.config_from_object("celeryconfig")
-        app.conf.broker_url = app.conf.result_backend = broker_url
+        app = SagaCelery(Settings(broker_url=broker_url))
         self._url = libpq(database_url)
         self.storage = SqlAlchemySagaStorage(database_url)
         self._engine = SagaEngine(
@@ -221,7 +219,7 @@ class Cluster:
         worker.process.wait_for_log(" ready.")
 
     def _supervise(self) -> None:
-        """Restart workers that end without a fault at them: Celery's do when Redis restarts at the wrong moment."""
+        """Restart workers that end without a fault at them, which none should."""
         while not self._ended.wait(0.5):
             for worker in self.workers:
                 if worker.process.exit_code is not None and worker.lock.acquire(blocking=False):

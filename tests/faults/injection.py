@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -13,10 +14,13 @@ from uuid import UUID
 
 import psutil
 import psycopg
+import redis
 
+from sagas.celery.names import QUEUES
 from sagas.testing.processes import wait_until
 from tests.faults.cluster import Cluster, Worker, libpq
 from tests.faults.takeovers import Takeovers
+from tests.tasks.nonsense import envelope
 
 
 class Faults:
@@ -58,6 +62,7 @@ class Faults:
             "broker emptied": self.empty_broker,
             "broker restarted": self.restart_broker,
             "broker gone": self.broker_gone,
+            "message that cannot be decoded": self.send_nonsense,
         }
 
     # -- workers ----------------------------------------------------------------------------------------------
@@ -144,6 +149,13 @@ class Faults:
             self._takeovers.hit("broker gone", waiting)
             time.sleep(self._broker_gone_seconds)
             self._cluster.broker.start()
+
+    def send_nonsense(self) -> None:
+        with self._server, redis.Redis.from_url(self._cluster.broker.url) as client:
+            for queue in QUEUES:
+                for nonsense in (b"not json", json.dumps(envelope(None, queue)).encode()):
+                    client.rpush(queue, nonsense)  # the next to be taken
+            self._takeovers.hit("message that cannot be decoded", {})
 
     # -- details ----------------------------------------------------------------------------------------------
 

@@ -182,7 +182,7 @@ class Explorer:
         self._scenario, self._judge = scenario, judge
         self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first
         self._storage = storage(lambda: NOW)
-        self._saga = saga_of(steps(scenario))
+        self._saga = saga_of(steps(scenario), compensate_past_failures=scenario.past_failures)
         self._stored: dict[tuple[SagaRecord, Operated], Stored] = {}
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}

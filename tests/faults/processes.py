@@ -84,7 +84,9 @@ class Scenario:
 
     Attributes:
         outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
-        retry: of the second step.
+        retry: of the second step's act.
+        compensate_retry: of both steps.
+        past_failures: whether the first step is compensated while the second's compensation fails.
         pivot: whether the first step is the point of no return.
         left: the bounds.
         owners: under which names the two workers hold; the same name twice: two threads of one process.
@@ -99,6 +101,8 @@ class Scenario:
     left: Left
     outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
     retry: RetryPolicy = ONCE
+    compensate_retry: RetryPolicy = ONCE
+    past_failures: bool = False
     pivot: bool = False
     owners: tuple[str, str] = ("A", "B")
     fits: tuple[bool, bool] = (True, True)
@@ -298,7 +302,7 @@ def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
     def compensate(self: Any, context: Trip, call: Call) -> None:
         self.process.ask("compensate", call)
 
-    undo = {"compensate": compensate}
+    undo = {"compensate": compensate, "compensate_retry": scenario.compensate_retry}
     hotel = {"name": "hotel", "act": act, "pivot": scenario.pivot} | undo
     car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
     return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]

@@ -73,7 +73,7 @@ class Order:
 
 
 class _Shop(Step[Order]):
-    retry = RetryPolicy(max_attempts=2, first_delay=0.05, retry_on=(ConnectionError,))
+    retry = compensate_retry = RetryPolicy(max_attempts=2, first_delay=0.05, retry_on=(ConnectionError,))
 
     def act(self, context: Order, call: Call) -> None:
         how = context.failing.get(call.step_name)

@@ -15,8 +15,8 @@ import pytest
 
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import ActionRefused, LeaseLost
-from sagas.plan import Plan
-from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, next_move
+from sagas.plan import Plan, PlannedStep
+from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, _owed, next_move
 from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Pause, Refused, Release, SagaRecord, Taken
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
@@ -246,6 +246,7 @@ def bounds(
 
 
 _UNDO_FAILS = {"act car": (FAILS,), "compensate hotel": (DONE, FAILS)}
+_UNDO_BOTH = {"act car": UNKNOWN[:1], "compensate car": (DONE, FAILS), "compensate hotel": (DONE, FAILS)}
 
 
 def operated(
@@ -286,6 +287,14 @@ SCENARIOS = {
     "undoing fails": Scenario(
         left=bounds(failures=1, of=("crashes", "expiries", "cuts", "hands")),
         outcomes=_UNDO_FAILS,
+    ),
+    "undoing waits for a retry": Scenario(
+        left=bounds(failures=1, scans=1, of=("crashes", "expiries", "hands")),
+        outcomes=_UNDO_FAILS,
+        compensate_retry=_DURABLE,
+    ),
+    "the first is undone while undoing the second fails": Scenario(
+        left=bounds(failures=2, scans=1, of=("crashes", "expiries", "cuts")), outcomes=_UNDO_BOTH, past_failures=True
     ),
     "its name is paused and resumed": operated("pause", "resume", operations=2, scans=1),
     "its name is paused as it starts": operated("pause", "resume", operations=2, scans=1, of=(), in_place=False),
@@ -499,6 +508,12 @@ def compensates_skipped(plan: Plan, log: Sequence[LogEntry], done: Sequence[str]
     return _next_backward(plan, [entry for entry in log if entry.status is not EntryStatus.SKIPPED], done)
 
 
+def forgets_what_was_set_aside(plan: Plan, log: Sequence[LogEntry], done: Sequence[str]) -> list[PlannedStep]:
+    """Owes no compensation whose attempts were spent once."""
+    spent = {entry.step for entry in log if entry.verdict is Verdict.SET_ASIDE}
+    return [step for step in _owed(plan, log, done) if step.name not in spent]
+
+
 def without_doubt(**entry: Any) -> LogEntry:
     """Turns back as if no step could have begun."""
     return LogEntry(**entry | {"in_doubt": False})
@@ -515,6 +530,7 @@ _FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
 _IN_DOUBT = Scenario(left=bounds(1), outcomes={"act car": UNKNOWN})
 _PAUSING = operated("pause", "resume", operations=2, scans=1, of=("crashes",), in_place=False)
 _RETRIED = operated("retry", scans=1, failures=1, outcomes={"act car": (DONE, FAILS)})
+_UNDOING_BOTH = SCENARIOS["the first is undone while undoing the second fails"]
 _SKIPPING_BACK = SCENARIOS["an operator skips a compensation"]
 _SKIPPING = SCENARIOS["an operator skips an act"]
 _FENCE = "was accepted from a holder that had lost its lease"
@@ -568,6 +584,7 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
             _SKIPPING_BACK,
             "code did a step that an operator had skipped",
         ),
+        ("progress._owed", forgets_what_was_set_aside, _UNDOING_BOTH, "COMPENSATED, but the effects are"),
         ("operating.LogEntry", without_doubt, operated("compensate"), "COMPENSATED, but the effects are"),
         ("operating.Release", settles, _RETRIED, "COMPENSATED, but the effects are"),
     ],

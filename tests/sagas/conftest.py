@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.storage import SqlAlchemySagaStorage
+from tests.sagas.callers import Shop
 from tests.sagas.samples import Clock, Stage
 from tests.sagas.storage.databases import database, empty
 
@@ -45,3 +46,11 @@ def emptied_storage(emptied_url: str) -> Iterator[SqlAlchemySagaStorage]:
     storage = SqlAlchemySagaStorage(emptied_url)
     yield storage
     storage.close()
+
+
+@pytest.fixture
+def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
+    """A caller on the module's database, which holds no saga."""
+    shop = Shop(emptied_storage, emptied_url)
+    yield shop
+    shop.database.dispose()

@@ -10,6 +10,7 @@ from itertools import repeat
 from typing import Any
 
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
+from sagas.definition import ONCE
 from sagas.errors import BrokerUnavailable, StorageUnavailable
 from sagas.execution import Runtime
 from sagas.storage.base import Claim, SagaFilter, SagaRecord
@@ -64,9 +65,11 @@ class Stage:
             name: of the step.
             act: the outcomes of its attempts; those after the last succeed.
             undo: the same for compensate(); None for a step without one.
-            attributes: aliases, retry, timeout, pivot.
+            attributes: aliases, retry, timeout, pivot; compensate_retry, which is `retry` unless given.
         """
-        members: dict[str, Any] = {"name": name, "act": self._action("act", act), **attributes}
+        # One attempt, not the hours that are the default of what cannot be undone.
+        policies = {"retry": ONCE, "compensate_retry": attributes.get("retry", ONCE)}
+        members: dict[str, Any] = {"name": name, "act": self._action("act", act), **policies, **attributes}
         if undo is not None:
             members["compensate"] = self._action("compensate", undo)
         return type(name.title(), (Step,), members)

@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from sagas import RetryPolicy, Saga, SagaError, Step
-from sagas.definition import backoff
+from sagas.definition import ONCE, backoff
 from sagas.errors import DefinitionError
+from sagas.execution import IN_PLACE_SECONDS
 from sagas.fingerprint import Fingerprint, step_code
 from tests.sagas.samples import Stage, Trip, saga_of
 
@@ -117,6 +118,35 @@ def test_definition_errors_are_type_errors_and_saga_errors() -> None:
 def test_timeout_that_cannot_be_waited_for_is_refused(timeout: Any) -> None:
     with pytest.raises(DefinitionError, match=r"Hotel: timeout is .*: give seconds above 0"):
         step("hotel", timeout=timeout)
+
+
+def test_a_compensate_retry_that_is_no_policy_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="Hotel: compensate_retry is None: set it to a RetryPolicy"):
+        step("hotel", compensate_retry=None)
+
+
+def test_a_compensate_past_failures_that_is_no_truth_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="Made: compensate_past_failures is 'no': give True or False"):
+        saga_of([step("hotel")], compensate_past_failures="no")
+
+
+def test_policies_and_the_order_of_compensations_change_no_fingerprint() -> None:
+    plain = saga_of([step("hotel"), step("car")])
+    other = saga_of(
+        [step("hotel", compensate_retry=RetryPolicy()), step("car", retry=RetryPolicy())], compensate_past_failures=True
+    )
+
+    assert plain.definition_version == other.definition_version
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "\udfff", "a\0b"])
+def test_names_that_no_database_can_hold_are_refused(name: str) -> None:
+    with pytest.raises(DefinitionError, match=r"name is .* without NUL, and without halves of surrogate pairs"):
+        types.new_class("Hotel", (Step,), {}, lambda namespace: namespace.update(name=name))
+    with pytest.raises(DefinitionError, match=r"Made: name is "):
+        saga_of([step("hotel")], name=name)
+    with pytest.raises(DefinitionError, match=r"aliases is "):
+        saga_of([step("hotel")], aliases=[name])
 
 
 def test_retry_that_is_no_policy_is_refused() -> None:
@@ -353,6 +383,45 @@ def test_delays_grow_by_the_factor_up_to_the_cap() -> None:
     policy = RetryPolicy(max_attempts=9, first_delay=1, factor=3, max_delay=20, jitter=0)
 
     assert [policy.delay(failures, random=0.5) for failures in (1, 2, 3, 4, 5)] == [1, 3, 9, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("first_delay", "delays"), [(600, [600, 600]), (60.5, [60.5, 60.5]), (60, [60, 60]), (40, [40, 60]), (1, [1, 2])]
+)
+def test_no_default_shortens_the_first_delay(first_delay: float, delays: list[float]) -> None:
+    policy = RetryPolicy(first_delay=first_delay)
+
+    assert [policy.delay(failures, random=0.0) for failures in (1, 2)] == delays
+
+
+def test_a_first_delay_above_the_cap_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="max_delay is below first_delay, which is 600"):
+        RetryPolicy(first_delay=600, max_delay=60)
+
+
+def test_the_default_for_compensations_outlasts_hours_without_holding_a_worker() -> None:
+    policy = Step.compensate_retry
+    waits = [policy.delay(failures, random=0.999) for failures in range(1, policy.max_attempts)]
+
+    assert policy.retry_on == (Exception,)
+    assert waits == sorted(waits)
+    assert waits[0] > IN_PLACE_SECONDS
+    assert waits[-1] <= 600
+    assert 5 * 3600 < sum(waits) < 7 * 3600
+
+
+def test_what_comes_after_the_pivot_is_patient_unless_the_class_has_a_policy() -> None:
+    class Set(Step[Any]):
+        retry = ONCE
+
+    class Below(Set):
+        pass
+
+    class Unset(Step[Any]):
+        pass
+
+    assert (Set.retry_after_pivot(), Below.retry_after_pivot()) == (ONCE, ONCE)
+    assert Unset.retry_after_pivot() is Step.compensate_retry
 
 
 def test_jitter_takes_away_up_to_its_share() -> None:

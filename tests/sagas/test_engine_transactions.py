@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -12,40 +12,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from sagas import MemorySagaStorage, SagaStatus, SqlAlchemySagaStorage
-from sagas.engine import _Outbox
-from sagas.storage.base import Claim, SagaFilter
-from tests.sagas.samples import FakeDispatcher, QuickEngine, Stage, Trip
-
-
-class Shop:
-    """The caller: its database, its engine for sagas, and the broker that sees what is sent."""
-
-    def __init__(self, storage: SqlAlchemySagaStorage, url: str) -> None:
-        self.url = url
-        self.database = sa.create_engine(url)
-        self.dispatcher = FakeDispatcher()
-        self.engine = QuickEngine(storage, dispatcher=self.dispatcher)
-        self.saga = Stage().saga("hotel")
-
-    def start(self, connection: Session | sa.Connection, **options: Any) -> UUID:
-        return self.engine.start(self.saga, Trip(), connection=connection, **options)
-
-    @property
-    def sent(self) -> list[UUID]:
-        return [claim.saga_id for claim in self.dispatcher.sent]
-
-    @property
-    def stored(self) -> set[UUID]:
-        return {record.id for record in self.engine.storage.find(SagaFilter())}
-
-
-@pytest.fixture
-def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
-    shop = Shop(emptied_storage, emptied_url)
-    yield shop
-    shop.database.dispose()
-
+from sagas import MemorySagaStorage, SagaStatus
+from sagas.storage.base import Claim
+from sagas.storage.transactions import _Outbox
+from tests.sagas.callers import Shop
+from tests.sagas.samples import QuickEngine, Trip
 
 # -- connections --------------------------------------------------------------------------------------------------
 
@@ -287,6 +258,7 @@ def test_saga_started_in_an_async_session_is_sent_after_its_commit(shop: Shop, r
             return saga_id
 
     saga_id = run(main())
+    shop.wait_for_sent(saga_id)
     assert (shop.stored, shop.sent) == ({saga_id}, [saga_id])
 
 

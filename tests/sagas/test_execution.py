@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -162,6 +163,139 @@ def test_compensation_is_retried_like_an_act(stage: Stage, engine: QuickEngine) 
 
     assert engine.run(saga, Trip()).outcome == "compensated"
     assert stage.attempts("compensate hotel") == [1, 2, 3]
+
+
+class Outage:
+    """A bank that is away, for as long as a test says."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def __call__(self, _context: Trip, _call: Call) -> None:
+        if not self.over:
+            raise FULL
+
+
+@pytest.mark.parametrize("hours", [0.05, 2, 6])
+@pytest.mark.parametrize("past_pivot", [False, True], ids=["a compensation", "past the pivot"])
+def test_an_outage_of_hours_is_survived_by_default(
+    stage: Stage, engine: QuickEngine, clock: Clock, hours: float, past_pivot: bool
+) -> None:
+    outage = Outage()
+
+    class Book(Step[Trip]):
+        def act(self, context: Trip, call: Call) -> None:
+            if past_pivot:
+                outage(context, call)
+
+    class Undo(Book):
+        def compensate(self, context: Trip, call: Call) -> None:
+            outage(context, call)
+
+    first = stage.step("hotel", pivot=past_pivot)
+    steps = [first, Book] if past_pivot else [first, Undo, stage.step("car", [FULL])]
+    saga_id = engine.start(stage.saga(*steps), Trip())
+    began = clock.now
+
+    while not (report := engine.recover(saga_id)).status.finished:
+        assert (report.outcome, engine.stored().recovery_attempts) == ("waiting", 0)
+        waits_until = engine.stored().available_at
+        assert waits_until
+        assert 0 < (waits_until - clock.now).total_seconds() <= 600
+        clock.now = waits_until
+        outage.over = clock.now - began > timedelta(hours=hours)
+
+    assert report.outcome == ("completed" if past_pivot else "compensated")
+    assert engine.slept == []
+    assert clock.now - began < timedelta(hours=hours, seconds=601)
+
+
+def test_a_compensation_has_a_policy_of_its_own(stage: Stage, engine: QuickEngine) -> None:
+    own = RetryPolicy(max_attempts=3, first_delay=0.5, retry_on=(ConnectionError,))
+    hotel = stage.step("hotel", undo=[FULL, FULL, ValueError()], compensate_retry=own)
+
+    report = engine.run(stage.saga(hotel, stage.step("car", [ConnectionError()])), Trip())
+
+    assert (report.outcome, engine.stored().recovery_attempts) == ("failed", 1)
+    assert stage.attempts("act car") == [1]
+    assert logged(engine)[2:] == [
+        "compensate hotel #1 retry",
+        "compensate hotel #2 retry",
+        "compensate hotel #3 give up",
+    ]
+    assert sum(engine.slept) == pytest.approx(0.5 + 1.0)
+
+
+def test_earlier_steps_are_undone_while_one_compensation_keeps_failing(
+    stage: Stage, engine: QuickEngine, clock: Clock
+) -> None:
+    policy = RetryPolicy(max_attempts=3, first_delay=60)
+    car = stage.step("car", undo=[FULL] * 4, compensate_retry=policy)
+    saga = stage.saga("hotel", car, stage.step("plane", [FULL]), compensate_past_failures=True)
+
+    report = engine.run(saga, Trip())
+
+    assert stage.seen[3:] == ["compensate car", "compensate hotel"]
+    assert (report.outcome, report.message) == ("waiting", "car is tried again in 60 s.")
+    clock.forward(60)
+    assert engine.recover(report.saga_id).outcome == "waiting"
+    clock.forward(60)
+    assert engine.recover(report.saga_id).outcome == "failed"
+    assert engine.stored().status is SagaStatus.FAILED
+    clock.forward(60)
+    assert engine.recover(report.saga_id).outcome == "waiting"
+    clock.forward(60)
+    assert engine.recover(report.saga_id).outcome == "compensated"
+    assert logged(engine)[3:] == [
+        "compensate car #1 retry",
+        "compensate hotel #1 completed",
+        "compensate car #2 retry",
+        "compensate car #3 give up",
+        "compensate car #4 retry",
+        "compensate car #5 completed",
+    ]
+
+
+def test_a_saga_whose_compensation_never_succeeds_ends_dead_with_all_the_others_undone(
+    stage: Stage, engine: QuickEngine, clock: Clock
+) -> None:
+    steps = ["hotel", stage.step("car", undo=always(FULL)), "plane", stage.step("mail", [FULL])]
+    saga_id = engine.run(stage.saga(*steps, compensate_past_failures=True), Trip()).saga_id
+    for _ in range(5):
+        clock.forward(100)
+        engine.recover(saga_id)
+
+    assert engine.stored().dead
+    assert logged(engine)[4:] == [
+        "compensate plane #1 completed",
+        "compensate car #1 set aside",
+        "compensate hotel #1 completed",
+        "compensate car #2 give up",
+        "compensate car #3 give up",
+        "compensate car #4 give up",
+    ]
+
+
+def test_all_compensations_that_fail_wait_together(stage: Stage, engine: QuickEngine) -> None:
+    policy = RetryPolicy(max_attempts=3, first_delay=0.5)
+    steps = [stage.step(name, undo=[FULL, FULL], compensate_retry=policy) for name in ("hotel", "car")]
+
+    report = engine.run(stage.saga(*steps, stage.step("mail", [FULL]), compensate_past_failures=True), Trip())
+
+    assert report.outcome == "compensated"
+    assert stage.seen[3:] == ["compensate car", "compensate hotel"] * 3
+    assert sum(engine.slept) == pytest.approx(0.5 + 1.0)
+
+
+def test_compensate_is_told_the_key_that_act_had(stage: Stage, engine: QuickEngine) -> None:
+    asked: list[str] = []
+    car = stage.step("car", [OutcomeUnknown()], undo=[lambda _, call: asked.append(call.act_idempotency_key)])
+
+    engine.run(stage.saga(car), Trip())
+
+    (_, act), (_, compensate) = stage.calls
+    assert asked == [act.idempotency_key] == [act.act_idempotency_key]
+    assert compensate.idempotency_key != act.idempotency_key
 
 
 def test_every_attempt_at_an_action_carries_the_same_key(stage: Stage, engine: QuickEngine, clock: Clock) -> None:

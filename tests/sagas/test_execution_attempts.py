@@ -11,7 +11,8 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage, Step
 from sagas.storage.base import Taken
-from tests.sagas.samples import Clock, QuickEngine, Stage, Trip, always, book, saga_of
+from sagas.telemetry import Observer
+from tests.sagas.samples import SETTINGS, Clock, QuickEngine, Stage, Trip, always, book, saga_of
 
 FULL = ConnectionError("fully booked")
 
@@ -59,8 +60,6 @@ def test_compensation_that_keeps_raising_backs_off_longer_each_time_and_ends_dea
 
 
 def test_backoff_is_capped(stage: Stage, clock: Clock) -> None:
-    from tests.sagas.samples import SETTINGS
-
     settings = SETTINGS.model_copy(update={"max_recovery_attempts": 100})
     engine = QuickEngine(MemorySagaStorage(clock), settings=settings)
     saga = stage.saga(stage.step("hotel", undo=always(FULL)), stage.step("car", [ValueError()]))
@@ -319,3 +318,86 @@ def test_declining_keeps_the_doubt_that_a_crash_left(stage: Stage, engine: Quick
     engine.recover(saga_id)
 
     assert stage.seen == ["act hotel", "compensate hotel"]
+
+
+# -- polling ------------------------------------------------------------------------------------------------------
+
+
+def test_retries_that_the_policy_expects_are_no_warnings_and_their_rows_are_small(
+    stage: Stage, engine: QuickEngine, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sagas.execution")
+    not_yet = [LookupError("not yet")] * 20
+    policy = RetryPolicy(max_attempts=22, first_delay=60, factor=1)
+    saga = stage.saga(stage.step("parcel", [*not_yet, LookupError("lost it"), ValueError("never")], retry=policy))
+    saga_id = engine.run(saga, Trip()).saga_id
+    while not engine.stored().status.finished:
+        clock.forward(60)
+        engine.recover(saga_id)
+
+    retries, final = engine.stored().log[:21], engine.stored().log[21]
+    assert [row.message for row in retries] == ["not yet"] * 20 + ["lost it"]
+    assert [row.attempt for row in retries] == list(range(1, 22))
+    assert [bool(row.traceback) for row in retries] == [True] + [False] * 19 + [True]
+    assert final.traceback
+    assert [record.levelname for record in caplog.records if "failed, retry" in record.getMessage()] == ["INFO"] * 21
+    (warning,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert "parcel, act, attempt 22 failed, turn back: ValueError: never" in warning.getMessage()
+
+
+def test_a_saga_that_is_dead_is_an_error_in_the_log(
+    stage: Stage, engine: QuickEngine, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    saga = stage.saga(stage.step("hotel", undo=always(FULL)), stage.step("car", [ValueError()]))
+    saga_id = engine.run(saga, Trip()).saga_id
+    for _ in range(2):
+        clock.forward(100)
+        engine.recover(saga_id)
+
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "dead: failed attempt 3 of 3" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("scan_interval", "delay", "outcome"), [(5, 5, "completed"), (5, 6, "waiting"), (30, 6, "completed")]
+)
+def test_wait_that_scans_would_stretch_to_twice_its_length_is_made_in_place(
+    stage: Stage, clock: Clock, scan_interval: float, delay: float, outcome: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"scan_interval_seconds": scan_interval})
+    engine = QuickEngine(MemorySagaStorage(clock), settings=settings)
+    policy = RetryPolicy(max_attempts=2, first_delay=delay)
+
+    assert engine.run(stage.saga(stage.step("hotel", [FULL], retry=policy)), Trip()).outcome == outcome
+
+
+# -- errors around a run ------------------------------------------------------------------------------------------
+
+
+class Broken(Observer):
+    """An observer that raises, against its promise."""
+
+    def running(self, taken: Taken) -> Any:
+        raise RuntimeError("no span")
+
+
+def test_saga_is_given_back_when_what_runs_it_fails(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
+    with pytest.raises(RuntimeError, match="no span"):
+        QuickEngine(engine.storage, observer=Broken()).run(stage.saga("hotel"), Trip())
+
+    stored = engine.stored()
+    assert (stored.status, stored.recovery_attempts, stored.lease_owner) == (SagaStatus.FAILED, 1, None)
+    assert stored.last_error == "RuntimeError: no span"
+    assert backoff(engine, clock) == 10
+
+
+def test_saga_is_given_back_when_looking_its_code_up_fails(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
+    saga_id = engine.start(stage.saga("hotel"), Trip())
+    engine.registry.fitting = lambda *_: 1 / 0  # type: ignore[assignment,return-value,method-assign]
+
+    with pytest.raises(ZeroDivisionError):
+        engine.recover(saga_id)
+
+    stored = engine.stored()
+    assert (stored.status, stored.recovery_attempts, stored.lease_owner) == (SagaStatus.FAILED, 1, None)

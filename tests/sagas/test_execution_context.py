@@ -9,7 +9,9 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, Step
+from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, SqlAlchemySagaStorage, Step
+from sagas.errors import ContextError
+from sagas.storage.base import SagaFilter
 from tests.sagas.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of
 
 FULL = ConnectionError("fully booked")
@@ -88,6 +90,7 @@ def test_action_left_behind_by_its_timeout_cannot_touch_the_context_any_more(sta
     [
         lambda context, _: setattr(context, "note", {1, 2}),
         lambda context, _: setattr(context, "note", "\0"),
+        lambda context, _: setattr(context, "extra", "no field"),
         lambda context, _: setattr(context, "note", float("nan")),
         lambda context, _: setattr(context, "booked", "no list"),
         lambda context, _: "no trip",
@@ -159,3 +162,94 @@ def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_
     monkeypatch.undo()
     clock.forward(100)
     assert engine.recover(saga_id).outcome == "compensated"
+
+
+class Payment(BaseModel):
+    cents: int = 1
+
+
+class Card(Payment):
+    number: str = "4111"
+
+
+class Paid(BaseModel):
+    payment: Payment | None = None
+    prices: dict[str, int] = {}
+
+
+def test_a_subclass_in_the_context_is_refused_at_start_and_after_a_step(engine: QuickEngine) -> None:
+    class Pay(Step[Paid]):
+        def act(self, context: Paid, call: Call) -> None:
+            context.payment = Card()
+
+    class Buy(Saga[Paid]):
+        steps = (Pay,)
+
+    for start in (engine.start, engine.run):
+        with pytest.raises(
+            ContextError, match=r"Buy: its context changes .*\(payment is Card before and Payment after\)"
+        ):
+            start(Buy, Paid(payment=Card()))
+    assert engine.storage.find(SagaFilter()) == []
+
+    assert engine.run(Buy, Paid()).outcome == "compensated"
+    (failure,) = engine.stored().log
+    assert (failure.error_type, failure.in_doubt) == ("ContextError", True)
+    assert "payment is Card before and Payment after" in (failure.message or "")
+
+
+def test_keys_are_in_one_order_in_this_process_and_in_every_other(
+    emptied_storage: SqlAlchemySagaStorage, clock: Clock
+) -> None:
+    seen: list[tuple[str, list[str]]] = []
+
+    class Look(Step[Paid]):
+        def act(self, context: Paid, call: Call) -> None:
+            seen.append((call.step_name, list(context.prices)))
+            context.prices = {"kiwi": 3, **context.prices, "banana": 4}
+
+    class LookAgain(Look):
+        retry = RetryPolicy(max_attempts=2, first_delay=0)
+
+        def act(self, context: Paid, call: Call) -> None:
+            super().act(context, call)
+            if call.attempt == 1:
+                raise FULL
+
+    class Buy(Saga[Paid]):
+        steps = (Look, LookAgain)
+
+    engine = QuickEngine(emptied_storage)
+    prices = {"zebra": 1, "apple": 2}
+    engine.run(Buy, Paid(prices=prices))
+    in_place, seen[:] = [*seen], []
+    engine.recover(engine.start(Buy, Paid(prices=prices)), by_hand=True)
+
+    assert seen == in_place
+    assert in_place[0] == ("look", ["zebra", "apple"])
+    assert in_place[1:] == [("look-again", ["kiwi", "zebra", "apple", "banana"])] * 2
+
+
+@pytest.mark.parametrize("value", [1e16, 1e308, -0.0, {"b": 1e22, "a": [True, 1, 2**70]}], ids=repr)
+def test_untyped_numbers_reach_a_worker_as_they_were(emptied_storage: SqlAlchemySagaStorage, value: object) -> None:
+    seen: list[str] = []
+    saga = Stage().saga(Stage().step("hotel", [lambda context, _: seen.append(repr(context.note))]))
+    engine = QuickEngine(emptied_storage)
+
+    engine.recover(engine.start(saga, Trip(note=value)), by_hand=True)
+
+    assert seen == [repr(value)]
+
+
+def test_a_context_is_turned_into_json_once_a_step(
+    stage: Stage, engine: QuickEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga = stage.saga(stage.step("hotel", [book]), "car", stage.step("plane", [book]))
+    saga_id = engine.start(saga, Trip())
+    dumps: list[object] = []
+    dump = saga.codec.dump
+    monkeypatch.setattr(saga.codec, "dump", lambda *args, **options: dumps.append(args) or dump(*args, **options))
+
+    engine.recover(saga_id)
+
+    assert len(dumps) == 1 + 3  # to know what of a stored context is another definition's, and after each step

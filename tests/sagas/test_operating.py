@@ -54,6 +54,27 @@ def rows(engine: SagaEngine, saga_id: UUID) -> list[str]:
     return [f"{e.action} {e.step}: {e.status}" for e in engine.storage.load(saga_id).log]
 
 
+@pytest.mark.parametrize("command", ["compensate", "skip", "resolve", "retry"])
+@pytest.mark.parametrize(("by", "because"), [("ann", "\ud800"), ("ann\udfff", "why"), ("ann", "a\0b")], ids=ascii)
+def test_a_reason_that_no_database_can_hold_is_refused(
+    engine: QuickEngine, stage: Stage, command: str, by: str, because: str
+) -> None:
+    saga_id = engine.start(stage.saga("hotel"), Trip())
+    before = engine.storage.load(saga_id)
+    operator = Operator(engine, by=by)
+    commands = {
+        "compensate": lambda: operator.compensate(saga_id, because=because),
+        "skip": lambda: operator.skip(saga_id, "hotel", because=because),
+        "resolve": lambda: operator.resolve(saga_id, SagaStatus.COMPLETED, because=because),
+        "retry": lambda: operator.retry(saga_id, because=because),
+    }
+
+    with pytest.raises(ValueError, match=r"(by|reason) is .*, which no database can hold"):
+        commands[command]()
+
+    assert engine.storage.load(saga_id) == before
+
+
 # -- compensate ---------------------------------------------------------------------------------------------------
 
 

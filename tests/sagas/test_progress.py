@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sagas import RetryPolicy
@@ -150,6 +152,92 @@ def test_failures_of_acting_do_not_count_against_compensating(trip: Plan) -> Non
     assert isinstance(move, Perform)
     assert move.attempt == 1
     assert failures_in_a_row(log, move) == 0
+
+
+def test_each_compensation_has_a_policy_of_its_own() -> None:
+    stage = Stage()
+    twice, once = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=twice), "car"))
+    log = [done("hotel"), failed("car", Verdict.TURN_BACK)]
+    assert judged(plan, log) is Verdict.RETRY
+    assert judged(plan, [*log, failed("hotel", Verdict.RETRY, COMPENSATE)]) is Verdict.GIVE_UP
+
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=once), "car"))
+    assert judged(plan, log) is Verdict.GIVE_UP
+
+
+# -- compensating past failures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def going_on() -> Plan:
+    """Three steps to undo, each tried twice, the plane once, although another's compensation fails."""
+    stage = Stage()
+    twice = RetryPolicy(max_attempts=2)
+    steps = [stage.step("hotel", retry=twice), stage.step("car", retry=twice), "plane", "mail"]
+    return plan_of(stage.saga(*steps, compensate_past_failures=True))
+
+
+BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.TURN_BACK)]
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "then"),
+    [
+        (BACK, Verdict.SET_ASIDE, "compensate car #1"),
+        ([*BACK, failed("plane", Verdict.SET_ASIDE, COMPENSATE)], Verdict.RETRY, "compensate hotel #1"),
+        (
+            [*BACK, failed("plane", Verdict.SET_ASIDE, COMPENSATE), failed("car", Verdict.RETRY, COMPENSATE)],
+            Verdict.RETRY,
+            "compensate car #2",
+        ),
+        (
+            [
+                *BACK,
+                failed("plane", Verdict.SET_ASIDE, COMPENSATE),
+                failed("car", Verdict.RETRY, COMPENSATE),
+                done("hotel", COMPENSATE),
+            ],
+            Verdict.GIVE_UP,
+            "compensate plane #2",
+        ),
+        (
+            [
+                *BACK,
+                failed("plane", Verdict.SET_ASIDE, COMPENSATE),
+                done("car", COMPENSATE),
+                done("hotel", COMPENSATE),
+            ],
+            Verdict.GIVE_UP,
+            "compensate plane #3",
+        ),
+    ],
+    ids=["others come first", "all are tried once", "then again", "spent, so given up", "alone"],
+)
+def test_other_compensations_go_on_while_one_fails(
+    going_on: Plan, log: list[Entry], verdict: Verdict, then: str
+) -> None:
+    move = next_move(going_on, log)
+    assert isinstance(move, Perform)
+    assert judged(going_on, log) is verdict
+    failure = replace(failed(move.step.name, verdict, COMPENSATE), attempt=move.attempt)
+
+    assert shown(next_move(going_on, [*log, failure])) == then
+
+
+def test_a_saga_is_not_compensated_while_a_compensation_is_owed(going_on: Plan) -> None:
+    aside = failed("plane", Verdict.SET_ASIDE, COMPENSATE)
+    log = [*BACK, aside, done("car", COMPENSATE), done("hotel", COMPENSATE)]
+
+    assert shown(next_move(going_on, log)) == "compensate plane #2"
+    assert shown(next_move(going_on, [*log, done("plane", COMPENSATE)])) == "COMPENSATED"
+
+
+def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) -> None:
+    log = [done("hotel"), done("car"), failed("plane", Verdict.TURN_BACK), failed("car", Verdict.SET_ASIDE, COMPENSATE)]
+
+    assert shown(next_move(trip, log)) == "compensate car #2"
+    assert judged(trip, log) is Verdict.GIVE_UP
 
 
 # -- logs of other definitions ------------------------------------------------------------------------------------

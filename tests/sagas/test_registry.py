@@ -157,6 +157,11 @@ def test_module_without_a_saga_is_refused(modules: Path) -> None:
         Registry().load(["shop_empty"])
 
 
+def test_this_library_is_no_module_of_sagas() -> None:
+    with pytest.raises(ConfigurationError, match="names 'sagas', which is this library itself: rename your own module"):
+        Registry().load(["sagas"])
+
+
 def test_mistake_in_a_definition_is_told_as_it_is(modules: Path) -> None:
     (modules / "shop_wrong.py").write_text(MODULE.replace("[Pay]", "[Pay, Pay]"))
 

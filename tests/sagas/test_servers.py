@@ -228,6 +228,40 @@ def test_server_outlives_the_thread_that_started_it(directory: Path) -> None:
     server.close()
 
 
+_IGNORING = """
+import signal, sys
+from pathlib import Path
+if sys.argv[2] == "suite":
+    import tests.conftest, subprocess
+    command = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT))"]
+    print(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+else:
+    from sagas.testing.servers.process import launch
+    shown = "import signal; print(*map(signal.getsignal, (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)))"
+    log = Path(sys.argv[1])
+    launch([sys.executable, "-c", shown], signal.SIGKILL, log=log).wait()
+    print(log.read_text())
+"""
+
+
+@pytest.mark.parametrize("started_by", ["launch", "suite"])
+def test_processes_have_default_signal_handlers_also_below_nohup_in_the_background(
+    directory: Path, repository: Path, started_by: str
+) -> None:
+    directory.mkdir(exist_ok=True)
+    below = ["sh", "-c", 'trap "" INT HUP QUIT; exec "$@"', "sh", sys.executable, "-c", _IGNORING]
+
+    done = subprocess.run(
+        [*below, str(directory / "log"), started_by], cwd=repository, capture_output=True, text=True, check=True
+    )
+
+    handlers = {
+        "launch": "<built-in function default_int_handler> 0 0",  # SIG_DFL
+        "suite": "<built-in function default_int_handler>",
+    }
+    assert done.stdout.replace("Handlers.SIG_DFL", "0").strip() == handlers[started_by]
+
+
 def test_forked_copy_of_the_owner_stops_nothing(broker: BrokerServer) -> None:
     copy = os.fork()
     if copy == 0:

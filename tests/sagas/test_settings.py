@@ -31,7 +31,9 @@ def test_defaults_are_those_of_the_documentation() -> None:
 
     assert settings == Settings()
     assert settings.model_dump(exclude={"database_url", "broker_url"}) == {
+        "database_pool_size": 20,
         "result_backend": None,
+        "celery_app": None,
         "modules": (),
         "resolver": None,
         "lease_seconds": 30.0,
@@ -49,8 +51,10 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
     settings = Settings.from_environment(
         {
             "SAGAS_DATABASE_URL": SECRET,
+            "SAGAS_DATABASE_POOL_SIZE": "7",
             "SAGAS_BROKER_URL": "redis://other/3",
             "SAGAS_RESULT_BACKEND": "redis://other/4",
+            "SAGAS_CELERY_APP": "shop.celery:app",
             "SAGAS_MODULES": "shop.orders, shop.refunds,",
             "SAGAS_RESOLVER": "shop.container:resolve",
             "SAGAS_LEASE_SECONDS": "12.5",
@@ -67,8 +71,10 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
 
     assert settings.model_dump() == {
         "database_url": SECRET,
+        "database_pool_size": 7,
         "broker_url": "redis://other/3",
         "result_backend": "redis://other/4",
+        "celery_app": "shop.celery:app",
         "modules": ("shop.orders", "shop.refunds"),
         "resolver": "shop.container:resolve",
         "lease_seconds": 12.5,

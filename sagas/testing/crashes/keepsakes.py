@@ -11,7 +11,7 @@ from sagas.errors import ContextError
 from sagas.progress import Action
 from sagas.testing.crashes.snapshot import Content, content, differences, is_data, parts
 
-_SETTINGS_OF_A_STEP: Final = ("name", "retry", "timeout", "pivot")
+_SETTINGS_OF_A_STEP: Final = ("name", "retry", "compensate_retry", "timeout", "pivot")
 
 
 class Keepsake(NamedTuple):

@@ -17,15 +17,15 @@ from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
 from sagas.context import ContextT
-from sagas.definition import Call, Saga, Step
+from sagas.definition import PATIENT, AnySaga, Call, Saga, Step
 from sagas.errors import OutcomeUnknown
 from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
-from sagas.progress import Action, EntryStatus, SagaStatus
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, describe
+from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, SagaRecord, describe
 from sagas.storage.memory import MemorySagaStorage
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.keepsakes import Keepsake, Watch
@@ -158,6 +158,8 @@ def rehearse(
         # A worker whose code does not fit leaves a saga to others, and here are none.
         if record.status.finished or record.available_at is None or (report and report.outcome == "declined"):
             break
+        if _only_more_of_the_same(case.saga, record):
+            break
         clock.advance(max((record.available_at - clock()).total_seconds(), 0.0))
     plan = Plan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
     finished = record.status.finished
@@ -177,6 +179,16 @@ def rehearse(
         context=content(case.saga.codec.load(record.context)),
         refused=_refusal(case, world, plan, storage) if finished else None,
     )
+
+
+def _only_more_of_the_same(saga: AnySaga, record: SagaRecord) -> bool:
+    """Whether an action that is tried for hours by default has failed as often as makes a saga dead."""
+    last = record.log[-1] if record.log else None
+    step = next((step for step in saga.steps if last and step.name == last.step), None)
+    if last is None or step is None or last.verdict is not Verdict.RETRY:
+        return False
+    policy = step.compensate_retry if last.action is Action.COMPENSATE else step.retry_after_pivot()
+    return policy is PATIENT and last.attempt >= _SETTINGS.max_recovery_attempts
 
 
 class Crash(BaseException):

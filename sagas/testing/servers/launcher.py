@@ -4,11 +4,16 @@ A preexec_fn could do the same, but may deadlock in a process with threads.
 """
 
 import os
+import signal
 import sys
 
 
 def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) -> None:
     """Run the command in this process's place, as the given user."""
+    # What is ignored here stays ignored in the program: SIGINT below a shell's background job, SIGHUP below nohup.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
         import ctypes  # while we may still read it
 

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any, Final
+from uuid import UUID
 
 import pytest
 
-from sagas.errors import SagaNotFound
+from sagas.errors import IllegalStatusChange, LeaseLost, SagaNotFound
 from sagas.ids import new_saga_id
-from sagas.progress import SagaStatus
-from sagas.storage.base import ISagaStorage, Release
+from sagas.progress import Action, SagaStatus, Verdict, turned_back
+from sagas.storage.base import LARGEST, MOST_ATTEMPTS, QUEUE, ISagaStorage, Refusal, Release, completed
 from sagas.testing.storage_contract.foundation import MAXIMUM, THREADS, Foundation, all_at_once
+
+#: What neither counts rows nor attempts.
+_NO_COUNTS: Final[list[Any]] = [True, 1.5, 1.0, "1", None, 10**20, 10**400, math.inf, math.nan]
+
+_FORWARD: Final = {SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED}
+_BACKWARD: Final = {SagaStatus.COMPENSATING, SagaStatus.FAILED}
+#: In which state of a saga `increment_recovery_attempts` may set which status; any other is refused.
+_LEGAL: Final[dict[str, set[SagaStatus]]] = {
+    "pending": {SagaStatus.PENDING, *_FORWARD},
+    "pending, in the queue": {SagaStatus.PENDING, *_FORWARD},
+    "running": _FORWARD,
+    "running, in the queue": _FORWARD,
+    "running, held": {SagaStatus.RUNNING},
+    "running, lease expired": _FORWARD,
+    "running, parked": _FORWARD,
+    "compensating": _BACKWARD,
+    "compensating, held": {SagaStatus.COMPENSATING},
+    "compensating, lease expired": _BACKWARD,
+    "failed, backs off": _FORWARD,
+    "failed while compensating": _BACKWARD,
+    "dead": {SagaStatus.FAILED},
+    "completed": {SagaStatus.COMPLETED},
+    "compensated": {SagaStatus.COMPENSATED},
+}
 
 
 class RecoveryQueryContract(Foundation):
@@ -120,20 +147,26 @@ class RecoveryQueryContract(Foundation):
         assert storage.get_sagas_for_recovery(limit=10) == storage.get_sagas_for_recovery(limit=10) == [saga_id]
         assert storage.load(saga_id) == before
 
-    @pytest.mark.parametrize("value", [0, -1])
-    def test_a_limit_below_one_is_refused(self, storage: ISagaStorage, value: int) -> None:
-        with pytest.raises(ValueError, match=rf"\blimit\b.*{value}"):
+    @pytest.mark.parametrize("value", [0, -1, *_NO_COUNTS])
+    def test_what_is_no_limit_is_refused(self, storage: ISagaStorage, value: Any) -> None:
+        with pytest.raises(ValueError, match=rf"^limit is {re.escape(repr(value)[:50])}"):
             storage.get_sagas_for_recovery(limit=value)
 
-    @pytest.mark.parametrize("value", [0, -1])
-    def test_a_maximum_below_one_is_refused(self, storage: ISagaStorage, value: int) -> None:
-        with pytest.raises(ValueError, match=rf"\bmax_recovery_attempts\b.*{value}"):
+    @pytest.mark.parametrize("value", [0, -1, *_NO_COUNTS])
+    def test_what_is_no_maximum_is_refused(self, storage: ISagaStorage, value: Any) -> None:
+        with pytest.raises(ValueError, match=rf"^max_recovery_attempts is {re.escape(repr(value)[:50])}"):
             storage.get_sagas_for_recovery(limit=1, max_recovery_attempts=value)
 
-    @pytest.mark.parametrize("value", [-0.5, -1, math.nan])
-    def test_a_negative_staleness_is_refused(self, storage: ISagaStorage, value: float) -> None:
-        with pytest.raises(ValueError, match=rf"\bstale_after_seconds\b.*{value}"):
+    @pytest.mark.parametrize("value", [-0.5, -1, True, "60", 1e300, 10**400, math.inf, -math.inf, math.nan])
+    def test_what_is_no_staleness_is_refused(self, storage: ISagaStorage, value: Any) -> None:
+        with pytest.raises(ValueError, match=rf"^stale_after_seconds is {re.escape(repr(value)[:50])}"):
             storage.get_sagas_for_recovery(limit=1, stale_after_seconds=value)
+
+    def test_the_largest_numbers_are_fine(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage)
+
+        assert storage.get_sagas_for_recovery(LARGEST, LARGEST) == [saga_id]
+        assert storage.get_sagas_for_recovery(LARGEST, LARGEST, LARGEST) == []
 
 
 class AttemptsContract(Foundation):
@@ -154,6 +187,65 @@ class AttemptsContract(Foundation):
 
         saga = storage.load(saga_id)
         assert (saga.recovery_attempts, saga.status) == (1, SagaStatus.FAILED)
+
+    @pytest.mark.parametrize("status", SagaStatus)
+    @pytest.mark.parametrize("state", _LEGAL)
+    def test_a_status_is_set_if_the_saga_can_have_it_as_it_stands(
+        self, storage: ISagaStorage, state: str, status: SagaStatus
+    ) -> None:
+        saga_id = self._bring_into(storage, state)
+        before = storage.load(saga_id)
+
+        if status not in _LEGAL[state]:
+            with pytest.raises(
+                IllegalStatusChange, match=rf"{saga_id} is {before.status} and cannot be set to {status}"
+            ):
+                storage.increment_recovery_attempts(saga_id, status)
+            assert storage.load(saga_id) == before
+            return
+
+        storage.increment_recovery_attempts(saga_id, status)
+        after = storage.load(saga_id)
+        assert (after.status, after.recovery_attempts) == (status, before.recovery_attempts + 1)
+        assert turned_back(after.log) == (turned_back(before.log) or status is SagaStatus.COMPENSATING)
+        assert len(after.log) - len(before.log) == turned_back(after.log) - turned_back(before.log)
+        assert (after.finished_at, after.version) == (before.finished_at, before.version)
+
+    @pytest.mark.parametrize("status", [SagaStatus.FAILED, SagaStatus.COMPENSATING])
+    def test_a_holder_whose_lease_ran_out_writes_nothing_once_the_status_is_set(
+        self, storage: ISagaStorage, status: SagaStatus
+    ) -> None:
+        hold = self.run(storage)
+        self.pass_time(storage, self.a_while * 1.5)
+
+        storage.increment_recovery_attempts(hold.saga_id, status)
+
+        with pytest.raises(LeaseLost):
+            storage.checkpoint(hold, completed("reserve", Action.ACT), status=SagaStatus.RUNNING)
+        taken = self.taken(self.take(storage, hold.saga_id))
+        assert (taken.record.recovery_attempts, taken.status_before) == (1, status)
+        doubtful = any(entry.in_doubt for entry in taken.record.log)
+        assert (taken.record.interrupted, doubtful) == (not doubtful, status is SagaStatus.COMPENSATING)
+
+    def test_an_aborted_saga_is_taken_to_compensate_and_tells_who_aborted_it(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage)
+
+        storage.increment_recovery_attempts(saga_id, SagaStatus.COMPENSATING)
+        storage.increment_recovery_attempts(saga_id, SagaStatus.FAILED)
+
+        taken = self.taken(self.take(storage, saga_id))
+        assert (taken.record.status, taken.status_before) == (SagaStatus.COMPENSATING, SagaStatus.FAILED)
+        (note,) = taken.record.log
+        assert (note.action, note.verdict, note.in_doubt) == (Action.OPERATOR, Verdict.TURN_BACK, False)
+        assert (note.by, note.because) == ("increment_recovery_attempts", "the status was set to COMPENSATING")
+        assert note.created_at is not None
+
+    def test_what_is_no_status_is_refused(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage)
+
+        with pytest.raises(ValueError, match="'failed'"):
+            storage.increment_recovery_attempts(saga_id, "failed")  # type: ignore[arg-type]
+        assert storage.load(saga_id).recovery_attempts == 0
 
     def test_incrementing_updates_the_saga_so_that_it_is_no_longer_the_oldest(self, storage: ISagaStorage) -> None:
         saga_id = self.free(storage)
@@ -221,15 +313,59 @@ class AttemptsContract(Foundation):
         storage.renew(hold, self.a_while)
         assert storage.load(hold.saga_id).recovery_attempts == 0
 
-    def test_negative_attempts_are_refused(self, storage: ISagaStorage) -> None:
+    @pytest.mark.parametrize("value", [-1, MOST_ATTEMPTS + 1, *_NO_COUNTS])
+    def test_what_is_no_number_of_attempts_is_refused(self, storage: ISagaStorage, value: Any) -> None:
         saga_id = self.free(storage, spent=2)
 
-        with pytest.raises(ValueError, match=r"\battempts\b.*-1"):
-            storage.set_recovery_attempts(saga_id, -1)
+        with pytest.raises(ValueError, match=rf"^attempts is {re.escape(repr(value)[:50])}"):
+            storage.set_recovery_attempts(saga_id, value)
         assert storage.load(saga_id).recovery_attempts == 2
+
+    def test_the_largest_number_of_attempts_can_be_counted_on(self, storage: ISagaStorage) -> None:
+        saga_id = self.free(storage)
+        storage.set_recovery_attempts(saga_id, MOST_ATTEMPTS)
+
+        storage.increment_recovery_attempts(saga_id)
+        storage.increment_recovery_attempts(saga_id, SagaStatus.FAILED)
+        assert storage.load(saga_id).recovery_attempts == MOST_ATTEMPTS
+        assert self.refused(self.take(storage, saga_id)).why is Refusal.DEAD
+        assert self.claim(storage).died == (saga_id,)
 
     def test_setting_attempts_of_an_unknown_saga_raises_saga_not_found(self, storage: ISagaStorage) -> None:
         saga_id = new_saga_id()
 
         with pytest.raises(SagaNotFound, match=str(saga_id)):
             storage.set_recovery_attempts(saga_id, 0)
+
+    def _bring_into(self, storage: ISagaStorage, state: str) -> UUID:
+        """A saga in this state of `_LEGAL`."""
+        status, _, where = state.partition(", ")
+        match where or status:
+            case "in the queue":
+                return self.start(storage, owner=QUEUE) if status == "pending" else self.in_queue(storage).saga_id
+            case "held" | "lease expired":
+                hold = self.recover(storage)
+                if status == "compensating":
+                    self.turn_back(storage, hold)
+                if where == "lease expired":
+                    self.pass_time(storage, self.a_while * 1.5)
+                return hold.saga_id
+            case "parked":
+                saga_id = self.free(storage)
+                storage.pause("order", by="ann", because="why")
+                return saga_id
+            case "backs off" | "failed while compensating":
+                hold = self.recover(storage)
+                if where != "backs off":
+                    self.turn_back(storage, hold)
+                release = Release(status=SagaStatus.FAILED, failed_attempt=True, after_seconds=self.a_while)
+                storage.release(hold, release)
+                return hold.saga_id
+            case "pending":
+                return self.start(storage)
+            case "dead":
+                return self.die(storage)
+            case "completed" | "compensated":
+                return self.finish(storage, SagaStatus(state.upper()))
+            case _:
+                return self.free(storage, SagaStatus(state.upper()))

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage.base import QUEUE, Claim, ClaimResult, ISagaStorage, Refusal, Release, completed
 from sagas.testing.storage_contract.foundation import MAXIMUM, Foundation, all_at_once, ids
@@ -390,6 +391,30 @@ class MarkContract(Foundation):
 
     def test_nothing_to_unclaim_is_fine(self, storage: ISagaStorage) -> None:
         storage.unclaim([])
+
+    def test_sagas_that_never_ran_are_claimed_by_id_for_a_message_each(self, storage: ISagaStorage) -> None:
+        one, two, other = (self.start(storage) for _ in range(3))
+
+        claims = storage.claim_by_id([one, two], mark_seconds=self.a_while)
+
+        assert sorted(claims, key=str) == sorted([Claim(one, 0, pending=True), Claim(two, 0, pending=True)], key=str)
+        assert [storage.load(saga_id).lease_owner for saga_id in (one, two, other)] == [QUEUE, QUEUE, None]
+        assert storage.claim_by_id([one, two], mark_seconds=self.a_while) == []
+        assert self.claim(storage, pending=True).claims == (Claim(other, 0, pending=True),)
+        self.taken(self.take(storage, one, version=0))
+
+    def test_what_has_begun_or_is_unknown_is_not_claimed_by_id(self, storage: ISagaStorage) -> None:
+        ids = [self.free(storage), self.run(storage).saga_id, self.finish(storage), self.die(storage), new_saga_id()]
+
+        assert storage.claim_by_id(ids, mark_seconds=self.a_while) == []
+        assert storage.claim_by_id([], mark_seconds=self.a_while) == []
+
+    def test_of_many_claims_by_id_at_once_one_gets_the_saga(self, storage: ISagaStorage) -> None:
+        saga_id = self.start(storage)
+
+        claimed = all_at_once(lambda _: storage.claim_by_id([saga_id], mark_seconds=self.a_while))
+
+        assert sum(map(len, claimed)) == 1
 
     def _marked(self, storage: ISagaStorage, count: int, *, pending: bool = False) -> list[UUID]:
         """Sagas that were claimed one after the other, the oldest mark first."""

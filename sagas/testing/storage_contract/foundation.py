@@ -30,6 +30,16 @@ THREADS: Final = 8
 ResultT = TypeVar("ResultT")
 
 
+#: As a database that reads JSON would write some of it otherwise.
+WRITTEN: Final = (
+    '{"zebra": 1,"apple":{"b":1, "a" : 2}, "":3}',
+    '{"big": 1e16, "bigger": 1e+308, "zero": -0.0, "long": 1.50, "n": 100000000000000000000000000001}',
+    '{"twice": 1, "twice": 2}',
+    r'{"nul": "a\u0000b", "escaped": "\u00e9\/", "raw": "é/"}',
+    "null",
+)
+
+
 class Foundation:
     """Time, and sagas in every state, made by nothing but the storage's own methods.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
 from sagas.errors import SagaNotFound
@@ -71,10 +74,15 @@ class HousekeepingContract(Foundation):
 
         assert storage.create_sagas([second], owner=None) == [(second.id, True)]
 
-    @pytest.mark.parametrize("value", [0, -1])
-    def test_pruning_with_a_limit_below_one_is_refused(self, storage: ISagaStorage, value: int) -> None:
-        with pytest.raises(ValueError, match=rf"\blimit\b.*{value}"):
+    @pytest.mark.parametrize("value", [0, -1, True, 1.5, 10**20])
+    def test_pruning_with_what_is_no_limit_is_refused(self, storage: ISagaStorage, value: int) -> None:
+        with pytest.raises(ValueError, match=rf"^limit is {value}"):
             storage.prune(older_than_seconds=0, limit=value)
+
+    @pytest.mark.parametrize("value", [-1, True, 1e300, math.inf, math.nan])
+    def test_pruning_with_what_is_no_age_is_refused(self, storage: ISagaStorage, value: float) -> None:
+        with pytest.raises(ValueError, match=rf"^older_than_seconds is {re.escape(str(value))}"):
+            storage.prune(older_than_seconds=value, limit=1)
 
     def test_the_layout_fits_the_code(self, storage: ISagaStorage) -> None:
         storage.check_schema()

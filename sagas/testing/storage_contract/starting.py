@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from sagas.errors import SagaNotFound
+from sagas.errors import AlreadyStarted, SagaExists, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage.base import QUEUE, ClaimResult, ISagaStorage, NewSaga, Refusal, SagaFilter, completed
-from sagas.testing.storage_contract.foundation import Foundation, all_at_once, ids
+from sagas.storage.base import QUEUE, ClaimResult, ISagaStorage, NewSaga, Refusal, SagaFilter, completed, note
+from sagas.testing.storage_contract.foundation import WRITTEN, Foundation, all_at_once, ids
 
 
 def _new(key: str | None = None, *, name: str = "order", context: str = "{}") -> NewSaga:
@@ -40,6 +40,30 @@ class StartingContract(Foundation):
         assert (saga.recovery_attempts, saga.interrupted, saga.last_error, saga.log) == (0, False, None, ())
         assert (saga.finished_at, saga.dead) == (None, False)
         assert saga.created_at.utcoffset() is not None
+
+    @pytest.mark.parametrize("context", WRITTEN)
+    def test_a_context_is_kept_as_it_was_written(self, storage: ISagaStorage, context: str) -> None:
+        one, *many = [_new(context=context) for _ in range(3)]
+
+        storage.create_sagas([one], owner=None)
+        storage.create_sagas(many, owner=None)
+
+        assert [storage.load(saga.id).context for saga in (one, *many)] == [context] * 3
+
+    @pytest.mark.parametrize("bad", ["a\ud800", "\udfff", "a\0b"], ids=ascii)
+    def test_text_that_no_database_can_hold_is_refused(self, storage: ISagaStorage, bad: str) -> None:
+        for refused in (
+            lambda: storage.create_sagas([_new(bad)], owner=None),
+            lambda: storage.create_sagas([_new(name=bad)], owner=None),
+            lambda: storage.find(SagaFilter(name=bad)),
+            lambda: storage.pause(bad, by="ann", because="why"),
+            lambda: storage.pause("order", by=bad, because="why"),
+            lambda: storage.pause("order", by="ann", because=bad),
+            lambda: note("retry", by="ann", because=bad),
+        ):
+            with pytest.raises(ValueError, match="no database can hold: give text without NUL"):
+                refused()
+        assert storage.pauses() == []
 
     def test_a_saga_without_an_owner_is_pending_and_due_at_once(self, storage: ISagaStorage) -> None:
         saga_id = self.start(storage, owner=None)
@@ -125,6 +149,51 @@ class StartingContract(Foundation):
 
         assert created == [(keyless.id, True), (old.id, False), (new.id, True), (elsewhere.id, True)]
 
+    def test_an_id_that_exists_is_refused_and_nothing_of_the_batch_is_stored(self, storage: ISagaStorage) -> None:
+        first = _new("key", context='{"n": 1}')
+        storage.create_sagas([first], owner="worker-1", for_seconds=self.a_while)
+        before = storage.load(first.id)
+        other = _new()
+        twice = NewSaga(id=other.id, name="refund", context="{}")
+        again = NewSaga(id=first.id, name="order", context='{"n": 2}')
+
+        for batch, named in [([again], first.id), ([other, again], first.id), ([other, twice], other.id)]:
+            with pytest.raises(SagaExists, match=str(named)):
+                storage.create_sagas(batch, owner=None)
+
+        assert [saga.id for saga in storage.find(SagaFilter())] == [first.id]
+        assert storage.load(first.id) == before
+
+    def test_the_same_saga_twice_in_one_batch_is_new_once(self, storage: ISagaStorage) -> None:
+        new = _new("key")
+
+        assert storage.create_sagas([new, new], owner=None) == [(new.id, True), (new.id, False)]
+
+    def test_a_conflict_that_is_to_be_told_stores_nothing_of_the_batch(self, storage: ISagaStorage) -> None:
+        known = _new("known")
+        storage.create_sagas([known], owner=None, on_conflict="raise")
+
+        for batch in ([_new("known")], [_new("a"), _new("known"), _new()], [_new("b"), _new("b")]):
+            with pytest.raises(AlreadyStarted) as caught:
+                storage.create_sagas(batch, owner=None, on_conflict="raise")
+            if len(batch) != 2:
+                assert (caught.value.saga_id, caught.value.idempotency_key) == (known.id, "known")
+
+        assert [saga.id for saga in storage.find(SagaFilter())] == [known.id]
+        new = [_new("a"), _new()]
+        assert storage.create_sagas(new, owner=None, on_conflict="raise") == [(saga.id, True) for saga in new]
+
+    def test_of_many_batches_at_once_that_share_a_key_one_is_stored_whole(self, storage: ISagaStorage) -> None:
+        def start(number: int) -> bool:
+            try:
+                storage.create_sagas([_new(f"own {number}"), _new("shared")], owner=None, on_conflict="raise")
+            except AlreadyStarted:
+                return False
+            return True
+
+        assert sum(all_at_once(start)) == 1
+        assert len(storage.find(SagaFilter())) == 2
+
     def test_of_many_starts_at_once_with_one_key_exactly_one_is_new(self, storage: ISagaStorage) -> None:
         started = all_at_once(lambda _: storage.create_sagas([_new("key")], owner=None)[0])
 
@@ -161,6 +230,11 @@ class ReadingContract(Foundation):
 
         assert self._found(storage, SagaFilter()) == started[::-1]
         assert self._found(storage, SagaFilter(limit=2)) == [started[4], started[3]]
+
+    @pytest.mark.parametrize("value", [0, -1, True, 1.5, 10**20])
+    def test_what_is_no_limit_of_a_listing_is_refused(self, storage: ISagaStorage, value: int) -> None:
+        with pytest.raises(ValueError, match=rf"^limit is {value}"):
+            storage.find(SagaFilter(limit=value))
 
     def test_sagas_are_found_without_their_logs(self, storage: ISagaStorage) -> None:
         saga_id = self.finish(storage)

@@ -10,7 +10,7 @@ import pytest
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage.base import Claim, Hold, ISagaStorage, LogEntry, Refusal, Release, completed, failed
 from sagas.testing.storage_contract.fencing import DONE, GIVE_UP, RETRY, RUNNING, WRITES, Write
-from sagas.testing.storage_contract.foundation import MAXIMUM, Foundation, ids
+from sagas.testing.storage_contract.foundation import MAXIMUM, WRITTEN, Foundation, ids
 
 
 class CheckpointContract(Foundation):
@@ -53,6 +53,32 @@ class CheckpointContract(Foundation):
         saga = storage.load(hold.saga_id)
         assert saga.status is SagaStatus.COMPENSATING
         assert json.loads(saga.context) == {"to": "Zoë"}
+
+    @pytest.mark.parametrize("context", WRITTEN)
+    @pytest.mark.parametrize(
+        ("entry", "status", "release"),
+        [(DONE, RUNNING, None), (DONE, SagaStatus.COMPLETED, None), (RETRY, RUNNING, Release(status=RUNNING))],
+        ids=["a step", "the last", "a durable wait"],
+    )
+    def test_a_changed_context_is_kept_as_it_was_written(
+        self, storage: ISagaStorage, entry: LogEntry, status: SagaStatus, release: Release | None, context: str
+    ) -> None:
+        hold = self.run(storage)
+
+        storage.checkpoint(hold, entry, status=status, context=context, release=release)
+
+        assert storage.load(hold.saga_id).context == context
+
+    @pytest.mark.parametrize("status", [RUNNING, SagaStatus.COMPLETED])
+    def test_what_a_completed_action_tells_is_kept(self, storage: ISagaStorage, status: SagaStatus) -> None:
+        hold = self.recover(storage, spent=3)
+        told = replace(DONE, message="seen to by ann", error_type="None", traceback="line 1")
+
+        storage.checkpoint(hold, told, status=status)
+
+        saga = storage.load(hold.saga_id)
+        self._is_row(storage, hold, told)
+        assert (saga.recovery_attempts, saga.status) == (0, status)
 
     @pytest.mark.parametrize(
         "write",
@@ -104,6 +130,20 @@ class CheckpointContract(Foundation):
         last_error = storage.load(hold.saga_id).last_error or ""
         assert "charge" in last_error
         assert "Timeout" in last_error
+
+    def test_a_checkpoint_without_an_entry_can_do_nothing_but_end_a_saga(self, storage: ISagaStorage) -> None:
+        hold = self.run(storage)
+        before = storage.load(hold.saga_id)
+
+        for status, release in [
+            (SagaStatus.RUNNING, None),
+            (SagaStatus.RUNNING, Release(status=SagaStatus.RUNNING)),
+            (SagaStatus.COMPLETED, Release(status=SagaStatus.COMPLETED)),
+        ]:
+            with pytest.raises(ValueError, match="a checkpoint without an entry ends a saga"):
+                storage.checkpoint(hold, None, status=status, release=release)
+
+        assert storage.load(hold.saga_id) == before
 
     def test_a_checkpoint_does_not_end_or_extend_the_lease(self, storage: ISagaStorage) -> None:
         hold = self.run(storage)

@@ -54,7 +54,7 @@ def sagas(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Co
 def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """The command as an operator runs it, with whatever dispatcher is installed."""
 
-    def start(*arguments: str, **changed: str) -> subprocess.Popen[bytes]:
+    def start(*arguments: str | bytes, stdout: int = subprocess.PIPE, **changed: str) -> subprocess.Popen[bytes]:
         # As the installed script: it finds the user's modules in the working directory only if it looks there.
         found = {"PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1", "SAGAS_MODULES": "shop"}
         return subprocess.Popen(
@@ -62,7 +62,7 @@ def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., sub
             env={**os.environ, **environment, **found, **changed},
             cwd=Path(__file__).parent,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from sagas import Call, Saga, Step
+from sagas import Call, RetryPolicy, Saga, Step
 
 
 @dataclass
@@ -18,6 +18,8 @@ class Order:
 
 
 class Reserve(Step[Order]):
+    compensate_retry = RetryPolicy(max_attempts=1)
+
     def act(self, context: Order, call: Call) -> None:
         pass
 

@@ -108,7 +108,10 @@ def test_all_the_dead_are_retried_or_those_of_a_name(
     assert {UUID(line.split()[0]) for line in _printed(result).splitlines()} == dead
     assert {storage.load(saga_id).recovery_attempts for saga_id in dead} == {0}
     assert sagas("retry", "--dead").stderr == "no sagas are dead.\n"
-    assert sagas("retry", "--dead", "--name", "refund").stderr == "no sagas named refund are dead.\n"
+    alive, unknown = (sagas("retry", "--dead", "--name", each) for each in ("place-order", "refund"))
+    assert (alive.stderr, alive.exit_code) == ("no sagas named place-order are dead.\n", 0)
+    assert "warning: no saga is named 'refund' here" in unknown.stderr
+    assert unknown.exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,50 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
     resumed = sagas("resume", "place-order", "--yes")
     assert resumed.stdout == "place-order is resumed; 1 that were parked are due.\n"
     again = sagas("resume", "place-order", "--yes")
-    assert again.stderr == "error: 'place-order' is not paused: `sagas stats` lists the names that are.\n"
+    assert again.stderr == "error: 'place-order' is not paused. Paused are: none.\n"
     assert storage.pauses() == []
+
+
+def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
+    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, sql: Callable[..., object]
+) -> None:
+    engine.start(PlaceOrder, Order("tea"))
+    for name in ("refund", "gone"):
+        engine.run(PlaceOrder, Order("tea"), idempotency_key=name)
+        sql("UPDATE saga_executions SET name = :name WHERE idempotency_key = :name", name=name)
+
+    result = sagas("pause", "refnud", "--because", "why", "--yes", SAGAS_MODULES="")
+
+    assert result.stderr == (
+        "warning: no saga is named 'refnud' here, in the code or in the database. "
+        "Names are: refund, place-order, gone.\n"
+    )
+    assert (result.exit_code, [pause.name for pause in storage.pauses()]) == (1, ["refnud"])
+    for known in ("refund", "place-order"):
+        paused = sagas("pause", known, "--because", "why", "--yes", SAGAS_MODULES="")
+        assert (paused.stderr, paused.exit_code) == ("", 0)
+    resumed = sagas("resume", "refunt", "--yes")
+    assert resumed.stderr == "error: 'refunt' is not paused. Paused are: refund, refnud, place-order.\n"
+    assert resumed.exit_code == 1
+
+
+def test_several_sagas_are_acted_on_and_what_is_refused_leaves_the_others(
+    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, ordered: Callable[[str], UUID]
+) -> None:
+    first, done = engine.start(PlaceOrder, Order("tea")), ordered("tea")
+    second = engine.start(PlaceOrder, Order("tea"), idempotency_key="order-2")
+
+    result = sagas(
+        "resolve", str(first), "nosuch", str(done), "order-2", str(second), "--as", "completed", "--because", "x", "-y"
+    )
+
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [str(first), str(second)]
+    assert [line.split(":")[1] for line in result.stderr.splitlines()] == [
+        " no saga has the id or the idempotency key 'nosuch'",
+        f" saga {done} is COMPLETED already",
+    ]
+    assert result.exit_code == 1
+    assert {storage.load(each).status for each in (first, second)} == {SagaStatus.COMPLETED}
 
 
 def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(

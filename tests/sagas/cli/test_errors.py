@@ -6,6 +6,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -113,9 +114,11 @@ def test_modules_that_cannot_be_imported_hinder_only_what_runs_their_sagas(sagas
 
 
 def test_what_the_database_refuses_is_one_sentence_in_its_own_words(sagas: Command, database_url: str) -> None:
-    result = sagas("list", "--limit", "9" * 30, SAGAS_DATABASE_URL=database_url)
+    result = sagas("list", SAGAS_DATABASE_URL=f"{database_url}?options=-csearch_path%3Dnowhere&nosuch=1")
 
-    assert result.stderr == "error: the database refused what the command asked of it: bigint out of range.\n"
+    assert result.stderr == (
+        'error: the database refused what the command asked of it: invalid connection option "nosuch".\n'
+    )
     assert result.exit_code == 1
 
 
@@ -123,19 +126,69 @@ def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytes
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sagas.cli.showing.parse_saga_id", interrupt)
+    monkeypatch.setattr("sagas.cli.reading.saga_ids_of", interrupt)
 
     result = sagas("show", "01890a5d-ac96-774b-bcce-b302099a8057")
 
     assert (result.exit_code, result.output) == (130, "")
 
 
-@pytest.mark.parametrize("limit", ["-1", "0", "many"])
-def test_a_limit_that_is_no_positive_number_is_a_usage_error(sagas: Command, limit: str) -> None:
-    result = sagas("list", "--limit", limit)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["list", f"--limit={limit}"] for limit in ("-1", "0", "many", "99999999999999999999", "1.5", "nan")),
+        *(["scan", "--dry-run", f"--limit={limit}"] for limit in ("-1", "99999999999999999999")),
+        *(["metrics", f"--port={port}"] for port in ("0", "65536", "99999999999999999999")),
+        *(
+            ["resolve", "x", "--as", "completed", "--because", "x", f"--wait={wait}"]
+            for wait in ("-1", "nan", "inf", "9e9")
+        ),
+        ["prune", f"--older-than={'9' * 400}d"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_is_out_of_range_is_a_usage_error_that_names_it(sagas: Command, command: list[str]) -> None:
+    result = sagas(*command)
 
-    assert "--limit" in result.stderr
+    *_, sentence = result.stderr.splitlines()
+    assert sentence.startswith(f"Error: Invalid value for '{command[-1].partition('=')[0]}': ")
     assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [["list", "--name", b"\xff"], ["show", b"a\xffb"], ["pause", b"\xff", "--because", "x", "--yes"]]
+)
+def test_what_is_no_text_is_one_sentence(
+    spawn: Callable[..., subprocess.Popen[bytes]], command: list[str | bytes]
+) -> None:
+    process = spawn(*command)
+    _, err = process.communicate()
+
+    *_, sentence = err.decode().splitlines()
+    assert "\\udcff" in sentence
+    assert sentence.endswith("is not text in UTF-8: type it anew.")
+    assert (b"Traceback" in err, process.returncode) == (False, 2)
+
+
+def test_a_file_of_the_users_with_the_name_of_this_library_is_told(
+    sagas: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sagas.py").write_text("from sagas import Saga")
+
+    listed = sagas("list", SAGAS_DATABASE_URL=database_url)
+    named = sagas("graph", "x", SAGAS_MODULES="sagas")
+
+    warning = (
+        f"warning: {tmp_path}/sagas.py has the name of this library, and one of the two hides the other: rename it."
+    )
+    assert listed.stderr == f"{warning}\nno sagas match.\n"
+    assert named.stderr == (
+        f"{warning}\nerror: SAGAS_MODULES names 'sagas', which is this library itself: rename your own module of that "
+        f"name ({tmp_path}/sagas.py), and name it as it is then called.\n"
+    )
+    (tmp_path / "sagas.py").unlink()
+    assert sagas("list", SAGAS_DATABASE_URL=database_url).stderr == "no sagas match.\n"
 
 
 def test_an_unknown_command_is_a_usage_error(sagas: Command) -> None:

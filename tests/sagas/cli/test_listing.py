@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shlex
+import subprocess
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from rich.cells import cell_len
 
 from sagas import SagaEngine, SqlAlchemySagaStorage
 from sagas.ids import new_saga_id
@@ -39,6 +46,19 @@ def test_a_listing_shows_the_newest_first_with_how_each_stands(
         [str(dead), "place-order", "FAILED", "1", "3", "h", "2026-11-22", "19:38:05", "dead"],
         [str(done), "place-order", "COMPLETED", "0", "3", "h", "2026-11-22", "19:38:05"],
     ]
+
+
+def test_a_name_that_no_saga_has_is_told_and_is_no_success(sagas: Command, ordered: Ordered) -> None:
+    ordered("tea")
+
+    unknown, none = sagas("list", "--name", "plase-order"), sagas("list", "--name", "place-order", "--dead")
+
+    assert unknown.stderr == (
+        "no sagas match.\nwarning: no saga is named 'plase-order' here, in the code or in the database. "
+        "Names are: place-order.\n"
+    )
+    assert (unknown.exit_code, none.stderr, none.exit_code) == (1, "no sagas match.\n", 0)
+    assert json.loads(sagas("list", "--name", "plase-order", "--json").stdout) == []
 
 
 def test_statuses_names_and_death_narrow_the_listing(sagas: Command, ordered: Ordered, sql: Callable[..., Any]) -> None:
@@ -122,13 +142,75 @@ def test_an_empty_listing_is_empty_for_programs_and_a_word_for_humans(sagas: Com
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no sagas match.\n")
 
 
-def test_rows_stay_whole_on_a_narrow_terminal(sagas: Command, ordered: Ordered, sql: Callable[..., Any]) -> None:
-    saga_id = ordered("tea")
-    sql("UPDATE saga_executions SET name = :name", name="n" * 255)
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["stats", "--all"], ["workers"], ["scan", "--dry-run"], ["graph", "place-order"], ["show", "key"]],
+)
+def test_nothing_is_wider_than_the_terminal_and_no_word_is_broken(
+    sagas: Command, filled: list[UUID], command: list[str], width: int
+) -> None:
+    piped, shown = sagas(*command).stdout, plain(sagas(*command, COLUMNS=str(width), FORCE_COLOR="1").stdout)
 
-    result = sagas("list", COLUMNS="20", FORCE_COLOR="1", NO_COLOR="1")
+    assert max(map(cell_len, shown.splitlines())) <= width
+    words = {word for word in shown.replace(",", "").split() if "…" not in word}
+    short = {word for word in words if re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}(\.\.[0-9a-f]{4,})?", word)}
+    # Ages may change between the two.
+    assert {
+        word for word in words - short - set(piped.replace(",", "").split()) if not word.strip("(").isdigit()
+    } == set()
+    if command[0] == "list":
+        assert len(short) == len(filled)
 
-    assert f"{saga_id}  {'n' * 255}  COMPLETED" in result.stdout
+
+def test_a_pipe_has_whole_ids_names_and_owners(sagas: Command, filled: list[UUID]) -> None:
+    shown = sagas("list", COLUMNS="40").stdout
+
+    assert {str(saga_id) for saga_id in filled} == set(shown_ids(shown))
+    assert f"  {'n' * 255}  RUNNING" in shown
+    assert "held by worker-2@a-host-with-a-name/4711.90210" in shown
+
+
+def test_short_ids_are_never_cut_however_narrow_the_terminal_is(sagas: Command, filled: list[UUID]) -> None:
+    shown = plain(sagas("list", COLUMNS="30", FORCE_COLOR="1").stdout)
+
+    short = [line.split()[0] for line in shown.splitlines() if line[0] != " "][1:]
+    assert len(set(short)) == len(filled)
+    assert all(sagas("show", each).exit_code == 0 for each in short)
+
+
+def test_a_real_terminal_is_noticed(spawn: Callable[..., subprocess.Popen[bytes]], filled: list[UUID]) -> None:
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (25, 80))
+    process = spawn("list", stdout=its, TERM="xterm")
+    os.close(its)
+    out = b""
+    with suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 10_000):
+            out += part
+    os.close(ours)
+    process.communicate()
+
+    lines = plain(out.decode()).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    assert str(filled[0])[:13] in lines[-1]
+
+
+@pytest.fixture
+def filled(storage: SqlAlchemySagaStorage, engine: SagaEngine, ordered: Ordered) -> list[UUID]:
+    """Sagas with long names and owners, some of one millisecond."""
+    ids = [ordered("tea"), ordered("stuck"), engine.start(PlaceOrder, Order("milk"), idempotency_key="key")]
+    ids += engine.start_many(PlaceOrder, [Order("salt")] * 3)
+    for name, seconds in (("n" * 255, 600), ("short-name", -60)):
+        ids.append(new_saga_id())
+        new = NewSaga(id=ids[-1], name=name, context="{}")
+        storage.create_sagas([new], owner="worker-2@a-host-with-a-name/4711.90210", for_seconds=seconds)
+    storage.pause("other", by="ann@ops-1", because="a strike that takes longer than anybody thought it would")
+    return ids
+
+
+def plain(output: str) -> str:
+    return re.sub("\x1b\\[[0-9;]*m", "", output).replace("\r", "")
 
 
 def test_colours_are_for_terminals_that_want_them(sagas: Command, ordered: Ordered) -> None:
@@ -139,10 +221,22 @@ def test_colours_are_for_terminals_that_want_them(sagas: Command, ordered: Order
     assert "\x1b" not in sagas("list", TERM="xterm").stdout
 
 
-def test_names_are_shown_as_they_are_and_cannot_drive_the_terminal(
-    sagas: Command, ordered: Ordered, sql: Callable[..., Any]
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["stats"], ["workers"], ["scan", "--dry-run"], ["show", "a\u202ekey"], ["list", "--name", "a\u202eb"]],
+)
+def test_stored_text_cannot_drive_the_terminal_or_pose_as_other_text(
+    sagas: Command, storage: SqlAlchemySagaStorage, command: list[str]
 ) -> None:
-    ordered("tea")
-    sql("UPDATE saga_executions SET name = :name", name="[red]x[/red] :smile: \x1b[2J")
+    name = "[red]x[/red] :smile: \x1b[2J\x9b\u202e\u200b\u2028\u2029\nforged"
+    new = NewSaga(id=new_saga_id(), name=name, context='{"a": "\u202e\u2028"}', idempotency_key="a\u202ekey")
+    storage.create_sagas([new], owner=f"w\u202e\n{name}", for_seconds=600)
+    storage.pause(name, by="ann\u202e", because="why\u202e\u2028")
 
-    assert "  [red]x[/red] :smile: \\x1b[2J  COMPLETED" in sagas("list").stdout
+    result = sagas(*command)
+
+    if command != ["list", "--name", "a\u202eb"]:
+        shown = r"[red]x[/red] :smile: \x1b[2J\x9b\u202e\u200b\u2028\u2029\nforged"
+        assert shown in result.stdout
+    assert not re.search("[\x1b\x9b\u202e\u200b\u2028\u2029]", result.output)
+    assert not re.search("^forged", result.output, re.MULTILINE)

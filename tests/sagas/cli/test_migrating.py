@@ -32,24 +32,26 @@ def test_an_empty_database_is_answered_with_the_command_that_makes_its_tables(
     result = sagas(*command)
 
     assert result.stderr == (
-        "error: the database has no saga tables of this version, and this code needs 0004: run `sagas migrate`.\n"
+        "error: the database has no saga tables of this version, and this code needs 0005: run `sagas migrate`.\n"
     )
     assert result.exit_code == 1
 
 
 def test_migrating_from_nothing_makes_the_tables_and_migrating_again_changes_nothing(sagas: Command) -> None:
-    assert sagas("migrate").stdout == "migrated from no version to 0004.\n"
+    assert sagas("migrate").stdout == "migrated from no version to 0005.\n"
     assert sagas("list").exit_code == 0
     again = sagas("migrate")
-    assert (again.stdout, again.stderr, again.exit_code) == ("already at 0004.\n", "", 0)
+    assert (again.stdout, again.stderr, again.exit_code) == ("already at 0005.\n", "", 0)
 
 
 def test_an_older_layout_is_brought_to_the_newest(sagas: Command, empty: sa.Engine) -> None:
     with empty.connect() as connection:
         migrate(connection, to="0001")
 
-    assert "is at version 0001, and this code needs 0004: run `sagas migrate`." in sagas("list").stderr
-    assert sagas("migrate").stdout == "migrated from 0001 to 0004.\n"
+    assert "is at version 0001, and this code needs 0005: run `sagas migrate`." in sagas("list").stderr
+    told = sagas("migrate").stdout
+    assert told.startswith("migrated from 0001 to 0005. ")
+    assert "`celery -A sagas worker`" in told
 
 
 def test_a_layout_that_newer_code_made_is_left_as_it_is(sagas: Command, empty: sa.Engine) -> None:
@@ -59,7 +61,7 @@ def test_a_layout_that_newer_code_made_is_left_as_it_is(sagas: Command, empty: s
 
     result = sagas("migrate")
 
-    assert result.stdout == "already at 0099, which newer code made and this code (0004) works with.\n"
+    assert result.stdout == "already at 0099, which newer code made and this code (0005) works with.\n"
     assert result.exit_code == 0
 
 

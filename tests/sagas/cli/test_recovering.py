@@ -36,7 +36,10 @@ def test_bad_ids_are_told_and_the_others_are_recovered_all_the_same(
 
     result = sagas("recover", "--yes", "tea", "01890a5d-ac96-774b-bcce-b302099a8057", str(saga_id))
 
-    assert [line[:16] for line in result.stderr.splitlines()] == ["error: 'tea' is ", "error: no saga h"]
+    assert [line[:29] for line in result.stderr.splitlines()] == [
+        "error: no saga has the id or ",
+        "error: no saga has the id 018",
+    ]
     assert result.exit_code == 1
     assert storage.load(saga_id).status is SagaStatus.COMPLETED
 
@@ -59,7 +62,7 @@ def test_a_dead_saga_is_run_once_more_and_dying_again_is_a_failure(
 
     assert result.stdout.splitlines() == [
         f"{saga_id}  place-order  dead: failed attempt 1 of 1, so it is dead until an operator revives it: "
-        "the shelf [bold]jammed[/bold] and smokes",
+        "the shelf [bold]jammed[/bold]\\nand smokes",
         "    reserve: compensate failed (RuntimeError), give up",
     ]
     assert result.exit_code == 1

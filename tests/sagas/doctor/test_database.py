@@ -19,7 +19,7 @@ from sagas.storage.schema import HEAD, REVISIONS, migrate
 from sagas.testing.servers import PostgresServer
 from tests.faults.cluster import fake_time_library
 from tests.sagas.doctor.conftest import found_by
-from tests.sagas.storage import pgbouncer
+from tests.sagas.storage import databases, pgbouncer
 
 CHECKS = {check.name: check for check in DATABASE_CHECKS}
 Installed = Callable[..., Installation]
@@ -27,7 +27,9 @@ Installed = Callable[..., Installation]
 
 def test_a_database_that_answers_is_told_with_its_address_and_no_password(installation: Installed) -> None:
     here = installation()
-    (fact,) = CHECKS["database"].run(here)
+    fact, pool = CHECKS["database"].run(here)
+    assert isinstance(pool, str)
+    assert pool.startswith("up to 20 connections for each process (SAGAS_DATABASE_POOL_SIZE), ")
     url = sa.make_url(here.settings.database_url)
     assert isinstance(fact, str)
     assert fact.startswith("PostgreSQL ")
@@ -63,6 +65,56 @@ def test_a_pooler_is_told_of(server_url: sa.URL, server_directory: Path, install
         assert "behind a pooler: statements are not prepared" in facts
         for name in ("primary", "schema", "privileges", "clock"):
             assert not found_by(CHECKS[name], here)
+
+
+@pytest.mark.skipif(pgbouncer.installed() is None, reason="PgBouncer is not installed")
+def test_settings_that_cannot_be_changed_behind_a_pooler_are_told(
+    server_url: sa.URL, server_directory: Path, installation: Installed, sql: Callable[..., Any]
+) -> None:
+    program = pgbouncer.installed()
+    assert program is not None
+    here = installation()
+    database = sa.make_url(here.settings.database_url).database
+    sql(f"ALTER DATABASE {database} SET default_transaction_isolation = serializable")
+    sql(f"ALTER DATABASE {database} SET datestyle = 'SQL, DMY'")
+    assert not found_by(CHECKS["database"], here)
+    directory = server_directory / f"doctor-pgbouncer-{secrets.token_hex(4)}"
+    with pgbouncer.PgBouncerServer(directory, program=program, server=server_url) as pooler:
+        url = pooler.url(database).render_as_string(hide_password=False)
+        (finding,) = found_by(CHECKS["database"], installation(database_url=url)).values()
+    assert finding.id == "session-settings"
+    assert finding.what == "default_transaction_isolation is 'serializable'."
+    assert finding.cure.endswith("ALTER ROLE … SET default_transaction_isolation = 'read committed';")
+
+
+def test_a_pool_that_is_larger_than_the_server_allows_is_told(installation: Installed) -> None:
+    found = found_by(CHECKS["database"], installation(database_pool_size=9999))
+    assert "SAGAS_DATABASE_POOL_SIZE is 9999, and the server allows" in found["pool-too-large"].what
+
+
+def test_another_encoding_is_told(server_url: sa.URL, installation: Installed) -> None:
+    clause = "ENCODING 'LATIN1' TEMPLATE template0 LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
+    with databases.database(server_url, clause) as engine:
+        here = installation(database_url=engine.url.render_as_string(hide_password=False))
+        assert "LATIN1" in found_by(CHECKS["database"], here)["database-encoding"].what
+
+
+def test_row_level_security_that_applies_to_the_user_is_told(
+    database_url: str, installation: Installed, sql: Callable[..., Any]
+) -> None:
+    role, password = f"tenant_{secrets.token_hex(4)}", secrets.token_hex(8)
+    sql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+    try:
+        sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+        sql("ALTER TABLE saga_executions ENABLE ROW LEVEL SECURITY")
+        url = sa.make_url(database_url).set(username=role, password=password).render_as_string(hide_password=False)
+        (finding,) = found_by(CHECKS["privileges"], installation(database_url=url)).values()
+        assert finding.id == "row-security"
+        assert finding.what == f"for {role} it is active on saga_executions."
+        assert not found_by(CHECKS["privileges"], installation())
+    finally:
+        sql(f"DROP OWNED BY {role}")
+        sql(f"DROP ROLE {role}")
 
 
 def test_a_database_that_is_read_only_by_default_is_told(installation: Installed, sql: Callable[..., Any]) -> None:

@@ -10,25 +10,6 @@ from sagas.doctor import every_kind
 from sagas.doctor.checks import FOUNDATION, SAGAS
 
 
-def documented(repository: Path) -> str:
-    text = (repository / "docs" / "doctor.md").read_text()
-    shown = re.search(r"<!-- findings: .*?-->\n(.*?)\n<!-- end of findings -->", text, re.DOTALL)
-    assert shown is not None
-    return shown[1]
-
-
-def table_of_findings() -> str:
-    """The table, as the code has it."""
-    rows = [
-        f"| `{kind.id}` | {kind.severity} | {kind.what} | {kind.why} | {kind.cure} |" for kind in every_kind(CHECKS)
-    ]
-    return "\n".join(["| finding | is a | what is wrong | why it matters | cure |", "|---|---|---|---|---|", *rows])
-
-
-def test_every_finding_is_documented_as_the_code_has_it(repository: Path) -> None:
-    assert documented(repository) == table_of_findings()
-
-
 def test_every_check_is_documented_in_order(repository: Path) -> None:
     text = (repository / "docs" / "doctor.md").read_text().partition("| check | asks |\n")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [check.name for check in (*FOUNDATION, *CHECKS, *SAGAS)]

@@ -24,7 +24,7 @@ def test_the_defaults_are_well() -> None:
     [
         ("SAGAS_LEASE_SECOND", "Write SAGAS_LEASE_SECONDS instead."),
         ("SAGAS_DATABSE_URL", "Write SAGAS_DATABASE_URL instead."),
-        ("SAGAS_WORKFLOW_COLOUR", "Take it away; the README's table has those that are."),
+        ("SAGAS_WORKFLOW_COLOUR", "Take it away; docs/settings.md has those that are."),
     ],
 )
 def test_a_variable_that_nobody_reads_is_told_with_the_nearest_that_is(variable: str, cure: str) -> None:

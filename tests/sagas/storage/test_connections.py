@@ -132,7 +132,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
     storage = SqlAlchemySagaStorage(engine)
     with engine.connect() as connection:
         migrate(connection, to="0001")
-    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0004: run `sagas migrate`"):
+    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0005: run `sagas migrate`"):
         storage.find(SagaFilter())
 
     with engine.connect() as connection:
@@ -331,7 +331,7 @@ def test_what_the_server_says_of_a_prepared_statement_is_raised_as_a_cursor_rais
 
 
 def test_a_signal_interrupts_a_prepared_statement_and_its_connection_is_not_used_again(database_url: str):
-    connections = Connections(make_engine(database_url), kept=1)
+    connections = Connections(make_engine(database_url), size=1)
     connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True})
 
     def raise_in_the_main_thread(*_: object) -> None:
@@ -352,7 +352,7 @@ def test_a_signal_interrupts_a_prepared_statement_and_its_connection_is_not_used
 
 
 def test_nothing_is_prepared_on_a_connection_that_was_told_not_to(database_url: str):
-    connections = Connections(make_engine(f"{database_url}?prepare_threshold=none"), kept=1)
+    connections = Connections(make_engine(f"{database_url}?prepare_threshold=none"), size=1)
     connections.write("SELECT 1 WHERE CAST(%(yes)s AS boolean)", {"yes": True})
 
     with connections.cursor() as cursor:

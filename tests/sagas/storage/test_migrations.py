@@ -156,6 +156,57 @@ def test_a_context_that_merely_looks_like_it_is_carried_over(engine: sa.Engine) 
     assert [json.loads(storage.load(saga_id).context) for saga_id in sagas] == [*map(json.loads, contexts)]
 
 
+LEASE: Final = """
+    INSERT INTO saga_executions (id, name, status, context, lease_owner, available_at)
+    VALUES (gen_random_uuid(), 'order', 'RUNNING', '{}', %s, clock_timestamp() + make_interval(secs => %s))"""
+SCAN: Final = """
+    INSERT INTO saga_scans (worker, at) VALUES (%s, clock_timestamp() + make_interval(secs => %s))"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "worker", "seconds", "refused"),
+    [
+        (LEASE, "web-1", 20, True),
+        (LEASE, "web-1", -1, False),
+        (LEASE, "queue", 4, False),
+        (LEASE, "paused", 4, False),
+        (LEASE, None, 300, False),
+        (SCAN, "web-1", -5, True),
+        (SCAN, "web-1", -31, False),
+    ],
+)
+def test_contexts_are_not_rewritten_under_workers_of_the_version_before(
+    engine: sa.Engine, statement: str, worker: str | None, seconds: float, refused: bool
+) -> None:
+    with engine.connect() as connection:
+        migrate(connection, to="0004")
+        connection.exec_driver_sql(statement, (worker, seconds))
+        connection.commit()
+        if refused:
+            with pytest.raises(MigrationRefused, match=r"web-1 does.*stop all workers and beat"):
+                migrate(connection)
+            connection.rollback()
+        else:
+            migrate(connection)
+
+        assert current_version(connection) == ("0004" if refused else HEAD)
+
+
+def test_sagas_of_the_version_before_keep_their_contexts(engine: sa.Engine) -> None:
+    context = {"apple": {"z": [1, 2.5, None]}, "zebra": "Zoë \\u0000"}
+    with engine.connect() as connection:
+        migrate(connection, to="0004")
+        statement = (
+            "INSERT INTO saga_executions (id, name, context) VALUES (gen_random_uuid(), 'order', %s) RETURNING id"
+        )
+        saga_id = connection.exec_driver_sql(statement, (json.dumps(context),)).scalar_one()
+        connection.commit()
+
+        migrate(connection)
+
+    assert json.loads(SqlAlchemySagaStorage(engine).load(saga_id).context) == context
+
+
 # -- running it -----------------------------------------------------------------------------------------------
 
 

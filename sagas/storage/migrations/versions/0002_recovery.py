@@ -20,8 +20,9 @@ def upgrade() -> None:
 
 def _refuse_what_jsonb_cannot_hold() -> None:
     # Asking jsonb itself is slow, so only about text that could be wrong: NUL, and halves of surrogate pairs.
+    # The function is dropped in the same transaction; a temporary one would need one more privilege, TEMP.
     op.execute("""
-        CREATE FUNCTION pg_temp.fits_jsonb(value text) RETURNS boolean LANGUAGE plpgsql AS $$
+        CREATE FUNCTION sagas_fits_jsonb(value text) RETURNS boolean LANGUAGE plpgsql AS $$
         BEGIN
             PERFORM value::jsonb;
             RETURN true;
@@ -30,7 +31,7 @@ def _refuse_what_jsonb_cannot_hold() -> None:
         END $$""")
     query = sa.text(r"""
         SELECT id FROM saga_executions
-        WHERE CASE WHEN context::text ~ '\\u(0000|[dD][89a-fA-F])' THEN NOT pg_temp.fits_jsonb(context::text) END
+        WHERE CASE WHEN context::text ~ '\\u(0000|[dD][89a-fA-F])' THEN NOT sagas_fits_jsonb(context::text) END
         LIMIT 5""")
     if found := [str(row.id) for row in op.get_bind().execute(query)]:
         raise MigrationRefused(
@@ -38,7 +39,7 @@ def _refuse_what_jsonb_cannot_hold() -> None:
             "(\\ud800 to \\udfff), which jsonb cannot store: strip it from these rows of saga_executions and run "
             "`sagas migrate` again; nothing was changed."
         )
-    op.execute("DROP FUNCTION pg_temp.fits_jsonb")
+    op.execute("DROP FUNCTION sagas_fits_jsonb")
 
 
 def _executions() -> None:

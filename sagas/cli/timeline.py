@@ -1,0 +1,143 @@
+"""What happened to a saga, row by row: its log, and what can be told from it of workers that were lost; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Final
+
+from sagas.cli.standing import Standing, standing
+from sagas.cli.words import one_line
+from sagas.progress import Action, EntryStatus, Verdict
+from sagas.storage.base import LogEntry, SagaRecord
+from sagas.text import printable
+
+#: A message may be long; its beginning is for a reader, the whole for `--json`.
+_MESSAGE_CHARACTERS: Final = 300
+#: What the storage writes when a lease ran out.
+_LOST: Final = re.compile(r"worker (.+) died or was cut off while holding the lease", re.DOTALL)
+_LOST_WORDS: Final = "the worker was lost: it was killed, froze or was cut off"
+
+_CONSEQUENCES: Final = {
+    Verdict.RETRY: "the step is retried",
+    Verdict.TURN_BACK: "the saga aborts",
+    Verdict.GIVE_UP: "a recovery attempt failed",
+    None: "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        what: in words.
+        step: whose; None for what happened to the saga as a whole.
+        at: when; None where nothing tells.
+        seconds: since the row before, or since the saga was started.
+        worker: who did it, or to whom it happened.
+        bad: whether something failed.
+    """
+
+    what: str
+    step: str | None = None
+    at: datetime | None = None
+    seconds: float | None = None
+    worker: str | None = None
+    bad: bool = False
+
+
+def timeline(record: SagaRecord, now: datetime) -> list[Event]:
+    """Return what happened, the oldest first.
+
+    The log has a row for what ended. Of a worker that was lost the saga's `last_error` tells, until another error
+    takes its place; from then on only the rows of the next worker do, as they name another hold.
+    """
+    events: list[Event] = []
+    lost = _lost(record)
+    last_of_lost = max((place for place, entry in enumerate(record.log) if entry.worker == lost), default=None)
+    seconds = seconds_between(record)
+    for place, (before, entry) in enumerate(pairwise([None, *record.log])):
+        assert entry is not None
+        if before is not None and last_of_lost != place - 1 and _changed_hands(before, entry):
+            what = "another worker goes on: this one gave the saga back, or was lost"
+            events.append(Event(what=what, worker=before.worker))
+        events.append(
+            Event(
+                what=_what(entry),
+                step=None if entry.action is Action.OPERATOR or _is_abort(entry) else entry.step,
+                at=entry.created_at,
+                seconds=seconds[place],
+                worker=entry.worker,
+                bad=entry.status is EntryStatus.FAILED,
+            )
+        )
+        if place == last_of_lost:
+            events.append(Event(what=_LOST_WORDS, worker=lost, bad=True))
+    if lost is not None and last_of_lost is None:
+        events.append(Event(what=_LOST_WORDS, worker=lost, bad=True))
+    events += _standing(record, now)
+    return events
+
+
+def seconds_between(record: SagaRecord) -> list[float | None]:
+    """For each row of the log, the seconds since the row before it, or since the saga was started."""
+    befores = [record.created_at, *(entry.created_at for entry in record.log)]
+    return [
+        (entry.created_at - before).total_seconds() if entry.created_at and before else None
+        for entry, before in zip(record.log, befores, strict=False)
+    ]
+
+
+def _lost(record: SagaRecord) -> str | None:
+    found = _LOST.fullmatch(record.last_error or "")
+    return found[1] if found else None
+
+
+def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
+    """Whether another holder wrote the row, and nothing in the log says why."""
+    gave_back = before.verdict in (Verdict.RETRY, Verdict.GIVE_UP) or before.by is not None or entry.by is not None
+    return before.version < entry.version and not gave_back
+
+
+def _is_abort(entry: LogEntry) -> bool:
+    return entry.by is not None and entry.verdict is Verdict.TURN_BACK
+
+
+def _what(entry: LogEntry) -> str:
+    by = f"{printable(entry.by or '')}: {one_line(entry.because or '', _MESSAGE_CHARACTERS)}"
+    if entry.action is Action.OPERATOR:
+        return f"operator: {printable(entry.step)}, by {by}"
+    if _is_abort(entry):
+        doubt = f"; {printable(entry.step)} may have begun, so it is undone too" if entry.in_doubt else ""
+        return f"operator: compensate{doubt}, by {by}"
+    if entry.status is EntryStatus.SKIPPED:
+        return f"operator: {entry.action} skipped, by {by}"
+    if entry.status is EntryStatus.STARTED:
+        return f"{entry.action} started (older layout)"
+    if entry.status is EntryStatus.COMPLETED:
+        return f"{entry.action} completed{f' at attempt {entry.attempt}' if entry.attempt > 1 else ''}"
+    parts = [f"{entry.action} failed, attempt {entry.attempt}", *["in doubt"] * entry.in_doubt]
+    consequence = _CONSEQUENCES[entry.verdict]
+    message = one_line(f"{entry.error_type}: {entry.message}", _MESSAGE_CHARACTERS)
+    return f"{', '.join(parts)}{f'; {consequence}' if consequence else ''}: {message}"
+
+
+def _standing(record: SagaRecord, now: datetime) -> Iterator[Event]:
+    match standing(record, now):
+        case Standing.EXPIRED:
+            yield Event(
+                what="its lease ran out: the worker was killed, froze or was cut off",
+                at=record.available_at,
+                worker=record.lease_owner,
+                bad=True,
+            )
+        case Standing.DEAD:
+            yield Event(
+                what=f"dead, failed recovery attempts: {record.recovery_attempts}; it waits for an operator",
+                at=record.updated_at,
+                bad=True,
+            )

@@ -1,0 +1,52 @@
+"""What an error that a step raised means: whether it is the step's, in doubt, or worth another attempt.
+
+An ExceptionGroup stands for the errors that it holds, at any depth: tasks of one `asyncio.TaskGroup`, say. What an
+error was caused by (`__cause__`) is not looked at: whoever raises another error has decided what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from sagas.errors import OutcomeUnknown
+
+Classes = tuple[type[BaseException], ...]
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that a group holds, at any depth; any other error is its own only leaf."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
+
+
+def is_of_the_step(error: BaseException) -> bool:
+    """Whether the error is the step's, and nothing in it is meant to end the process, as KeyboardInterrupt is."""
+    return all(isinstance(leaf, (Exception, asyncio.CancelledError)) for leaf in leaves(error))
+
+
+def is_in_doubt(error: BaseException, in_doubt_on: Classes) -> bool:
+    """Whether the step may have taken effect: one such error within a group is enough."""
+    return any(isinstance(leaf, (OutcomeUnknown, asyncio.CancelledError, *in_doubt_on)) for leaf in leaves(error))
+
+
+def is_retryable(error: BaseException, retry_on: Classes) -> bool:
+    """Whether a policy wants another attempt: after a group, if it wants one after each error, or names the group."""
+    if not isinstance(error, BaseExceptionGroup):
+        return isinstance(error, retry_on)
+    groups = tuple(each for each in retry_on if issubclass(each, BaseExceptionGroup))
+    return isinstance(error, groups) or all(is_retryable(each, retry_on) for each in error.exceptions)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what the error says; for a group also what each error in it says."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its message cannot be shown: str() of it raised {type(broken).__name__})"
+    if not isinstance(error, BaseExceptionGroup):
+        return text
+    return f"{text}: {'; '.join(f'{type(leaf).__name__}: {message_of(leaf)}' for leaf in leaves(error))}"

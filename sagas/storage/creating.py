@@ -1,0 +1,187 @@
+"""Storing new sagas in PostgreSQL, each key at most once: on a connection of our own, or in a caller's transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg import errors as pg
+from sqlalchemy.exc import DBAPIError
+
+from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
+from sagas.storage import statements as sql
+from sagas.storage.base import NewSaga, OnConflict, exists
+from sagas.storage.connecting import address
+from sagas.storage.rows import new_rows
+from sagas.storage.transactions import CallersTransaction
+
+Created = list[tuple[UUID, bool]]
+Query = Callable[[str, Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+
+#: How often a saga is stored or found before something is known to hide it. Once is the rule; again, when the saga that
+#: had the key was pruned in between.
+_ROUNDS: Final = 5
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def create(
+    sagas: Sequence[NewSaga],
+    insert: Callable[[Sequence[NewSaga]], set[UUID]],
+    find: Callable[[Sequence[NewSaga]], Sequence[Mapping[str, Any]]],
+    *,
+    on_conflict: OnConflict,
+) -> Created:
+    """Store sagas, or find those that have their keys; return for each its id and whether it is new.
+
+    Args:
+        insert: stores those whose keys are free, and returns their ids.
+        find: returns the rows that have the keys of these sagas.
+        on_conflict: as of `ISagaStorage.create_sagas`; whoever calls takes back what was stored.
+
+    Raises:
+        AlreadyStarted: as `on_conflict` asks.
+        SagaExists: an id exists already.
+        HiddenRow: something hides the saga that has a key.
+    """
+    created: set[UUID] = set()
+    by_key: dict[tuple[str, str | None], UUID] = {}
+    left = list(sagas)
+    for _ in range(_ROUNDS):
+        if not left:
+            break
+        try:
+            created |= insert(left)
+        except (pg.UniqueViolation, DBAPIError) as error:
+            if not _id_exists(error):
+                raise
+            named = _UUID.search(str(error))
+            raise exists(named[0] if named else left[0].id) from error
+        left = [saga for saga in left if saga.id not in created]
+        if left:
+            by_key |= {(row["name"], row["idempotency_key"]): _id(row) for row in find(left)}
+            # Whose key is gone already was pruned in between, so its key is free again.
+            left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
+    if left:
+        raise HiddenRow(
+            f"saga {left[0].name} was not started: its idempotency key {left[0].idempotency_key!r} is taken, and the "
+            "saga that has it cannot be seen. Look for a row-level security policy on saga_executions that hides it "
+            "from this user, or for a client encoding that cannot write the key."
+        )
+    answers = []
+    for saga in sagas:
+        is_new = saga.id in created
+        created.discard(saga.id)  # the same saga twice is new once
+        answers.append((saga.id if is_new else by_key.get((saga.name, saga.idempotency_key), saga.id), is_new))
+    if on_conflict == "raise":
+        refuse_conflicts(sagas, answers)
+    return answers
+
+
+def refuse_conflicts(sagas: Sequence[NewSaga], answers: Created) -> None:
+    """Raise for the first saga that was started before.
+
+    Raises:
+        AlreadyStarted: there is one.
+    """
+    for saga, (saga_id, is_new) in zip(sagas, answers, strict=True):
+        if not is_new:
+            raise AlreadyStarted(saga_id, saga.name, saga.idempotency_key)
+
+
+class Within:
+    """Stores sagas in a transaction of the caller's, after making sure that it is one of the sagas' own database.
+
+    Args:
+        transaction: the caller's.
+        here: returns which tables the sagas are in; asks anew if told to.
+        database: the same for messages.
+        translate: returns what to raise when the server does not answer.
+    """
+
+    def __init__(
+        self,
+        transaction: CallersTransaction,
+        *,
+        here: Callable[[bool], str],
+        database: sa.URL,
+        translate: Callable[[Exception], Exception],
+    ) -> None:
+        self._translate = translate
+        self._transaction = transaction
+        self._ask_here = here
+        self._here = here(False)
+        self._database = database
+
+    def create(self, sagas: Sequence[NewSaga], start: Mapping[str, Any], on_conflict: OnConflict) -> Created:
+        """Do as `create` does, and take back what was stored if that raises `AlreadyStarted`.
+
+        Raises:
+            TransactionRefused: the transaction is of another database.
+        """
+        stored: list[str] = []
+
+        def insert(left: Sequence[NewSaga]) -> set[UUID]:
+            new = new_rows(left) | {"ids": [str(saga.id) for saga in left]}  # as every driver can write them
+            rows = self._execute(sql.CREATE_WITHIN, {**start, **new, "here": self._here})
+            stored.extend(str(row["id"]) for row in rows)
+            return {_id(row) for row in rows}
+
+        def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
+            keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
+            rows = self._execute(sql.FIND_BY_KEY_WITHIN, keys)
+            if rows[0]["here"] != self._here:
+                # The sagas' server may have been restarted, or another have taken its place, since it was asked.
+                self._here = self._ask_here(True)
+                if rows[0]["here"] != self._here:
+                    raise self._refusal()
+            return [row for row in rows if row["id"] is not None]
+
+        try:
+            return create(sagas, insert, find, on_conflict=on_conflict)
+        except AlreadyStarted:
+            if stored:
+                self._execute(sql.TAKE_BACK_WITHIN, {"ids": stored})
+            raise
+
+    def _execute(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        try:
+            return self._transaction.execute(statement, parameters)
+        except (pg.Error, DBAPIError) as error:
+            state = _sqlstate(error)
+            if state in _NO_TABLES:
+                raise self._refusal() from error
+            if state is None or state.startswith(_GONE):
+                raise self._translate(error) from error
+            raise  # such as a serialization failure, for which the caller may have retries
+
+    def _refusal(self) -> TransactionRefused:
+        theirs, ours = self._transaction.address, address(self._database)
+        same = " under the same name, or in another schema (search_path)" if theirs == ours else ""
+        return TransactionRefused(
+            f"the connection leads to {theirs}, and sagas are stored in another database{same}: {ours}. Give a "
+            "connection to that one, or start the saga without connection=."
+        )
+
+
+#: UndefinedTable, UndefinedColumn, InvalidSchemaName.
+_NO_TABLES: Final = ("42P01", "42703", "3F000")
+#: The connection is lost, or the server goes down.
+_GONE: Final = ("08", "57P")
+
+
+def _id_exists(error: Exception) -> bool:
+    # The index of the keys is the one that ON CONFLICT names, so what else is unique is the id.
+    return _sqlstate(error) == pg.UniqueViolation.sqlstate
+
+
+def _sqlstate(error: Exception) -> str | None:
+    cause = getattr(error, "orig", error)
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
+def _id(row: Mapping[str, Any]) -> UUID:
+    found = row["id"]
+    return found if isinstance(found, UUID) else UUID(str(found))  # some drivers return text
