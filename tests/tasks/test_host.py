@@ -119,14 +119,9 @@ def test_other_pools_keep_what_the_shop_has_and_run_sagas(
     shop: Celery,
     engine: SagaEngine,
     folder: Path,
-    environment: dict[str, str],
-    tmp_path: Path,
 ) -> None:
     if pool == "gevent":
         pytest.importorskip("gevent")
-        # Celery patches too late for gevent 26, whose search for locks has Celery import what is to be patched.
-        (tmp_path / "sitecustomize.py").write_text("import gevent.monkey\ngevent.monkey.patch_all()\n")
-        environment["PYTHONPATH"] += f":{tmp_path}"
     start_worker(celery, pool, SHOP_SETTINGS='{"task_protocol": 1}')
     good = engine.start_many(ThreeSteps, [Job(str(folder))] * 5)
     bad = engine.start(ThreeSteps, Job(str(folder), fail="third"))
