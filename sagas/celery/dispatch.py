@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import Any, Final
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
+from kombu.pools import ProducerPool
 
 from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
@@ -16,6 +19,11 @@ from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
 logger = saga_logger(__name__)
+
+#: Without them, publishing on a link to Redis that drops packets hangs for ever. An application's own values go first.
+_REDIS_BOUNDS: Final = {"socket_connect_timeout": 2, "socket_timeout": 5}
+#: A saga is committed before it is sent, and a scan sends it later: nobody need wait long for a broker that is away.
+_RETRY_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
 
 class CeleryDispatcher:
@@ -27,6 +35,7 @@ class CeleryDispatcher:
 
     def __init__(self, app: Celery | None = None) -> None:
         self._app = app
+        self._producers: tuple[int, ProducerPool] | None = None
 
     @property
     def app(self) -> Celery:
@@ -49,7 +58,7 @@ class CeleryDispatcher:
                 for claim in claims:
                     self.app.tasks[TASK_FOR[claim.pending]].apply((str(claim.saga_id),), {"version": claim.version})
                 return len(claims)
-            with self.app.producer_or_acquire() as producer:
+            with self._pool().acquire(block=True, timeout=self.app.conf.broker_pool_acquire_timeout) as producer:
                 for claim in claims:
                     task = TASK_FOR[claim.pending]
                     self.app.send_task(
@@ -61,6 +70,8 @@ class CeleryDispatcher:
                         kwargsrepr=f"version {claim.version}",
                         queue=routing.queue(self.app, ROUTES[task]),
                         serializer="json",
+                        retry=True,
+                        retry_policy=_RETRY_ONCE,
                         # Once is enough, and to find out for each message that it was costs an eighth of sending it.
                         declare=() if claim.pending in declared else None,
                         producer=producer,
@@ -77,6 +88,22 @@ class CeleryDispatcher:
             )
         return sent
 
+    def _pool(self) -> ProducerPool:
+        """Return the producers of this process: of their own, so that their links may be bounded."""
+        if self._producers is None or self._producers[0] != os.getpid():
+            conf = self.app.conf
+            connection = self._connection()
+            limit = conf.broker_pool_limit
+            self._producers = (os.getpid(), ProducerPool(connection.Pool(limit), limit=limit))
+        return self._producers[1]
+
+    def _connection(self) -> Connection:
+        options: dict[str, Any] = {}
+        if self.app.connection_for_write().transport.driver_type == "redis":
+            options = _REDIS_BOUNDS | self.app.conf.broker_transport_options
+        connection: Connection = self.app.connection_for_write(transport_options=options)
+        return connection
+
     def waiting(self, *, pending: bool) -> int:
         """Return how many messages wait in the queue of sagas that never ran, or of recoverable ones.
 
@@ -92,7 +119,7 @@ class CeleryDispatcher:
             BrokerUnavailable: the broker does not answer.
         """
         try:
-            with self.app.connection_for_write() as connection:
+            with self._connection() as connection:
                 return _length(connection, queue)
         except self._broker_errors() as error:
             raise BrokerUnavailable(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from kombu.utils.url import parse_url
 
 from sagas import SagaEngine, SagaStatus
+from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.installation import add_sagas
+from tests.faults.network import Forwarding
 from tests.servers import Server, broker
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.samples import Job, ThreeSteps
@@ -40,6 +45,25 @@ def test_saga_started_while_the_broker_is_down_runs_once_it_is_back(
     own_broker.start()
     for saga_id in [alone, *many]:
         assert wait_finished(engine, saga_id).status is SagaStatus.COMPLETED
+
+
+def test_starting_in_an_application_does_not_hang_on_a_link_that_drops_packets(
+    engine: SagaEngine, broker_url: str
+) -> None:
+    link = Forwarding(parse_url(broker_url)["port"])
+    # With Celery's defaults, which bound no link to Redis.
+    shop = Celery("shop", broker=f"redis://{link.host}:{link.port}/0", set_as_current=False)
+    add_sagas(shop)
+    engine.dispatcher = CeleryDispatcher(shop)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            engine.start(ThreeSteps, Job())
+            link.cut()
+            saga_id = pool.submit(engine.start, ThreeSteps, Job()).result(timeout=60)
+        finally:
+            link.heal()
+            link.close()
+    assert engine.storage.load(saga_id).status is SagaStatus.PENDING
 
 
 def test_workers_and_beat_come_back_when_the_broker_was_gone(

@@ -85,6 +85,11 @@ def test_our_own_settings_are_well(found: Callable[..., dict[str, Finding]]) -> 
         ),
         ({"worker_prefetch_multiplier": 4}, "prefetch", "worker_prefetch_multiplier is 4."),
         ({"worker_prefetch_multiplier": 0}, "prefetch", "worker_prefetch_multiplier is 0, no limit."),
+        (
+            {"worker_cancel_long_running_tasks_on_connection_loss": True},
+            "cancelled-on-connection-loss",
+            "worker_cancel_long_running_tasks_on_connection_loss is on.",
+        ),
         ({"worker_enable_remote_control": False}, "remote-control-off", "worker_enable_remote_control is off."),
         (
             {"broker_transport_options": {**_TRANSPORT, "visibility_timeout": 10}},

@@ -71,6 +71,12 @@ LINK_UNWATCHED: Final = warning(
     cure="For Redis, set socket_timeout and health_check_interval in broker_transport_options; for RabbitMQ, "
     "broker_heartbeat to 60.",
 )
+CANCELLED_ON_LOSS: Final = warning(
+    "cancelled-on-connection-loss",
+    what="a worker that loses its broker ends the sagas that it runs",
+    why="Their process is killed in the middle of a step. That counts as a crash: the step is in doubt and repeated.",
+    cure="Set worker_cancel_long_running_tasks_on_connection_loss to False.",
+)
 REMOTE_CONTROL_OFF: Final = warning(
     "remote-control-off",
     what="workers do not answer questions",
@@ -114,6 +120,8 @@ def _server(app: Celery, url: str | None) -> tuple[object, ...]:
 def _workers(app: Celery) -> Iterator[Finding]:
     if (multiplier := app.conf.worker_prefetch_multiplier) != 1:
         yield PREFETCH(f"worker_prefetch_multiplier is {multiplier}{', no limit' if multiplier == 0 else ''}.")
+    if app.conf.worker_cancel_long_running_tasks_on_connection_loss:
+        yield CANCELLED_ON_LOSS("worker_cancel_long_running_tasks_on_connection_loss is on.")
     if not app.conf.worker_enable_remote_control:
         yield REMOTE_CONTROL_OFF("worker_enable_remote_control is off.")
 
@@ -151,6 +159,7 @@ CONFIGURATION: Final = Check(
         PICKLE_ACCEPTED,
         RESULTS_MISSING,
         PREFETCH,
+        CANCELLED_ON_LOSS,
         REMOTE_CONTROL_OFF,
         VISIBILITY_TIMEOUT_SHORT,
         LINK_UNWATCHED,
