@@ -1,11 +1,15 @@
-"""The sagas' own application, and one more task that does nothing: what a message through Celery costs by itself."""
+"""Celery as it comes, with the settings of sagas and a task that does nothing: what a message by itself costs."""
 
 from __future__ import annotations
 
-from sagas.celery import app
-from sagas.celery.tasks import OPTIONS
+from celery import Celery
 
-__all__ = ["app"]
+from sagas.celery.configuration import configuration
+from sagas.celery.tasks import OPTIONS
+from sagas.settings import Settings
+
+app = Celery("no-op", set_as_current=False)
+app.config_from_object(configuration(Settings.from_environment()))
 
 
 @app.task(name="bench.no_op", **OPTIONS)

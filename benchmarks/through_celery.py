@@ -28,6 +28,7 @@ ROUNDS = 3
 _DEADLINE = 300.0
 #: As an application starts a batch; what one call by one costs is a row of its own.
 _BATCH = 500
+_WORKER = ("worker", "-c", "2", "-l", "WARNING")
 
 # Held by a worker that died in the second step, for an hour still: version 1, the first step in the log.
 _CRASHED = """
@@ -54,7 +55,7 @@ class Setting:
         self._logs = 0
 
     @contextmanager
-    def process(self, *command: str, **environment: str) -> Iterator[CeleryProcess]:
+    def process(self, *command: str, application: str = "sagas", **environment: str) -> Iterator[CeleryProcess]:
         """Run a Celery process; workers are ready when the block begins."""
         self._logs += 1
         variables = {
@@ -67,7 +68,7 @@ class Setting:
         }
         log = self.directory / f"{self._logs}-{command[0]}.log"
         with CeleryProcess(
-            command, environment=variables, log=log, directory=self.directory, application="benchmarks.no_op_tasks"
+            command, environment=variables, log=log, directory=self.directory, application=application
         ) as process:
             if command[0] == "worker":
                 wait_until(lambda: self.app.control.ping(timeout=0.5), what="a worker's answer")
@@ -120,11 +121,11 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
         no_ops, started, recovered = [], [], []
         recovery: dict[str, Any] = {}
         for _ in range(ROUNDS):
-            with world.process("worker", "-c", "2", "-l", "WARNING"):
-                # Half before and half after, as the machine's speed drifts.
-                seconds = _no_ops(world, MESSAGES // 2)
+            # Half before and half after, as the machine's speed drifts.
+            seconds = _no_ops(world, MESSAGES // 2)
+            with world.process(*_WORKER):
                 started.append(_started(world))
-                no_ops.append(MESSAGES / (seconds + _no_ops(world, MESSAGES - MESSAGES // 2)))
+            no_ops.append(MESSAGES / (seconds + _no_ops(world, MESSAGES - MESSAGES // 2)))
             rate, recovery = _recovered(world)
             recovered.append(rate)
 
@@ -133,7 +134,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
             name=name,
             unit="sagas/s",
             measured=median(rates),
-            against="no-op Celery tasks, same settings",
+            against="no-op tasks of plain Celery, same settings",
             limit=median(no_ops),
             ratio=ratio(rates, no_ops),
             goal=0.5,
@@ -148,11 +149,12 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
 
 def _no_ops(world: Setting, count: int) -> float:
     """How many seconds so many tasks take that do nothing."""
-    began = time.perf_counter()
-    with world.app.producer_or_acquire() as producer:
-        world.send_no_ops((f"01890a5d-ac96-774b-bcce-{number:012d}" for number in range(count)), producer)
-    wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the no-op tasks")
-    return time.perf_counter() - began
+    with world.process(*_WORKER, application="benchmarks.no_op_tasks"):
+        began = time.perf_counter()
+        with world.app.producer_or_acquire() as producer:
+            world.send_no_ops((f"01890a5d-ac96-774b-bcce-{number:012d}" for number in range(count)), producer)
+        wait_until(world.idle, timeout_seconds=_DEADLINE, what="the end of the no-op tasks")
+        return time.perf_counter() - began
 
 
 def _started(world: Setting) -> float:
@@ -176,7 +178,7 @@ def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
         connection.execute(_CRASHED, {"definition": ThreeSteps.definition_version, "count": MESSAGES})
         connection.execute("VACUUM ANALYZE saga_executions, saga_logs")
     every_second = {"SAGAS_SCAN_INTERVAL_SECONDS": "1"}
-    with world.process("worker", "-c", "2", "-l", "WARNING", **every_second):
+    with world.process(*_WORKER, **every_second):
         with world.process("beat", "-l", "WARNING", **every_second):
             wait_until(world.scanned, what="the first scan")
             with world.database.connect() as connection:

@@ -18,6 +18,7 @@ from sagas import api
 from sagas.celery.configuration import configuration
 from sagas.celery.installation import add_sagas, has_sagas, installed, unwrapped
 from sagas.celery.names import QUEUES
+from sagas.celery.redis_channels import keep_clients
 from sagas.celery.role import runs_sagas
 from sagas.errors import ConfigurationError
 from sagas.settings import Settings
@@ -41,7 +42,13 @@ _lock = threading.Lock()
 
 
 class _Connection(Connection):
-    """A connection whose URL can be shown: Celery's banner and log lines do so."""
+    """A connection that Celery's banner and log lines may show, and whose channels keep their client."""
+
+    def create_transport(self) -> Any:
+        """Return the transport."""
+        transport = super().create_transport()
+        keep_clients(transport)
+        return transport
 
     def as_uri(self, include_password: bool = False, *arguments: Any, **options: Any) -> str:
         """Return the URL, by default with nothing that may be a password."""

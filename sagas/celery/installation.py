@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from celery import Celery
 
 from sagas import api
-from sagas.celery import beat, greenlets, inspection, messages, neighbours, outages, prefetch, routing, tasks, worker
+from sagas.celery import (
+    beat,
+    events,
+    greenlets,
+    inspection,
+    messages,
+    neighbours,
+    outages,
+    prefetch,
+    routing,
+    tasks,
+    worker,
+)
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.settings import Settings
 
+_PARTS: Final = (
+    *(routing, tasks, inspection, beat),
+    *(worker, prefetch, events, outages, neighbours, messages, greenlets),
+)
 #: The last one that `install` was called for comes last.
 _installed: list[Celery] = []
 
@@ -41,7 +59,7 @@ def installed() -> Celery | None:
 def add_sagas(app: Celery) -> None:
     """Add sagas to an application, and leave it to others where sagas that this process starts travel."""
     if not has_sagas(app):
-        for part in (routing, tasks, worker, prefetch, outages, neighbours, messages, greenlets, inspection, beat):
+        for part in _PARTS:
             part.register(app)
 
 

@@ -1,0 +1,32 @@
+"""Channels to Redis that keep their client.
+
+kombu makes a client for each command that it sends. With redis-py 8 that takes a good part of the processor time of a
+worker's main loop. The client itself is only a thin layer on the channel's pool of connections.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+
+def keep_clients(transport: Any) -> None:
+    """Have the channels of a transport keep their client, if it is one of Redis."""
+    if hasattr(transport.Channel, "_create_client"):
+        transport.Channel = _keeping(transport.Channel)
+
+
+@cache
+def _keeping(channel: Any) -> Any:
+    class Channel(channel):
+        _kept: Any = None
+
+        def _create_client(self, asynchronous: bool = False) -> Any:
+            if asynchronous:  # for reading: each has a connection of its own
+                return super()._create_client(asynchronous=True)
+            # A pool is given up when the connection is lost, and in a forked child.
+            if self._kept is None or self._kept.connection_pool is not self.pool:
+                self._kept = super()._create_client()
+            return self._kept
+
+    return Channel
