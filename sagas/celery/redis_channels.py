@@ -12,8 +12,9 @@ from typing import Any
 
 def keep_clients(transport: Any) -> None:
     """Have the channels of a transport keep their client, if it is one of Redis."""
-    if hasattr(transport.Channel, "_create_client"):
-        transport.Channel = _keeping(transport.Channel)
+    channel = getattr(transport, "Channel", None)
+    if hasattr(channel, "_create_client"):
+        transport.Channel = _keeping(channel)
 
 
 @cache
