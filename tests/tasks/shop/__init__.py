@@ -80,7 +80,7 @@ def make(broker_url: str, *, set_as_current: bool = True, sagas: bool = True, **
     app = Celery("shop", task_cls=ContextTask, include=["tests.tasks.shop.tasks"], set_as_current=set_as_current)
     settings = {
         "broker_url": broker_url,
-        "result_backend": broker_url if broker_url.startswith("redis") else None,
+        "result_backend": broker_url if broker_url.startswith("redis") else "rpc://",
         "task_serializer": "yaml",
         "result_serializer": "yaml",
         "accept_content": ["yaml", "json"],
