@@ -58,6 +58,7 @@ class ContextCodec(Generic[ContextT]):
 
     def __init__(self, context_type: Any, *, owner: str) -> None:
         self._owner = owner
+        self._type = context_type
         self._type_name = getattr(context_type, "__name__", str(context_type))
         try:
             self._adapter: TypeAdapter[ContextT] = TypeAdapter(context_type)
@@ -91,6 +92,11 @@ class ContextCodec(Generic[ContextT]):
             text = _ENCODE(plain)
             size = len(text.encode())
         except _CANNOT_BE_STORED as error:
+            if _is_of_another_type(context, self._type):
+                raise ContextError(
+                    f"{self._owner}: its context is of type {type(context).__name__}, and it takes {self._type_name}: "
+                    f"give an instance of {self._type_name}."
+                ) from error
             raise ContextError(
                 f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
                 "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
@@ -208,6 +214,13 @@ class ContextCodec(Generic[ContextT]):
             ContextError: it does not validate.
         """
         return self.load(json.dumps(data))
+
+
+def _is_of_another_type(context: object, expected: Any) -> bool:
+    try:
+        return not isinstance(context, expected)
+    except TypeError:  # of a TypedDict, say, nothing is an instance
+        return False
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -374,6 +374,8 @@ class SagaEngine:
     def _new_sagas(
         self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None
     ) -> list[NewSaga]:
+        if not (isinstance(saga, type) and issubclass(saga, Saga)):
+            raise TypeError(f"{saga!r:.60} is no Saga class: give the class itself, as start(PlaceOrder, ...).")
         self.registry.add(saga)
         if keys is not None and len(keys) != len(contexts):
             raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")

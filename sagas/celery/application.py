@@ -105,6 +105,7 @@ class SagaCelery(Celery):
 
     def _check_worker(self, instance: Any, **_: Any) -> None:
         if instance.app is self:
+            _refuse_beside_another("worker")
             _log_ignored()
             if not runs_sagas(self):
                 taken = ", ".join(self.amqp.queues.consume_from)
@@ -115,7 +116,16 @@ class SagaCelery(Celery):
 
     def _check_beat(self, sender: Any, **_: Any) -> None:
         if sender.app is self:
+            _refuse_beside_another("beat")
             _log_ignored()
+
+
+def _refuse_beside_another(command: str) -> None:
+    if named := api.settings().celery_app:
+        raise SystemExit(
+            f"error: SAGAS_CELERY_APP is {named!r}, so sagas travel on that application's broker, where this {command} "
+            f"does not look: start it as `celery -A {named} {command}`, or leave SAGAS_CELERY_APP out."
+        )
 
 
 def _log_ignored() -> None:

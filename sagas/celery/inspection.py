@@ -32,13 +32,15 @@ def sagas_settings(state: Any, **__: Any) -> dict[str, Any]:
 def answer(app: Celery) -> dict[str, Any]:
     """Return the version, the database and the settings that sagas are run with in this process."""
     settings = api.settings()
-    values = settings.model_dump(mode="json", exclude={*_URLS})
+    # Which application it is, the worker knows by itself.
+    values = settings.model_dump(mode="json", exclude={*_URLS, "celery_app"})
     return {
         "version": _version(),
         "database": address(sa.make_url(settings.database_url)),
         "settings": {
             **{PREFIX + name.upper(): value for name, value in values.items()},
-            **{name: app.conf[name] for name in _CELERY},
+            # As JSON has them on the way here.
+            **{name: list(value) if isinstance(value := app.conf[name], tuple) else value for name in _CELERY},
         },
     }
 

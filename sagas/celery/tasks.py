@@ -10,9 +10,12 @@ from celery import Celery, Task
 from sagas import pruning
 from sagas.api import current_engine
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
-from sagas.errors import ConfigurationError, SagaError
+from sagas.errors import ConfigurationError, SagaError, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
 from sagas.storage.base import require_positive
+from sagas.telemetry.logs import saga_logger
+
+logger = saga_logger(__name__)
 
 #: What each task says for itself, so that no setting of the application weakens a guarantee. Whatever is left out or
 #: None here is taken from the application's settings.
@@ -48,7 +51,12 @@ OPTIONS: Final[dict[str, Any]] = {
 
 def scan() -> dict[str, Any]:
     """Claim what is due in the database and send one task per saga; fired by beat, harmless at any time."""
-    return current_engine().scan().as_json()
+    try:
+        return current_engine().scan().as_json()
+    except (StorageUnavailable, SchemaBehind) as error:
+        # Celery logs an expected error at INFO, which few workers show; and without scans nothing else would tell.
+        logger.warning("no scan: %s", error)
+        raise
 
 
 def run_saga(self: Task, saga_id: str, version: int | None = None) -> dict[str, Any]:

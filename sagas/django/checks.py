@@ -50,6 +50,8 @@ IDS: Final = {
     "session-settings": "W022",
     "row-security": "W023",
     "database-encoding": "W024",
+    "cancelled-on-connection-loss": "W025",
+    "broker-unset": "W026",
 }
 #: What cures a finding in Django, where that is something else than elsewhere.
 _CURES: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -110,8 +110,14 @@ def _perform(check: Check, installation: Installation) -> Examined:
     return Examined(
         name=check.name,
         facts=tuple(each for each in told if isinstance(each, str)),
-        findings=tuple(each for each in told if isinstance(each, Finding)),
+        findings=tuple(_of_application(each, installation) for each in told if isinstance(each, Finding)),
     )
+
+
+def _of_application(finding: Finding, installation: Installation) -> Finding:
+    """Name the user's own application in commands of Celery, if there is one."""
+    named = installation.settings.celery_app
+    return replace(finding, cure=finding.cure.replace("celery -A sagas", f"celery -A {named}")) if named else finding
 
 
 def _failed(check: Check, error: BaseException) -> Finding:

@@ -485,6 +485,9 @@ class ISagaStorage(ABC):
 
         Args:
             mark_seconds: how long the mark protects them, as in `claim_sagas`.
+
+        Returns:
+            The claims, in the order of the ids.
         """
 
     @abstractmethod

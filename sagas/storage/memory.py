@@ -344,7 +344,7 @@ class MemorySagaStorage(ISagaStorage):
     def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
         with self._lock:
             now = self._clock()
-            found = [self._sagas[saga_id] for saga_id in saga_ids if saga_id in self._sagas]
+            found = [self._sagas[saga_id] for saga_id in dict.fromkeys(saga_ids) if saga_id in self._sagas]
             free = [s for s in found if s.status is SagaStatus.PENDING and s.lease_owner is None and _due(s, now)]
             for saga in free:
                 self._put(saga, lease_owner=QUEUE, available_at=now + timedelta(seconds=mark_seconds))

@@ -323,7 +323,8 @@ class SqlAlchemySagaStorage(ISagaStorage):
 
     def claim_by_id(self, saga_ids: Sequence[UUID], *, mark_seconds: float) -> list[Claim]:
         rows = self._query(sql.CLAIM_BY_ID, {"ids": list(saga_ids), "seconds": mark_seconds})
-        return [Claim(row["id"], row["version"], pending=True) for row in rows]
+        versions = {row["id"]: row["version"] for row in rows}
+        return [Claim(saga_id, versions.pop(saga_id), pending=True) for saga_id in saga_ids if saga_id in versions]
 
     def seize_orphans(self, owner: str, *, max_recovery_attempts: int) -> int:
         parameters = {

@@ -220,6 +220,7 @@ def _exported(page: Page) -> dict[str, str]:
     commands = [words for block in blocks(page.path, "console") for words in commands_of(block)]
     given = dict(assignment.split("=", 1) for words in commands if words[0] == "export" for assignment in words[1:])
     assert given.pop("PYTHONPATH") == "$PWD"
+    assert given.pop("SAGAS_CELERY_APP") == "shop:app"  # of the section on an application of one's own
     return given
 
 

@@ -21,7 +21,7 @@ GUARANTEE = (
     "the same idempotency key accompanies every attempt."
 )
 #: Files that the documentation tells the reader to make.
-READERS_OWN = {"place_order.py", "sagas.py", "orders.jsonl", ".env", "env.py", "modules/"}
+READERS_OWN = {"place_order.py", "shop.py", "shop/celery.py", "sagas.py", "orders.jsonl", ".env", "env.py", "modules/"}
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

@@ -10,6 +10,7 @@ from celery import Celery
 
 from sagas import Saga, Settings, Step, api
 from sagas.celery import install
+from sagas.celery.application import SagaCelery
 from sagas.celery.configuration import configuration
 from sagas.celery.doctor.configuration import CONFIGURATION, contradictions
 from sagas.doctor import Finding
@@ -54,6 +55,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Finding]]:
         return findings
 
     return find
+
+
+def test_the_sagas_own_application_without_a_broker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = contradictions(SagaCelery(Settings()), Settings(), Registry())
+    assert finding.id == "broker-unset"
+    named = Settings(broker_url="redis://127.0.0.1:1/0")
+    assert not list(contradictions(SagaCelery(named), named, Registry()))
 
 
 def test_our_own_settings_are_well(found: Callable[..., dict[str, Finding]]) -> None:

@@ -32,6 +32,22 @@ def test_worker_that_takes_no_queue_of_sagas_refuses_to_start(celery: Start) -> 
     ) in worker.log.read_text()
 
 
+def test_commands_of_the_own_application_refuse_where_another_one_carries_sagas(celery: Start) -> None:
+    for command in ("worker", "beat"):
+        process = celery(command, wait=False, SAGAS_CELERY_APP="shop:app")
+        wait_until(lambda process=process: process.exit_code is not None, what=f"the refusal of {command}")
+        assert f"start it as `celery -A shop:app {command}`" in process.log.read_text()
+
+
+def test_worker_without_a_database_says_so_at_any_log_level(celery: Start) -> None:
+    url = "postgresql+psycopg://me:s3cr3t@127.0.0.1:1/shop"
+    worker = celery("worker", "-l", "WARNING", "-c", "1", wait=False, SAGAS_DATABASE_URL=url)
+    worker.wait_for_log("starting all the same: the database at 127.0.0.1:1/shop did not answer")
+    celery("beat", SAGAS_DATABASE_URL=url)
+    worker.wait_for_log("no scan: the database at 127.0.0.1:1/shop did not answer")
+    assert "s3cr3t" not in worker.log.read_text()
+
+
 @pytest.mark.parametrize(
     "url", ["redis://:s3cr3t/x@h:2/0", "redis://:s3cr3t@h/0?x=1", "bogus://:s3cr3t@h", "rediss://h/0?ssl_cert_reqs=x"]
 )

@@ -8,7 +8,7 @@ from typing import Final
 from celery import Celery
 from celery.backends.base import DisabledBackend
 
-from sagas.celery.application import configured_application
+from sagas.celery.application import SagaCelery, configured_application
 from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.dispatch import broker_address
 from sagas.celery.worker import unusable_settings
@@ -58,11 +58,18 @@ BROKER_DIFFERS: Final = warning(
     "messages in the other one.",
     cure="Leave SAGAS_BROKER_URL out, or set it to the application's broker.",
 )
+BROKER_UNSET: Final = warning(
+    "broker-unset",
+    what="no broker is named",
+    why="Sagas are sent to a broker on this machine. If your own Celery application is to carry them, it does not.",
+    cure="Call sagas.celery.install(app) where your application is made, and name it in SAGAS_CELERY_APP; without one, "
+    "set SAGAS_BROKER_URL.",
+)
 RESULTS_MISSING: Final = warning(
     "results-missing",
     what="what tasks return is kept nowhere",
     why="`sagas.recover_saga` called by hand, through Flower or celery call, does not tell what it did.",
-    cure="Set SAGAS_RESULT_BACKEND, for example to redis://localhost:6379/1, or result_backend of your application.",
+    cure="Set result_backend of your application, or SAGAS_RESULT_BACKEND for the sagas' own.",
 )
 LINK_UNWATCHED: Final = warning(
     "broker-link-unwatched",
@@ -95,6 +102,8 @@ def contradictions(app: Celery, settings: Settings, registry: Registry) -> Itera
 def _messages(app: Celery, settings: Settings) -> Iterator[Finding]:
     for sentence in unusable_settings(app):
         yield SETTINGS_REFUSED(sentence)
+    if isinstance(app, SagaCelery) and "broker_url" not in settings.model_fields_set:
+        yield BROKER_UNSET("neither SAGAS_BROKER_URL is set nor an application of yours has sagas.")
     if "broker_url" in settings.model_fields_set:
         used, named = _server(app, None), _server(app, settings.broker_url)
         if used != named:
@@ -156,6 +165,7 @@ CONFIGURATION: Final = Check(
     (
         SETTINGS_REFUSED,
         BROKER_DIFFERS,
+        BROKER_UNSET,
         PICKLE_ACCEPTED,
         RESULTS_MISSING,
         PREFETCH,
