@@ -59,7 +59,12 @@ def set_defaults(**options: Any) -> None:
         options: arguments of `SagaEngine.from_environment`, `settings` among them; each replaces an earlier one. As
             `settings`, a function of the environment is asked whenever settings are needed.
     """
-    _defaults.update(options)
+    global _engine, _made_here
+    with _lock:
+        _defaults.update(options)
+        if _made_here:
+            # Made of other options, before whoever calls this was imported.
+            _engine, _made_here = None, False
 
 
 def settings(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
@@ -230,7 +231,9 @@ def _first_problem(error: ValidationError) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") if lines else type(error).__name__
+    text = " ".join(lines[:2]).rstrip(".") if lines else type(error).__name__
+    # A context may hold what no log may.
+    return re.sub(r"input_value=.*?, (?=input_type=)", "", text)
 
 
 def _holds_nul(value: Any) -> bool:

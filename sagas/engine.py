@@ -15,7 +15,7 @@ from sagas import recovery
 from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
-from sagas.errors import ConfigurationError
+from sagas.errors import ConfigurationError, SagaError
 from sagas.execution import MARK_SECONDS, Report, Runtime, execute
 from sagas.framework import Framework
 from sagas.ids import new_saga_id
@@ -415,6 +415,8 @@ class SagaEngine:
                 self.storage.unclaim(claims)
                 return
             recovery.send(self.storage, self.dispatcher, claims)
+        except SagaError as error:
+            logger.warning("%d sagas were not sent; a later scan sends them: %s", len(claims), error)
         except Exception:
             # The sagas are committed, and a scan finds those whose messages are missing: starting them succeeded.
             logger.exception("sending %d sagas failed; a later scan sends them", len(claims))

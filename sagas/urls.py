@@ -19,7 +19,9 @@ BROKERS: Final = frozenset(
 #: Their path is the number of a database.
 _NUMBERED: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*?)(?=[A-Za-z][A-Za-z0-9+.-]*://|$)", re.MULTILINE)
+_SCHEME: Final = "[A-Za-z][A-Za-z0-9+.-]*://"
+#: A URL, up to the next one that does not stand in the middle of it.
+_URL: Final = re.compile(rf"({_SCHEME})(.*?)(?=(?<=[\s;,'\"(<=]){_SCHEME}|$)", re.MULTILINE)
 #: Up to the last @: a password whose own @ or / was not encoded reaches further than any parser would say.
 _USER: Final = re.compile(r"^.*@")
 #: What stands in the place of a port and is none may be a password whose @ is missing.

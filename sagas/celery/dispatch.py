@@ -13,15 +13,18 @@ from kombu.pools import ProducerPool
 
 from sagas.celery import routing
 from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
-from sagas.errors import BrokerUnavailable
+from sagas.errors import BrokerUnavailable, ConfigurationError
 from sagas.storage.base import Claim
 from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
 logger = saga_logger(__name__)
 
-#: Without them, publishing on a link to Redis that drops packets hangs for ever. An application's own values go first.
-_REDIS_BOUNDS: Final = {"socket_connect_timeout": 2, "socket_timeout": 5}
+#: At most; without them, publishing on a link to Redis that drops packets hangs for ever. Libraries try again by
+#: themselves, so that a start waits for a few times as long.
+_REDIS_BOUNDS: Final = {"socket_connect_timeout": 2, "socket_timeout": 2}
+#: How long a start waits for a producer while others use all of them.
+_POOL_SECONDS: Final = 5
 #: A saga is committed before it is sent, and a scan sends it later: nobody need wait long for a broker that is away.
 _RETRY_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
@@ -53,12 +56,13 @@ class CeleryDispatcher:
         """
         sent = 0
         declared: set[bool] = set()
+        errors = self._broker_errors()
         try:
             if self.app.conf.task_always_eager:
                 for claim in claims:
                     self.app.tasks[TASK_FOR[claim.pending]].apply((str(claim.saga_id),), {"version": claim.version})
                 return len(claims)
-            with self._pool().acquire(block=True, timeout=self.app.conf.broker_pool_acquire_timeout) as producer:
+            with self._pool().acquire(block=True, timeout=_POOL_SECONDS) as producer:
                 for claim in claims:
                     task = TASK_FOR[claim.pending]
                     self.app.send_task(
@@ -81,7 +85,7 @@ class CeleryDispatcher:
                     )
                     declared.add(claim.pending)
                     sent += 1
-        except self._broker_errors() as error:
+        except errors as error:
             logger.warning(
                 "the broker at %s did not take message %d of %d: %s",
                 *(broker_address(self.app), sent + 1, len(claims), redacted(error) + _cure(error)),
@@ -100,7 +104,8 @@ class CeleryDispatcher:
     def _connection(self) -> Connection:
         options: dict[str, Any] = {}
         if self.app.connection_for_write().transport.driver_type == "redis":
-            options = _REDIS_BOUNDS | self.app.conf.broker_transport_options
+            given = self.app.conf.broker_transport_options
+            options = {name: min(given.get(name) or bound, bound) for name, bound in _REDIS_BOUNDS.items()}
         connection: Connection = self.app.connection_for_write(transport_options=options)
         return connection
 
@@ -118,18 +123,38 @@ class CeleryDispatcher:
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
+        errors = self._broker_errors()
         try:
             with self._connection() as connection:
                 return _length(connection, queue)
-        except self._broker_errors() as error:
+        except errors as error:
             raise BrokerUnavailable(
                 f"the broker at {broker_address(self.app)} did not answer ({redacted(error)}): check that it "
                 "runs (SAGAS_BROKER_URL); nothing is lost meanwhile, sagas stay due in the database."
             ) from error
 
     def _broker_errors(self) -> tuple[type[BaseException], ...]:
-        connection = self.app.connection_for_write()
+        connection = readable_connection(self.app)
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
+
+
+def readable_connection(app: Celery) -> Connection:
+    """Return a connection that is not open yet.
+
+    Raises:
+        ConfigurationError: its URL cannot be read, or its transport cannot be loaded; holds nothing of the URL.
+    """
+    try:
+        connection: Connection = app.connection_for_write()
+        connection.transport  # noqa: B018  # loads it
+    except Exception as error:
+        # Its words may hold a part of the URL, and so of a password.
+        raise ConfigurationError(
+            f"the broker's URL of the Celery application {app.main} cannot be used ({type(error).__name__}): write it "
+            "as redis://:password@host:6379/0 or amqp://user:password@host/, special characters percent-encoded, and "
+            "install what its transport needs."
+        ) from None
+    return connection
 
 
 def broker_address(app: Celery) -> str:

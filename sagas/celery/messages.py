@@ -61,6 +61,13 @@ class DropsMessages(bootsteps.StartStopStep):
         handle = self._celerys_handler(*arguments, **options)
 
         def on_task_received(message: Any) -> None:
+            if not _is_ours(consumer, message):
+                try:
+                    handle(message)  # what Celery does with the application's messages is the application's matter
+                except Exception as error:
+                    self._passed = error
+                    raise
+                return
             try:
                 _check(message)
                 handle(message)
@@ -87,6 +94,10 @@ class DropsMessages(bootsteps.StartStopStep):
             else:
                 _log_and_count("?", "it is no message", error)
             return None
+
+
+def _is_ours(consumer: Any, message: Any) -> bool:
+    return _queue(message) in QUEUES or runs_only_sagas(consumer.app)
 
 
 def _check(message: Any) -> None:
@@ -128,7 +139,7 @@ def _refused(consumer: Any, celerys_own: Callable[..., Any], name: str, *argumen
     """Drop a message of our queues that Celery refuses; what it does with the host's messages is the host's."""
     message = arguments[0] if name == "on_decode_error" else arguments[1]
     error = arguments[-1] if isinstance(arguments[-1], BaseException) else None
-    if _queue(message) not in QUEUES and not runs_only_sagas(consumer.app):
+    if not _is_ours(consumer, message):
         return celerys_own(*arguments)
     _drop(consumer, message, error)
     return None

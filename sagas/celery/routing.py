@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery, signals
 from kombu.entity import Exchange, Queue
 
 from sagas.celery.names import QUEUES, ROUTES
+
+_QUEUE_TYPES: Final = ("task_create_missing_queue_type", "task_default_queue_type")
 
 _routings: dict[Celery, Routing] = {}
 
@@ -36,7 +38,8 @@ class Routing:
         """
         conf = self._app.conf
         # "classic" is the default of both, which RabbitMQ takes for granted.
-        kinds = {conf.task_create_missing_queue_type, conf.task_default_queue_type} - {None, "classic"}
+        # Celery 5.5 has no such setting, and later ones not all of them.
+        kinds = {conf.get(name) for name in _QUEUE_TYPES} - {None, "classic"}
         arguments = {"x-queue-type": min(kinds)} if kinds else None
         made = self._app.amqp.Queues(
             tuple(Queue(name, Exchange(name), name, queue_arguments=arguments and {**arguments}) for name in QUEUES)

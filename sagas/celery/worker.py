@@ -133,6 +133,9 @@ class SagaWorker:
         self._closed.set()
         signals.worker_process_init.disconnect(self._born)
         signals.worker_shutting_down.disconnect(self._asked_to_stop)
+        if threading.current_thread() is not threading.main_thread() and api.current_engine() is self._engine:
+            # A worker within a program, as in tests, which goes on without it.
+            api.configure(None)
 
     def _asked_to_stop(self, **_: Any) -> None:
         self.stop()

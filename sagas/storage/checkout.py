@@ -245,6 +245,7 @@ class Checkout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        waits = self.waits  # read now: once it is kept, it may be another thread's
         try:
             if self._connection.pgconn.transaction_status != _IDLE:
                 self._drop()
@@ -254,8 +255,8 @@ class Checkout:
             else:
                 self.close()
         finally:
-            if self.waits is not None:
-                self.waits.release()
+            if waits is not None:
+                waits.release()
         if isinstance(error, (psycopg.Error, UnicodeEncodeError)):
             translated = self._connections.translate(error)
             if translated is not error:

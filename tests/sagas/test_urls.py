@@ -10,6 +10,7 @@ from sagas.urls import check_broker_url, redacted
 
 #: Each holds the password s3cr3t, as it should be written or as people write it.
 HOLDING_A_PASSWORD = {
+    "redis://:ab://cd@h/0": "redis://***@h/0",
     "redis://:s3cr3t@h:2/0": "redis://***@h:2/0",
     "redis://:s3cr3t/x@h:2/0": "redis://***@h:2/0",
     "redis://:s3cr3t?x@h:2/0": "redis://***@h:2/0",

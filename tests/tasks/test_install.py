@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
 from celery import Celery, _state, current_app, signals
 from celery.beat import Service
+from celery.contrib.testing.worker import start_worker
 from celery.schedules import crontab
 
 import sagas.celery
-from sagas import Settings, api
+from sagas import SagaStatus, Settings, api
 from sagas.celery import application, install, installation
 from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.installation import add_sagas
 from sagas.celery.names import QUEUES, ROUTES
 from sagas.errors import ConfigurationError
+from tests.tasks.samples import Job, ThreeSteps
 from tests.tasks.shop import ContextTask, make
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -127,3 +131,37 @@ def test_options_that_celery_does_not_take_are_one_sentence(url: str) -> None:
     with pytest.raises(ConfigurationError, match="has an option after its") as caught:
         application.SagaCelery(Settings(broker_url=url))
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_sagas_started_before_and_after_install_travel_as_the_last_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_defaults", {})
+    api.configure(None)
+    first, second = (Celery(name, set_as_current=False) for name in ("first", "second"))
+    try:
+        for app in (first, second):
+            install(app)
+            assert api.current_engine().dispatcher.app is app
+    finally:
+        api.configure(None)
+
+
+def test_worker_that_ended_leaves_its_process_as_it_was(
+    database_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "_defaults", {})
+    app = Celery("shop", broker=broker_url, set_as_current=False)
+    install(app, Settings(database_url=database_url, modules=("tests.tasks.samples",)))
+    with start_worker(app, pool="solo", queues=["sagas.run"], perform_ping_check=False, shutdown_timeout=60):
+        pass
+    try:
+        assert api.run(ThreeSteps, Job()).status is SagaStatus.COMPLETED
+    finally:
+        api.configure(None)
+
+
+def test_an_applications_url_that_cannot_be_read_shows_no_password() -> None:
+    app = Celery("shop", broker="redis://:s3cr3t/x@127.0.0.1:2/0", set_as_current=False)
+    add_sagas(app)
+    with pytest.raises(ConfigurationError, match="the broker's URL of the Celery application shop") as caught:
+        CeleryDispatcher(app).waiting(pending=True)
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))

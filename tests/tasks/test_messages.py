@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
+from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
+from sagas.testing.processes import CeleryProcess
 from tests.tasks.conftest import Start, wait_finished
 from tests.tasks.nonsense import ELEMENTS, ENVELOPES
 from tests.tasks.samples import Job, ThreeSteps
@@ -53,6 +58,32 @@ def test_messages_that_cannot_be_understood_are_dropped_and_end_no_worker(
     counted = sum(value for name, value in scraped(port).items() if name[0] == "sagas_messages_dropped_total")
     assert counted == len(bad)
     assert client.hlen("unacked") == 0, "nothing is delivered again"
+
+
+def test_messages_of_the_application_are_left_to_celery(
+    environment: dict[str, str], broker_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import os\n"
+        "from celery import Celery\n"
+        "from sagas.celery import install\n"
+        "app = Celery('shop', broker=os.environ['SAGAS_BROKER_URL'])\n"
+        "install(app)\n"
+        "@app.task\n"
+        "def add(x): return f'added {x}'\n"
+    )
+    arguments = ["worker", "-P", "solo", "-Q", "celery,sagas.run", "-l", "INFO"]
+    with CeleryProcess(
+        arguments, application="shop", environment=environment, log=tmp_path / "log", directory=tmp_path
+    ) as worker:
+        shop = Celery("shop", broker=broker_url, set_as_current=False)
+        shop.send_task("shop.add", (1,), task_id=uuid4())
+        shop.send_task("shop.add", (2,), time_limit=Decimal(60))
+        worker.wait_for_log("added 1")
+        worker.wait_for_log("added 2")
+        assert DROPPED not in worker.log.read_text()
+        worker.kill()
+        shop.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sagas.celery.application import configured_application
+from sagas.celery.dispatch import readable_connection
 from sagas.celery.doctor.broker import BROKER
 from sagas.celery.doctor.configuration import CONFIGURATION
 from sagas.celery.doctor.workers import WORKERS
@@ -19,5 +20,5 @@ def load_checks() -> tuple[Check, ...]:
     Raises:
         Exception: what the application's own code raises.
     """
-    configured_application().conf.accept_content  # noqa: B018  # reads the settings
+    readable_connection(configured_application())  # reads the settings, too
     return CHECKS

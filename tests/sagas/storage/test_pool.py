@@ -87,6 +87,25 @@ def test_an_operation_for_which_no_connection_becomes_free_says_which_setting_is
     assert storage.find(SagaFilter()) == []
 
 
+def test_a_connection_that_another_takes_at_once_frees_its_place(
+    storages: Storages, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storages(database_url, pool_size=1)
+    connections = storage.connections
+    keep = connections.keep
+
+    def kept_and_taken(returned: checkout.Checkout) -> None:
+        keep(returned)
+        assert connections.cursor(at_once=True) is returned  # a renewal, before the first is done with it
+
+    storage.find(SagaFilter())
+    monkeypatch.setattr(connections, "keep", kept_and_taken)
+    storage.find(SagaFilter())
+    monkeypatch.undo()
+    monkeypatch.setattr(checkout, "_WAIT_SECONDS", 5.0)
+    storage.find(SagaFilter())  # its place is free
+
+
 def test_an_operation_that_fails_gives_its_connection_back(
     storages: Storages, database_url: str, engine: sa.Engine
 ) -> None:
