@@ -52,6 +52,8 @@ class BookTrip(Saga[Trip]):
 
 def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) -> None:
     saga, *programs = [block for block in page.unchecked if block.language == "python"]
+    # The application of one's own is another way to carry sagas, on a broker of its own.
+    programs = [block for block in programs if "install(app)" not in block.text]
     page.unchecked = [block for block in page.unchecked if block not in programs]
     check_python(page, reader)
     assert len(saga.text.splitlines()) <= 35, "it is announced as one of 30 lines"

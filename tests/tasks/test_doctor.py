@@ -221,7 +221,7 @@ def test_servers_that_take_connections_and_never_answer_do_not_hang_it(doctor: D
             SAGAS_BROKER_URL=f"redis://127.0.0.1:{port}/0",
         )
     assert code == 1
-    assert {"database-down", "no-answer"} <= set(findings(said))
+    assert {"database-down", "broker-down"} <= set(findings(said))
     assert states(said) | {"database": "problem", "broker": "problem", "workers": "skipped", "stuck": "skipped"} == (
         states(said)
     )
