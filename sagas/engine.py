@@ -347,8 +347,8 @@ class SagaEngine:
         """
         if self.dispatcher is None:
             raise ConfigurationError(
-                "this engine has no dispatcher to send sagas to workers with: install celery-sagas with its `tasks` "
-                "package, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
+                "this engine has no dispatcher to send sagas to workers with: give it a CeleryDispatcher of "
+                "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
         return recovery.scan(self.storage, self.dispatcher, self.settings, whom_to_tell(self._observer) or NOBODY)
 

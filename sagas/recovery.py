@@ -19,7 +19,7 @@ logger = saga_logger(__name__)
 
 
 class Dispatcher(Protocol):
-    """What carries sagas to workers; `tasks` has the one for Celery."""
+    """What carries sagas to workers; `sagas.celery` has the one for Celery."""
 
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from celery import Celery
@@ -56,7 +57,7 @@ class CeleryDispatcher:
         """
         sent = 0
         declared: set[bool] = set()
-        errors = self._broker_errors()
+        errors = self._broker_errors
         try:
             if self.app.conf.task_always_eager:
                 for claim in claims:
@@ -123,7 +124,7 @@ class CeleryDispatcher:
         Raises:
             BrokerUnavailable: the broker does not answer.
         """
-        errors = self._broker_errors()
+        errors = self._broker_errors
         try:
             with self._connection() as connection:
                 return _length(connection, queue)
@@ -133,7 +134,9 @@ class CeleryDispatcher:
                 "runs (SAGAS_BROKER_URL); nothing is lost meanwhile, sagas stay due in the database."
             ) from error
 
+    @cached_property
     def _broker_errors(self) -> tuple[type[BaseException], ...]:
+        """What the broker's library raises; kept, as making a connection to ask costs every start."""
         connection = readable_connection(self.app)
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
 
