@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -145,6 +147,17 @@ def test_sagas_started_before_and_after_install_travel_as_the_last_one_says(monk
         api.configure(None)
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Undoes what a worker within this process makes of the root logger."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("logging_as_before")
 def test_worker_that_ended_leaves_its_process_as_it_was(
     database_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
