@@ -28,6 +28,10 @@ class InvalidSagaId(SagaError, ValueError):
     """Text that is not a saga's id."""
 
 
+class DefinitionNotFound(SagaError):
+    """No stored definition has this hash."""
+
+
 class SagaNotFound(SagaError, LookupError):
     """No saga has this id."""
 

@@ -36,22 +36,25 @@ RECOVERABLE = (SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED)
 
 
 class Action(StrEnum):
-    """The two things a step can do; and OPERATOR, a note of what a person did, which progress passes over."""
+    """What a row of the log is about: the two things a step can do, what an operator did, or what became of a holder."""
 
     ACT = "act"
     COMPENSATE = "compensate"
     OPERATOR = "operator"
+    HOLDER = "holder"
 
 
 class EntryStatus(StrEnum):
     """How an action ended. STARTED appears only in logs that an older layout wrote, and says nothing.
 
-    SKIPPED: a person saw to the step, so code neither acts nor compensates it from then on.
+    SKIPPED: a person saw to the step, so code neither acts nor compensates it from then on. LOST: the lease ended
+    without its holder.
     """
 
     COMPLETED = "completed"
     FAILED = "failed"
     SKIPPED = "skipped"
+    LOST = "lost"
     STARTED = "started"
 
 
@@ -69,7 +72,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One row of the log, as far as progress depends on it."""
+    """One row of the log, as far as progress depends on it.
+
+    Attributes:
+        step: its name, or the command of an operator.
+        in_doubt: whether this attempt may have taken effect although it failed.
+        in_flight: of a holder that was lost or failed: the steps that it may have begun; None: any that could begin.
+        schedules: whether a newer version wrote the row and the saga cannot go on without understanding it.
+    """
 
     step: str
     action: Action
@@ -77,6 +87,13 @@ class Entry:
     attempt: int = 1
     verdict: Verdict | None = None
     in_doubt: bool = False
+    in_flight: tuple[str, ...] | None = None
+    schedules: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Whether this version knows rows of this kind; others are carried along."""
+        return isinstance(self.action, Action) and isinstance(self.status, EntryStatus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +202,13 @@ def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
     done = _done_acts(log)
     names = [step.name for step in plan.steps]
     for entry in log:
-        if entry.step not in names and entry.status is not EntryStatus.STARTED and entry.action is not Action.OPERATOR:
+        if entry.schedules and not entry.known:
+            raise LogDoesNotFit(
+                f"the log of this saga has a row of the kind {entry.action} {entry.status}, which a newer version "
+                "wrote: run that version."
+            )
+        of_a_step = entry.action in (Action.ACT, Action.COMPENSATE) and entry.status is not EntryStatus.STARTED
+        if entry.step not in names and of_a_step:
             raise LogDoesNotFit(
                 f"the log of this saga tells of step {entry.step!r}, which {plan.owner} does not have "
                 f"(it has {', '.join(names)}): run the code that has it, or bring the step back under that name."
@@ -213,16 +236,26 @@ def _owed(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> list[Planned
     """The steps that are still to be compensated, the last first."""
     undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
     undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
-    doubtful = {e.step for e in log if e.action is Action.ACT and e.in_doubt}
-    if len(done) < len(plan.steps) and any(e.action is Action.OPERATOR and e.in_doubt for e in log):
-        # Aborted by a note, which knows that a step may have begun and not which: it was the next one.
-        doubtful.add(plan.steps[len(done)].name)
-    acted = {*done, *doubtful}
+    acted = {*done, *_in_doubt(plan, log)}
     return [
         step
         for step in reversed(plan.steps)
         if step.name in acted and step.name not in undone and step.kind.can_compensate()
     ]
+
+
+def _in_doubt(plan: Plan, log: Sequence[Entry]) -> set[str]:
+    """The steps that may have taken effect although the log has no row that says so."""
+    doubtful = {entry.step for entry in log if entry.action is Action.ACT and entry.in_doubt}
+    for place, entry in enumerate(log):
+        if entry.action is Action.HOLDER:
+            before = log[:place]
+            done = _done_acts(before)
+            if entry.in_flight is not None:
+                doubtful.update(name for name in entry.in_flight if name not in done)
+            elif len(done) < len(plan.steps) and not turned_back(before):
+                doubtful.add(plan.steps[len(done)].name)
+    return doubtful
 
 
 def _perform(step: PlannedStep, action: Action, log: Sequence[Entry]) -> Perform:

@@ -1,7 +1,7 @@
 """Where sagas are kept: the contract, and its two implementations."""
 
-from sagas.storage.base import ISagaStorage
+from sagas.storage.contract import ISagaStorage
 from sagas.storage.memory import MemorySagaStorage
-from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.postgres import PostgresSagaStorage
 
-__all__ = ["ISagaStorage", "MemorySagaStorage", "SqlAlchemySagaStorage"]
+__all__ = ["ISagaStorage", "MemorySagaStorage", "PostgresSagaStorage"]

@@ -8,7 +8,9 @@ from typing import Final
 
 from sagas.errors import IllegalStatusChange
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, turned_back
-from sagas.storage.base import PAUSED, QUEUE, LogEntry, SagaRecord
+from sagas.storage.contract import MOST_ATTEMPTS
+from sagas.storage.records import LogEntry, SagaRecord, SagaState
+from sagas.storage.rules import expired, reclaim
 
 _COMMAND: Final = "increment_recovery_attempts"
 
@@ -18,16 +20,16 @@ class CountedAttempt:
     """How a saga stands after one more failed attempt.
 
     Attributes:
-        status: its status.
-        interrupted: as in its record.
-        frees: whether the lease of a holder that is gone ends.
-        note: a row for its log.
+        status, state, suspect: as in its record.
+        freed: whether it becomes due at once, because the lease of a lost holder ends.
+        events: rows for its log.
     """
 
     status: SagaStatus
-    interrupted: bool
-    frees: bool = False
-    note: LogEntry | None = None
+    state: SagaState
+    suspect: bool
+    freed: bool = False
+    events: tuple[LogEntry, ...] = ()
 
 
 def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) -> CountedAttempt:
@@ -54,9 +56,8 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
     """
     before = record.status
     if new_status is before:
-        return CountedAttempt(status=before, interrupted=record.interrupted)
-    holder = None if record.lease_owner in (QUEUE, PAUSED) else record.lease_owner
-    expired = holder is not None and record.available_at is not None and record.available_at <= now
+        return CountedAttempt(status=before, state=record.state, suspect=record.suspect)
+    lost = expired(record, now)
     aborted = before is SagaStatus.COMPENSATING or turned_back(record.log)
     if before.finished:
         reason = "it has ended"
@@ -64,33 +65,36 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
         reason = "a failed attempt does not end a saga"
     elif new_status is SagaStatus.PENDING:
         reason = "it has begun"
-    elif holder is not None and not expired:
-        reason = f"{holder} holds it and decides its status; wait until its lease is over"
+    elif record.state is SagaState.RUNNING and not lost:
+        reason = f"{record.lease_owner} holds it and decides its status; wait until its lease is over"
     elif record.dead:
         reason = "it is dead; set_recovery_attempts() makes it due again"
     elif new_status is SagaStatus.RUNNING and aborted:
         reason = "it has begun to compensate and never runs forward again"
     else:
-        aborts = new_status is SagaStatus.COMPENSATING and not aborted
-        interrupted = record.interrupted or expired
+        events = []
+        if lost:
+            reclaimed = reclaim(record, now, max_recovery_attempts=MOST_ATTEMPTS)
+            events.append(reclaimed.event)
+        if new_status is SagaStatus.COMPENSATING and not aborted:
+            events.append(_abort(record))
         return CountedAttempt(
             status=new_status,
-            # What may have begun is in doubt from now on, by the note.
-            interrupted=interrupted and not aborts,
-            frees=expired,
-            note=_abort(record, in_doubt=interrupted) if aborts else None,
+            state=SagaState.READY if lost else record.state,
+            suspect=reclaimed.record.suspect if lost else record.suspect,
+            freed=lost,
+            events=tuple(events),
         )
     raise IllegalStatusChange(f"saga {record.id} is {before} and cannot be set to {new_status}: {reason}.")
 
 
-def _abort(record: SagaRecord, *, in_doubt: bool) -> LogEntry:
+def _abort(record: SagaRecord) -> LogEntry:
     return LogEntry(
         step=_COMMAND,
         action=Action.OPERATOR,
         status=EntryStatus.COMPLETED,
         version=record.version,
         verdict=Verdict.TURN_BACK,
-        in_doubt=in_doubt,
         by=_COMMAND,
         because="the status was set to COMPENSATING",
     )

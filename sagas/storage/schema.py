@@ -14,7 +14,7 @@ from sagas.errors import MigrationRefused, SchemaBehind
 from sagas.storage.tables import metadata
 
 #: Every revision this code knows, the oldest first; the last is the one it needs.
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD: Final = REVISIONS[-1]
 #: Of our own, so that it does not meet the application's.
 VERSION_TABLE: Final = "sagas_alembic_version"

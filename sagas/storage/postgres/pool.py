@@ -24,8 +24,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sagas.errors import CharacterNotStorable, SchemaBehind, StorageUnavailable
-from sagas.storage.connecting import address, reason
-from sagas.storage.prepared import PreparedStatements
+from sagas.storage.postgres.dsn import address, reason
+from sagas.storage.postgres.prepared import PreparedStatements
 from sagas.storage.schema import check_version
 
 #: That the database does not answer, as SQLAlchemy says it and as the driver does.
@@ -105,8 +105,8 @@ class Connections:
         checkout.waits = waits
         return checkout
 
-    def write(self, statement: str, parameters: Mapping[str, Any]) -> int:
-        """Execute a statement of every saga's path, whose parameters are no arrays; return how many rows it changed.
+    def write(self, statement: str, parameters: Mapping[str, Any]) -> str | None:
+        """Execute a statement of every saga's path; return the one text that it returns, or None if it changed nothing.
 
         Raises:
             StorageUnavailable, SchemaBehind: as for `cursor`.
@@ -116,7 +116,8 @@ class Connections:
         with checkout as cursor:
             if checkout.prepared is not None:
                 return checkout.prepared.execute(statement, parameters)
-            return cursor.execute(statement, parameters).rowcount
+            row = cursor.execute(statement, parameters).fetchone()
+            return None if row is None else str(next(iter(row.values())))
 
     def keep(self, checkout: Checkout) -> None:
         """Keep a connection for the next operation, and close one that nobody needed for a long time."""

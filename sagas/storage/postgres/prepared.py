@@ -29,8 +29,8 @@ class PreparedStatements:
         self._connection = connection
         self._names: dict[str, bytes] = {}
 
-    def execute(self, statement: str, parameters: Mapping[str, Any]) -> int:
-        """Execute a statement and return how many rows it changed.
+    def execute(self, statement: str, parameters: Mapping[str, Any]) -> str | None:
+        """Execute a statement and return the one text that it returns, or None if it returns no row.
 
         Args:
             statement: in psycopg's style, its parameters by name.
@@ -48,7 +48,9 @@ class PreparedStatements:
             self._names[statement] = name
         values = [None if (value := parameters[key]) is None else str(value).encode() for key in order]
         self._connection.pgconn.send_query_prepared(name, values)
-        return self._result().command_tuples or 0
+        result = self._result()
+        value = result.get_value(0, 0) if result.ntuples else None
+        return None if value is None else value.decode()
 
     def _result(self) -> PGresult:
         result: PGresult = self._connection.wait(generators.execute(self._connection.pgconn))[-1]
@@ -65,4 +67,4 @@ def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
     def number(match: re.Match[str]) -> str:
         return f"${order.setdefault(match[1], len(order) + 1)}"
 
-    return re.sub(r"%\((\w+)\)s", number, statement).encode(), tuple(order)
+    return re.sub(r"%\((\w+)\)s", number, statement).replace("%%", "%").encode(), tuple(order)

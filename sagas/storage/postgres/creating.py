@@ -12,10 +12,11 @@ from psycopg import errors as pg
 from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
-from sagas.storage import statements as sql
-from sagas.storage.base import NewSaga, OnConflict, exists
-from sagas.storage.connecting import address
-from sagas.storage.rows import new_rows
+from sagas.storage.contract import exists
+from sagas.storage.postgres.dsn import address
+from sagas.storage.postgres.mapping import new_rows
+from sagas.storage.postgres.queries import query
+from sagas.storage.records import NewSaga, OnConflict
 from sagas.storage.transactions import CallersTransaction
 
 Created = list[tuple[UUID, bool]]
@@ -125,13 +126,13 @@ class Within:
 
         def insert(left: Sequence[NewSaga]) -> set[UUID]:
             new = new_rows(left) | {"ids": [str(saga.id) for saga in left]}  # as every driver can write them
-            rows = self._execute(sql.CREATE_WITHIN, {**start, **new, "here": self._here})
+            rows = self._execute(query("create_within"), {**start, **new, "here": self._here})
             stored.extend(str(row["id"]) for row in rows)
             return {_id(row) for row in rows}
 
         def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
             keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
-            rows = self._execute(sql.FIND_BY_KEY_WITHIN, keys)
+            rows = self._execute(query("find_by_key_within"), keys)
             if rows[0]["here"] != self._here:
                 # The sagas' server may have been restarted, or another have taken its place, since it was asked.
                 self._here = self._ask_here(True)
@@ -143,7 +144,7 @@ class Within:
             return create(sagas, insert, find, on_conflict=on_conflict)
         except AlreadyStarted:
             if stored:
-                self._execute(sql.TAKE_BACK_WITHIN, {"ids": stored})
+                self._execute(query("take_back_within"), {"ids": stored})
             raise
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -1,0 +1,5 @@
+"""Sagas in PostgreSQL."""
+
+from sagas.storage.postgres.storage import PostgresSagaStorage
+
+__all__ = ["PostgresSagaStorage"]

@@ -1,0 +1,303 @@
+"""Between rows and records: what the statements take, and what they return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage.records import (
+    Applied,
+    Lease,
+    LeaseRequest,
+    LogEntry,
+    NewSaga,
+    SagaRecord,
+    SagaState,
+    is_shared,
+)
+from sagas.storage.transitions import PROBE_SECONDS, Progressed, Transition, change_of
+
+# -- what statements take -------------------------------------------------------------------------------------
+
+
+def new_row(saga: NewSaga) -> dict[str, Any]:
+    """Return one new saga."""
+    return {
+        "new_id": saga.id,
+        "name": saga.name,
+        "key": saga.idempotency_key,
+        "definition": saga.definition,
+        "definition_version": saga.definition_version,
+        "context": saga.context,
+        "traceparent": saga.traceparent,
+    }
+
+
+def new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
+    """Return new sagas as one array for each column."""
+    rows = [new_row(saga) for saga in sagas]
+    return {("ids" if column == "new_id" else f"{column}s"): [row[column] for row in rows] for column in _NEW_COLUMNS}
+
+
+_NEW_COLUMNS: Final = ("new_id", "name", "key", "definition", "definition_version", "context", "traceparent")
+
+
+def start_row(*, queued: bool, lease: LeaseRequest | None) -> dict[str, Any]:
+    """Return what new sagas begin with: free, queued, or under their first lease."""
+    state = SagaState.QUEUED if queued else SagaState.READY
+    return {
+        "status": (SagaStatus.RUNNING if lease else SagaStatus.PENDING).value,
+        "state": (SagaState.RUNNING if lease else state).value,
+        "version": 1 if lease else 0,
+        "owner": lease.owner if lease else None,
+        "token": lease.token if lease else None,
+        "seconds": lease.seconds if lease else PROBE_SECONDS if queued else 0.0,
+    }
+
+
+def acquire_row(
+    saga_id: UUID, request: LeaseRequest, max_recovery_attempts: int, version: int | None, *, by_hand: bool
+) -> dict[str, Any]:
+    """Return what an acquire is asked with."""
+    return {
+        "id": saga_id,
+        "owner": request.owner,
+        "shared": is_shared(request.owner),
+        "token": request.token,
+        "lease": request.seconds,
+        "max_attempts": max_recovery_attempts,
+        "version": version,
+        "by_hand": by_hand,
+    }
+
+
+def fence(lease: Lease) -> dict[str, Any]:
+    """Return what the fence of a write compares."""
+    return {"id": lease.saga_id, "version": lease.version, "token": lease.token}
+
+
+def progress_row(lease: Lease, transition: Progressed) -> dict[str, Any] | None:
+    """Return a transition for the short statement, or None if it says more than one action that completed."""
+    if len(transition.events) > 1 or transition.in_flight is None or len(transition.in_flight) != 1:
+        return None
+    (entry,) = transition.events
+    done = entry.status is EntryStatus.COMPLETED and entry.action in (Action.ACT, Action.COMPENSATE)
+    if not done or details_of(entry) is not None:
+        return None
+    return {
+        **fence(lease),
+        "owner": lease.owner,
+        "status": transition.status.value,
+        "context": transition.context,
+        "next": transition.in_flight[0],
+        "step": entry.step,
+        "action": str(entry.action),
+        "attempt": entry.attempt,
+    }
+
+
+def apply_row(lease: Lease, transition: Transition) -> dict[str, Any]:
+    """Return any transition."""
+    change = change_of(transition)
+    return {
+        **fence(lease),
+        "owner": lease.owner,
+        "status": change.status.value,
+        "state": change.state.value,
+        "after": change.after_seconds,
+        "resets": change.resets,
+        "counts": change.counts,
+        "max_attempts": change.max_recovery_attempts,
+        "context": change.context,
+        "in_flight": None if change.in_flight is None else _array(change.in_flight),
+        "last_error": change.last_error,
+        "clears_error": change.clears_error,
+        "events": events_json(transition.events),
+    }
+
+
+def apply_rows(asked: Sequence[tuple[Lease, Transition]]) -> dict[str, Any]:
+    """Return transitions of many sagas as one array for each column."""
+    rows = [apply_row(lease, transition) for lease, transition in asked]
+    for row, (_, transition) in zip(rows, asked, strict=True):
+        in_flight = change_of(transition).in_flight
+        row["in_flight"] = None if in_flight is None else json.dumps(in_flight, ensure_ascii=False)
+    return {plural: [row[column] for row in rows] for column, plural in _APPLY_COLUMNS.items()}
+
+
+_APPLY_COLUMNS: Final = {
+    "id": "ids",
+    "version": "versions",
+    "token": "tokens",
+    "owner": "owners",
+    "status": "statuses",
+    "state": "states",
+    "after": "afters",
+    "resets": "resets",
+    "counts": "counts",
+    "max_attempts": "max_attempts",
+    "context": "contexts",
+    "in_flight": "in_flights",
+    "last_error": "last_errors",
+    "clears_error": "clear_errors",
+    "events": "events",
+}
+
+
+def events_json(events: Sequence[LogEntry]) -> str:
+    """Return rows for the log as a JSON array."""
+    return json.dumps(
+        [
+            {
+                "step": entry.step,
+                "action": str(entry.action),
+                "status": str(entry.status),
+                "attempt": entry.attempt,
+                "version": entry.version,
+                "worker": entry.worker,
+                "details": details_of(entry),
+            }
+            for entry in events
+        ],
+        # Not as escapes of ASCII: PostgreSQL refuses those in a database of another encoding than UTF8.
+        ensure_ascii=False,
+    )
+
+
+def details_of(entry: LogEntry) -> dict[str, Any] | None:
+    """Return what a log row says beyond its columns; None if nothing."""
+    if entry.action is Action.HOLDER:
+        return {"in_flight": entry.in_flight, "error_type": entry.error_type, "message": entry.message}
+    details = {
+        "verdict": entry.verdict,
+        "in_doubt": entry.in_doubt,
+        "error_type": entry.error_type,
+        "message": entry.message,
+        "traceback": entry.traceback,
+    }
+    if entry.by is not None:
+        details |= {"by": entry.by, "because": entry.because}
+    elif entry.status is EntryStatus.COMPLETED and not any(details.values()):
+        return None
+    return details
+
+
+def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a write's parameters with other characters than ASCII's spelled out in what tells of errors.
+
+    For a database whose encoding cannot hold them.
+    """
+    events, last_error = parameters.get("events"), parameters.get("last_error")
+    if events is not None:
+        rows = json.loads(events)
+        for row in rows:
+            details = row["details"] or {}
+            row["details"] = {k: _spelled(v) if isinstance(v, str) else v for k, v in details.items()} or None
+        events = json.dumps(rows)
+    return {**parameters, "events": events, "last_error": last_error and _spelled(last_error)}
+
+
+def _spelled(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()
+
+
+def _array(names: Sequence[str]) -> str:
+    """Return names as the text of a PostgreSQL array."""
+    quoted = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return "{" + ",".join(f'"{name}"' for name in quoted) + "}"
+
+
+# -- what statements return -----------------------------------------------------------------------------------
+
+
+def record_of(row: Mapping[str, Any]) -> SagaRecord:
+    """Return the saga that a row describes, with the log if the row has it."""
+    values = {name: row[name] for name in _RECORD_FIELDS}
+    values["status"] = SagaStatus(row["status"])
+    values["state"] = SagaState(row["state"])
+    values["in_flight"] = None if row["in_flight"] is None else tuple(row["in_flight"])
+    values["log"] = tuple(map(entry_of, row.get("log", ())))
+    return SagaRecord(**values)
+
+
+_RECORD_FIELDS: Final = (
+    "id",
+    "name",
+    "context",
+    "version",
+    "recovery_attempts",
+    "lease_owner",
+    "lease_token",
+    "available_at",
+    "last_error",
+    "idempotency_key",
+    "definition",
+    "definition_version",
+    "suspect",
+    "root_id",
+    "depth",
+    "created_at",
+    "updated_at",
+    "finished_at",
+    "traceparent",
+)
+
+
+def entry_of(row: Mapping[str, Any]) -> LogEntry:
+    """Return a row of the log, whether this version knows its kind or not."""
+    details = row["details"] or {}
+    verdict, in_flight = details.get("verdict"), details.get("in_flight")
+    return LogEntry(
+        id=row["id"],
+        step=row["step_name"],
+        action=_known(Action, row["action"]),
+        status=_known(EntryStatus, row["status"]),
+        attempt=row["attempt"],
+        version=row["version"],
+        worker=row["worker"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        verdict=_known(Verdict, verdict) if verdict else None,
+        in_doubt=bool(details.get("in_doubt")),
+        in_flight=None if in_flight is None else tuple(in_flight),
+        schedules=bool(details.get("schedules")),
+        error_type=details.get("error_type"),
+        message=details.get("message"),
+        traceback=details.get("traceback"),
+        by=details.get("by"),
+        because=details.get("because"),
+    )
+
+
+def _known(kind: Any, word: str) -> Any:
+    try:
+        return kind(word)
+    except ValueError:
+        return word  # a newer version wrote it
+
+
+def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition) -> Applied:
+    """Return what a transition did: as the statement says it, or what the short one sets."""
+    change = change_of(transition) if "status" not in applied else None
+    available_at = applied.get("available_at")
+    log = tuple(
+        replace(
+            entry,
+            id=row_id,
+            created_at=datetime.fromisoformat(created_at),
+            version=lease.version,
+            worker=lease.owner,
+        )
+        for entry, (row_id, created_at) in zip(transition.events, applied["log"] or (), strict=True)
+    )
+    return Applied(
+        status=SagaStatus(applied["status"]) if change is None else change.status,
+        state=SagaState(applied["state"]) if change is None else change.state,
+        recovery_attempts=applied["attempts"] if change is None else 0,
+        available_at=None if available_at is None else datetime.fromisoformat(available_at),
+        log=log,
+    )

@@ -1,0 +1,88 @@
+-- Acquires the lease of a saga, or says why not: `rules.judge`, `rules.acquire` and `rules.refused` in one statement.
+--
+-- The row is locked first and judged as it is then, so that of two that acquire one waits and sees what the other did.
+-- The log, however, is read as it was when the statement began: when the row was written since, by a checkpoint
+-- perhaps, rows of the log would be missing. 'moved' changes nothing and asks for the statement to be run again.
+WITH saga AS MATERIALIZED (
+    SELECT *, ctid AS place,
+        state = 'running' AND available_at <= statement_timestamp() AS expired,
+        COALESCE(lease_owner LIKE '%/shared', false) AS was_shared
+    FROM saga_executions WHERE id = :'id' FOR UPDATE
+), judged AS (
+    SELECT *,
+        -- The first lease is no recovery; a process that held others says nothing about this saga.
+        CAST(expired AND version >= 2 AND NOT was_shared AS int) AS crash,
+        CASE
+            WHEN state = 'finished' THEN 'finished'
+            WHEN state = 'running' AND NOT expired THEN 'held'
+            WHEN version <> CAST(:'version' AS bigint) THEN 'outdated'
+            WHEN expired AND version >= 2 AND NOT was_shared AND recovery_attempts + 1 >= :'max_attempts' THEN 'died'
+            WHEN NOT CAST(:'by_hand' AS boolean)
+                AND (status <> 'PENDING' AND recovery_attempts >= :'max_attempts' OR state = 'dead') THEN 'dead'
+            WHEN NOT CAST(:'by_hand' AS boolean)
+                AND (state = 'paused' OR name IN (SELECT p.name FROM saga_pauses p)) THEN 'paused'
+            WHEN place <> (SELECT seen.ctid FROM saga_executions seen WHERE seen.id = saga.id) THEN 'moved'
+            WHEN NOT CAST(:'by_hand' AS boolean) AND CAST(:'version' AS bigint) IS NULL
+                AND state IN ('ready', 'waiting') AND available_at > statement_timestamp() THEN 'waiting'
+            WHEN (suspect OR expired AND was_shared) AND CAST(:'shared' AS boolean) THEN 'suspect'
+            ELSE 'acquired'
+        END AS verdict
+    FROM saga
+), changed AS (
+    UPDATE saga_executions e SET
+        version = e.version + CAST(judged.verdict IN ('acquired', 'died') AS int),
+        status = CASE
+            WHEN judged.verdict = 'died' THEN 'FAILED'
+            WHEN judged.verdict = 'paused' OR e.status NOT IN ('PENDING', 'FAILED') THEN e.status
+            WHEN EXISTS (
+                SELECT FROM saga_logs l WHERE l.saga_id = e.id
+                    AND (l.action = 'compensate' OR l.details->>'verdict' = 'turn back')
+            ) THEN 'COMPENSATING'
+            ELSE 'RUNNING'
+        END,
+        state = CASE judged.verdict WHEN 'acquired' THEN 'running' WHEN 'died' THEN 'dead' ELSE 'paused' END,
+        lease_owner = CASE WHEN judged.verdict = 'acquired' THEN :'owner' END,
+        lease_token = CASE WHEN judged.verdict = 'acquired' THEN CAST(:'token' AS uuid) END,
+        available_at = CASE
+            WHEN judged.verdict = 'acquired' THEN clock_timestamp() + make_interval(secs => :'lease')
+            WHEN judged.verdict = 'died' THEN 'infinity'
+            WHEN judged.state = 'queued' OR judged.expired THEN clock_timestamp()
+            ELSE e.available_at
+        END,
+        -- Acquired by hand although dead: it has one attempt left, whatever it had spent. LEAST passes over NULL.
+        recovery_attempts = LEAST(
+            e.recovery_attempts + judged.crash,
+            CASE WHEN judged.verdict = 'acquired' THEN CAST(:'max_attempts' AS int) - 1 END
+        ),
+        suspect = e.suspect OR judged.expired AND judged.was_shared,
+        in_flight = CASE WHEN judged.verdict = 'acquired' THEN NULL ELSE e.in_flight END,
+        last_error = CASE
+            WHEN judged.expired THEN 'worker ' || judged.lease_owner || ' died or was cut off while holding the lease'
+            ELSE e.last_error
+        END,
+        updated_at = clock_timestamp()
+    FROM judged
+    WHERE e.id = judged.id
+        AND (judged.verdict IN ('acquired', 'died') OR judged.verdict = 'paused' AND judged.state <> 'paused')
+    RETURNING e.*
+), lost AS (
+    INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker, details)
+    SELECT judged.id, 'holder', 'holder', 'lost', judged.version, judged.lease_owner,
+        jsonb_build_object('in_flight', judged.in_flight)
+    FROM judged WHERE judged.expired AND EXISTS (SELECT FROM changed)
+    RETURNING *
+), now AS (
+    SELECT * FROM changed
+    UNION ALL
+    SELECT saga_executions.* FROM saga_executions, judged
+    WHERE saga_executions.id = judged.id AND NOT EXISTS (SELECT FROM changed)
+)
+SELECT (SELECT verdict FROM judged) AS verdict, (SELECT judged.status FROM judged) AS status_before,
+    id, name, status, state, CAST(context AS text) AS context, version, recovery_attempts, lease_owner, lease_token,
+    NULLIF(available_at, 'infinity') AS available_at, last_error, idempotency_key, definition, definition_version,
+    in_flight, suspect, COALESCE(root_id, id) AS root_id, depth, created_at, updated_at, finished_at, traceparent,
+    CASE WHEN EXISTS (SELECT FROM changed) THEN
+        COALESCE((SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM saga_logs l WHERE l.saga_id = now.id), '[]')
+        || COALESCE((SELECT jsonb_agg(to_jsonb(lost)) FROM lost), '[]')
+    ELSE '[]' END AS log
+FROM now

@@ -1,0 +1,16 @@
+-- Writes that one action of a step completed and the holder goes on: what nearly every checkpoint is. Fenced.
+-- One statement, so one round trip and one commit: the row of the log is inserted from what the fenced update returned.
+WITH held AS (
+    UPDATE saga_executions SET
+        status = :'status',
+        context = COALESCE(CAST(:'context' AS json), context),
+        recovery_attempts = 0,
+        suspect = false,
+        in_flight = ARRAY[CAST(:'next' AS text)],
+        updated_at = clock_timestamp()
+    WHERE id = :'id' AND version = :'version' AND lease_token = :'token'
+    RETURNING id
+)
+INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, worker)
+SELECT id, :'step', :'action', 'completed', :'attempt', :'version', :'owner' FROM held
+RETURNING CAST(jsonb_build_object('log', jsonb_build_array(jsonb_build_array(id, created_at))) AS text) AS applied

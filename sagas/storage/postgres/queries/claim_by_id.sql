@@ -1,0 +1,12 @@
+-- Queues those of these sagas that never ran, are ready and are due.
+WITH free AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE id = ANY (CAST(:'ids' AS uuid[])) AND status = 'PENDING' AND state = 'ready'
+        AND available_at <= statement_timestamp()
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions
+SET state = 'queued', available_at = clock_timestamp() + make_interval(secs => :'probe'),
+    updated_at = clock_timestamp()
+WHERE id = ANY (ARRAY(SELECT id FROM free))
+RETURNING id, version, updated_at AS queued_at

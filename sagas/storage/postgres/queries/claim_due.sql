@@ -1,0 +1,49 @@
+-- Queues recoverable sagas that are due, and reclaims those whose lease has expired: `rules.claim` in one statement.
+-- As many as bring what waits in the queue up to the limit; for MATERIALIZED and the array see claim_new.sql.
+WITH due AS MATERIALIZED (
+    SELECT id, version, state, lease_owner, in_flight FROM saga_executions
+    WHERE status <> 'PENDING' AND state IN ('ready', 'running', 'waiting') AND available_at <= statement_timestamp()
+    ORDER BY available_at
+    LIMIT (
+        SELECT GREATEST(:'limit' - count(*), 0)
+        FROM (SELECT FROM saga_executions WHERE state = 'queued' AND status <> 'PENDING' LIMIT :'limit') AS waiting
+    )
+    FOR UPDATE SKIP LOCKED
+), judged AS MATERIALIZED (
+    SELECT e.id, e.state = 'running' AS expired, attempts, attempts >= :'max_attempts' AS dies,
+        e.name IN (SELECT p.name FROM saga_pauses p) AS paused
+    FROM saga_executions e
+    CROSS JOIN LATERAL (
+        SELECT e.recovery_attempts + CAST(
+            e.state = 'running' AND e.version >= 2 AND e.lease_owner NOT LIKE '%/shared' AS int
+        ) AS attempts
+    ) AS counted
+    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
+), changed AS (
+    UPDATE saga_executions e SET
+        status = CASE WHEN judged.dies THEN 'FAILED' ELSE e.status END,
+        state = CASE WHEN judged.dies THEN 'dead' WHEN judged.paused THEN 'paused' ELSE 'queued' END,
+        available_at = CASE
+            WHEN judged.dies THEN 'infinity'
+            WHEN NOT judged.paused THEN clock_timestamp() + make_interval(secs => :'probe')
+            WHEN judged.expired THEN clock_timestamp()
+            ELSE e.available_at
+        END,
+        recovery_attempts = judged.attempts,
+        suspect = e.suspect OR judged.expired AND e.lease_owner LIKE '%/shared',
+        last_error = CASE
+            WHEN judged.expired THEN 'worker ' || e.lease_owner || ' died or was cut off while holding the lease'
+            ELSE e.last_error
+        END,
+        lease_owner = NULL,
+        lease_token = NULL,
+        updated_at = clock_timestamp()
+    FROM judged
+    WHERE e.id = judged.id AND e.id = ANY (ARRAY(SELECT id FROM due))
+    RETURNING e.id, e.version, e.state, e.updated_at AS queued_at
+), lost AS (
+    INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker, details)
+    SELECT id, 'holder', 'holder', 'lost', version, lease_owner, jsonb_build_object('in_flight', in_flight)
+    FROM due WHERE state = 'running'
+)
+SELECT id, version, state, queued_at FROM changed

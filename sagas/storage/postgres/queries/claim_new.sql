@@ -1,0 +1,23 @@
+-- Queues sagas that never ran and are due: as many as bring what waits in the queue up to the limit.
+-- MATERIALIZED, or the planner may run the locking SELECT again for every row that it joins, and lock more than the
+-- limit. An array, because the planner takes a LIMIT that it cannot know for a tenth of what is due: with a backlog of
+-- some thousands it would join by reading the whole table.
+WITH due AS MATERIALIZED (
+    SELECT id FROM saga_executions
+    WHERE status = 'PENDING' AND state = 'ready' AND available_at <= statement_timestamp()
+    ORDER BY available_at
+    LIMIT (
+        SELECT GREATEST(:'limit' - count(*), 0)
+        FROM (SELECT FROM saga_executions WHERE state = 'queued' AND status = 'PENDING' LIMIT :'limit') AS waiting
+    )
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE saga_executions SET
+    state = CASE WHEN name IN (SELECT p.name FROM saga_pauses p) THEN 'paused' ELSE 'queued' END,
+    available_at = CASE
+        WHEN name IN (SELECT p.name FROM saga_pauses p) THEN available_at
+        ELSE clock_timestamp() + make_interval(secs => :'probe')
+    END,
+    updated_at = clock_timestamp()
+WHERE id = ANY (ARRAY(SELECT id FROM due))
+RETURNING id, version, state, updated_at AS queued_at

@@ -1,0 +1,19 @@
+-- Stores new sagas in a transaction of the caller's, and nothing at all in any other table than the one that is meant.
+INSERT INTO saga_executions (
+    id, name, idempotency_key, definition, definition_version, context, traceparent,
+    status, state, version, lease_owner, lease_token, available_at
+)
+SELECT
+    new.id, new.name, new.key, new.definition, new.definition_version, CAST(new.context AS json), new.traceparent,
+    :'status', :'state', :'version', :'owner', CAST(:'token' AS uuid),
+    clock_timestamp() + make_interval(secs => :'seconds')
+FROM unnest(
+    CAST(:'ids' AS uuid[]), CAST(:'names' AS text[]), CAST(:'keys' AS text[]), CAST(:'definitions' AS text[]),
+    CAST(:'definition_versions' AS text[]), CAST(:'contexts' AS text[]), CAST(:'traceparents' AS text[])
+) AS new (id, name, key, definition, definition_version, context, traceparent)
+WHERE
+    concat_ws('/', CAST(extract(epoch FROM pg_postmaster_start_time()) * 1000000 AS bigint),
+        (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),
+        CAST(CAST('saga_executions' AS regclass) AS oid)) = CAST(:'here' AS text)
+ON CONFLICT (name, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING id

@@ -1,0 +1,27 @@
+-- Tables and statements of the PostgreSQL storage.
+--
+-- saga_executions   one row for each saga: status (business), state (scheduling), lease, context
+-- saga_logs         what ended: actions of steps, operators' doings, holders that were lost
+-- saga_definitions  the graph of each saga class, once for each content
+-- saga_pauses       saga names that an operator paused
+-- saga_asks         sagas that an operator wants back from their holder
+-- saga_deliveries   the newest message of each queue that has reached a worker
+-- saga_scans        the last scan of each host
+--
+-- A saga's way:   create ─▶ ready ─▶ claim_* ─▶ queued ─▶ acquire ─▶ running ─▶ apply* ─▶ finished
+-- If its holder is lost, acquire, claim_due or reclaim end the lease, and the log says so.
+--
+-- Each file is one statement. Parameters are named as psql names them, so that a statement can be pasted there:
+--     \set id 0191b3c8-...
+--     \i load.sql
+--
+-- Isolation: READ COMMITTED, always; the storage sets it on its connections. Statements rely on it: one that waited for
+-- a row is judged again on the row as it is then. What fails with 40001 or 40P01 is run again and spends no attempt.
+--
+-- Locks: a statement that locks several sagas skips those that are locked (SKIP LOCKED), or locks them first, in
+-- the order root, depth, id, by a materialized SELECT: the parts of a WITH have no order of their own. Whoever locks a
+-- saga and then something else takes saga_executions first, then saga_logs.
+-- Scans, pauses and resumes take one advisory lock before anything else.
+--
+-- Time is always the database's: clock_timestamp() where something is written, statement_timestamp() where an index is
+-- searched.

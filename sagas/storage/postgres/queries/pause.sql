@@ -1,0 +1,3 @@
+-- Pauses a saga name, or changes who paused it and why.
+INSERT INTO saga_pauses (name, by, because) VALUES (:'name', :'by', :'because')
+ON CONFLICT (name) DO UPDATE SET by = EXCLUDED.by, because = EXCLUDED.because

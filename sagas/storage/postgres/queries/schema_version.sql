@@ -1,0 +1,2 @@
+-- The revision of the saga tables.
+SELECT version_num FROM sagas_alembic_version

@@ -1,0 +1,466 @@
+"""Sagas in PostgreSQL: an operation is one round trip, a claim a few. The statements are in `queries/`."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import sqlalchemy as sa
+from psycopg.rows import DictRow
+
+from sagas.errors import (
+    CharacterNotStorable,
+    ConfigurationError,
+    DefinitionNotFound,
+    HiddenRow,
+    LeaseLost,
+    SagaUnreadable,
+)
+from sagas.progress import RECOVERABLE, SagaStatus
+from sagas.settings import DEFAULT_POOL_SIZE
+from sagas.storable import require_storable
+from sagas.storage.attempts import count_attempt
+from sagas.storage.contract import (
+    DEFAULT_MAX_RECOVERY_ATTEMPTS,
+    ISagaStorage,
+    lease_lost,
+    not_found,
+    require_attempts,
+    require_counts,
+    require_recovery_arguments,
+    require_seconds,
+)
+from sagas.storage.postgres import mapping
+from sagas.storage.postgres.creating import Query, Within, create
+from sagas.storage.postgres.dsn import make_engine, reason
+from sagas.storage.postgres.pool import Connections
+from sagas.storage.postgres.queries import query
+from sagas.storage.records import (
+    Acquired,
+    Applied,
+    Claim,
+    ClaimResult,
+    Definition,
+    Lease,
+    LeaseRequest,
+    NewSaga,
+    NotAcquired,
+    OnConflict,
+    Pause,
+    Refusal,
+    SagaFilter,
+    SagaRecord,
+    SagaState,
+    is_shared,
+)
+from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
+from sagas.storage.transactions import CallersTransaction, callers_transaction
+from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, GaveBack, Progressed, Transition
+
+#: Each of its rounds was overtaken by another writer of the same rows, or cannot see what it is to wait for.
+_ROUNDS: Final = 20
+#: Seconds after which a saga that could not be read is due again, for a process that may be set up better.
+_UNREADABLE_SECONDS: Final = 30.0
+#: Sagas paused or resumed in one statement, so that no scan waits long for its turn.
+_PAUSED_AT_ONCE: Final = 5000
+#: Of the advisory lock of scans, pauses and resumes; any number that no one else uses.
+_SCAN_LOCK: Final = 0x5A6A5
+
+
+class PostgresSagaStorage(ISagaStorage):
+    """Stores sagas in PostgreSQL.
+
+    Connections are opened on first use, checked after they were idle, and never shared across a fork.
+
+    Args:
+        database: a URL such as `postgresql+psycopg://user:password@host/database`, or a SQLAlchemy Engine of the
+            caller's own, whose pool then decides how many connections there are and when they are checked.
+        pool_size: how many connections to the URL are used at once at most; renewals of leases have one more.
+
+    Raises:
+        ConfigurationError: the URL cannot be read, or is not PostgreSQL through psycopg 3.
+    """
+
+    def __init__(self, database: str | sa.URL | sa.Engine, *, pool_size: int = DEFAULT_POOL_SIZE) -> None:
+        engine = database if isinstance(database, sa.Engine) else make_engine(database)
+        if (engine.dialect.name, engine.dialect.driver) != ("postgresql", "psycopg"):
+            raise ConfigurationError(
+                f"the database engine uses {engine.dialect.name}+{engine.dialect.driver}, and sagas need "
+                "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
+            )
+        self._connections = Connections(engine, size=None if engine is database else pool_size)
+        self._here: str | None = None
+
+    # -- the public contract of recovery ----------------------------------------------------------------------
+
+    def get_sagas_for_recovery(
+        self,
+        limit: int,
+        max_recovery_attempts: int = DEFAULT_MAX_RECOVERY_ATTEMPTS,
+        stale_after_seconds: float | None = None,
+        saga_name: str | None = None,
+    ) -> list[UUID]:
+        require_recovery_arguments(limit, max_recovery_attempts, stale_after_seconds)
+        parameters = {
+            "limit": limit,
+            "max_attempts": max_recovery_attempts,
+            "stale": stale_after_seconds,
+            "name": saga_name,
+        }
+        return [row["id"] for row in self._query("for_recovery", parameters)]
+
+    def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
+        if new_status is None:
+            if not self._execute("count_attempt", {"id": saga_id}):
+                raise not_found(saga_id)
+            return
+        new_status = SagaStatus(new_status)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(query("short_transaction"), {})
+            locked = cursor.execute(query("lock"), {"id": saga_id}).fetchone()
+            if locked is None:
+                raise not_found(saga_id)
+            (loaded,) = cursor.execute(query("load"), {"id": saga_id}).fetchall()
+            counted = count_attempt(mapping.record_of(loaded), new_status, now=locked["now"])
+            changes = {
+                "status": counted.status.value,
+                "state": counted.state.value,
+                "freed": counted.freed,
+                "suspect": counted.suspect,
+                "events": mapping.events_json(counted.events),
+            }
+            cursor.execute(query("set_status"), {"id": saga_id, **changes})
+
+    def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
+        require_attempts(attempts)
+        if not self._execute("set_attempts", {"id": saga_id, "attempts": attempts}):
+            raise not_found(saga_id)
+
+    # -- starting and reading ---------------------------------------------------------------------------------
+
+    def register_definition(self, definition: Definition) -> None:
+        values = {"hash": definition.hash, "name": definition.name, "graph": definition.graph}
+        self._execute("register_definition", values)
+
+    def load_definition(self, definition_hash: str) -> Definition:
+        rows = self._query("load_definition", {"hash": definition_hash})
+        if not rows:
+            raise DefinitionNotFound(
+                f"no definition of a saga has the hash {definition_hash}: restore the rows of saga_definitions that "
+                "belong to the sagas of this database."
+            )
+        return Definition(**rows[0])
+
+    def create_sagas(
+        self,
+        sagas: Sequence[NewSaga],
+        *,
+        queued: bool = False,
+        lease: LeaseRequest | None = None,
+        connection: Any = None,
+        on_conflict: OnConflict = "return",
+    ) -> list[tuple[UUID, bool]]:
+        start = mapping.start_row(queued=queued, lease=lease)
+        if connection is not None:
+            within = Within(
+                self.join(connection),
+                here=self._where,
+                database=self._connections.url,
+                translate=self._connections.translate,
+            )
+            return within.create(sagas, start, on_conflict)
+
+        def insert(left: Sequence[NewSaga]) -> set[UUID]:
+            if len(left) == 1:
+                written = self._connections.write(query("create_one"), start | mapping.new_row(left[0]))
+                return set() if written is None else {left[0].id}
+            return {row["id"] for row in ask(query("create_many"), start | mapping.new_rows(left))}
+
+        def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
+            keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
+            return ask(query("find_by_key"), keys)
+
+        ask: Query = self._rows
+        if on_conflict == "return" or len(sagas) <= 1:
+            return create(sagas, insert, find, on_conflict=on_conflict)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            ask = lambda statement, values: cursor.execute(statement, values).fetchall()  # noqa: E731
+            return create(sagas, insert, find, on_conflict=on_conflict)
+
+    def join(self, connection: Any) -> CallersTransaction:
+        return callers_transaction(connection, database=self._connections.url)
+
+    def connect(self) -> None:
+        self._where(False)
+
+    def _where(self, again: bool) -> str:
+        if self._here is None or again:
+            self._here = str(self._query("here", {})[0]["here"])
+        return self._here
+
+    def load(self, saga_id: UUID) -> SagaRecord:
+        rows = self._query("load", {"id": saga_id})
+        if not rows:
+            raise not_found(saga_id)
+        return mapping.record_of(rows[0])
+
+    def find(self, wanted: SagaFilter) -> list[SagaRecord]:
+        require_counts(limit=wanted.limit)
+        parameters = {
+            "statuses": [status.value for status in wanted.statuses] or None,
+            "states": [state.value for state in wanted.states] or None,
+            "name": wanted.name,
+            "limit": wanted.limit,
+        }
+        return [mapping.record_of(row) for row in self._query("find", parameters)]
+
+    # -- holding ----------------------------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        saga_id: UUID,
+        request: LeaseRequest,
+        *,
+        max_recovery_attempts: int,
+        version: int | None = None,
+        by_hand: bool = False,
+    ) -> Acquired | NotAcquired:
+        parameters = mapping.acquire_row(saga_id, request, max_recovery_attempts, version, by_hand=by_hand)
+        with self._connections.cursor() as cursor:
+            try:
+                return _acquire(cursor, parameters)
+            except Exception as error:
+                if (acquired := _acquired_unread(cursor, parameters)) is None:
+                    raise
+                unreadable = error
+        lease, status_before = acquired
+        because = f"its row cannot be read ({type(unreadable).__name__}: {reason(unreadable)})"
+        self.apply(
+            lease,
+            GaveBack(status=status_before, after_seconds=_UNREADABLE_SECONDS, last_error=f"declined: {because}"),
+        )
+        raise SagaUnreadable(
+            f"saga {saga_id} was given back, no attempt spent: {because}. See what is unusual about this database, its "
+            "user's settings or the row; another attempt follows by itself."
+        ) from unreadable
+
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        name, parameters = _written(lease, transition)
+        try:
+            written = self._connections.write(query(name), parameters)
+        except CharacterNotStorable:
+            # A step's error, most likely: what it says must not keep the saga from being written.
+            written = self._connections.write(query(name), mapping.in_ascii(parameters))
+        if written is None:
+            raise lease_lost(lease)
+        return mapping.applied_of(json.loads(written), lease, transition)
+
+    def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost]:
+        results: dict[int, Applied | LeaseLost] = {}
+        if len(asked) > 1:
+            try:
+                rows = self._query("apply_many", mapping.apply_rows(asked))
+            except (psycopg.DataError, CharacterNotStorable):
+                rows = []  # one value fails the statement: nothing was applied
+            for row in rows:
+                place = row["place"] - 1
+                results[place] = mapping.applied_of(json.loads(row["applied"]), *asked[place])
+        for place, (lease, transition) in enumerate(asked):
+            if place not in results:
+                try:
+                    results[place] = self.apply(lease, transition)
+                except LeaseLost as error:
+                    results[place] = error
+        return [results[place] for place in range(len(asked))]
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        with self._connections.cursor(at_once=True) as cursor:
+            rows = cursor.execute(query("renew"), {**mapping.fence(lease), "lease": seconds}).fetchall()
+        if not rows:
+            raise lease_lost(lease)
+        return bool(rows[0]["yield_requested"])
+
+    def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+        self._execute("request_yield", {"id": saga_id, "by": by, "seconds": for_seconds})
+
+    def set_definition(self, lease: Lease, definition_hash: str) -> None:
+        if not self._execute("set_definition", {**mapping.fence(lease), "definition": definition_hash}):
+            raise lease_lost(lease)
+
+    def operate(
+        self,
+        saga_id: UUID,
+        decide: Callable[[SagaRecord], Transition],
+        *,
+        owner: str,
+        max_recovery_attempts: int,
+    ) -> Applied | NotAcquired:
+        request = LeaseRequest(owner=owner, seconds=0.0)  # never seen: it is given back in the same transaction
+        parameters = mapping.acquire_row(saga_id, request, max_recovery_attempts, None, by_hand=True)
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(query("short_transaction"), {})
+            found = _acquire(cursor, parameters)
+            if isinstance(found, NotAcquired) and found.why is Refusal.DIED:
+                found = _acquire(cursor, parameters)  # it is dead now, and an operator may acquire the dead
+            if isinstance(found, NotAcquired):
+                return found
+            transition = decide(found.record)
+            name, values = _written(found.lease, transition)
+            row = cursor.execute(query(name), values).fetchone()
+            if row is None:
+                raise lease_lost(found.lease)
+            return mapping.applied_of(json.loads(row["applied"]), found.lease, transition)
+
+    # -- dispatching ------------------------------------------------------------------------------------------
+
+    def claim_sagas(self, *, pending: bool, limit: int, max_recovery_attempts: int) -> ClaimResult:
+        require_counts(limit=limit, max_recovery_attempts=max_recovery_attempts)
+        statuses = (SagaStatus.PENDING,) if pending else RECOVERABLE
+        parameters = {
+            "pending": pending,
+            "statuses": [status.value for status in statuses],
+            "limit": limit,
+            "max_attempts": max_recovery_attempts,
+            "probe": PROBE_SECONDS,
+            "most_probe": MOST_PROBE_SECONDS,
+            "overtaking": OVERTAKING_SECONDS,
+            "probes": PROBES,
+            "host": socket.gethostname(),
+        }
+        with self._scanning() as cursor:
+            cursor.execute(query("free_resumed"), {"limit": _PAUSED_AT_ONCE})
+            lost = cursor.execute(query("claim_lost"), parameters).fetchall()
+            due = cursor.execute(query("claim_new" if pending else "claim_due"), parameters).fetchall()
+            cursor.execute(query("note_scan"), parameters)
+        queued = [*lost, *(row for row in due if row["state"] == SagaState.QUEUED)]
+        return ClaimResult(
+            claims=tuple(Claim(row["id"], row["version"], pending, row["queued_at"]) for row in queued),
+            died=tuple(row["id"] for row in due if row["state"] == SagaState.DEAD),
+            lost=len(lost),
+        )
+
+    def claim_by_id(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        rows = self._query("claim_by_id", {"ids": list(saga_ids), "probe": PROBE_SECONDS})
+        claims = {row["id"]: Claim(row["id"], row["version"], True, row["queued_at"]) for row in rows}
+        return [claims.pop(saga_id) for saga_id in saga_ids if saga_id in claims]
+
+    def note_delivery(self, claim: Claim) -> None:
+        self._execute("note_delivery", {"pending": claim.pending, "queued_at": claim.queued_at})
+
+    def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:
+        return self._execute("reclaim", {"owner": owner, "max_attempts": max_recovery_attempts})
+
+    def release_claims(self, claims: Sequence[Claim]) -> None:
+        ids, versions = [claim.saga_id for claim in claims], [claim.version for claim in claims]
+        self._execute("release_claims", {"ids": ids, "versions": versions})
+
+    # -- pausing ----------------------------------------------------------------------------------------------
+
+    def pause(self, name: str, *, by: str, because: str) -> int:
+        require_storable(name=name, by=by, reason=because)
+        with self._scanning() as cursor:
+            cursor.execute(query("pause"), {"name": name, "by": by, "because": because})
+        return sum(self._in_batches(statement, name=name) for statement in ("pause_new", "pause_due"))
+
+    def resume(self, name: str) -> int:
+        with self._scanning() as cursor:
+            cursor.execute(query("resume"), {"name": name})
+        return self._in_batches("free_resumed")
+
+    def _in_batches(self, statement: str, **parameters: Any) -> int:
+        changed = 0
+        while True:
+            with self._scanning() as cursor:
+                batch = cursor.execute(query(statement), {**parameters, "limit": _PAUSED_AT_ONCE}).rowcount
+            changed += batch
+            if not batch:
+                return changed
+
+    def pauses(self) -> list[Pause]:
+        return [Pause(**row) for row in self._query("pauses", {})]
+
+    @contextmanager
+    def _scanning(self) -> Iterator[psycopg.Cursor[DictRow]]:
+        """A transaction in which no other scans, pauses or resumes."""
+        with self._connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute(query("short_transaction"), {})
+            cursor.execute(query("scan_lock"), {"key": _SCAN_LOCK})
+            yield cursor
+
+    # -- housekeeping -----------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than_seconds: float, limit: int) -> int:
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
+        return self._execute("prune", {"age": older_than_seconds, "limit": limit})
+
+    def check_schema(self) -> None:
+        self._connections.check_schema()
+
+    def close(self) -> None:
+        """Close this process's idle connections; the storage can be used again."""
+        self._connections.close()
+
+    # -- statements -------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> Connections:
+        """Where its connections are kept; the inspector's questions run on them too."""
+        return self._connections
+
+    def _rows(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        with self._connections.cursor() as cursor:
+            return cursor.execute(statement, parameters).fetchall()
+
+    def _query(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        return self._rows(query(name), parameters)
+
+    def _execute(self, name: str, parameters: Mapping[str, Any]) -> int:
+        with self._connections.cursor() as cursor:
+            return cursor.execute(query(name), parameters).rowcount
+
+
+def _acquire(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> Acquired | NotAcquired:
+    for _ in range(_ROUNDS):
+        row = cursor.execute(query("acquire"), parameters).fetchone()
+        if row is None:
+            return NotAcquired(Refusal.NOT_FOUND)
+        if row["verdict"] != "moved":
+            break
+    else:
+        raise HiddenRow(
+            f"saga {parameters['id']} was not acquired: its row changed before each of {_ROUNDS} looks at it, or looks "
+            "changed. See what writes to saga_executions besides sagas."
+        )
+    record = mapping.record_of(row)
+    if row["verdict"] != "acquired":
+        return NotAcquired(Refusal(row["verdict"]), record)
+    lease = Lease(record.id, record.version, parameters["owner"], parameters["token"])
+    return Acquired(lease, record, SagaStatus(row["status_before"]))
+
+
+def _acquired_unread(
+    cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]
+) -> tuple[Lease, SagaStatus] | None:
+    """Return what the last acquire of this cursor holds, and its status before, from the result as the server sent it."""
+    result = cursor.pgresult
+    if result is None or not result.ntuples:
+        return None
+    sent = {(result.fname(column) or b"").decode(): result.get_value(0, column) for column in range(result.nfields)}
+    if sent["verdict"] != b"acquired":
+        return None
+    version = int.from_bytes(sent["version"] or b"")  # in binary, as the whole result
+    lease = Lease(parameters["id"], version, parameters["owner"], parameters["token"])
+    return lease, SagaStatus((sent["status_before"] or b"").decode())
+
+
+def _written(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]]:
+    """Return the name of the statement that writes a transition, and its parameters."""
+    if isinstance(transition, Progressed) and (row := mapping.progress_row(lease, transition)) is not None:
+        return "apply_progress", row
+    return "apply", mapping.apply_row(lease, transition)

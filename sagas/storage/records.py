@@ -1,0 +1,335 @@
+"""What a storage holds and hands out: sagas, their log, leases and claims, as plain immutable records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, Literal
+from uuid import UUID, uuid4
+
+from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.storable import require_storable
+
+#: What a start does when its idempotency key is taken: return the saga that has it, or raise `AlreadyStarted`.
+OnConflict = Literal["return", "raise"]
+#: Ends the name of a lease owner that may hold several sagas at once: its crash says nothing about any one of them.
+_SHARED: Final = "/shared"
+
+
+class SagaState(StrEnum):
+    """Who may act on a saga now. `sagas.storage.rules` has the table of states and what each implies.
+
+    READY: free, and due at `available_at`. QUEUED: a message for it is in the broker. RUNNING: a worker holds its
+    lease. WAITING: for a signal, a timer or a child. PAUSED: an operator stopped its name. DEAD: its attempts are
+    spent. FINISHED: nothing will happen to it again.
+    """
+
+    READY = "ready"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    DEAD = "dead"
+    FINISHED = "finished"
+
+
+def shared_owner(owner: str) -> str:
+    """Return the name for a lease owner that may hold several sagas at once."""
+    return owner if is_shared(owner) else owner + _SHARED
+
+
+def is_shared(owner: str | None) -> bool:
+    """Whether this lease owner may hold several sagas at once."""
+    return owner is not None and owner.endswith(_SHARED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """A wish for a lease.
+
+    Attributes:
+        owner: the worker's name.
+        seconds: how long the lease lasts unless it is renewed.
+        token: random for each request, so that two threads of one worker never both believe that they hold a saga.
+    """
+
+    owner: str
+    seconds: float
+    token: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a saga; `version` and `token` are its fence.
+
+    Attributes:
+        saga_id: which saga.
+        version: its fencing token: every acquire increments it.
+        owner: the worker's name.
+        token: that of the request.
+    """
+
+    saga_id: UUID
+    version: int
+    owner: str
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A saga that is queued: a message is to be sent for it.
+
+    Attributes:
+        saga_id: which saga.
+        version: the message is void once the saga has another one.
+        pending: whether the saga never ran; such messages have a queue of their own.
+        queued_at: the storage's time; messages are first in, first out, so it tells which other messages are lost.
+    """
+
+    saga_id: UUID
+    version: int
+    pending: bool = False
+    queued_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry(Entry):
+    """One row of the log, whole; `by` and `because` if a person wrote it."""
+
+    version: int = 0
+    worker: str | None = None
+    error_type: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+    by: str | None = None
+    because: str | None = None
+    id: int = 0
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaRecord:
+    """One saga as stored.
+
+    Attributes:
+        context: JSON text, byte for byte as it was written.
+        available_at: what it means depends on the state; None is infinity.
+        definition: hash of the definition that it was started with; None for one of version 0.1.0.
+        definition_version: what version 0.1.0 stored instead.
+        in_flight: the steps that its holder may have begun since its last write; None: any that could begin.
+        suspect: it was held by a process that crashed while it held others too, so it runs alone until it gets on.
+        root_id, depth: its place in a family of sagas, which is the order in which rows are locked.
+        traceparent: the W3C trace context that it was started in.
+    """
+
+    id: UUID
+    name: str
+    status: SagaStatus
+    state: SagaState
+    context: str
+    version: int
+    recovery_attempts: int
+    lease_owner: str | None
+    available_at: datetime | None
+    last_error: str | None
+    idempotency_key: str | None
+    definition: str | None
+    definition_version: str
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    root_id: UUID
+    depth: int = 0
+    lease_token: UUID | None = None
+    in_flight: tuple[str, ...] | None = None
+    suspect: bool = False
+    traceparent: str | None = None
+    log: tuple[LogEntry, ...] = ()
+
+    @property
+    def dead(self) -> bool:
+        """Whether recovery has stopped trying: its attempts are spent."""
+        return self.state is SagaState.DEAD
+
+    def due(self, now: datetime) -> bool:
+        """Whether `available_at` has passed."""
+        return self.available_at is not None and self.available_at <= now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSaga:
+    """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
+
+    Raises:
+        UnstorableText: its name or key holds what no database can.
+    """
+
+    id: UUID
+    name: str
+    context: str
+    idempotency_key: str | None = None
+    definition: str | None = None
+    definition_version: str = ""
+    traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name, idempotency_key=self.idempotency_key)
+
+    def as_record(
+        self, *, now: datetime, lease: LeaseRequest | None = None, state: SagaState = SagaState.READY
+    ) -> SagaRecord:
+        """Return the saga as it is once it is stored, in this state or under its first lease."""
+        return SagaRecord(
+            id=self.id,
+            name=self.name,
+            status=SagaStatus.RUNNING if lease else SagaStatus.PENDING,
+            state=SagaState.RUNNING if lease else state,
+            context=self.context,
+            version=1 if lease else 0,
+            recovery_attempts=0,
+            lease_owner=lease.owner if lease else None,
+            lease_token=lease.token if lease else None,
+            available_at=None,
+            last_error=None,
+            idempotency_key=self.idempotency_key,
+            definition=self.definition,
+            definition_version=self.definition_version,
+            created_at=now,
+            updated_at=now,
+            finished_at=None,
+            root_id=self.id,
+            traceparent=self.traceparent,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """The graph of a saga class as it is stored, once for each content.
+
+    Attributes:
+        hash: SHA-256 of the name and the graph, in hexadecimal digits.
+        name: the saga's.
+        graph: JSON.
+    """
+
+    hash: str
+    name: str
+    graph: str
+
+
+class Refusal(StrEnum):
+    """Why a saga was not acquired."""
+
+    NOT_FOUND = "not found"
+    FINISHED = "finished"
+    HELD = "held"
+    OUTDATED = "outdated"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    DEAD = "dead"
+    DIED = "died"
+    SUSPECT = "suspect"
+
+
+@dataclass(frozen=True, slots=True)
+class NotAcquired:
+    """The saga was not acquired; `record` (without its log) shows it as it is now."""
+
+    why: Refusal
+    record: SagaRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The saga was acquired; `record` shows it under the lease, `status_before` its status before."""
+
+    lease: Lease
+    record: SagaRecord
+    status_before: SagaStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What a transition did, as the storage's own statement reports it.
+
+    Attributes:
+        status, state, recovery_attempts, available_at: as in the record, afterwards.
+        log: the rows that were added, as stored.
+    """
+
+    status: SagaStatus
+    state: SagaState
+    recovery_attempts: int
+    available_at: datetime | None
+    log: tuple[LogEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimResult:
+    """What one scan did.
+
+    Attributes:
+        claims: the sagas to send messages for.
+        died: the sagas whose crash reached the maximum of attempts.
+        lost: how many of the claims replace a message that was lost, or probe whether it was.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    died: tuple[UUID, ...] = ()
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A saga name that is paused: by whom, why, and since when."""
+
+    name: str
+    by: str
+    because: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaFilter:
+    """Which sagas a listing shows, the newest first.
+
+    Raises:
+        UnstorableText: the name holds what no database can.
+    """
+
+    statuses: Sequence[SagaStatus] = ()
+    states: Sequence[SagaState] = ()
+    name: str | None = None
+    limit: int = 50
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name)
+
+
+def completed(step: str, action: Action, attempt: int = 1) -> LogEntry:
+    """Return a log row of an action that completed."""
+    return LogEntry(step=step, action=action, status=EntryStatus.COMPLETED, attempt=attempt)
+
+
+def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_doubt: bool = False) -> LogEntry:
+    """Return a log row of an action that failed."""
+    return LogEntry(
+        step=step, action=action, status=EntryStatus.FAILED, attempt=attempt, verdict=verdict, in_doubt=in_doubt
+    )
+
+
+def note(command: str, *, by: str, because: str) -> LogEntry:
+    """Return a log row of what a person did to the saga.
+
+    Raises:
+        UnstorableText: one of the arguments holds what no database can.
+    """
+    require_storable(command=command, by=by, reason=because)
+    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
+
+
+def utc_now() -> datetime:
+    """Return this machine's time, for storages that have no clock of their own."""
+    return datetime.now(UTC)

@@ -1,0 +1,291 @@
+"""The rules of scheduling, written once, as pure functions over a saga's record.
+
+What a state implies (`check_legal` verifies it):
+
+| state | status | lease | `available_at` |
+|---|---|---|---|
+| ready | PENDING, RUNNING, COMPENSATING, FAILED | none | when it is due |
+| queued | the same | none | when a scan asks whether its message is lost |
+| running | RUNNING, COMPENSATING | the holder's | when the lease expires |
+| waiting | RUNNING, COMPENSATING | none | the earliest deadline, or infinity |
+| paused | PENDING, RUNNING, COMPENSATING, FAILED | none | kept for resuming |
+| dead | FAILED | none | infinity |
+| finished | COMPLETED, COMPENSATED | none | infinity |
+
+`MemorySagaStorage` runs these functions; PostgreSQL's statements are tested against them over the whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from sagas.progress import Action, EntryStatus, SagaStatus, turned_back
+from sagas.storage.records import (
+    Acquired,
+    Lease,
+    LeaseRequest,
+    LogEntry,
+    Refusal,
+    SagaRecord,
+    SagaState,
+    is_shared,
+)
+from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Transition, change_of
+
+_BEGUN: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
+_UNFINISHED: Final = (SagaStatus.PENDING, *_BEGUN, SagaStatus.FAILED)
+#: The legal combinations of state and status.
+LEGAL: Final = {
+    SagaState.READY: _UNFINISHED,
+    SagaState.QUEUED: _UNFINISHED,
+    SagaState.RUNNING: _BEGUN,
+    SagaState.WAITING: _BEGUN,
+    SagaState.PAUSED: _UNFINISHED,
+    SagaState.DEAD: (SagaStatus.FAILED,),
+    SagaState.FINISHED: (SagaStatus.COMPLETED, SagaStatus.COMPENSATED),
+}
+#: Seconds by which messages may overtake each other: lost is only what was queued this much earlier.
+OVERTAKING_SECONDS: Final = 5.0
+#: Sagas that a scan probes at most: sends a second message for, in case the first is lost.
+PROBES: Final = 10
+#: States in which a saga is due once `available_at` has passed.
+SCHEDULED: Final = (SagaState.READY, SagaState.RUNNING, SagaState.WAITING)
+
+
+def check_legal(record: SagaRecord) -> None:
+    """Make sure that a record is a row of the table above.
+
+    Raises:
+        ValueError: it is not; the message says in what.
+    """
+    held = record.state is SagaState.RUNNING
+    never = record.state in (SagaState.DEAD, SagaState.FINISHED)
+    wrong = None
+    if record.status not in LEGAL[record.state]:
+        wrong = f"its status is {record.status}"
+    elif held != (record.lease_owner is not None) or held != (record.lease_token is not None):
+        wrong = f"its lease is owned by {record.lease_owner}"
+    elif never != (record.available_at is None) and record.state is not SagaState.WAITING:
+        wrong = f"it is available at {record.available_at}"
+    elif (record.state is SagaState.FINISHED) != (record.finished_at is not None):
+        wrong = f"it finished at {record.finished_at}"
+    if wrong is not None:
+        raise ValueError(f"saga {record.id} cannot be {record.state}: {wrong}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """A saga whose holder was lost, and the row that its log gets."""
+
+    record: SagaRecord
+    event: LogEntry
+
+
+def expired(record: SagaRecord, now: datetime) -> bool:
+    """Whether its holder crashed, froze or was cut off: it is running, and its lease has run out."""
+    return record.state is SagaState.RUNNING and record.due(now)
+
+
+def crash_counts(record: SagaRecord) -> bool:
+    """Whether the loss of its holder spends an attempt.
+
+    The first lease is no recovery, so its loss is no failed one. The loss of a process that may have held other sagas
+    says nothing about this one.
+    """
+    return record.version >= 2 and not is_shared(record.lease_owner)
+
+
+def judge(
+    record: SagaRecord,
+    request: LeaseRequest,
+    now: datetime,
+    *,
+    max_recovery_attempts: int,
+    version: int | None,
+    by_hand: bool,
+    name_paused: bool,
+) -> Refusal | None:
+    """Say why a request may not acquire a saga, or None if it may."""
+    lost = expired(record, now)
+    died = lost and crash_counts(record) and record.recovery_attempts + 1 >= max_recovery_attempts
+    spent = record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts
+    suspect = record.suspect or (lost and is_shared(record.lease_owner))
+    if record.state is SagaState.FINISHED:
+        return Refusal.FINISHED
+    if record.state is SagaState.RUNNING and not lost:
+        return Refusal.HELD
+    if version is not None and record.version != version:
+        return Refusal.OUTDATED
+    if died:
+        return Refusal.DIED
+    if not by_hand and (spent or record.state is SagaState.DEAD):
+        return Refusal.DEAD
+    if not by_hand and (record.state is SagaState.PAUSED or name_paused):
+        return Refusal.PAUSED
+    waits = record.state in (SagaState.READY, SagaState.WAITING) and not record.due(now)
+    if not by_hand and version is None and waits:
+        return Refusal.WAITING
+    if suspect and is_shared(request.owner):
+        return Refusal.SUSPECT
+    return None
+
+
+def acquire(
+    record: SagaRecord, request: LeaseRequest, now: datetime, *, max_recovery_attempts: int
+) -> tuple[Acquired, LogEntry | None]:
+    """Return what acquiring makes of a saga that `judge` allows, and the row for its log if its holder was lost."""
+    before, event = record.status, None
+    if expired(record, now):
+        reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
+        record, event = reclaimed.record, reclaimed.event
+    status = before
+    if before not in _BEGUN:
+        status = SagaStatus.COMPENSATING if turned_back(record.log) else SagaStatus.RUNNING
+    record = replace(
+        record,
+        status=status,
+        state=SagaState.RUNNING,
+        version=record.version + 1,
+        # A dead saga that is acquired by hand has one attempt left, whatever it had spent.
+        recovery_attempts=min(record.recovery_attempts, max_recovery_attempts - 1),
+        lease_owner=request.owner,
+        lease_token=request.token,
+        available_at=now + timedelta(seconds=request.seconds),
+        in_flight=None,
+        updated_at=now,
+    )
+    lease = Lease(record.id, record.version, request.owner, request.token)
+    return Acquired(lease, record, before), event
+
+
+def refused(record: SagaRecord, why: Refusal, now: datetime, *, max_recovery_attempts: int) -> Reclaimed | SagaRecord:
+    """Return what a refused request makes of a saga: one that died is dead, one of a paused name is paused."""
+    if why is Refusal.DIED:
+        died = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
+        return Reclaimed(replace(died.record, version=record.version + 1), died.event)
+    if why is Refusal.PAUSED and record.state is not SagaState.PAUSED:
+        return pause(record, now, max_recovery_attempts=max_recovery_attempts)
+    return record
+
+
+def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed:
+    """Return what the loss of its holder makes of a running saga: ready, or dead after the last attempt."""
+    attempts = record.recovery_attempts + crash_counts(record)
+    dead = attempts >= max_recovery_attempts
+    event = LogEntry(
+        step="holder",
+        action=Action.HOLDER,
+        status=EntryStatus.LOST,
+        in_flight=record.in_flight,
+        version=record.version,
+        worker=record.lease_owner,
+    )
+    changed = replace(
+        record,
+        recovery_attempts=attempts,
+        suspect=record.suspect or is_shared(record.lease_owner),
+        last_error=f"worker {record.lease_owner} died or was cut off while holding the lease",
+        status=SagaStatus.FAILED if dead else record.status,
+        state=SagaState.DEAD if dead else SagaState.READY,
+        available_at=None if dead else now,
+        lease_owner=None,
+        lease_token=None,
+        updated_at=now,
+    )
+    return Reclaimed(changed, event)
+
+
+def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed | SagaRecord:
+    """Return a saga of a paused name as it is parked until its name is resumed; what ends its lease is logged."""
+    if record.state is SagaState.RUNNING:
+        reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
+        if reclaimed.record.dead:
+            return reclaimed
+        return Reclaimed(replace(reclaimed.record, state=SagaState.PAUSED), reclaimed.event)
+    # A deadline of a queued saga is that of its message, which is of no use any more.
+    due = now if record.state is SagaState.QUEUED else record.available_at
+    return replace(record, state=SagaState.PAUSED, available_at=due)
+
+
+def claim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name_paused: bool) -> Reclaimed | SagaRecord:
+    """Return what a scan makes of a saga that is due: queued, or paused with its name, or dead."""
+    event = None
+    if record.state is SagaState.RUNNING:
+        reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
+        record, event = reclaimed.record, reclaimed.event
+    if record.state is not SagaState.DEAD:
+        if record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts:
+            record = replace(
+                record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now
+            )
+        elif name_paused:
+            record = replace(record, state=SagaState.PAUSED)
+        else:
+            record = queue(record, now)
+    return record if event is None else Reclaimed(record, event)
+
+
+def queue(record: SagaRecord, now: datetime) -> SagaRecord:
+    """Return a saga for which a message is about to be sent."""
+    return replace(
+        record, state=SagaState.QUEUED, available_at=now + timedelta(seconds=PROBE_SECONDS), updated_at=now
+    )
+
+
+def probe(record: SagaRecord, now: datetime) -> SagaRecord:
+    """Return a queued saga for which a second message is about to be sent; the next one waits twice as long."""
+    waited = (record.available_at or now) - record.updated_at
+    wait = min(2 * waited, timedelta(seconds=MOST_PROBE_SECONDS))
+    return replace(record, available_at=now + wait, updated_at=now)
+
+
+def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
+    """Whether a queued saga has lost its message: one that was queued later, at `delivered`, has reached a worker."""
+    if delivered is None or record.state is not SagaState.QUEUED or record.available_at is None:
+        return False
+    # `available_at` is PROBE_SECONDS after it was queued; after a probe it is later, and the next probe decides.
+    return record.available_at < delivered + timedelta(seconds=PROBE_SECONDS - OVERTAKING_SECONDS)
+
+
+def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetime) -> SagaRecord:
+    """Return what a transition makes of a saga that the lease holds; its events are not added to the log here."""
+    change = change_of(transition)
+    attempts = (0 if change.resets else record.recovery_attempts) + change.counts
+    dead = change.counts and attempts >= change.max_recovery_attempts
+    state = SagaState.DEAD if dead else change.state
+    held = state is SagaState.RUNNING
+    if held:
+        available_at = record.available_at
+    elif state in (SagaState.DEAD, SagaState.FINISHED):
+        available_at = None
+    else:
+        available_at = now + timedelta(seconds=change.after_seconds)
+    in_flight = change.in_flight if change.in_flight is not None else record.in_flight
+    return replace(
+        record,
+        status=change.status,
+        state=state,
+        context=record.context if change.context is None else change.context,
+        recovery_attempts=attempts,
+        suspect=record.suspect and not change.resets,
+        lease_owner=lease.owner if held else None,
+        lease_token=lease.token if held else None,
+        available_at=available_at,
+        in_flight=in_flight if held else None,
+        last_error=None if change.clears_error else change.last_error or record.last_error,
+        finished_at=now if state is SagaState.FINISHED else None,
+        updated_at=now,
+    )
+
+
+def holds(record: SagaRecord, lease: Lease) -> bool:
+    """Whether the lease still holds the saga."""
+    return record.state is SagaState.RUNNING and (record.version, record.lease_token) == (lease.version, lease.token)
+
+
+def due_first(records: Iterable[SagaRecord], now: datetime) -> list[SagaRecord]:
+    """Return those that are due, in the order in which they became due."""
+    return sorted((r for r in records if r.due(now)), key=lambda r: r.available_at or now)

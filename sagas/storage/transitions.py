@@ -1,0 +1,221 @@
+"""What a holder asks the storage to write: one of five transitions, each a value that cannot be illegal.
+
+`Transition` is their sum type. `change_of` turns any of them into the columns that it sets, so that every storage
+writes the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from sagas.progress import Action, EntryStatus, SagaStatus
+from sagas.storage.records import LogEntry, SagaState
+
+_ACTIVE: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progressed:
+    """Something ended, and the holder goes on.
+
+    A completed or skipped action sets the recovery attempts to 0 and ends suspicion; an operator's note does neither.
+
+    Attributes:
+        events: rows for the log, at least one.
+        status: RUNNING or COMPENSATING.
+        context: the context as changed; None leaves it.
+        in_flight: the steps that begin next; None leaves what is stored.
+    """
+
+    events: tuple[LogEntry, ...]
+    status: SagaStatus
+    context: str | None = None
+    in_flight: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _require_active(self.status)
+        if not self.events:
+            raise ValueError("Progressed has no events: give at least one row for the log.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """Nothing can be done for a while: the saga is put down until it is due.
+
+    Attributes:
+        events: rows for the log.
+        status: RUNNING or COMPENSATING.
+        after_seconds: when it is due.
+        context: the context as changed; None leaves it.
+    """
+
+    events: tuple[LogEntry, ...]
+    status: SagaStatus
+    after_seconds: float
+    context: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_active(self.status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaveBack:
+    """The holder gives the saga back as it is; no attempt is spent.
+
+    Attributes:
+        status: any but COMPLETED and COMPENSATED.
+        after_seconds: when it is due.
+        queued: whether a message is about to be sent for it.
+        events: rows for the log.
+        last_error: the reason, for the operator; None leaves the one that is stored.
+    """
+
+    status: SagaStatus
+    after_seconds: float = 0.0
+    queued: bool = False
+    events: tuple[LogEntry, ...] = ()
+    last_error: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.status.finished:
+            raise ValueError(f"a saga cannot be given back as {self.status}: end it with Ended.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """This attempt at the saga failed: it is counted, and the saga is FAILED until the next, or dead after the last.
+
+    Attributes:
+        events: rows for the log.
+        after_seconds: when the next attempt is due.
+        max_recovery_attempts: after how many failed attempts the saga is dead.
+        last_error: the reason, for the operator; None takes it from the events.
+    """
+
+    events: tuple[LogEntry, ...]
+    after_seconds: float
+    max_recovery_attempts: int
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The saga ends.
+
+    Attributes:
+        events: rows for the log.
+        status: COMPLETED or COMPENSATED.
+        context: the context as changed; None leaves it.
+    """
+
+    events: tuple[LogEntry, ...]
+    status: SagaStatus
+    context: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.status.finished:
+            raise ValueError(f"a saga cannot end as {self.status}: choose COMPLETED or COMPENSATED.")
+
+
+Transition: TypeAlias = Progressed | Suspended | GaveBack | FailedAttempt | Ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The columns that a transition sets.
+
+    Attributes:
+        status, state: the new ones; the state is DEAD instead if a counted attempt reaches the maximum.
+        after_seconds: when the saga is due, if it is given back.
+        resets: whether the recovery attempts become 0, and the saga is no longer suspect.
+        counts: whether one recovery attempt is added.
+        max_recovery_attempts: the maximum, if one is counted.
+        context, in_flight, last_error: the new ones; None leaves them.
+        clears_error: whether the last error is forgotten.
+    """
+
+    status: SagaStatus
+    state: SagaState
+    after_seconds: float = 0.0
+    resets: bool = False
+    counts: bool = False
+    max_recovery_attempts: int = 0
+    context: str | None = None
+    in_flight: tuple[str, ...] | None = None
+    last_error: str | None = None
+    clears_error: bool = False
+
+
+def change_of(transition: Transition) -> Change:
+    """Return the columns that a transition sets."""
+    resets = any(map(_is_progress, transition.events))
+    error = next(filter(None, map(describe, reversed(transition.events))), None)
+    match transition:
+        case Progressed(status=status, context=context, in_flight=in_flight):
+            return Change(
+                status=status,
+                state=SagaState.RUNNING,
+                resets=resets,
+                context=context,
+                in_flight=in_flight,
+                last_error=error,
+            )
+        case Suspended(status=status, after_seconds=after, context=context):
+            return Change(
+                status=status,
+                state=SagaState.READY,
+                after_seconds=after,
+                resets=resets,
+                context=context,
+                last_error=error,
+            )
+        case GaveBack(status=status, after_seconds=after, queued=queued, last_error=last_error):
+            return Change(
+                status=status,
+                state=SagaState.QUEUED if queued else SagaState.READY,
+                after_seconds=PROBE_SECONDS if queued else after,
+                resets=resets,
+                last_error=last_error or error,
+            )
+        case FailedAttempt(after_seconds=after, max_recovery_attempts=maximum, last_error=last_error):
+            return Change(
+                status=SagaStatus.FAILED,
+                state=SagaState.READY,
+                after_seconds=after,
+                resets=resets,
+                counts=True,
+                max_recovery_attempts=maximum,
+                last_error=last_error or error,
+            )
+        case Ended(status=status, context=context):
+            return Change(
+                status=status,
+                state=SagaState.FINISHED,
+                resets=True,
+                context=context,
+                last_error=error,
+                clears_error=status is SagaStatus.COMPLETED,
+            )
+
+
+#: Seconds after which a scan asks whether the message of a queued saga is lost; doubled by each probe.
+PROBE_SECONDS: Final = 5.0
+MOST_PROBE_SECONDS: Final = 600.0
+
+
+def describe(entry: LogEntry) -> str | None:
+    """Say in a line why an action failed, for `last_error`; None for what is no failed action of a step."""
+    if entry.status is not EntryStatus.FAILED or entry.action not in (Action.ACT, Action.COMPENSATE):
+        return None
+    return f"{entry.step}, {entry.action}, attempt {entry.attempt}: {entry.error_type}: {entry.message}"
+
+
+def _is_progress(entry: LogEntry) -> bool:
+    done = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
+    return entry.status in done and entry.action in (Action.ACT, Action.COMPENSATE)
+
+
+def _require_active(status: SagaStatus) -> None:
+    if status not in _ACTIVE:
+        raise ValueError(f"a saga that goes on cannot be {status}: give RUNNING or COMPENSATING.")
