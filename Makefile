@@ -8,6 +8,7 @@ MINUTES ?= 10
 OUTAGES ?= 40
 VENV := .venv
 BIN := $(VENV)/bin
+CELERY := tests/integration/celery
 # Peers have an environment of their own: they want other versions of what we use.
 PEERS := .venv-peers
 
@@ -27,10 +28,10 @@ test: $(VENV)/dev.stamp ## run the tests, against real servers
 test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redis-server, too; installs both, as root
 	@test -x /usr/sbin/rabbitmq-server -a -x /usr/bin/redis-server -a -x /usr/bin/redis-sentinel || \
 	  apt-get install --yes --no-install-recommends rabbitmq-server redis-server redis-sentinel
-	@$(BIN)/python -m pytest -m "brokers or not brokers" tests/tasks/test_brokers.py $(ARGS)
+	@$(BIN)/python -m pytest -m "brokers or not brokers" $(CELERY)/test_brokers.py $(ARGS)
 	@for broker in redis rabbitmq; do echo "--- $$broker"; \
-	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest tests/tasks/test_worker.py tests/tasks/test_broker.py \
-	    tests/tasks/test_host.py $(ARGS) || exit 1; done
+	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest $(CELERY)/test_worker.py $(CELERY)/test_broker.py \
+	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

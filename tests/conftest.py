@@ -15,6 +15,9 @@ import sqlalchemy as sa
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
+from tests.callers import Shop
+from tests.databases import database, empty
+from tests.samples import Clock, Stage
 from tests.servers import broker, empty_rabbit
 
 # Below `nohup make test &` SIGINT is ignored, and would be in every process that a test starts and then interrupts.
@@ -128,6 +131,49 @@ def broker_url(broker_server: str) -> str:
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """Makes steps and sagas, and sees every call of their actions."""
+    return Stage()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A storage's clock, which a test sets forward."""
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def module_database(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
+    """A migrated database of the module's own."""
+    with database(server_url, f"TEMPLATE {template}") as engine:
+        yield engine
+
+
+@pytest.fixture
+def emptied_url(module_database: sa.Engine) -> str:
+    """The URL of the module's database, which holds no saga."""
+    with module_database.begin() as connection:
+        empty(connection)
+    return module_database.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def emptied_storage(emptied_url: str) -> Iterator[SqlAlchemySagaStorage]:
+    """A storage on the module's database, which holds no saga."""
+    storage = SqlAlchemySagaStorage(emptied_url)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
+    """A caller on the module's database, which holds no saga."""
+    shop = Shop(emptied_storage, emptied_url)
+    yield shop
+    shop.database.dispose()
 
 
 def _database(server_url: sa.URL, clause: str) -> Iterator[str]:

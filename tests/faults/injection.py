@@ -20,7 +20,7 @@ from sagas.celery.names import QUEUES
 from sagas.testing.processes import wait_until
 from tests.faults.cluster import Cluster, Worker, libpq
 from tests.faults.takeovers import Takeovers
-from tests.tasks.nonsense import envelope
+from tests.integration.celery.nonsense import envelope
 
 
 class Faults:

@@ -59,7 +59,7 @@ from tests.faults.processes import (
     operate,
     steps,
 )
-from tests.sagas.samples import Trip, saga_of
+from tests.samples import Trip, saga_of
 
 # -- the world ----------------------------------------------------------------------------------------------------
 

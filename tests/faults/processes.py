@@ -19,7 +19,7 @@ from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
 from sagas.operating import Operator
 from sagas.storage.base import ClaimResult, Hold, Refused, SagaRecord, Taken
-from tests.sagas.samples import Trip
+from tests.samples import Trip
 
 MAXIMUM: Final = 2
 SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)

@@ -1,0 +1,93 @@
+"""The command, in this process or as one of its own, on a database of the test's own and with its broker down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner, Result
+
+from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas.cli.app import app
+from tests.integration.cli.shop import Order, PlaceOrder
+
+#: What SAGAS_MODULES names.
+SHOP = "tests.integration.cli.shop"
+
+
+class Command(Protocol):
+    """Runs `sagas` with these arguments."""
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Result: ...
+
+
+@pytest.fixture
+def environment(database_url: str) -> dict[str, str]:
+    """What an operator's shell has set; the port of the broker is closed."""
+    return {
+        "SAGAS_DATABASE_URL": database_url,
+        "SAGAS_BROKER_URL": "redis://127.0.0.1:1/0",
+        "SAGAS_MODULES": SHOP,
+    }
+
+
+@pytest.fixture
+def sagas(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command in this process, with no dispatcher installed: Celery's would keep this environment for good."""
+    monkeypatch.setattr("sagas.engine.entry_points", lambda group: ())
+
+    def run(*arguments: str, stdin: bytes = b"", **changed: str) -> Result:
+        env = {**environment, **changed}
+        return CliRunner().invoke(app, arguments, input=stdin, env=env, catch_exceptions=False, prog_name="sagas")
+
+    return run
+
+
+@pytest.fixture
+def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """The command as an operator runs it, with whatever dispatcher is installed."""
+
+    def start(*arguments: str | bytes, stdout: int = subprocess.PIPE, **changed: str) -> subprocess.Popen[bytes]:
+        # As the installed script: it finds the user's modules in the working directory only if it looks there.
+        found = {"PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1", "SAGAS_MODULES": "shop"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "sagas.cli", *arguments],
+            env={**os.environ, **environment, **found, **changed},
+            cwd=Path(__file__).parent,
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+
+    return start
+
+
+@pytest.fixture
+def engine(storage: SqlAlchemySagaStorage) -> SagaEngine:
+    """What prepares sagas for the command to find; one failed attempt and they are dead."""
+    return SagaEngine(storage, settings=Settings(max_recovery_attempts=1), sagas=[PlaceOrder], node="worker-1")
+
+
+@pytest.fixture
+def ordered(engine: SagaEngine) -> Callable[[str], UUID]:
+    """Runs a saga for an item and returns its id."""
+    return lambda item: engine.run(PlaceOrder, Order(item)).saga_id
+
+
+@pytest.fixture
+def sql(storage: SqlAlchemySagaStorage, database_url: str) -> Callable[..., Any]:
+    """Executes a statement in the test's database."""
+    database = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
+
+    def execute(statement: str, **parameters: Any) -> None:
+        with database.connect() as connection:
+            connection.execute(sa.text(statement), parameters)
+
+    return execute

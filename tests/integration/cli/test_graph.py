@@ -1,0 +1,150 @@
+"""`sagas graph`: the steps of a saga in both directions, in each of its forms."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+import pytest
+
+from sagas import Call, RetryPolicy, Saga, Step
+from sagas.cli.graph import graph_as_json, mermaid_graph, text_graph
+from tests.integration.cli.conftest import SHOP, Command
+from tests.integration.cli.shop import Order
+
+#: Of a flowchart: nodes with their labels, and arrows between them.
+NODE: Final = r'\w+(?:\[\[?"[^"\[\]`]*"\]\]?|\(\[\w+\]\))?'
+ARROW: Final = r"(?:-->|-\. [\w ,]+ \.->)"
+LINE: Final = re.compile(rf"    {NODE}(?: {ARROW} {NODE})?")
+
+
+class _Act(Step[Order]):
+    def act(self, context: Order, call: Call) -> None:
+        pass
+
+
+class Undone(_Act):
+    name = 'a "quoted" [name] #1; %% `x` --> end'
+    retry = RetryPolicy(max_attempts=2, first_delay=0.5, retry_on=(OSError, KeyError))
+
+    def compensate(self, context: Order, call: Call) -> None:
+        pass
+
+
+class Plain(_Act):
+    timeout = 2.5
+
+
+class Charged(Undone):
+    name = "charged"
+    retry = RetryPolicy(max_attempts=8, max_delay=9)
+    pivot = True
+
+
+class Sent(_Act):
+    pass
+
+
+class Whole(Saga[Order]):
+    steps = [Undone, Plain, Charged, Sent]
+
+
+class Bare(Saga[Order]):
+    steps = [Plain]
+
+
+def edges(chart: str) -> set[tuple[str, str, str]]:
+    """Every arrow of the flowchart: from, kind, to."""
+    found = re.findall(rf"^    (\w+)(?:\W.*)? ({ARROW}) (\w+)", chart, re.MULTILINE)
+    return set(found)
+
+
+def test_the_table_tells_what_follows_if_a_step_fails_for_good() -> None:
+    lines = text_graph(Whole).plain.splitlines()
+
+    assert lines[0] == "whole, version 1 (Whole)"
+    first, second, third, fourth = (re.split(r"\s{2,}", line.strip()) for line in lines[4:8])
+    assert first[2:] == ["2, after 0.5 s, on OSError, KeyError", "-", "compensates itself, if in doubt"]
+    assert second == ["2", "plain", "1", "2.5 s", f"compensates {Undone.name}"]
+    assert third == [
+        *("3", "charged", "(pivot)", "8, after 1, 2, 4, … 9 s", "-"),
+        f"compensates {Undone.name}; itself before, if in doubt",
+    ]
+    assert fourth == ["4", "sent", "1", "-", "past the pivot: tried again later, never undone"]
+    assert [line.split()[0] for line in lines[11:13]] == ["charged", "a"]
+
+
+def test_a_saga_with_nothing_to_undo_says_so() -> None:
+    text = text_graph(Bare).plain
+
+    assert "  nothing to undo\n" in text + "\n"
+    assert text.endswith("no step has anything to undo")
+    assert edges(mermaid_graph(Bare)) == {
+        ("start", "-->", "act1"),
+        ("act1", "-->", "completed"),
+        ("act1", "-. fails .->", "compensated"),
+    }
+
+
+def test_the_flowchart_goes_forward_back_and_past_the_pivot_only_forward() -> None:
+    assert edges(mermaid_graph(Whole)) == {
+        ("start", "-->", "act1"),
+        ("act1", "-->", "act2"),
+        ("act2", "-->", "act3"),
+        ("act3", "-->", "act4"),
+        ("act4", "-->", "completed"),
+        ("undo3", "-->", "undo1"),
+        ("undo1", "-->", "compensated"),
+        ("act1", "-. fails .->", "compensated"),
+        ("act1", "-. in doubt .->", "undo1"),
+        ("act2", "-. fails .->", "undo1"),
+        ("act3", "-. fails .->", "undo1"),
+        ("act3", "-. in doubt .->", "undo3"),
+        ("act4", "-. fails, tried again later .->", "act4"),
+    }
+
+
+def test_whatever_steps_are_called_the_flowchart_keeps_to_mermaids_grammar() -> None:
+    head, *lines = mermaid_graph(Whole).splitlines()
+
+    assert head == "flowchart TD"
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert "1. a #34;quoted#34; #91;name#93; #35;1#59; #37;#37; #96;x#96; --#62; end" in lines[1]
+
+
+def test_json_has_every_step_with_its_limits_and_what_follows() -> None:
+    data = graph_as_json(Whole)
+
+    assert (data["name"], data["version"], data["definition_version"]) == ("whole", 1, Whole.definition_version)
+    assert [step["pivot"] for step in data["steps"]] == [False, False, True, False]
+    assert [step["compensates"] for step in data["steps"]] == [True, False, True, False]
+    assert data["steps"][0]["retry"] == {
+        "max_attempts": 2,
+        "first_delay": 0.5,
+        "factor": 2.0,
+        "max_delay": 60.0,
+        "jitter": 0.1,
+        "retry_on": ["OSError", "KeyError"],
+    }
+    assert data["steps"][2]["if_it_fails"] == {"tried_again": False, "compensates": [Undone.name]}
+    assert data["steps"][3]["if_it_fails"] == {"tried_again": True, "compensates": []}
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """No database: it needs none."""
+    return {"SAGAS_DATABASE_URL": "postgresql+psycopg://me:s3cr3t@127.0.0.1:1/shop", "SAGAS_MODULES": SHOP}
+
+
+def test_the_command_needs_the_code_and_no_database(sagas: Command) -> None:
+    text, chart = sagas("graph", "place-order"), sagas("graph", "place-order", "--mermaid")
+    data = json.loads(sagas("graph", "place-order", "--json").stdout)
+    unknown = sagas("graph", "place-odrer")
+
+    assert text.stdout.startswith("place-order, version 1 (PlaceOrder)\n")
+    assert chart.stdout.startswith("flowchart TD\n")
+    assert [step["name"] for step in data["steps"]] == ["reserve", "pay"]
+    assert unknown.stderr.startswith("error: no saga named 'place-odrer' is known here (known: place-order): ")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    assert sagas("graph", "place-order", "--mermaid", "--json").exit_code == 2

@@ -1,0 +1,311 @@
+"""Examples of what a saga does next; tests/unit/test_progress_properties.py has the laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sagas import RetryPolicy
+from sagas.errors import LogDoesNotFit
+from sagas.plan import Plan, plan_of
+from sagas.progress import (
+    Action,
+    End,
+    Entry,
+    EntryStatus,
+    Perform,
+    Verdict,
+    failures_in_a_row,
+    judge_failure,
+    next_move,
+    turned_back,
+)
+from tests.samples import Stage
+
+ACT, COMPENSATE = Action.ACT, Action.COMPENSATE
+THRICE = RetryPolicy(max_attempts=3)
+
+
+def done(step: str, action: Action = ACT) -> Entry:
+    return Entry(step=step, action=action, status=EntryStatus.COMPLETED)
+
+
+def failed(step: str, verdict: Verdict, action: Action = ACT, *, in_doubt: bool = False) -> Entry:
+    return Entry(step=step, action=action, status=EntryStatus.FAILED, verdict=verdict, in_doubt=in_doubt)
+
+
+def shown(move: Perform | End) -> str:
+    return str(move.status) if isinstance(move, End) else f"{move.action} {move.step.name} #{move.attempt}"
+
+
+@pytest.fixture
+def trip() -> Plan:
+    """Three steps that can be undone."""
+    return plan_of(Stage().saga("hotel", "car", "plane"))
+
+
+@pytest.fixture
+def pivoted() -> Plan:
+    """A step that can be undone, the pivot, and a step after it that is tried twice at a time."""
+    stage = Stage()
+    policy = RetryPolicy(max_attempts=2)
+    return plan_of(stage.saga("hotel", stage.step("pay", pivot=True), stage.step("mail", undo=None, retry=policy)))
+
+
+def judged(plan: Plan, log: list[Entry], *, retryable: bool = True) -> Verdict:
+    move = next_move(plan, log)
+    assert isinstance(move, Perform)
+    return judge_failure(plan, log, move, retryable=retryable)
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        ([], "act hotel #1"),
+        ([done("hotel")], "act car #1"),
+        ([done("hotel"), failed("car", Verdict.RETRY), failed("car", Verdict.RETRY)], "act car #3"),
+        ([done("hotel"), done("car"), done("plane")], "COMPLETED"),
+        ([failed("hotel", Verdict.TURN_BACK)], "COMPENSATED"),
+        ([done("hotel"), failed("car", Verdict.TURN_BACK)], "compensate hotel #1"),
+        ([done("hotel"), done("car"), failed("plane", Verdict.TURN_BACK)], "compensate car #1"),
+        ([done("hotel"), failed("car", Verdict.TURN_BACK, in_doubt=True)], "compensate car #1"),
+        (
+            [done("hotel"), failed("car", Verdict.TURN_BACK), failed("hotel", Verdict.GIVE_UP, COMPENSATE)],
+            "compensate hotel #2",
+        ),
+        ([done("hotel"), failed("car", Verdict.TURN_BACK), done("hotel", COMPENSATE)], "COMPENSATED"),
+    ],
+)
+def test_next_move_follows_from_the_log(trip: Plan, log: list[Entry], expected: str) -> None:
+    assert shown(next_move(trip, log)) == expected
+
+
+def test_doubt_from_an_earlier_attempt_stays(trip: Plan) -> None:
+    log = [failed("hotel", Verdict.RETRY, in_doubt=True), failed("hotel", Verdict.TURN_BACK)]
+
+    assert shown(next_move(trip, log)) == "compensate hotel #1"
+
+
+def test_step_without_compensation_is_passed_over_on_the_way_back() -> None:
+    stage = Stage()
+    plan = plan_of(stage.saga("hotel", stage.step("mail", undo=None), "car"))
+    log = [done("hotel"), done("mail"), failed("car", Verdict.TURN_BACK)]
+
+    assert shown(next_move(plan, log)) == "compensate hotel #1"
+
+
+def test_rows_of_an_older_layout_that_say_started_change_nothing(trip: Plan) -> None:
+    started = Entry(step="car", action=ACT, status=EntryStatus.STARTED)
+
+    assert next_move(trip, [done("hotel"), started]) == next_move(trip, [done("hotel")])
+
+
+def test_log_of_a_compensation_alone_shows_that_the_saga_turned_back(trip: Plan) -> None:
+    assert turned_back([done("hotel"), done("hotel", COMPENSATE)])
+    assert not turned_back([done("hotel"), failed("car", Verdict.RETRY)])
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def test_failure_that_the_policy_does_not_retry_turns_the_saga_back() -> None:
+    stage = Stage()
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
+
+    assert judged(plan, [], retryable=False) is Verdict.TURN_BACK
+
+
+def test_failure_is_retried_up_to_max_attempts() -> None:
+    stage = Stage()
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
+    retry = failed("hotel", Verdict.RETRY)
+
+    assert [judged(plan, [retry] * failures) for failures in range(3)] == [
+        Verdict.RETRY,
+        Verdict.RETRY,
+        Verdict.TURN_BACK,
+    ]
+
+
+def test_pivot_itself_may_turn_the_saga_back(pivoted: Plan) -> None:
+    assert judged(pivoted, [done("hotel")]) is Verdict.TURN_BACK
+
+
+def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: Plan) -> None:
+    log = [done("hotel"), done("pay"), failed("mail", Verdict.RETRY)]
+    assert judged(pivoted, log) is Verdict.GIVE_UP
+
+    log.append(failed("mail", Verdict.GIVE_UP))
+    assert judged(pivoted, log) is Verdict.RETRY
+    assert shown(next_move(pivoted, log)) == "act mail #3"
+
+
+def test_failed_compensation_is_given_up_never_turned_back(trip: Plan) -> None:
+    assert judged(trip, [done("hotel"), failed("car", Verdict.TURN_BACK)]) is Verdict.GIVE_UP
+
+
+def test_failures_of_acting_do_not_count_against_compensating(trip: Plan) -> None:
+    log = [failed("hotel", Verdict.RETRY), failed("hotel", Verdict.TURN_BACK, in_doubt=True)]
+    move = next_move(trip, log)
+
+    assert isinstance(move, Perform)
+    assert move.attempt == 1
+    assert failures_in_a_row(log, move) == 0
+
+
+def test_each_compensation_has_a_policy_of_its_own() -> None:
+    stage = Stage()
+    twice, once = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=twice), "car"))
+    log = [done("hotel"), failed("car", Verdict.TURN_BACK)]
+    assert judged(plan, log) is Verdict.RETRY
+    assert judged(plan, [*log, failed("hotel", Verdict.RETRY, COMPENSATE)]) is Verdict.GIVE_UP
+
+    plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=once), "car"))
+    assert judged(plan, log) is Verdict.GIVE_UP
+
+
+# -- compensating past failures -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def going_on() -> Plan:
+    """Three steps to undo, each tried twice, the plane once, although another's compensation fails."""
+    stage = Stage()
+    twice = RetryPolicy(max_attempts=2)
+    steps = [stage.step("hotel", retry=twice), stage.step("car", retry=twice), "plane", "mail"]
+    return plan_of(stage.saga(*steps, compensate_past_failures=True))
+
+
+BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.TURN_BACK)]
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "then"),
+    [
+        (BACK, Verdict.SET_ASIDE, "compensate car #1"),
+        ([*BACK, failed("plane", Verdict.SET_ASIDE, COMPENSATE)], Verdict.RETRY, "compensate hotel #1"),
+        (
+            [*BACK, failed("plane", Verdict.SET_ASIDE, COMPENSATE), failed("car", Verdict.RETRY, COMPENSATE)],
+            Verdict.RETRY,
+            "compensate car #2",
+        ),
+        (
+            [
+                *BACK,
+                failed("plane", Verdict.SET_ASIDE, COMPENSATE),
+                failed("car", Verdict.RETRY, COMPENSATE),
+                done("hotel", COMPENSATE),
+            ],
+            Verdict.GIVE_UP,
+            "compensate plane #2",
+        ),
+        (
+            [
+                *BACK,
+                failed("plane", Verdict.SET_ASIDE, COMPENSATE),
+                done("car", COMPENSATE),
+                done("hotel", COMPENSATE),
+            ],
+            Verdict.GIVE_UP,
+            "compensate plane #3",
+        ),
+    ],
+    ids=["others come first", "all are tried once", "then again", "spent, so given up", "alone"],
+)
+def test_other_compensations_go_on_while_one_fails(
+    going_on: Plan, log: list[Entry], verdict: Verdict, then: str
+) -> None:
+    move = next_move(going_on, log)
+    assert isinstance(move, Perform)
+    assert judged(going_on, log) is verdict
+    failure = replace(failed(move.step.name, verdict, COMPENSATE), attempt=move.attempt)
+
+    assert shown(next_move(going_on, [*log, failure])) == then
+
+
+def test_a_saga_is_not_compensated_while_a_compensation_is_owed(going_on: Plan) -> None:
+    aside = failed("plane", Verdict.SET_ASIDE, COMPENSATE)
+    log = [*BACK, aside, done("car", COMPENSATE), done("hotel", COMPENSATE)]
+
+    assert shown(next_move(going_on, log)) == "compensate plane #2"
+    assert shown(next_move(going_on, [*log, done("plane", COMPENSATE)])) == "COMPENSATED"
+
+
+def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) -> None:
+    log = [done("hotel"), done("car"), failed("plane", Verdict.TURN_BACK), failed("car", Verdict.SET_ASIDE, COMPENSATE)]
+
+    assert shown(next_move(trip, log)) == "compensate car #2"
+    assert judged(trip, log) is Verdict.GIVE_UP
+
+
+# -- logs of other definitions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        [done("boat")],
+        [failed("boat", Verdict.RETRY)],
+        [done("hotel"), failed("boat", Verdict.TURN_BACK)],
+        [done("hotel"), failed("car", Verdict.TURN_BACK), done("boat", COMPENSATE)],
+        [done("hotel"), failed("car", Verdict.TURN_BACK), failed("boat", Verdict.GIVE_UP, COMPENSATE)],
+    ],
+)
+def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> None:
+    with pytest.raises(
+        LogDoesNotFit, match=r"tells of step 'boat', which Made does not have \(it has hotel, car, plane\)"
+    ):
+        next_move(trip, log)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [["car"], ["car", "hotel"], ["hotel", "plane"], ["hotel", "hotel"], ["hotel", "car", "plane", "plane"]],
+)
+def test_log_of_another_order_does_not_fit(trip: Plan, steps: list[str]) -> None:
+    with pytest.raises(LogDoesNotFit, match=r"which is not how Made begins \(.*\): run the code that has this order"):
+        next_move(trip, [done(step) for step in steps])
+
+
+def test_step_appended_or_inserted_ahead_of_the_log_still_fits() -> None:
+    log = [done("hotel")]
+
+    assert shown(next_move(plan_of(Stage().saga("hotel", "visa", "car")), log)) == "act visa #1"
+
+
+def skipped(step: str, action: Action = ACT) -> Entry:
+    return Entry(step=step, action=action, status=EntryStatus.SKIPPED)
+
+
+def test_a_skipped_act_counts_as_done(trip: Plan) -> None:
+    assert shown(next_move(trip, [done("hotel"), skipped("car")])) == "act plane #1"
+
+
+@pytest.mark.parametrize("entry", [skipped("car"), skipped("car", COMPENSATE)], ids=["its act", "its compensation"])
+def test_a_skipped_step_is_never_compensated(trip: Plan, entry: Entry) -> None:
+    log = [done("hotel"), *([] if entry.action is ACT else [done("car"), failed("plane", Verdict.TURN_BACK)]), entry]
+    if entry.action is ACT:
+        log.append(failed("plane", Verdict.TURN_BACK))
+
+    assert shown(next_move(trip, log)) == "compensate hotel #1"
+
+
+def test_a_step_in_doubt_that_was_skipped_is_not_compensated(trip: Plan) -> None:
+    log = [failed("hotel", Verdict.RETRY, in_doubt=True), skipped("hotel"), failed("car", Verdict.TURN_BACK)]
+
+    assert shown(next_move(trip, log)) == "COMPENSATED"
+
+
+def test_skipping_the_pivot_is_passing_it(pivoted: Plan) -> None:
+    log = [done("hotel"), skipped("pay")]
+
+    assert judged(pivoted, [*log, failed("mail", Verdict.RETRY)]) is Verdict.GIVE_UP
+
+
+def test_a_persons_note_changes_nothing(trip: Plan) -> None:
+    note = Entry(step="retry", action=Action.OPERATOR, status=EntryStatus.COMPLETED)
+
+    assert shown(next_move(trip, [note, done("hotel"), note])) == "act car #1"
+    assert not turned_back([note])
