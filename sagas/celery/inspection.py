@@ -11,7 +11,7 @@ from celery.worker.control import inspect_command
 
 from sagas import api
 from sagas.settings import PREFIX
-from sagas.storage.connecting import address
+from sagas.urls import address
 
 #: They may hold a password.
 _URLS: Final = ("database_url", "broker_url", "result_backend")

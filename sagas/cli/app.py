@@ -20,7 +20,7 @@ from sagas.cli.migrating import migrate_database
 from sagas.cli.reading import AsJson
 from sagas.cli.reading import app as reading
 from sagas.cli.starting import start_lines
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 app = typer.Typer(
     cls=SentenceGroup,
@@ -117,7 +117,7 @@ def metrics_(
 
     No worker needs to be up.
     """
-    storage = SqlAlchemySagaStorage(api.settings().database_url)
+    storage = PostgresSagaStorage(api.settings().database_url)
     metrics(storage, host=host, port=port, once=once)
 
 

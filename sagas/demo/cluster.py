@@ -22,7 +22,7 @@ from sagas.demo import guard
 from sagas.demo.interrupts import Interrupts
 from sagas.demo.ledger import ledger_at
 from sagas.demo.shop import DATABASE_VARIABLE, OPENING_BALANCES
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer
@@ -62,7 +62,7 @@ class Cluster:
         self._processes: dict[str, CeleryProcess] = {}
         self._cleaning = ExitStack()
 
-    def start_servers(self) -> tuple[SqlAlchemySagaStorage, str]:
+    def start_servers(self) -> tuple[PostgresSagaStorage, str]:
         """Start PostgreSQL and Valkey, and make the databases of the sagas and of the shop.
 
         Returns:
@@ -95,7 +95,7 @@ class Cluster:
         with engine.connect() as connection:
             migrate(connection)
         self._interrupts.check()
-        return SqlAlchemySagaStorage(engine), shop_url
+        return PostgresSagaStorage(engine), shop_url
 
     def start_processes(self) -> None:
         """Start beat and the workers, each with its children in a group of its own, and wait until they are ready.

@@ -9,7 +9,7 @@ from sagas import SagaStatus
 from sagas.demo.ledger import Books
 from sagas.demo.watching import Kill
 from sagas.progress import Verdict
-from sagas.storage.base import SagaRecord
+from sagas.storage.records import SagaRecord
 
 
 def summary(kill: Kill, records: Sequence[SagaRecord], books: Books) -> str:

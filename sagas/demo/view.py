@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sagas import SagaStatus
 from sagas.demo.watching import Kill, Snapshot, rows
-from sagas.storage.base import ISagaStorage
+from sagas.storage.contract import ISagaStorage
 
 _ROWS: Final = 12
 #: How often a line is printed where no table can be shown.

@@ -13,7 +13,9 @@ from sagas import SagaStatus
 from sagas.demo.shop import PlaceOrder
 from sagas.plan import plan_of
 from sagas.progress import Action, End, next_move
-from sagas.storage.base import QUEUE, ISagaStorage, SagaFilter, SagaRecord
+from sagas.storage.XXX import QUEUE
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import SagaFilter, SagaRecord
 
 #: More than the demo has orders, so that an order with two sagas would be seen.
 _LIMIT = 1000

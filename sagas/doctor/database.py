@@ -15,7 +15,7 @@ from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, problem, warning
 from sagas.doctor.installation import Installation
 from sagas.errors import ConfigurationError, SchemaBehind
-from sagas.storage.connecting import STILL_CHANGED, address, behind_a_pooler, make_engine, reason
+from sagas.storage.postgres.dsn import STILL_CHANGED, address, behind_a_pooler, make_engine, reason
 from sagas.storage.schema import HEAD, REVISIONS, require_version
 from sagas.storage.tables import metadata
 

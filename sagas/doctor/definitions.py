@@ -12,7 +12,7 @@ from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, Kind, problem, warning
 from sagas.doctor.installation import Installation
 from sagas.errors import LogDoesNotFit, UnknownSaga
-from sagas.fingerprint import Fingerprint
+from sagas.definition_version import Fingerprint
 from sagas.plan import plan_as_started
 from sagas.registry import Registry
 

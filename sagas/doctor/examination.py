@@ -15,7 +15,7 @@ from sagas.doctor import checks
 from sagas.doctor.check import Check
 from sagas.doctor.finding import Finding, Kind, Severity, problem
 from sagas.doctor.installation import Installation
-from sagas.storage.connecting import reason
+from sagas.storage.postgres.dsn import reason
 
 NO_ANSWER: Final = problem(
     "no-answer",

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.connecting import make_engine
+from sagas.storage.postgres.dsn import make_engine
 
 if TYPE_CHECKING:
     from sagas.doctor.check import Check

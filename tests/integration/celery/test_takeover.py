@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from sagas import SagaEngine, Settings
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps

@@ -15,12 +15,13 @@ import httpx
 import sqlalchemy as sa
 
 from docs.screenshots import PASSWORD, flower
-from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas import SagaStatus, PostgresSagaStorage
 from sagas.celery.doctor import CHECKS
 from sagas.doctor import every_kind
 from sagas.doctor.checks import FOUNDATION, SAGAS
 from sagas.ids import new_saga_id
-from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
+from sagas.storage.XXX import Release
+from sagas.storage.records import Lease, NewSaga, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.integration.cli.test_documentation import examples
 from tests.integration.docs.commands import commands_of
@@ -226,8 +227,8 @@ def _exported(page: Page) -> dict[str, str]:
     return given
 
 
-def _left_by_a_worker_that_died(storage: SqlAlchemySagaStorage, saga_id: str | None = None) -> Hold:
+def _left_by_a_worker_that_died(storage: PostgresSagaStorage, saga_id: str | None = None) -> Hold:
     order = '{"item": "lamp", "cents": 2990}'
     new = NewSaga(id=UUID(saga_id) if saga_id else new_saga_id(), name="place-order", context=order)
     storage.create_sagas([new], owner="a-worker-that-died", for_seconds=0)
-    return Hold(new.id, 1, "a-worker-that-died")
+    return Lease(new.id, 1, "a-worker-that-died")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.definition import AnySaga
 from sagas.doctor import Installation
 from sagas.doctor.definitions import DEFINITIONS
 from sagas.ids import new_saga_id
-from sagas.storage.base import QUEUE, NewSaga
+from sagas.storage.XXX import QUEUE
+from sagas.storage.records import NewSaga
 from tests.integration.doctor.conftest import found_by
 from tests.samples import Stage
 
@@ -26,7 +27,7 @@ def stage() -> Stage:
 
 
 @pytest.fixture
-def store(storage: SqlAlchemySagaStorage) -> Callable[..., None]:
+def store(storage: PostgresSagaStorage) -> Callable[..., None]:
     """Stores so many sagas that were started with a class."""
 
     def start(saga: AnySaga, count: int = 1, owner: str | None = None) -> None:

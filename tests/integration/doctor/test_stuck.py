@@ -10,7 +10,7 @@ import pytest
 
 from sagas.doctor import Installation
 from sagas.doctor.stuck import PAUSES, STUCK
-from sagas.storage.base import PAUSED
+from sagas.storage.XXX import PAUSED
 from tests.integration.doctor.conftest import found_by
 
 Installed = Callable[..., Installation]
