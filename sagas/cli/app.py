@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -13,7 +12,7 @@ from sagas import api
 from sagas.cli.acting import acting
 from sagas.cli.code import complete_name
 from sagas.cli.doctoring import examine_installation
-from sagas.cli.errors import CommandFailed, SentenceGroup
+from sagas.cli.errors import SentenceGroup
 from sagas.cli.lines import read_lines
 from sagas.cli.metrics import metrics
 from sagas.cli.migrating import migrate_database
@@ -119,20 +118,6 @@ def metrics_(
     """
     storage = PostgresSagaStorage(api.settings().database_url)
     metrics(storage, host=host, port=port, once=once)
-
-
-@app.command()
-def demo() -> None:
-    """See sagas survive what kills their workers."""
-    try:
-        run = importlib.import_module("sagas.demo.run")
-    except ModuleNotFoundError as error:
-        raise CommandFailed(
-            f"the demo needs more than is installed ({error}): pip install 'celery-sagas[demo]'."
-        ) from error
-    except ImportError as error:
-        raise CommandFailed(str(error)) from error
-    raise typer.Exit(run.main())
 
 
 app.add_typer(reading)

@@ -16,8 +16,7 @@ import pytest
 from sagas import SagaStatus, PostgresSagaStorage
 from sagas.settings import PREFIX
 from sagas.storage.records import SagaFilter
-from sagas.testing.processes import CeleryProcess, wait_until
-from sagas.testing.servers.process import launch
+from sagas.testing.processes import CeleryProcess, launch, wait_until
 
 pytest.importorskip("fastapi")
 

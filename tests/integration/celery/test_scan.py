@@ -162,7 +162,7 @@ def test_saga_with_a_log_is_resumed_after_it(engine: SagaEngine, celery: Start) 
 
 
 def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(engine: SagaEngine, celery: Start) -> None:
-    celery("worker", SAGAS_MODULES="sagas.demo.shop")
+    celery("worker", SAGAS_MODULES="tests.faults.errands")
     saga_id = engine.start(ThreeSteps, Job())
     declined = wait_for_saga(engine, saga_id, lambda saga: saga.last_error is not None, "the refusal")
     assert declined.status is SagaStatus.PENDING
