@@ -97,10 +97,10 @@ app.add_typer(acting)
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell what is wrong with this installation, why it matters, and what cures it.
+    """Check this installation: say what is wrong, why it matters, and what to do.
 
-    Changes nothing. The exit code is 0 if there is no problem, also with warnings, and 1 if there is one; 2 is for a
-    command line that cannot be understood.
+    Changes nothing. The exit code is 0 without a problem (also with warnings), 1 with at least one, and 2 for a command
+    line that cannot be understood.
     """
     if not examine_installation(os.environ, as_json=as_json):
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from celery import Celery
 from sagas import SagaEngine, SagaStatus, Settings, PostgresSagaStorage, api
 from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.celery.doctor.broker import queues
+from sagas.celery.doctor import broker as queues
 from sagas.errors import ConfigurationError
 from sagas.storage.records import Claim
 from sagas.testing.processes import wait_until
