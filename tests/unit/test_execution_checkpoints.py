@@ -102,7 +102,7 @@ def test_saga_whose_yield_is_requested_is_given_back_though_the_database_goes_aw
     def request_yield(context: Trip, call: Call) -> None:
         (kept,) = engine._keeper._leases
         kept.yield_requested = True
-        storage.failures += [("apply", when), ("load", "before")]
+        storage.failures += [("release", when), ("load", "before")]
 
     report = engine.run(stage.saga(stage.step("hotel", [request_yield]), "car"), Trip())
 
