@@ -56,7 +56,6 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
-    is_shared,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transactions import CallersTransaction, callers_transaction
