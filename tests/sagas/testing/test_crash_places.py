@@ -11,8 +11,10 @@ import pytest
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus
 from sagas.progress import Action
 from sagas.storage.base import Hold
-from sagas.testing.crashes import SAGA_ID, Moment, Outcome, Plan, crash_matrix
-from sagas.testing.crashes.rehearsal import Crash, _Attempt, _Connection, _Script
+from sagas.testing.crashes import SAGA_ID, CrashPlan, Moment, Outcome, crash_matrix
+from sagas.testing.crashes.script import Crash, Script
+from sagas.testing.crashes.simulated_process import CrashingStorage
+from sagas.testing.crashes.simulation import SimulatedStep
 from tests.sagas.testing.shop import Charge, Order, Reserve, Shop, saga, step
 
 MOMENTS = ["before", "after", "before the checkpoint of", "after the checkpoint of"]
@@ -36,7 +38,7 @@ def crashes_of(made: type[Saga[Any]], **options: Any) -> list[tuple[str, ...]]:
     return [(_failure(plan), *(f"{c.moment} {c.action} {c.step}" for c in plan.crashes)) for plan in plans]
 
 
-def _failure(plan: Plan) -> str:
+def _failure(plan: CrashPlan) -> str:
     if plan.failure is None:
         return ""
     return f"{plan.failure.step} {plan.failure.how.name}{' once' if plan.failure.once else ''}"
@@ -118,16 +120,16 @@ def test_an_action_without_compensation_is_no_place() -> None:
 
 
 def test_what_returns_after_its_timeout_reaches_no_place() -> None:
-    script = _Script(None, crashes=[])
+    script = Script(None, crashes=[])
     script.begin(1)
     call = Call(saga_id=SAGA_ID, step_name="reserve", attempt=1, idempotency_key="k")
 
-    def act(context: Order, call: Call) -> str:
+    def act(self: Any, order: Order, call: Call) -> Order:
         script.turn += 1  # the engine gave it up, and has gone on
-        return "late"
+        return order
 
-    attempt = _Attempt(script, Reserve, Action.ACT, Order(), call)
-    assert attempt.perform(Reserve(Shop()), act, None) == "late"
+    late = step("reserve", act)
+    assert SimulatedStep(late, late(Shop()), script).act(Order(), call) == Order()
     assert [place.moment for place in script.trace] == [Moment.BEFORE]
 
 
@@ -216,11 +218,11 @@ def test_a_crash_leaves_the_saga_as_sigkill_would(moment: str, monkeypatch: pyte
 
 @pytest.mark.parametrize("method", ["take", "checkpoint", "renew", "release", "load"])
 def test_a_dead_process_reaches_no_storage(method: str) -> None:
-    script = _Script(None, crashes=[0])
+    script = Script(None, crashes=[0])
     script.begin(1)
-    connection: Any = _Connection(MemorySagaStorage(), script)
+    connection: Any = CrashingStorage(MemorySagaStorage(), script)
     with pytest.raises(Crash):
-        script.reach("reserve", Action.ACT, Moment.BEFORE, 1)
+        script.reach(Moment.BEFORE, "reserve", Action.ACT, 1)
 
     with pytest.raises(Crash):
         getattr(connection, method)(Hold(SAGA_ID, 1, "the dead one"), None)
