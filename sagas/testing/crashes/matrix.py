@@ -235,8 +235,10 @@ class Matrix:
         return finding
 
     def _known(self, fault: Fault, step: str, text: str = "") -> CrashFinding | None:
-        alike = (finding for finding in self._findings if finding.fault is fault)
-        return next((finding for finding in alike if finding.step == step or finding.left_behind == text), None)
+        """Find the same bug; without a crash, the same text is the same bug, whichever step fails."""
+        alike = [finding for finding in self._findings if finding.fault is fault]
+        same = (f for f in alike if f.step == step or (fault is Fault.ENDS_WRONG and f.left_behind == text))
+        return next(same, None)
 
     def _baselines_of(self, step: str, *hows: How) -> list[Run]:
         wanted = [(step, how, False) for how in hows]

@@ -142,6 +142,21 @@ def test_a_check_that_only_a_crash_fails_blames_what_ran_twice() -> None:
     assert finding.left_behind == "check: it returned False"
 
 
+def test_two_bugs_that_leave_the_same_behind_are_two() -> None:
+    def charge(self: Any, order: Order, call: Call) -> None:
+        self.shop.letters.append(call.step_name)
+
+    def check(shop: Shop, _: Outcome[Order]) -> bool:
+        return len(shop.letters) == len(set(shop.letters))
+
+    made = saga(step("charge", charge), step("again", charge))
+
+    assert bugs(made, check=check, snapshot=lambda shop: shop.stock) == {
+        (Fault.ACT_NOT_REPEATABLE, "charge"),
+        (Fault.ACT_NOT_REPEATABLE, "again"),
+    }
+
+
 def test_a_check_that_fails_without_a_crash_blames_nothing_else() -> None:
     def check(_: Shop, outcome: Outcome[Order]) -> bool:
         return "answer" not in str(outcome.plan)
