@@ -9,16 +9,18 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from sagas.definition import PATIENT, AnySaga, Resolver
-from sagas.execution import Runtime
-from sagas.lease import Heartbeat, Lease
-from sagas.progress import Action, EntryStatus, Verdict
+from sagas.definitions import Definitions
+from sagas.execution import Outcome
+from sagas.lease import KeptLease, LeaseKeeper
+from sagas.progress import Action, Verdict
 from sagas.recovery import recover
 from sagas.registry import Registry
+from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Lease, LogEntry, NewSaga, SagaRecord
-from sagas.storage.transitions import describe
 from sagas.storage.memory import MemorySagaStorage
+from sagas.storage.records import Applied, Lease, LogEntry, NewSaga, SagaRecord
+from sagas.storage.transitions import Transition, describe
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.crash_plan import Moment
 from sagas.testing.crashes.script import Crash, Script
@@ -48,14 +50,14 @@ class SimulatedSaga:
         self._clock = FakeClock()
         self._storage = MemorySagaStorage(self._clock)
         self._registry = Registry([saga])
-        self._heartbeat = _NoHeartbeat(self._storage, _SETTINGS.lease_seconds)
+        self._keeper = _NoKeeper(self._storage, _SETTINGS.lease_seconds)
         new = NewSaga(
             id=SAGA_ID,
             name=saga.stored_name(),
             context=saga.codec.dump_checked(context),
-            definition_version=saga.definition_version,
+            definition=Definitions(self._storage, self._registry).register(saga.graph),
         )
-        self._storage.create_sagas([new], owner=None)
+        self._storage.create_sagas([new])
 
     @property
     def record(self) -> SagaRecord:
@@ -64,8 +66,8 @@ class SimulatedSaga:
 
     @property
     def failures(self) -> tuple[LogEntry, ...]:
-        """What failed, oldest first."""
-        return tuple(entry for entry in self.record.log if entry.status is EntryStatus.FAILED)
+        """The actions that failed, oldest first."""
+        return tuple(entry for entry in self.record.log if describe(entry) is not None)
 
     def run_process(self, number: int, resolve: Resolver) -> bool:
         """Recover the saga in a new process; return whether another process would bring it further.
@@ -73,9 +75,10 @@ class SimulatedSaga:
         When it would, the clock advances until the saga is due: a lease has run out, or a retry has come.
         """
         self._script.begin(number)
+        storage = cast(ISagaStorage, CrashingStorage(self._storage, self._script))
         runtime = Runtime(
-            storage=cast(ISagaStorage, CrashingStorage(self._storage, self._script)),
-            heartbeat=self._heartbeat,
+            storage=storage,
+            keeper=self._keeper,
             settings=_SETTINGS,
             owner=f"process {number}",
             resolve=resolve,
@@ -85,7 +88,8 @@ class SimulatedSaga:
             random=lambda: 0.0,
         )
         try:
-            declined = recover(SAGA_ID, runtime=runtime, registry=self._registry).outcome == "declined"
+            definitions = Definitions(storage, self._registry)
+            declined = recover(SAGA_ID, runtime=runtime, definitions=definitions).outcome is Outcome.DECLINED
         except Crash:
             declined = False
         record = self.record
@@ -116,21 +120,22 @@ class CrashingStorage:
         self._script.require_alive()
         return getattr(self._storage, name)
 
-    def checkpoint(self, hold: Hold, entry: LogEntry | None, **rest: Any) -> None:
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
         self._script.require_alive()
         self._script.turn += 1
-        if entry is None:
-            self._storage.checkpoint(hold, entry, **rest)
-            return
-        reach = partial(self._script.reach, step=entry.step, action=entry.action, attempt=entry.attempt)
+        ended = [e for e in transition.events if e.action in (Action.ACT, Action.COMPENSATE)]
+        if not ended:
+            return self._storage.apply(lease, transition)
+        reach = partial(self._script.reach, step=ended[0].step, action=ended[0].action, attempt=ended[0].attempt)
         reach(Moment.BEFORE_CHECKPOINT)
-        self._storage.checkpoint(hold, entry, **rest)
+        applied = self._storage.apply(lease, transition)
         reach(Moment.AFTER_CHECKPOINT)
+        return applied
 
 
-class _NoHeartbeat(Heartbeat):
+class _NoKeeper(LeaseKeeper):
     """Renews nothing: here time passes only between processes."""
 
     @contextmanager
-    def keep(self, hold: Hold) -> Iterator[Lease]:
-        yield Lease(hold)
+    def keep(self, lease: Lease) -> Iterator[KeptLease]:
+        yield KeptLease(lease)
