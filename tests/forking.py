@@ -11,14 +11,17 @@ import ctypes
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
+from types import ModuleType
 from typing import Final
 
 from sagas.testing.processes import CeleryProcess
@@ -32,6 +35,8 @@ _IMPORTED: Final = [
     "celery.concurrency.prefork",
     "celery.concurrency.thread",
     "celery.worker.consumer",
+    "alembic.command",
+    "alembic.config",
     "kombu.transport.redis",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sagas.celery.doctor",
@@ -112,6 +117,43 @@ class ForkedCelery(CeleryProcess):
         )
 
 
+def run_python(
+    *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 150.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `python` with these arguments, which are `-m module ...`, `-c code ...` or `script ...`."""
+    with tempfile.TemporaryDirectory(prefix="sagas-tests-") as home:
+        output, errors = Path(home) / "output", Path(home) / "errors"
+        process = Forked(
+            f"{__name__}:python",
+            ["python", *arguments],
+            environment=environment,
+            directory=directory,
+            output=output,
+            errors=errors,
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.send_signal(Signals.SIGKILL)
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+
+
+def python() -> None:
+    """Do what `python` does with its arguments."""
+    match sys.argv[1:]:
+        case ["-m", module, *arguments]:
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *arguments]:
+            sys.argv = ["-c", *arguments]
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            exec(code, vars(main))
+        case [script, *arguments]:
+            sys.argv = [script, *arguments]
+            sys.path.insert(0, str(Path(script).parent))
+            runpy.run_path(script, run_name="__main__")
+
+
 def _run(program: str, arguments: list[str], environment: dict[str, str], directory: Path, files: tuple[Path, ...]):
     """Become the program: in a session of its own, which ends with the process that was forked."""
     os.setsid()
@@ -126,6 +168,8 @@ def _run(program: str, arguments: list[str], environment: dict[str, str], direct
     os.chdir(directory)
     sys.path[:0] = [str(directory), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = arguments
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    multiprocessing.set_start_method(None, force=True)
     try:
         pkgutil.resolve_name(program)()
     finally:
