@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
+import typer
+
 from sagas.cli.errors import CommandFailed, complain
+from sagas.cli.render import terminal_width
 from sagas.errors import InvalidSagaId, SagaNotFound
 from sagas.storage.base import not_found
 from sagas.storage.operations import Operations
 from sagas.text import printable
 
-#: The first characters of an id say when its saga was started, to the millisecond: what a short id has at least.
+#: The first characters of an id say when its saga was started, to the millisecond: the shortest id that is shown.
 _MILLISECOND: Final = 12
-#: A shorter beginning would match too many to be looked through for an end.
+#: A shorter beginning would fit too many sagas.
 _SHORTEST: Final = 8
 _SHORT_ID: Final = re.compile(r"([0-9a-f-]+)(?:(?:\.\.|…)([0-9a-f-]+))?", re.IGNORECASE)
 _CANDIDATES: Final = 10
-#: What the help says of an argument that is one.
+
 WHICH: Final = "A saga's id, as `sagas list` shows it or from its beginning, or its idempotency key."
+SagaIds = Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)]
 
 
 def saga_id_of(text: str, operations: Operations) -> UUID:
@@ -35,13 +39,14 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
     whole = _whole(text)
     begins, ends = _parts(text)
     found = operations.named(
-        key=_storable(text),
+        # No key holds a NUL or half a character.
+        key=None if re.search("[\x00\ud800-\udfff]", text) else text,
         first=whole or _bound(begins, "0"),
         last=whole or _bound(begins, "f"),
         ends=ends,
         limit=_CANDIDATES + 1,
     )
-    # A whole id is one saga's, also where an id of yours is another saga's idempotency key.
+    # A whole id is one saga's, also where it is another saga's idempotency key.
     found = [saga for saga in found if saga.id == whole] or found
     if len(found) == 1:
         return found[0].id
@@ -57,21 +62,24 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
     )
 
 
-def saga_ids_of(texts: Iterable[str], operations: Operations) -> tuple[list[UUID], bool]:
-    """Return the ids that the texts name, each once, and whether all of them name a saga; tell of those that do not."""
+def saga_ids_of(texts: Iterable[str], operations: Operations) -> list[UUID]:
+    """Return the ids that the texts name, each once; complain of those that name none."""
     ids: dict[UUID, None] = {}
-    well = True
     for text in texts:
         try:
             ids[saga_id_of(text, operations)] = None
         except (InvalidSagaId, SagaNotFound, CommandFailed) as error:
             complain(error)
-            well = False
-    return list(ids), well
+    return list(ids)
+
+
+def shown_ids(ids: Iterable[UUID], operations: Operations) -> Mapping[UUID, str]:
+    """Return how ids are shown: short on a terminal, whole in a file or a pipe."""
+    return {each: str(each) for each in ids} if terminal_width() is None else short_ids(ids, operations)
 
 
 def short_ids(ids: Iterable[UUID], operations: Operations) -> Mapping[UUID, str]:
-    """Return for each id the short one to show: its millisecond, and its end where others began in the same one."""
+    """Return the short form of each id: its millisecond, and its end where other ids have the same millisecond."""
     wanted = set(ids)
     together = operations.ids_of_the_same_millisecond(wanted)
     return {saga_id: _short(saga_id, together.get(saga_id.int >> 80, ())) for saga_id in wanted}
@@ -107,8 +115,3 @@ def _parts(text: str) -> tuple[str, str]:
 
 def _bound(begins: str, fill: str) -> UUID | None:
     return UUID(begins.ljust(32, fill)) if begins else None
-
-
-def _storable(text: str) -> str | None:
-    """Return the text if it can be a key: what holds a NUL or half a character is none's."""
-    return None if re.search("[\x00\ud800-\udfff]", text) else text

@@ -126,7 +126,7 @@ def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytes
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sagas.cli.reading.saga_ids_of", interrupt)
+    monkeypatch.setattr("sagas.cli.show.saga_ids_of", interrupt)
 
     result = sagas("show", "01890a5d-ac96-774b-bcce-b302099a8057")
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from sagas.cli.render import duration, when
 from sagas.cli.standing import in_brief, in_words, next_step
-from sagas.cli.words import duration, when
 from sagas.errors import ConfigurationError
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.registry import Registry

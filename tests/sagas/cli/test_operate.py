@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
-from sagas.cli.acting import operator
+from sagas.cli.prompts import operator
 from sagas.storage.base import Taken
 from tests.sagas.cli.conftest import Command
 from tests.sagas.cli.shop import Order, PlaceOrder

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
-from sagas.cli.acting import operator
+from sagas.cli.prompts import operator
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
 from sagas.storage.base import Hold, LogEntry, NewSaga

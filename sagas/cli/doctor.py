@@ -1,17 +1,19 @@
-"""What `sagas doctor` prints: a line for each check, and below it each finding with its reason and its cure."""
+"""`sagas doctor`: a line for each check, and below it each finding with its reason and its cure."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
 import typer
 from rich.text import Text
 
-from sagas.cli.words import console, fitted, one_line, terminal_width
+from sagas.cli.render import count_of, fitted, one_line, out
+from sagas.cli.serialize import AsJson
 from sagas.doctor import Examined, Finding, Installation, Severity, State, examine
 
 _STYLES: Final = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red", State.SKIPPED: "dim"}
@@ -19,30 +21,31 @@ _STATE_WIDTH: Final = max(map(len, State)) + 2
 _NAME_WIDTH: Final = 15
 
 
-def examine_installation(environment: Mapping[str, str], *, as_json: bool) -> bool:
-    """Examine the installation that the environment describes, print what is found, and return whether it may go on so.
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what is wrong with this installation, why it matters, and what cures it.
 
-    Returns:
-        False if there is a problem; warnings alone do not count.
+    Changes nothing. The exit code is 0 if there is no problem, also with warnings, and 1 if there is one; 2 is for a
+    command line that cannot be understood.
     """
-    examined = examine(Installation(environment))
+    examined = examine(Installation(os.environ))
     every = list(examined if as_json else _printed(examined))
     count = Counter(finding.severity for each in every for finding in each.findings)
+    problems = count[Severity.PROBLEM]
     if as_json:
         typer.echo(json.dumps(_as_json(every, count), indent=2))
     else:
-        typer.echo(f"{_number(count, Severity.PROBLEM)}, {_number(count, Severity.WARNING)}.")
-    return not count[Severity.PROBLEM]
+        typer.echo(f"{count_of(problems, 'problem')}, {count_of(count[Severity.WARNING], 'warning')}.")
+    if problems:
+        raise typer.Exit(1)
 
 
 def _printed(every: Iterable[Examined]) -> Iterator[Examined]:
     """Print each as soon as it is known: some take seconds."""
-    out, width = console(), terminal_width()
     for examined in every:
-        out.print(fitted(_line(examined), width, indent=_STATE_WIDTH + _NAME_WIDTH))
+        out(fitted(_line(examined), indent=_STATE_WIDTH + _NAME_WIDTH))
         for finding in examined.findings:
             for line in _told(finding):
-                out.print(fitted(line, width, indent=12))
+                out(fitted(line, indent=12))
         yield examined
 
 
@@ -60,10 +63,6 @@ def _told(finding: Finding) -> Iterator[Text]:
     yield Text.assemble("    ", (finding.id, _STYLES[State(finding.severity)]), f": {one_line(finding.what)}")
     yield Text.assemble(("      why:  ", "bold"), one_line(finding.why))
     yield Text.assemble(("      cure: ", "bold"), one_line(finding.cure))
-
-
-def _number(count: Counter[Severity], severity: Severity) -> str:
-    return f"{count[severity]} {severity}{'' if count[severity] == 1 else 's'}"
 
 
 def _as_json(every: Iterable[Examined], count: Counter[Severity]) -> dict[str, Any]:

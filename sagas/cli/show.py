@@ -1,0 +1,115 @@
+"""`sagas show`: one saga, what it does next, its context, and the timeline of its steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.text import Text
+
+from sagas import api
+from sagas.cli.database import operations
+from sagas.cli.ids import SagaIds, saga_ids_of
+from sagas.cli.list import status_text
+from sagas.cli.loading import known_sagas
+from sagas.cli.render import NOTHING, facts, out, table, text, utc, when
+from sagas.cli.serialize import AsJson, everything_of, print_json
+from sagas.cli.standing import NextStep, in_words, next_step, standing
+from sagas.cli.timeline import seconds_between, timeline
+from sagas.errors import SagaError
+from sagas.registry import Registry
+from sagas.storage.base import SagaRecord
+from sagas.storage.operator_answers import Surroundings
+from sagas.text import printable
+
+#: A context may be megabytes; its beginning is for a reader, the whole for `--json`.
+_CONTEXT_CHARACTERS: Final = 2000
+_HEADERS: Final = ("TIME (UTC)", "SECONDS", "STEP", "WORKER", "WHAT HAPPENED")
+
+
+def show(saga_ids: SagaIds, as_json: AsJson = False) -> None:
+    """Show a saga, its next step and its timeline.
+
+    With --json, several sagas are a list.
+    """
+    asked = operations()
+    found = [_with_next_step(*asked.look_up(saga_id)) for saga_id in saga_ids_of(saga_ids, asked)]
+    if as_json and found:
+        print_json([_as_json(each) for each in found] if len(saga_ids) > 1 else _as_json(found[0]))
+    elif found:
+        out(Text("\n\n\n").join(Text("\n").join(_lines(each)) for each in found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A saga with its log, its name's pause and the database's time, and what it does when it goes on."""
+
+    record: SagaRecord
+    surroundings: Surroundings
+    next_step: NextStep | None
+
+
+def _with_next_step(record: SagaRecord, surroundings: Surroundings) -> _Found:
+    code: Registry | SagaError
+    try:
+        code = known_sagas()
+    except SagaError as error:
+        code = error
+    return _Found(record, surroundings, next_step(record, code))
+
+
+def _as_json(found: _Found) -> dict[str, Any]:
+    record, surroundings, step = found.record, found.surroundings, found.next_step
+    data = everything_of(record)
+    for row, seconds in zip(data["log"], seconds_between(record), strict=True):
+        row["seconds"] = seconds
+    return data | {
+        "standing": standing(record, surroundings.now),
+        "next": in_words(record, surroundings.now, surroundings),
+        "next_step": step
+        and {"words": step.words, "step_name": step.step, "action": step.action, "attempt": step.attempt},
+    }
+
+
+def _lines(found: _Found) -> Iterator[Text]:
+    record, surroundings, now = found.record, found.surroundings, found.surroundings.now
+    yield facts(
+        [
+            ("id", str(record.id)),
+            ("name", record.name),
+            ("status", status_text(record.status)),
+            ("attempts", f"{record.recovery_attempts} failed of {api.settings().max_recovery_attempts}"),
+            ("next", in_words(record, now, surroundings)),
+            ("next step", found.next_step.words if found.next_step else NOTHING),
+            ("last error", record.last_error or NOTHING),
+            ("key", record.idempotency_key or NOTHING),
+            ("created", when(record.created_at, now)),
+            ("updated", when(record.updated_at, now)),
+            ("finished", when(record.finished_at, now)),
+        ]
+    )
+    yield text("")
+    yield text("context", "bold")
+    context = json.dumps(json.loads(record.context), indent=2, ensure_ascii=False)
+    yield Text(printable(context[:_CONTEXT_CHARACTERS], keep="\n"))
+    if len(context) > _CONTEXT_CHARACTERS:
+        yield text(f"… the first {_CONTEXT_CHARACTERS} of {len(context)} characters; --json prints all")
+    yield text("")
+    events = timeline(record, now)
+    if not events:
+        yield text("timeline: no step has ended yet")
+        return
+    yield text("timeline", "bold")
+    rows = [
+        (
+            utc(event.at),
+            NOTHING if event.seconds is None else f"{event.seconds:+.3f}",
+            event.step or NOTHING,
+            event.worker or NOTHING,
+            text(event.what, "red" if event.bad else ""),
+        )
+        for event in events
+    ]
+    yield table(_HEADERS, rows, spare=("WORKER", "SECONDS"))
