@@ -15,7 +15,7 @@ from sagas.storage.base import SagaFilter
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 
 
 def test_a_start_with_the_broker_down_tells_bad_lines_by_number_and_starts_the_others(
