@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -36,26 +37,20 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
         StorageUnavailable: the database does not answer.
     """
     text = text.strip()
-    whole = _whole(text)
-    begins, ends = _parts(text)
-    found = operations.named(
-        # No key holds a NUL or half a character.
-        key=None if re.search("[\x00\ud800-\udfff]", text) else text,
-        first=whole or _bound(begins, "0"),
-        last=whole or _bound(begins, "f"),
-        ends=ends,
-        limit=_CANDIDATES + 1,
-    )
+    first, last, ends = _range(text)
+    # No key holds a NUL or half a character.
+    key = None if re.search("[\x00\ud800-\udfff]", text) else text
+    found = operations.named(key=key, first=first, last=last, ends=ends, limit=_CANDIDATES + 1)
     # A whole id is one saga's, also where it is another saga's idempotency key.
-    found = [saga for saga in found if saga.id == whole] or found
+    found = [saga for saga in found if saga.id == first == last] or found
     if len(found) == 1:
         return found[0].id
     if found:
         shown = "; ".join(f"{saga.id} ({printable(saga.name)}, {saga.status})" for saga in found[:_CANDIDATES])
         more = " and more" if len(found) > _CANDIDATES else ""
         raise CommandFailed(f"{printable(text)!r} names several sagas: {shown}{more}. Give the whole id of one.")
-    if whole is not None:
-        raise not_found(whole)
+    if first is not None and first == last:
+        raise not_found(first)
     raise InvalidSagaId(
         f"no saga has the id or the idempotency key {printable(text)[:300]!r}: copy an id from `sagas list`, as it is "
         f"there or from its beginning, at least {_SHORTEST} characters."
@@ -97,21 +92,12 @@ def _short(saga_id: UUID, together: Iterable[UUID]) -> str:
     return str(saga_id)
 
 
-def _whole(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-def _parts(text: str) -> tuple[str, str]:
-    """Return the hexadecimal digits with which an id begins and ends; none if the text is no short id."""
+def _range(text: str) -> tuple[UUID | None, UUID | None, str]:
+    """Return the first and the last id that the text may mean, and with which digits it ends; no ids if it is no id."""
+    with suppress(ValueError):
+        return UUID(text), UUID(text), ""
     matched = _SHORT_ID.fullmatch(text)
-    if matched is None:
-        return "", ""
-    begins, ends = (part.replace("-", "").lower() for part in (matched[1], matched[2] or ""))
-    return (begins, ends) if _SHORTEST <= len(begins) <= 32 and len(ends) <= 32 else ("", "")
-
-
-def _bound(begins: str, fill: str) -> UUID | None:
-    return UUID(begins.ljust(32, fill)) if begins else None
+    begins, ends = ((part or "").replace("-", "").lower() for part in (matched.groups() if matched else ("", "")))
+    if not (_SHORTEST <= len(begins) <= 32 and len(ends) <= 32):
+        return None, None, ""
+    return UUID(begins.ljust(32, "0")), UUID(begins.ljust(32, "f")), ends

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from datetime import datetime
 from typing import Annotated, Final
 
 import typer
@@ -18,7 +17,6 @@ from sagas.cli.serialize import AsJson, print_json, summary_of
 from sagas.cli.standing import in_brief
 from sagas.duration import duration
 from sagas.progress import SagaStatus
-from sagas.storage.base import SagaRecord
 from sagas.storage.operator_answers import Listing
 
 #: More than anybody reads, and less than memory holds.
@@ -70,7 +68,18 @@ def list_sagas(
     if as_json:
         print_json([summary_of(record) for record in page.records])
     elif page.records:
-        rows = [(ids[record.id], *_cells(record, page.now)) for record in page.records]
+        rows = [
+            (
+                ids[record.id],
+                record.name,
+                status_text(record.status),
+                record.recovery_attempts,
+                duration((page.now - record.created_at).total_seconds()),
+                utc(record.updated_at),
+                in_brief(record, page.now),
+            )
+            for record in page.records
+        ]
         out(table(_HEADERS, rows, spare=("UPDATED (UTC)", "ATTEMPTS")))
     else:
         typer.echo("no sagas match.", err=True)
@@ -85,17 +94,6 @@ def list_sagas(
 def status_text(status: SagaStatus) -> Text:
     """Return the status in its colour."""
     return text(status, _STATUS_STYLES.get(status, ""))
-
-
-def _cells(record: SagaRecord, now: datetime) -> tuple[Text | str | int, ...]:
-    return (
-        record.name,
-        status_text(record.status),
-        record.recovery_attempts,
-        duration((now - record.created_at).total_seconds()),
-        utc(record.updated_at),
-        in_brief(record, now),
-    )
 
 
 def _next_page(wanted: Listing, last: str, as_json: bool) -> str:

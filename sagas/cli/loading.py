@@ -53,8 +53,13 @@ def complete_name(incomplete: str) -> list[str]:
     return sorted({saga.stored_name() for saga in registry if saga.stored_name().startswith(incomplete)})
 
 
-#: A saga's name that is completed in a shell.
-KnownName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_name, help="The saga's name.")]
+#: The name of a saga in the code, completed in a shell.
+KnownName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=complete_name, help="The saga's name, as its class in SAGAS_MODULES has it."
+    ),
+]
 
 
 def stored_name(name: str) -> str:

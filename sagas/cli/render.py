@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from rich.cells import set_cell_size
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -114,16 +115,21 @@ def table(
     width, cells = terminal_width(), [[text(cell) for cell in row] for row in rows]
     columns = {header: [row[place] for row in cells] for place, header in enumerate(headers)}
     widths = {header: max(cell.cell_len for cell in (Text(header), *column)) for header, column in columns.items()}
+    if width is None:
+        # Rich takes ten times as long, and a listing in a file may have a million rows.
+        whole = [[Text(header) for header in headers]] * show_header + cells
+        lines = ("  ".join(map(set_cell_size, (cell.plain for cell in row), widths.values())) for row in whole)
+        return Text("\n".join(line.rstrip() for line in lines))
     for header in spare:
-        if width is not None and sum(min(widths[each], _COMFORTABLE) + 2 for each in columns) > width + 2:
+        if sum(min(widths[each], _COMFORTABLE) + 2 for each in columns) > width + 2:
             del columns[header]
     grid = Table(box=None, padding=_GAP, pad_edge=False, show_header=show_header, header_style="bold")
     for header in columns:
-        whole = header == "ID" or header.endswith("(UTC)")
+        uncut = header == "ID" or header.endswith("(UTC)")
         grid.add_column(
             Text(header),
-            no_wrap=whole or widths[header] <= _SHORT,
-            min_width=widths[header] if whole else None,
+            no_wrap=uncut or widths[header] <= _SHORT,
+            min_width=widths[header] if uncut else None,
             overflow="ellipsis",
         )
     for row in zip(*columns.values(), strict=True):

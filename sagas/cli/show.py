@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from rich.text import Text
@@ -35,33 +35,26 @@ def show(saga_ids: SagaIds, as_json: AsJson = False) -> None:
     With --json, several sagas are a list.
     """
     asked = operations()
-    found = [_with_next_step(*asked.look_up(saga_id)) for saga_id in saga_ids_of(saga_ids, asked)]
-    if as_json and found:
-        print_json([_as_json(each) for each in found] if len(saga_ids) > 1 else _as_json(found[0]))
-    elif found:
-        out(Text("\n\n\n").join(Text("\n").join(_lines(each)) for each in found))
+    found = [asked.look_up(saga_id) for saga_id in saga_ids_of(saga_ids, asked)]
+    if not found:
+        return
+    code = _code()
+    if as_json:
+        data = [_as_json(record, around, next_step(record, code)) for record, around in found]
+        print_json(data if len(saga_ids) > 1 else data[0])
+    else:
+        out(Text("\n\n\n").join(_text(record, around, next_step(record, code)) for record, around in found))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A saga with its log, its name's pause and the database's time, and what it does when it goes on."""
-
-    record: SagaRecord
-    surroundings: Surroundings
-    next_step: NextStep | None
-
-
-def _with_next_step(record: SagaRecord, surroundings: Surroundings) -> _Found:
-    code: Registry | SagaError
+def _code() -> Registry | SagaError:
+    """Return the sagas of SAGAS_MODULES, or why there are none."""
     try:
-        code = known_sagas()
+        return known_sagas()
     except SagaError as error:
-        code = error
-    return _Found(record, surroundings, next_step(record, code))
+        return error
 
 
-def _as_json(found: _Found) -> dict[str, Any]:
-    record, surroundings, step = found.record, found.surroundings, found.next_step
+def _as_json(record: SagaRecord, surroundings: Surroundings, step: NextStep | None) -> dict[str, Any]:
     data = everything_of(record)
     for row, seconds in zip(data["log"], seconds_between(record), strict=True):
         row["seconds"] = seconds
@@ -73,16 +66,16 @@ def _as_json(found: _Found) -> dict[str, Any]:
     }
 
 
-def _lines(found: _Found) -> Iterator[Text]:
-    record, surroundings, now = found.record, found.surroundings, found.surroundings.now
-    yield facts(
+def _text(record: SagaRecord, surroundings: Surroundings, step: NextStep | None) -> Text:
+    now = surroundings.now
+    header = facts(
         [
             ("id", str(record.id)),
             ("name", record.name),
             ("status", status_text(record.status)),
             ("attempts", f"{record.recovery_attempts} failed of {api.settings().max_recovery_attempts}"),
             ("next", in_words(record, now, surroundings)),
-            ("next step", found.next_step.words if found.next_step else NOTHING),
+            ("next step", step.words if step else NOTHING),
             ("last error", record.last_error or NOTHING),
             ("key", record.idempotency_key or NOTHING),
             ("created", when(record.created_at, now)),
@@ -90,18 +83,18 @@ def _lines(found: _Found) -> Iterator[Text]:
             ("finished", when(record.finished_at, now)),
         ]
     )
-    yield text("")
-    yield text("context", "bold")
+    return Text("\n").join([header, text(""), *_context(record), text(""), *_timeline(record, now)])
+
+
+def _context(record: SagaRecord) -> Iterator[Text]:
     context = json.dumps(json.loads(record.context), indent=2, ensure_ascii=False)
+    yield text("context", "bold")
     yield Text(printable(context[:_CONTEXT_CHARACTERS], keep="\n"))
     if len(context) > _CONTEXT_CHARACTERS:
         yield text(f"… the first {_CONTEXT_CHARACTERS} of {len(context)} characters; --json prints all")
-    yield text("")
-    events = timeline(record, now)
-    if not events:
-        yield text("timeline: no step has ended yet")
-        return
-    yield text("timeline", "bold")
+
+
+def _timeline(record: SagaRecord, now: datetime) -> Iterator[Text]:
     rows = [
         (
             utc(event.at),
@@ -110,6 +103,10 @@ def _lines(found: _Found) -> Iterator[Text]:
             event.worker or NOTHING,
             text(event.what, "red" if event.bad else ""),
         )
-        for event in events
+        for event in timeline(record, now)
     ]
-    yield table(_HEADERS, rows, spare=("WORKER", "SECONDS"))
+    if rows:
+        yield text("timeline", "bold")
+        yield table(_HEADERS, rows, spare=("WORKER", "SECONDS"))
+    else:
+        yield text("timeline: no step has ended yet")

@@ -10,7 +10,7 @@ import typer
 from sagas import api
 from sagas.cli.errors import complain
 from sagas.cli.jsonl import BadLine, GoodLine, read_lines
-from sagas.cli.loading import complete_name
+from sagas.cli.loading import KnownName
 
 _BATCH_LINES: Final = 500
 #: So that memory stays small however large the contexts are.
@@ -18,14 +18,7 @@ _BATCH_BYTES: Final = 16 * 1024 * 1024
 
 
 def start(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            autocompletion=complete_name,
-            help="The saga's name, as its class in SAGAS_MODULES has it.",
-        ),
-    ],
+    name: KnownName,
     source: Annotated[
         typer.FileBinaryRead,
         typer.Option("--from", metavar="FILE", help="A JSON context on each line; - for standard input."),
