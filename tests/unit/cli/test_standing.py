@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,6 @@ import pytest
 from sagas.storage.XXX import PAUSED, QUEUE
 
 from sagas.cli.standing import in_brief, in_words, next_step
-from sagas.cli.words import duration, when
 from sagas.errors import ConfigurationError
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.registry import Registry
@@ -155,19 +154,3 @@ def test_without_fitting_code_the_next_step_is_unknown_and_why_is_told() -> None
 
 def test_a_finished_saga_has_no_next_step() -> None:
     assert next_step(replace(RECORD, status=SagaStatus.COMPENSATED), Registry()) is None
-
-
-def test_a_time_is_in_utc_whatever_zone_the_database_speaks() -> None:
-    moment = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
-
-    assert when(moment, NOW + timedelta(minutes=7)) == "2026-11-22 19:38:05 (7 min ago)"
-    assert when(moment, NOW - timedelta(seconds=7)) == "2026-11-22 19:38:05 (in 7 s)"
-    assert when(None, NOW) == "-"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-3, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 d")],
-)
-def test_a_duration_is_in_the_largest_unit_that_fits_twice(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -23,12 +23,6 @@ DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
-def database_url(emptied_url: str) -> str:
-    """The module's database."""
-    return emptied_url
-
-
-@pytest.fixture
 def history(ordered: Ordered, sql: Callable[..., Any]) -> tuple[UUID, UUID]:
     """A saga that ended two hours ago, and one that ended just now."""
     old, new = ordered("tea"), ordered("tea")
