@@ -228,9 +228,7 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
     return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
 
 
-def failed_attempt(
-    runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None
-) -> FailedAttempt:
+def failed_attempt(runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None) -> FailedAttempt:
     """Return the transition that counts one more failed attempt, with its backoff."""
     settings = runtime.settings
     full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
@@ -369,9 +367,7 @@ class _Execution:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
         self.did.append(f"{move.node.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
-        entry = LogEntry(
-            step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt
-        )
+        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
         return (yield from self._go_on(move, entry, stored=changed))
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
@@ -457,9 +453,7 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _write(
-        self, transition: Transition, stored: Stored[Any] | None = None
-    ) -> Generator[Command, Any, Applied]:
+    def _write(self, transition: Transition, stored: Stored[Any] | None = None) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
         The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first

@@ -8,8 +8,8 @@ from typing import Any
 
 from sagas import api
 from sagas.engine import SagaEngine
-from sagas.storage.records import Claim, NewSaga, OnConflict
 from sagas.storage.memory import MemorySagaStorage
+from sagas.storage.records import Claim, NewSaga, OnConflict
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 
 from sagas import ISagaStorage, MemorySagaStorage, SagaStatus
+from sagas.execution import holder_failed
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.execution import holder_failed
 from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
 from sagas.storage.transitions import GaveBack, Progressed
 from tests.samples import QuickEngine, Stage, Trip
@@ -33,9 +33,7 @@ class Case:
         storage.create_sagas([new], lease=request)
         self.lease = Lease(new.id, 1, request.owner, request.token)
         for step in done:
-            storage.apply(
-                self.lease, Progressed(events=(completed(step, Action.ACT),), status=SagaStatus.RUNNING)
-            )
+            storage.apply(self.lease, Progressed(events=(completed(step, Action.ACT),), status=SagaStatus.RUNNING))
 
     def give_back(self, *, in_doubt: bool = False) -> None:
         """Put it down, because what ran it failed in the middle of a step, or in between."""
