@@ -460,6 +460,7 @@ class _Execution:
         whether it was applied.
         """
         unknown = False
+        applied: Applied | None = None
         for failures in count(1):
             try:
                 applied = (yield from self._find_applied(transition)) if unknown else None
@@ -473,6 +474,7 @@ class _Execution:
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
                 delay = backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random())
                 yield Wait(delay, interruptible=False)
+        assert applied is not None
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored
         for entry in applied.log:

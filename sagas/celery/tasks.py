@@ -10,11 +10,12 @@ from celery import Celery, Task
 
 from sagas import pruning
 from sagas.api import current_engine
+from sagas.celery.alone import recover_alone
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
 from sagas.storage.contract import require_positive
-from sagas.storage.records import Claim
+from sagas.storage.records import Claim, Refusal
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
@@ -109,4 +110,8 @@ def _recover(
     delivered = None
     if version is not None:
         delivered = Claim(parsed, version, pending, datetime.fromisoformat(queued_at) if queued_at else None)
-    return current_engine().recover(parsed, version=version, by_hand=by_hand, delivered=delivered).as_json()
+    engine = current_engine()
+    report = engine.recover(parsed, version=version, by_hand=by_hand, delivered=delivered)
+    if report.refusal is Refusal.SUSPECT:
+        return recover_alone(engine, parsed, None if by_hand else version)
+    return report.as_json()
