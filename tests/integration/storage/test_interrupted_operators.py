@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,6 @@ from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.postgres.queries import query
-from sagas.storage.postgres.storage import _free_resumed
 from sagas.storage.records import Applied, Lease, NewSaga, NotAcquired, SagaRecord, SagaState, note
 from sagas.storage.transitions import FailedAttempt, GaveBack
 from tests.calls import claim, held_saga, new_saga, wait_until, writing_to
@@ -42,6 +42,18 @@ def _paused(storage: PostgresSagaStorage, count: int) -> list[NewSaga]:
     storage.create_sagas(sagas)
     assert storage.pause("order", by="ann", because="why") == count
     return sagas
+
+
+def _before_batch(patch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Do something before this batch of what a resume frees."""
+    batches = count(1)
+
+    def looked_up(name: str) -> str:
+        if name == "free_resumed" and next(batches) == number:
+            act()
+        return query(name)
+
+    patch.setattr("sagas.storage.postgres.storage.query", looked_up)
 
 
 def _states(engine: sa.Engine) -> list[str]:
@@ -107,18 +119,15 @@ def test_a_scan_finishes_what_a_resume_that_was_killed_has_begun(
 ):
     _paused(storage, 5)
     monkeypatch.setattr("sagas.storage.postgres.storage._PAUSED_AT_ONCE", 2)
-    batches = iter([True])
 
-    def die(_: object) -> int:
-        if next(batches, False):
-            return 2
+    def die() -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killed:
-        killed.setattr("sagas.storage.postgres.storage._free_resumed", die)
+        _before_batch(killed, 2, die)
         with pytest.raises(KeyboardInterrupt):
             storage.resume("order")
-    assert _states(engine) == ["paused"] * 5
+    assert sorted(_states(engine)) == ["paused"] * 3 + ["ready"] * 2
     assert storage.pauses() == []
 
     for _ in range(4):
@@ -145,16 +154,12 @@ def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
 ):
     _paused(storage, 5)
     monkeypatch.setattr("sagas.storage.postgres.storage._PAUSED_AT_ONCE", 1)
-    free_a_batch = _free_resumed
-    batches = count(1)
 
-    def paused_meanwhile(cursor: Any) -> int:
-        if next(batches) == 3:
-            with engine.begin() as connection:
-                connection.exec_driver_sql(query("pause"), {"name": "order", "by": "bob", "because": "why"})
-        return free_a_batch(cursor)
+    def pause() -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(query("pause"), {"name": "order", "by": "bob", "because": "why"})
 
-    monkeypatch.setattr("sagas.storage.postgres.storage._free_resumed", paused_meanwhile)
+    _before_batch(monkeypatch, 3, pause)
 
     assert storage.resume("order") == 2
 
