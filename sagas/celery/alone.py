@@ -88,9 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     find_app(application)
     engine = api.new_engine(node=node, stopping=stopping.is_set)
     api.configure(engine)
-    report = engine.recover(
-        saga_id, version=int(version[0]) if version else None, by_hand=not version
-    )
+    report = engine.recover(saga_id, version=int(version[0]) if version else None, by_hand=not version)
     with os.fdopen(int(writable), "w") as answer:
         json.dump(report.as_json(), answer)
 

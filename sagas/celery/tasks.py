@@ -100,9 +100,7 @@ def register(app: Celery) -> None:
         app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
-def _recover(
-    task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool
-) -> dict[str, Any]:
+def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool) -> dict[str, Any]:
     # A call by hand that the broker delivers once more is no longer a person asking: its worker died of it, perhaps.
     redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
     by_hand = version is None and not redelivered

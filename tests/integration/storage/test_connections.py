@@ -133,7 +133,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
     storage = PostgresSagaStorage(engine)
     with engine.connect() as connection:
         migrate(connection, to="0001")
-    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0005: run `sagas migrate`"):
+    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0006: run `sagas migrate`"):
         storage.find(SagaFilter())
 
     with engine.connect() as connection:
@@ -329,13 +329,13 @@ def test_what_the_server_says_of_a_prepared_statement_is_raised_as_a_cursor_rais
         with pytest.raises(psycopg.errors.UndefinedTable):
             prepared.execute("DELETE FROM nowhere WHERE id = %(id)s", {"id": 1})
 
-        assert prepared.execute(halve, {"by": 1}) == 1
+        assert prepared.execute(halve, {"by": 1}) == "1"
         assert connection.info.transaction_status == TransactionStatus.IDLE
 
 
 def test_a_signal_interrupts_a_prepared_statement_and_its_connection_is_not_used_again(database_url: str):
     connections = Connections(make_engine(database_url), size=1)
-    connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True})
+    before_it = connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True})
 
     def raise_in_the_main_thread(*_: object) -> None:
         raise InterruptedError
@@ -350,7 +350,7 @@ def test_a_signal_interrupts_a_prepared_statement_and_its_connection_is_not_used
         timer.join()
         signal.signal(signal.SIGUSR1, before)
 
-    assert connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True}) == 1
+    assert connections.write("SELECT pg_backend_pid() WHERE %(yes)s", {"yes": True}) not in (None, before_it)
     connections.close()
 
 
