@@ -18,10 +18,10 @@ from sagas import SagaEngine, Settings, PostgresSagaStorage
 from sagas.cli.app import app
 from sagas.ids import new_saga_id
 from sagas.storage.records import NewSaga
-from tests.sagas.cli.shop import Order, PlaceOrder
+from tests.integration.cli.shop import Order, PlaceOrder
 
 #: What SAGAS_MODULES names.
-SHOP = "tests.sagas.cli.shop"
+SHOP = "tests.integration.cli.shop"
 
 
 class Command(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from sagas.cli import jsonl
 from sagas.cli.jsonl import BadLine, GoodLine, read_lines
-from tests.sagas.cli.shop import PlaceOrder
+from tests.integration.cli.shop import PlaceOrder
 
 
 def read(text: bytes, key: str | None = None) -> list[GoodLine | BadLine]:

@@ -9,8 +9,8 @@ import pytest
 
 from sagas import SagaEngine, PostgresSagaStorage
 from sagas.cli.prompts import operator
-from tests.sagas.cli.conftest import Command
-from tests.sagas.cli.shop import Order, PlaceOrder
+from tests.integration.cli.conftest import Command
+from tests.integration.cli.shop import Order, PlaceOrder
 
 
 def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage) -> None:
@@ -57,7 +57,7 @@ def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
     sagas: Command, storage: PostgresSagaStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "renamed.py").write_text(
-        "from sagas import Saga\nfrom tests.sagas.cli.shop import PlaceOrder\n"
+        "from sagas import Saga\nfrom tests.integration.cli.shop import PlaceOrder\n"
         "class Buy(Saga[dict]):\n    name = 'buy'\n    aliases = ('old-buy',)\n    steps = PlaceOrder.steps\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

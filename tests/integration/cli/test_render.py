@@ -20,8 +20,8 @@ from sagas.cli.render import when
 from sagas.duration import duration
 from sagas.ids import new_saga_id
 from sagas.storage.records import NewSaga
-from tests.sagas.cli.conftest import Command
-from tests.sagas.cli.shop import Order, PlaceOrder
+from tests.integration.cli.conftest import Command
+from tests.integration.cli.shop import Order, PlaceOrder
 
 Ordered = Callable[[str], UUID]
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)

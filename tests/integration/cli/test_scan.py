@@ -10,8 +10,8 @@ from uuid import UUID
 from sagas import SagaEngine, PostgresSagaStorage
 from sagas.storage.XXX import QUEUE
 from sagas.storage.operator_answers import ScanVerdict
-from tests.sagas.cli.conftest import Command
-from tests.sagas.cli.shop import Order, PlaceOrder
+from tests.integration.cli.conftest import Command
+from tests.integration.cli.shop import Order, PlaceOrder
 
 DEADLINE_SECONDS = 60
 

@@ -10,13 +10,8 @@ from uuid import UUID
 
 import pytest
 
-<<<<<<<< HEAD:tests/integration/cli/test_showing.py
-from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
-from sagas.cli.acting import operator
-========
-from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
+from sagas import SagaEngine, SagaStatus, PostgresSagaStorage
 from sagas.cli.prompts import operator
->>>>>>>> cli:tests/integration/cli/test_show.py
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
 from sagas.storage.records import Lease, LogEntry, NewSaga

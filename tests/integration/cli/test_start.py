@@ -10,32 +10,11 @@ from uuid import UUID
 
 import pytest
 
-<<<<<<<< HEAD:tests/integration/cli/test_starting.py
-from sagas import PostgresSagaStorage, SagaEngine
-from sagas.cli import lines
-from sagas.cli.lines import BadLine, GoodLine, read_lines
+from sagas import SagaEngine, PostgresSagaStorage
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
 from sagas.storage.records import SagaFilter
 from tests.integration.cli.conftest import Command
-from tests.integration.cli.shop import PlaceOrder
-
-
-def read(text: bytes, key: str | None = None) -> list[GoodLine | BadLine]:
-    return list(read_lines(io.BytesIO(text), PlaceOrder, key))
-
-
-def reason(line: bytes, key: str | None = None) -> str:
-    (bad,) = read(line, key)
-    assert isinstance(bad, BadLine)
-    return bad.reason
-========
-from sagas import SagaEngine, SqlAlchemySagaStorage
-from sagas.errors import StorageUnavailable
-from sagas.progress import SagaStatus
-from sagas.storage.base import SagaFilter
-from tests.sagas.cli.conftest import Command
->>>>>>>> cli:tests/integration/cli/test_start.py
 
 
 def test_sagas_started_with_no_dispatcher_installed_are_left_free_for_the_scan(

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sagas import SagaEngine, PostgresSagaStorage
 from sagas.storage.XXX import QUEUE
-from tests.sagas.cli.conftest import Command, labels
-from tests.sagas.cli.shop import Order, PlaceOrder
+from tests.integration.cli.conftest import Command, labels
+from tests.integration.cli.shop import Order, PlaceOrder
 
 DEADLINE_SECONDS = 60
 

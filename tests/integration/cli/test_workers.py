@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sagas import PostgresSagaStorage
 from sagas.storage.XXX import QUEUE
-from tests.sagas.cli.conftest import Command, labels
+from tests.integration.cli.conftest import Command, labels
 
 
 def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(

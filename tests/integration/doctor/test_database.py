@@ -15,8 +15,8 @@ from sagas.doctor import Installation
 from sagas.doctor.database import DATABASE, DURABILITY, PRIVILEGES, SCHEMA
 from sagas.storage.schema import HEAD, REVISIONS, migrate
 from sagas.testing.servers import PostgresServer
-from tests.sagas.doctor.conftest import found_by
-from tests.sagas.storage import pgbouncer
+from tests.integration.doctor.conftest import found_by
+from tests import pgbouncer
 
 Installed = Callable[..., Installation]
 

@@ -16,8 +16,8 @@ from sagas.doctor import Installation, inspector
 from sagas.doctor.unfinished import DEFINITIONS, SCANS, STUCK
 from sagas.ids import new_saga_id
 from sagas.storage.records import NewSaga
-from tests.sagas.doctor.conftest import findings_of, found_by
-from tests.sagas.samples import Stage
+from tests.integration.doctor.conftest import findings_of, found_by
+from tests.samples import Stage
 
 Installed = Callable[..., Installation]
 
