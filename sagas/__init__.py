@@ -19,7 +19,7 @@ from sagas.errors import OutcomeUnknown, SagaError
 from sagas.execution import Report
 from sagas.progress import SagaStatus
 from sagas.settings import Settings
-from sagas.storage import ISagaStorage, MemorySagaStorage, SqlAlchemySagaStorage
+from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
 
 __all__ = [
     "Call",
@@ -33,7 +33,7 @@ __all__ = [
     "SagaError",
     "SagaStatus",
     "Settings",
-    "SqlAlchemySagaStorage",
+    "PostgresSagaStorage",
     "Step",
     "configure",
     "current_engine",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 #: What stands in the place of a password.
 HIDDEN: Final = "***"
@@ -93,3 +96,10 @@ def check_url(url: str) -> str:
             f"what follows the host is not the number of a database: write it as {scheme}://user:password@host:port/0"
         )
     return url
+
+
+def address(url: sa.URL) -> str:
+    """Return where a database's URL leads, without user and password."""
+    hosts = url.query.get("host", "a local socket")
+    host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
+    return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"

@@ -10,8 +10,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from sagas.ids import new_saga_id
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import ClaimResult, Hold, NewSaga, Refused, SagaRecord, Taken
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.records import Acquired, ClaimResult, Lease, NewSaga, NotAcquired, SagaRecord
 
 DEADLINE_SECONDS: Final = 60
 
@@ -21,11 +21,11 @@ def new_saga(key: str | None = None) -> NewSaga:
     return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
 
 
-def held_saga(storage: SqlAlchemySagaStorage, *, for_seconds: float = 60.0) -> Hold:
+def held_saga(storage: PostgresSagaStorage, *, for_seconds: float = 60.0) -> Hold:
     """A saga in its first run; with 0 seconds its lease has run out."""
     saga = new_saga()
     storage.create_sagas([saga], owner="worker-1", for_seconds=for_seconds)
-    return Hold(saga.id, 1, "worker-1")
+    return Lease(saga.id, 1, "worker-1")
 
 
 @contextmanager
@@ -36,12 +36,12 @@ def writing_to(engine: sa.Engine, saga: NewSaga | SagaRecord) -> Iterator[None]:
         yield
 
 
-def take(storage: SqlAlchemySagaStorage, hold: Hold) -> Taken | Refused:
+def take(storage: PostgresSagaStorage, hold: Hold) -> Acquired | Refused:
     """Take it by another worker."""
     return storage.take(hold.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5)
 
 
-def claim(storage: SqlAlchemySagaStorage) -> ClaimResult:
+def claim(storage: PostgresSagaStorage) -> ClaimResult:
     """Scan for recoverable sagas."""
     return storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5, mark_seconds=60)
 

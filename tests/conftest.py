@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 from tests.callers import Shop
@@ -96,9 +96,9 @@ def empty_database_url(server_url: sa.URL) -> Iterator[str]:
 
 
 @pytest.fixture
-def storage(database_url: str) -> Iterator[SqlAlchemySagaStorage]:
+def storage(database_url: str) -> Iterator[PostgresSagaStorage]:
     """A PostgreSQL storage of the test's own."""
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     yield storage
     storage.close()
 
@@ -161,15 +161,15 @@ def emptied_url(module_database: sa.Engine) -> str:
 
 
 @pytest.fixture
-def emptied_storage(emptied_url: str) -> Iterator[SqlAlchemySagaStorage]:
+def emptied_storage(emptied_url: str) -> Iterator[PostgresSagaStorage]:
     """A storage on the module's database, which holds no saga."""
-    storage = SqlAlchemySagaStorage(emptied_url)
+    storage = PostgresSagaStorage(emptied_url)
     yield storage
     storage.close()
 
 
 @pytest.fixture
-def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
+def shop(emptied_storage: PostgresSagaStorage, emptied_url: str) -> Iterator[Shop]:
     """A caller on the module's database, which holds no saga."""
     shop = Shop(emptied_storage, emptied_url)
     yield shop

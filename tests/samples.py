@@ -13,7 +13,7 @@ from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Setti
 from sagas.definition import ONCE
 from sagas.errors import BrokerUnavailable, StorageUnavailable
 from sagas.execution import Runtime
-from sagas.storage.base import Claim, SagaFilter, SagaRecord
+from sagas.storage.records import Claim, SagaFilter, SagaRecord
 
 #: For what must happen, however slow the machine is.
 DEADLINE_SECONDS = 20.0

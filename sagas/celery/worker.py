@@ -169,7 +169,7 @@ class SagaWorker:
 
     def _release(self, owner: str) -> None:
         engine = self._engine
-        held = engine.storage.seize_orphans(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
+        held = engine.storage.reclaim(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
         if held:
             logger.warning("child %s died holding %d sagas; they are sent to others", owner, held)
             engine.scan()

@@ -8,7 +8,7 @@ from typing import Any
 
 from sagas import api
 from sagas.engine import SagaEngine
-from sagas.storage.base import Claim, NewSaga, OnConflict
+from sagas.storage.records import Claim, NewSaga, OnConflict
 from sagas.storage.memory import MemorySagaStorage
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import django.db
 
-from sagas.storage.connecting import address
+from sagas.urls import address
 from sagas.storage.transactions import CallersTransaction, Rows
 
 _outside: Final[ContextVar[bool]] = ContextVar("sagas_outside_transaction", default=False)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from sagas.errors import IllegalStatusChange
-from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, turned_back
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, aborted
 from sagas.storage.contract import MOST_ATTEMPTS
 from sagas.storage.records import LogEntry, SagaRecord, SagaState
 from sagas.storage.rules import expired, reclaim
@@ -58,7 +58,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
     if new_status is before:
         return CountedAttempt(status=before, state=record.state, suspect=record.suspect)
     lost = expired(record, now)
-    aborted = before is SagaStatus.COMPENSATING or turned_back(record.log)
+    has_aborted = before is SagaStatus.COMPENSATING or aborted(record.log)
     if before.finished:
         reason = "it has ended"
     elif new_status.finished:
@@ -69,14 +69,14 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
         reason = f"{record.lease_owner} holds it and decides its status; wait until its lease is over"
     elif record.dead:
         reason = "it is dead; set_recovery_attempts() makes it due again"
-    elif new_status is SagaStatus.RUNNING and aborted:
+    elif new_status is SagaStatus.RUNNING and has_aborted:
         reason = "it has begun to compensate and never runs forward again"
     else:
         events = []
         if lost:
             reclaimed = reclaim(record, now, max_recovery_attempts=MOST_ATTEMPTS)
             events.append(reclaimed.event)
-        if new_status is SagaStatus.COMPENSATING and not aborted:
+        if new_status is SagaStatus.COMPENSATING and not has_aborted:
             events.append(_abort(record))
         return CountedAttempt(
             status=new_status,

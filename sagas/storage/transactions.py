@@ -23,7 +23,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from sagas.errors import ConfigurationError, TransactionRefused
-from sagas.storage.connecting import address
+from sagas.urls import address
 
 if TYPE_CHECKING:  # its import wants greenlet, which only async programs have
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session

@@ -9,7 +9,8 @@ import pytest
 from sagas import ISagaStorage, MemorySagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Hold, NewSaga, Release, completed
+from sagas.storage.XXX import Release
+from sagas.storage.records import Lease, NewSaga, completed
 from tests.samples import QuickEngine, Stage, Trip
 
 
@@ -28,7 +29,7 @@ class Case:
         self.engine = QuickEngine(storage, sagas=[self.saga])
         new = NewSaga(id=new_saga_id(), name=self.saga.stored_name(), context=self.saga.codec.dump(Trip()))
         storage.create_sagas([new], owner="worker-1", for_seconds=60)
-        self.hold = Hold(new.id, 1, "worker-1")
+        self.hold = Lease(new.id, 1, "worker-1")
         for step in done:
             storage.checkpoint(self.hold, completed(step, Action.ACT), status=SagaStatus.RUNNING)
 

@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, Field
 
 from sagas import Call, Report, RetryPolicy, SagaStatus, Step
 from sagas.definition import AnySaga
-from sagas.storage.base import NewSaga, SagaRecord
+from sagas.storage.records import NewSaga, SagaRecord
 from tests.samples import Clock, FlakyStorage, QuickEngine, Stage, Trip, saga_of
 
 FULL = ConnectionError("fully booked")

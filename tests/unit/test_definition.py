@@ -15,7 +15,7 @@ from sagas import RetryPolicy, Saga, SagaError, Step
 from sagas.definition import ONCE, backoff
 from sagas.errors import DefinitionError
 from sagas.execution import IN_PLACE_SECONDS
-from sagas.fingerprint import Fingerprint, step_code
+from sagas.definition_version import Fingerprint, step_code
 from tests.samples import Stage, Trip, saga_of
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import sagas
-from sagas import Call, MemorySagaStorage, SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage, Step
+from sagas import Call, MemorySagaStorage, SagaEngine, SagaStatus, Settings, PostgresSagaStorage, Step
 from sagas.errors import ConfigurationError, ContextError, InvalidSagaId, SagaNotFound, StorageUnavailable
-from sagas.storage.base import Claim, SagaFilter
+from sagas.storage.records import Claim, SagaFilter
 from tests.samples import FakeDispatcher, QuickEngine, Stage, Trip, book
 
 
@@ -190,7 +190,7 @@ def test_without_a_dispatcher_a_started_saga_is_free_for_whoever_scans(stage: St
 
 
 def test_start_with_the_database_down_tells_how_to_start_again_safely(stage: Stage) -> None:
-    engine = SagaEngine(SqlAlchemySagaStorage("postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"))
+    engine = SagaEngine(PostgresSagaStorage("postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"))
 
     with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:1/none did not answer") as caught:
         engine.start(stage.saga("hotel"), Trip())
@@ -229,7 +229,7 @@ def test_report_is_plain_data_for_flower(stage: Stage, engine: QuickEngine) -> N
     }
 
 
-def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: PostgresSagaStorage) -> None:
     engine = QuickEngine(emptied_storage)
     saga = stage.saga(
         stage.step("hotel", [book]),
@@ -250,7 +250,7 @@ def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: SqlAl
     assert (stored.status, stored.lease_owner) == (SagaStatus.COMPLETED, None)
 
 
-def test_sagas_of_several_threads_run_at_once(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+def test_sagas_of_several_threads_run_at_once(stage: Stage, emptied_storage: PostgresSagaStorage) -> None:
     engine = QuickEngine(emptied_storage)
     saga = stage.saga(stage.step("hotel", [book] * 100), "car")
 

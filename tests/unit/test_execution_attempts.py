@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage, Step
-from sagas.storage.base import Taken
+from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage, Step
+from sagas.storage.records import Acquired
 from sagas.telemetry import Observer
 from tests.samples import SETTINGS, Clock, QuickEngine, Stage, Trip, always, book, saga_of
 
@@ -186,7 +186,7 @@ AWKWARD = [
 ]
 
 
-def test_any_error_message_can_be_stored(stage: Stage, storage: SqlAlchemySagaStorage) -> None:
+def test_any_error_message_can_be_stored(stage: Stage, storage: PostgresSagaStorage) -> None:
     policy = RetryPolicy(max_attempts=len(AWKWARD), first_delay=0)
     engine = QuickEngine(storage)
 
@@ -200,7 +200,7 @@ def test_any_error_message_can_be_stored(stage: Stage, storage: SqlAlchemySagaSt
 
 
 def test_any_message_of_a_failed_attempt_can_be_stored(
-    stage: Stage, storage: SqlAlchemySagaStorage, caplog: pytest.LogCaptureFixture
+    stage: Stage, storage: PostgresSagaStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The engine logs the error as it is, and pytest-xdist cannot carry half a surrogate pair.
     caplog.set_level(logging.CRITICAL, "sagas.execution")
@@ -310,7 +310,7 @@ def test_declined_saga_keeps_the_status_it_had(
 def test_declining_keeps_the_doubt_that_a_crash_left(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
     saga_id = engine.start(stage.saga(stage.step("hotel", [FULL])), Trip())
     taken = engine.storage.take(saga_id, owner="dead", lease_seconds=30, max_recovery_attempts=3)
-    assert isinstance(taken, Taken)
+    assert isinstance(taken, Acquired)
     clock.forward(31)
     QuickEngine(engine.storage).recover(saga_id)
     clock.forward(60)
@@ -378,7 +378,7 @@ def test_wait_that_scans_would_stretch_to_twice_its_length_is_made_in_place(
 class Broken(Observer):
     """An observer that raises, against its promise."""
 
-    def running(self, taken: Taken) -> Any:
+    def running(self, taken: Acquired) -> Any:
         raise RuntimeError("no span")
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage
+from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage
 from sagas.errors import StorageUnavailable
-from sagas.storage.base import Claim, Hold, Release, Taken
+from sagas.storage.XXX import Release
+from sagas.storage.records import Acquired, Claim, Lease
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, book
 
 FULL = ConnectionError("fully booked")
@@ -160,10 +161,10 @@ def test_nothing_more_is_done_by_a_worker_whose_saga_was_taken_while_the_databas
 # -- the lease goes away ------------------------------------------------------------------------------------------
 
 
-def take(storage: MemorySagaStorage | SqlAlchemySagaStorage, saga_id: Any) -> Hold:
+def take(storage: MemorySagaStorage | PostgresSagaStorage, saga_id: Any) -> Hold:
     """Another worker takes the saga."""
     taken = storage.take(saga_id, owner="another", lease_seconds=30, max_recovery_attempts=3)
-    assert isinstance(taken, Taken)
+    assert isinstance(taken, Acquired)
     return taken.hold
 
 
@@ -234,7 +235,7 @@ def test_worker_that_was_replaced_before_it_could_decline_reports_it(
 def test_frozen_worker_cannot_checkpoint_after_takeover_in_postgresql(
     stage: Stage, database_url: str, request: pytest.FixtureRequest
 ) -> None:
-    postgres = SqlAlchemySagaStorage(database_url)
+    postgres = PostgresSagaStorage(database_url)
     request.addfinalizer(postgres.close)
     engine = QuickEngine(postgres)
 

@@ -17,10 +17,10 @@ from uuid import UUID
 import psutil
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SqlAlchemySagaStorage
+from sagas import Call, MemorySagaStorage, RetryPolicy, PostgresSagaStorage
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import Heartbeat, default_node, owner_name
-from sagas.storage.base import Hold, SagaFilter
+from sagas.storage.records import Lease, SagaFilter
 from tests.samples import DEADLINE_SECONDS, SETTINGS, QuickEngine, Stage, Trip
 
 LEASE_SECONDS = 0.3
@@ -54,7 +54,7 @@ def heartbeat(renewals: Renewals) -> Heartbeat:
 
 
 def a_hold(number: int = 1) -> Hold:
-    return Hold(UUID(int=number), 1, "me")
+    return Lease(UUID(int=number), 1, "me")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -150,7 +150,7 @@ class Renewals(MemorySagaStorage):
     def renew(self, hold, lease_seconds): self.renewed.put(hold.owner)
 
 heartbeat = Heartbeat(Renewals(), 0.3)
-def hold(owner): return Hold(UUID(int=1), 1, owner)
+def hold(owner): return Lease(UUID(int=1), 1, owner)
 
 with heartbeat.keep(hold("parent")):
     assert Renewals.renewed.get(timeout=20) == "parent"
@@ -168,7 +168,7 @@ with heartbeat.keep(hold("parent")):
 # -- with an engine -----------------------------------------------------------------------------------------------
 
 
-def test_step_that_takes_longer_than_its_lease_keeps_its_saga(storage: SqlAlchemySagaStorage) -> None:
+def test_step_that_takes_longer_than_its_lease_keeps_its_saga(storage: PostgresSagaStorage) -> None:
     settings = SETTINGS.model_copy(update={"lease_seconds": 1.5})
     stage = Stage()
     found: list[object] = []

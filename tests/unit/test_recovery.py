@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from sagas import ISagaStorage, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage
+from sagas import ISagaStorage, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage
 from sagas.errors import BrokerUnavailable, ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.recovery import ScanReport, parse_saga_id, scan
-from sagas.storage.base import Claim, Taken
+from sagas.storage.records import Acquired, Claim
 from tests.samples import SETTINGS, Clock, FakeDispatcher, QuickEngine, Stage, Trip
 
 FULL = ConnectionError("fully booked")
@@ -43,7 +43,7 @@ class World:
         saga_id = self.due()
         self.storage.set_recovery_attempts(saga_id, attempts)
         taken = self.storage.take(saga_id, owner="dead/1.1", lease_seconds=30, max_recovery_attempts=3)
-        assert isinstance(taken, Taken)
+        assert isinstance(taken, Acquired)
         self.forward(30)
         return saga_id
 
@@ -57,7 +57,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         clock = Clock()
         yield World(MemorySagaStorage(clock), clock.forward)
         return
-    storage: SqlAlchemySagaStorage = request.getfixturevalue("emptied_storage")
+    storage: PostgresSagaStorage = request.getfixturevalue("emptied_storage")
 
     def forward(seconds: float) -> None:
         with storage._connections.cursor() as cursor:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
 from sagas.storage.contract import exists
-from sagas.storage.postgres.dsn import address
+from sagas.urls import address
 from sagas.storage.postgres.mapping import new_rows
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import NewSaga, OnConflict

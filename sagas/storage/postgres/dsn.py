@@ -137,13 +137,6 @@ def behind_a_pooler(connection: Connection[Any]) -> bool:
     return row is None or row[0] != connection.info.backend_pid
 
 
-def address(url: sa.URL) -> str:
-    """Return where a URL leads, without user and password."""
-    hosts = url.query.get("host", "a local socket")
-    host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
-    return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"
-
-
 def reason(error: Exception) -> str:
     """Return the first line of what the driver said."""
     cause = getattr(error, "orig", error)

@@ -24,9 +24,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sagas.errors import CharacterNotStorable, SchemaBehind, StorageUnavailable
-from sagas.storage.postgres.dsn import address, reason
+from sagas.storage.postgres.dsn import reason
 from sagas.storage.postgres.prepared import PreparedStatements
 from sagas.storage.schema import check_version
+from sagas.urls import address
 
 #: That the database does not answer, as SQLAlchemy says it and as the driver does.
 _UNAVAILABLE: Final = (

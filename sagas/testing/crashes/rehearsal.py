@@ -25,7 +25,9 @@ from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import Hold, ISagaStorage, LogEntry, NewSaga, SagaRecord, describe
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import Lease, LogEntry, NewSaga, SagaRecord
+from sagas.storage.transitions import describe
 from sagas.storage.memory import MemorySagaStorage
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.keepsakes import Keepsake, Watch

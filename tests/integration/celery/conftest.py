@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage, api
+from sagas import SagaEngine, Settings, PostgresSagaStorage, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.storage.base import SagaRecord
+from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.integration.celery.samples import ThreeSteps
 
@@ -84,7 +84,7 @@ def app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def engine(environment: dict[str, str], app: Celery) -> Iterator[SagaEngine]:
     """An engine in the test's own process, as a web application would have one."""
-    storage = SqlAlchemySagaStorage(environment["SAGAS_DATABASE_URL"])
+    storage = PostgresSagaStorage(environment["SAGAS_DATABASE_URL"])
     settings = Settings.from_environment(environment)
     yield SagaEngine(storage, dispatcher=CeleryDispatcher(app), settings=settings, sagas=[ThreeSteps])
     storage.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from tests.databases import database, empty
 
 
@@ -27,6 +27,6 @@ def engine(module_engine: sa.Engine) -> sa.Engine:
 
 
 @pytest.fixture
-def storage(engine: sa.Engine) -> SqlAlchemySagaStorage:
+def storage(engine: sa.Engine) -> PostgresSagaStorage:
     """A storage in the module's database, emptied."""
-    return SqlAlchemySagaStorage(engine)
+    return PostgresSagaStorage(engine)

@@ -10,7 +10,7 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus
 from sagas.progress import Action
-from sagas.storage.base import Hold
+from sagas.storage.records import Lease
 from sagas.testing.crashes import SAGA_ID, Moment, Outcome, Plan, crash_matrix
 from sagas.testing.crashes.rehearsal import Crash, _Attempt, _Connection, _Script
 from tests.unit.testing.shop import Charge, Order, Reserve, Shop, saga, step
@@ -223,7 +223,7 @@ def test_a_dead_process_reaches_no_storage(method: str) -> None:
         script.reach("reserve", Action.ACT, Moment.BEFORE, 1)
 
     with pytest.raises(Crash):
-        getattr(connection, method)(Hold(SAGA_ID, 1, "the dead one"), None)
+        getattr(connection, method)(Lease(SAGA_ID, 1, "the dead one"), None)
 
 
 def test_recovery_builds_new_steps() -> None:

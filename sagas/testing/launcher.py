@@ -1,6 +1,7 @@
-"""Become a program that the kernel signals when its parent ends; run by path, in a fresh interpreter, as our child.
+"""Become a program that the kernel signals when its parent ends.
 
-A preexec_fn could do the same, but may deadlock in a process with threads.
+`sagas.testing.processes` runs this file by path in a fresh interpreter. A preexec_fn could do the same, but it may
+deadlock in a process with threads.
 """
 
 import os
@@ -9,13 +10,13 @@ import sys
 
 
 def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) -> None:
-    """Run the command in this process's place, as the given user."""
-    # What is ignored here stays ignored in the program: SIGINT below a shell's background job, SIGHUP below nohup.
+    """Replace this process with the command, as the given user."""
+    # An ignored signal stays ignored after exec: SIGINT below a shell's background job, SIGHUP below nohup.
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
-        import ctypes  # while we may still read it
+        import ctypes  # before the change of user, who may not be allowed to read it
 
         prctl = ctypes.CDLL(None).prctl
     if uid != os.geteuid():
@@ -23,7 +24,7 @@ def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) 
         os.setgid(gid)
         os.setuid(uid)
     if sys.platform == "linux":
-        # After the change of user, which would clear it; 1 is PR_SET_PDEATHSIG.
+        # After the change of user, which would clear it. 1 is PR_SET_PDEATHSIG.
         prctl(1, ctypes.c_ulong(death_signal), 0, 0, 0)
     if os.getppid() != owner:
         sys.exit("the process that owns this one has ended")
