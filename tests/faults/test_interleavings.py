@@ -314,6 +314,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, object], None]):
     found = explore(SCENARIOS[name])

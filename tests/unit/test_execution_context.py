@@ -157,6 +157,7 @@ def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_
     assert [(entry.step, str(entry.status), entry.in_doubt) for entry in declined.log] == [
         ("hotel", "completed", False),
         ("car", "failed", True),
+        ("holder", "declined", False),
     ]
 
     monkeypatch.undo()
