@@ -42,7 +42,7 @@ WITH due AS MATERIALIZED (
             state = 'running' AND version >= 2 AND lease_owner NOT LIKE '%/shared' AS int) THEN 'dies'
         WHEN place IS NOT NULL AND name IN (SELECT p.name FROM saga_pauses p) THEN 'parks'
         WHEN place IS NOT NULL THEN 'dispatched'
-        WHEN state = 'queued' AND id = ANY (ARRAY(SELECT resent.id FROM resent)) THEN 'overdue'
+        WHEN state = 'queued' AND id IN (SELECT resent.id FROM resent) THEN 'overdue'
         WHEN state IN ('queued', 'paused', 'dead') THEN state
         WHEN available_at <= statement_timestamp() THEN 'beyond the limit'
         WHEN state = 'running' THEN 'held'

@@ -85,8 +85,7 @@ def scan(storage: PostgresSagaStorage, limit: int = 100) -> tuple[set[UUID], set
 def rows(engine: sa.Engine) -> Mapping[UUID, Any]:
     with engine.connect() as connection:
         found = connection.exec_driver_sql(
-            "SELECT id, status, state, lease_owner, available_at::text, recovery_attempts, version "
-            "FROM saga_executions"
+            "SELECT id, status, state, lease_owner, available_at::text, recovery_attempts, version FROM saga_executions"
         )
         return {row.id: row for row in found}
 
@@ -128,7 +127,8 @@ def test_a_dry_run_foresees_which_messages_are_lost_and_which_ones_are_probed(
         insert(**kind | QUEUED, available_at=f"now() - interval '{age} min'")
     with module_database.begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO saga_deliveries VALUES (%s, now() - interval '20.5 min', now() - interval '19 min')", (pending,)
+            "INSERT INTO saga_deliveries VALUES (%s, now() - interval '20.5 min', now() - interval '19 min')",
+            (pending,),
         )
 
     told = foreseen(dry_run(inspector))

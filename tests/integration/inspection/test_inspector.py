@@ -108,9 +108,7 @@ def test_a_state_is_listed_with_every_status_that_it_can_have(
     inspector: Inspector, insert: Insert, state: SagaState
 ) -> None:
     finished_at = "now()" if state is SagaState.FINISHED else "NULL"
-    ids = {
-        status: insert(status=f"'{status}'", state=f"'{state}'", finished_at=finished_at) for status in LEGAL[state]
-    }
+    ids = {status: insert(status=f"'{status}'", state=f"'{state}'", finished_at=finished_at) for status in LEGAL[state]}
 
     assert set(listed(inspector, states=[state])) == set(ids.values())
     for status, saga_id in ids.items():

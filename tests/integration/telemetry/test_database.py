@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import httpx
-import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,8 +19,10 @@ from sagas.testing.processes import wait_until
 Samples = dict[tuple[str, ...], float]
 
 INSERT = """
-    INSERT INTO saga_executions (id, name, status, state, context, version, lease_owner, available_at, updated_at, finished_at)
-    SELECT gen_random_uuid(), '{name}', '{status}', '{state}', '{{}}', 1, {owner}, {available_at}, {updated_at}, {finished_at}
+    INSERT INTO saga_executions
+        (id, name, status, state, context, version, lease_owner, available_at, updated_at, finished_at)
+    SELECT gen_random_uuid(), '{name}', '{status}', '{state}', '{{}}', 1,
+        {owner}, {available_at}, {updated_at}, {finished_at}
     FROM generate_series(1, {count}) AS n"""
 
 
