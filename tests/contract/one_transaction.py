@@ -19,7 +19,7 @@ class _OneConnection:
     def __init__(self, cursor: psycopg.Cursor[DictRow]) -> None:
         self._cursor = cursor
 
-    def cursor(self, *, at_once: bool = False) -> nullcontext[psycopg.Cursor[DictRow]]:  # noqa: ARG002
+    def cursor(self, *, at_once: bool = False) -> nullcontext[psycopg.Cursor[DictRow]]:
         return nullcontext(self._cursor)
 
     def write(self, statement: str, parameters: Mapping[str, Any]) -> str | None:

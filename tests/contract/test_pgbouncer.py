@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.base import QUEUE, SagaFilter
+from sagas.storage.connecting import make_engine
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
 from sagas.cli.migrating import migrate_database
 from sagas.errors import StorageUnavailable
 from sagas.storage import ISagaStorage, SqlAlchemySagaStorage
-from sagas.storage.base import QUEUE, SagaFilter
-from sagas.storage.connecting import make_engine
 from sagas.storage.schema import HEAD
 from sagas.testing import StorageContract
 from tests.calls import DEADLINE_SECONDS, backends, new_saga

@@ -6,25 +6,21 @@ must lie between those that the rules give for the moments before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
-from sagas.progress import SagaStatus
-from sagas.storage import ISagaStorage, MemorySagaStorage, rules
-from sagas.storage.contract import LARGEST
-from sagas.storage.records import Claim, ClaimResult, SagaFilter, SagaRecord, SagaState
-from sagas.storage.transitions import PROBE_SECONDS
+from sagas.storage import MemorySagaStorage, rules
+from sagas.storage.records import SagaRecord
 from tests.contract import requests
 from tests.contract.one_transaction import rolled_back
 from tests.contract.requests import Request, outcome_of
-from tests.contract.rows import MAXIMUM, OPEN, OWNER, PAUSED, SHARED, Kind, bare, read, rows, write
+from tests.contract.rows import PAUSED, Kind, bare, read, rows, write
 
 _REQUESTS: Final = {
     "acquire": requests.acquires,

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import QUEUE, Release
 
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.plan import Plan, PlannedStep
 from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, _owed, next_move
-from sagas.storage.XXX import QUEUE, Release
-from sagas.storage.records import Acquired, ClaimResult, Lease, LogEntry, NotAcquired, Pause, SagaRecord
+from sagas.storage.records import Acquired, ClaimResult, LogEntry, Pause, SagaRecord
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
     DONE,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, Settings, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
