@@ -1,4 +1,4 @@
-"""What the doctor asks the database: all of its SQL, one function for each question."""
+"""What the doctor asks the database server; about sagas it asks `sagas.inspection`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from sagas.storage.postgres.dsn import STILL_CHANGED, address, make_engine
+from sagas.storage.postgres.dsn import STILL_CHANGED, make_engine
 from sagas.storage.schema import check_version, current_version
-from sagas.storage.tables import DEAD_SQL, NOT_QUEUED_SQL, PENDING_SQL, QUEUED_SQL, RECOVERABLE_SQL, metadata
-
-#: Rows that a question reads from each end of an index. A count that reaches it means "at least".
-LIMIT: Final = 10_000
+from sagas.storage.tables import metadata
+from sagas.urls import address
 
 #: Shorter than a check may take, so that the server stops a slow statement and the check can report it.
-_STATEMENT_SECONDS: Final = 4.0
+STATEMENT_SECONDS: Final = 4.0
 _BEGIN: Final = "SET TRANSACTION READ ONLY"
 _BOUND: Final = "SELECT set_config('statement_timeout', %(milliseconds)s, true)"
 
@@ -34,49 +32,12 @@ FROM unnest(CAST(%(tables)s AS text[])) AS name
 WHERE to_regclass(name) IS NOT NULL
 ORDER BY name"""
 
-_LAST_SCAN: Final = """
-SELECT worker, EXTRACT(epoch FROM statement_timestamp() - at)::float8 AS age
-FROM saga_scans
-ORDER BY at DESC
-LIMIT 1"""
-
-_COLUMNS: Final = (
-    "SELECT id, name, definition_version, status, lease_owner, available_at, last_error FROM saga_executions WHERE"
-)
-_DUE: Final = f"{RECOVERABLE_SQL} AND {NOT_QUEUED_SQL}"
-_UNSTARTED: Final = f"{PENDING_SQL} AND {NOT_QUEUED_SQL}"
-# Every unfinished saga is in one of three partial indexes. Rows come from both ends of each, because those that have
-# waited longest are at one end. The dead share the other end with paused sagas, so they are also read by themselves.
-UNFINISHED: Final = f"""
-WITH unfinished AS (
-    ({_COLUMNS} {_DUE} ORDER BY available_at LIMIT %(limit)s)
-    UNION ({_COLUMNS} {_DUE} ORDER BY available_at DESC LIMIT %(limit)s)
-    UNION ({_COLUMNS} {_DUE} AND {DEAD_SQL} LIMIT %(limit)s)
-    UNION ({_COLUMNS} {_UNSTARTED} ORDER BY available_at LIMIT %(limit)s)
-    UNION ({_COLUMNS} {_UNSTARTED} ORDER BY available_at DESC LIMIT %(limit)s)
-    UNION ({_COLUMNS} {QUEUED_SQL} ORDER BY status, available_at LIMIT %(limit)s)
-), judged AS (
-    SELECT *, CASE
-        WHEN {DEAD_SQL} THEN 'dead'
-        WHEN {NOT_QUEUED_SQL} AND available_at < statement_timestamp() - make_interval(secs => %(seconds)s)
-            THEN 'overdue'
-        WHEN lease_owner IS NULL AND starts_with(last_error, 'declined: ') THEN 'declined'
-        ELSE 'well' END AS state
-    FROM unfinished
-)
-SELECT state, name, definition_version, count(*) AS sagas, max(id::text) AS example, max(last_error) AS last_error,
-    CASE state WHEN 'overdue' THEN EXTRACT(epoch FROM statement_timestamp() - min(available_at))::float8 END AS age
-FROM judged
-GROUP BY state, name, definition_version
-ORDER BY state, name, definition_version"""
-
-
 #: A row, by the names of its columns.
 Row = Mapping[str, Any]
 
 
-class Inspector:
-    """Asks one database.
+class Server:
+    """Asks the server of one database.
 
     Each question has a connection of its own, so that a check that hangs blocks no later one.
 
@@ -89,13 +50,13 @@ class Inspector:
         DBAPIError: from every method, if the database does not answer or refuses.
     """
 
-    def __init__(self, url: str, *, statement_seconds: float = _STATEMENT_SECONDS) -> None:
+    def __init__(self, url: str, *, statement_seconds: float = STATEMENT_SECONDS) -> None:
         # psycopg begins transactions only outside of autocommit.
         self._engine = make_engine(url).execution_options(isolation_level="READ COMMITTED")
         self.address = address(self._engine.url)
         self._milliseconds = str(round(statement_seconds * 1000))
 
-    def server(self) -> Row:
+    def facts(self) -> Row:
         """Return the server's version, the user, and the settings that decide about writing."""
         return self._rows(_SERVER)[0]
 
@@ -118,21 +79,6 @@ class Inspector:
     def access(self) -> list[Row]:
         """Return, for each table, the privileges that the user lacks, and whether row-level security hides rows."""
         return self._rows(_ACCESS, {"tables": [*metadata.tables]})
-
-    def last_scan(self) -> Row | None:
-        """Return the worker and the age in seconds of the last scan, or None if none ever ran."""
-        return next(iter(self._rows(_LAST_SCAN)), None)
-
-    def unfinished(self, *, overdue_seconds: float) -> list[Row]:
-        """Return how many unfinished sagas are in each state, by state, name and definition_version.
-
-        The state is 'dead', 'overdue' (due, and no worker acquires it), 'declined' or 'well'. Each row has the number
-        of `sagas`, the id and the last error of an example, and the age of the oldest in seconds if it is overdue.
-
-        Args:
-            overdue_seconds: after how long a saga that is due is overdue.
-        """
-        return self._rows(UNFINISHED, {"limit": LIMIT, "seconds": overdue_seconds})
 
     def _rows(self, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         with self._engine.connect() as connection:
