@@ -53,8 +53,8 @@ def migrate(connection: sa.Connection, *, to: str = "head", report: Report | Non
         report: is told what is done, and how far it is.
 
     Raises:
-        MigrationRefused: workers of the version before still run, something depends on what goes, the connection cannot do it in a transaction, or the data cannot be carried over; nothing was
-            changed.
+        MigrationRefused: workers of the version before still run, something depends on what goes, the data cannot be
+            carried over, or the connection cannot do it in a transaction; nothing was changed.
     """
     from alembic import command  # slow to import, and only migrations need it
     from alembic.config import Config

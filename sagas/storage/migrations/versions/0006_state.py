@@ -89,7 +89,7 @@ def _counted(report: Report | None) -> Iterator[str]:
             report("rewriting saga_executions", int(message.removeprefix(told)), total)
 
     op.execute("CREATE SEQUENCE saga_migrated")
-    # A notice is sent at once, while the statement goes on. The server also finds out by it that nobody listens any more.
+    # A notice is sent at once, while the statement goes on. By it, the server also finds out that the client is gone.
     op.execute(f"""
         CREATE FUNCTION saga_migrate(context text) RETURNS json LANGUAGE plpgsql AS $$
         DECLARE
@@ -170,5 +170,5 @@ def _refuse_older_code() -> None:
     op.execute(f"DROP TABLE IF EXISTS {OLDER_VERSION_TABLE}")
     op.execute(f"CREATE VIEW {OLDER_VERSION_TABLE} AS SELECT {TABLES_ARE_NEWER}() AS version_num")
     op.execute(f"GRANT SELECT ON {VERSION_TABLE}, {OLDER_VERSION_TABLE} TO PUBLIC")
-    # A program that runs on stores a saga without a state: before it runs the first step, or in the caller's transaction.
+    # A program that goes on running stores a saga without a state, before it runs any step.
     op.execute(f"ALTER TABLE saga_executions ALTER COLUMN state SET DEFAULT {TABLES_ARE_NEWER}()")
