@@ -139,20 +139,25 @@ class ThreadDriver:
     def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
             (only,) = begin
+            step = self._step(only.step)
             try:
-                return Done(only.move, self._act(only))
+                return Done(only.move, self._act(only, step))
             except BaseException as error:
                 return Done(only.move, error=error)
         for each in begin:
             outcome: Future[Any] = Future()
-            start_thread(partial(copy_context().run, self._act, each), outcome, name="sagas-step")
+            act = partial(self._act, each, self._step(each.step))
+            start_thread(partial(copy_context().run, act), outcome, name="sagas-step")
             self._running[outcome] = each.move
         ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
         return Done(self._running.pop(ended), *_settled(ended))
 
-    def _act(self, begin: Begin) -> Any:
-        runtime, record, move, kind = self._runtime, self._acquired.record, begin.move, begin.step
-        step = self._steps.get(kind) or self._steps.setdefault(kind, runtime.resolve(kind))
+    def _step(self, kind: type[Step[Any]]) -> Step[Any]:
+        # Outside of the action: what a resolver raises is no failure of the step's.
+        return self._steps.get(kind) or self._steps.setdefault(kind, self._runtime.resolve(kind))
+
+    def _act(self, begin: Begin, step: Step[Any]) -> Any:
+        runtime, record, move = self._runtime, self._acquired.record, begin.move
         method = step.act if move.action is Action.ACT else step.compensate
         action = runtime.framework.around(partial(method, begin.context, begin.call))
         work = (record, move)
@@ -160,7 +165,7 @@ class ThreadDriver:
         if self._kept is not None:
             self._kept.work = work
         with runtime.observer.acting(record, move):
-            return perform(action, timeout=kind.timeout)
+            return perform(action, timeout=begin.step.timeout)
 
     def _wait(self, seconds: float, *, interruptible: bool) -> None:
         if not interruptible:

@@ -208,6 +208,11 @@ class Progress:
                         self._in_a_row[other] = 0
             return
         if entry.action is Action.ACT:
+            if entry.step in self._done:
+                raise LogDoesNotFit(
+                    f"the log of this saga completed {entry.step!r} twice, which is not the order of "
+                    f"{self.graph.saga}: run the code that has this order."
+                )
             if not self._done.issuperset(node.after):
                 early = ", ".join(name for name in node.after if name not in self._done)
                 raise LogDoesNotFit(

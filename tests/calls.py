@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from sagas.ids import new_saga_id
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import Acquired, ClaimResult, Lease, NewSaga, NotAcquired, SagaRecord
+from sagas.storage.records import Acquired, ClaimResult, Lease, LeaseRequest, NewSaga, NotAcquired, SagaRecord
 
 DEADLINE_SECONDS: Final = 60
 
@@ -21,11 +21,12 @@ def new_saga(key: str | None = None) -> NewSaga:
     return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
 
 
-def held_saga(storage: PostgresSagaStorage, *, for_seconds: float = 60.0) -> Hold:
+def held_saga(storage: PostgresSagaStorage, *, for_seconds: float = 60.0) -> Lease:
     """A saga in its first run; with 0 seconds its lease has run out."""
     saga = new_saga()
-    storage.create_sagas([saga], owner="worker-1", for_seconds=for_seconds)
-    return Lease(saga.id, 1, "worker-1")
+    request = LeaseRequest(owner="worker-1", seconds=for_seconds)
+    storage.create_sagas([saga], lease=request)
+    return Lease(saga.id, 1, request.owner, request.token)
 
 
 @contextmanager
@@ -36,14 +37,15 @@ def writing_to(engine: sa.Engine, saga: NewSaga | SagaRecord) -> Iterator[None]:
         yield
 
 
-def take(storage: PostgresSagaStorage, hold: Hold) -> Acquired | Refused:
-    """Take it by another worker."""
-    return storage.take(hold.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5)
+def acquire(storage: PostgresSagaStorage, lease: Lease) -> Acquired | NotAcquired:
+    """Acquire it by another worker."""
+    request = LeaseRequest(owner="worker-2", seconds=60)
+    return storage.acquire(lease.saga_id, request, max_recovery_attempts=5)
 
 
 def claim(storage: PostgresSagaStorage) -> ClaimResult:
     """Scan for recoverable sagas."""
-    return storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5, mark_seconds=60)
+    return storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5)
 
 
 def wait_until(happened: Callable[[], Any]) -> None:

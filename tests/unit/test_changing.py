@@ -37,7 +37,7 @@ class World:
 
     def interrupted(self, saga: AnySaga, context: Any = None) -> UUID:
         """A saga whose worker died in one of its actions, and whose lease has expired."""
-        self.storage.failures = [("release", "before")]
+        self.storage.failures = [("apply", "before")]
         with pytest.raises(Death):
             self.engine().run(saga, context or Trip())
         assert not self.storage.failures
@@ -104,7 +104,7 @@ def test_attempt_by_new_code_has_the_key_of_the_attempt_by_old_code_that_died(
 def test_old_code_takes_a_saga_back_from_new_code_with_the_same_keys(world: World, old: Stage, new: Stage) -> None:
     after = Stage()
     world.interrupted(old.saga(old.step("car", [dies]), "plane"))
-    world.storage.failures = [("release", "before")]
+    world.storage.failures = [("apply", "before")]
     with pytest.raises(Death):
         world.recover(new.saga(new.step("rental", aliases=["car"]), new.step("plane", [dies])))
     world.clock.forward(31)

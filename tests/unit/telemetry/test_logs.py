@@ -131,7 +131,7 @@ def test_a_line_about_waiting_for_the_database_carries_them(
     records: list[logging.LogRecord], clock: Clock, stage: Stage
 ) -> None:
     storage = FlakyStorage(clock)
-    storage.failures = [("checkpoint", "before")]
+    storage.failures = [("apply", "before")]
 
     report = QuickEngine(storage).run(stage.saga("flight"), Trip())
 
