@@ -31,6 +31,8 @@ MAKE_TABLES_ARE_NEWER: Final = f"""
     END $$"""
 #: Seconds for which a scan counts as recent; beat fires one every few seconds.
 _RECENT_SECONDS: Final = 30
+#: Seconds for which a migration waits for the sagas' table; whoever wants it meanwhile waits behind the migration.
+_LOCK_SECONDS = 10.0
 _NOTHING_CHANGED: Final = "and run `sagas migrate` again; nothing was changed."
 _MOST_NAMED: Final = 5
 
@@ -94,15 +96,14 @@ def require_upgradable(connection: sa.Connection) -> None:
 def _lock(connection: sa.Connection) -> None:
     before = connection.exec_driver_sql("SELECT current_setting('lock_timeout')").scalar_one()
     try:
-        # Not in front of a line of others for long, who would wait behind this lock.
-        connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
+        connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (f"{_LOCK_SECONDS * 1000:.0f}ms",))
         connection.exec_driver_sql("LOCK TABLE saga_executions IN ACCESS EXCLUSIVE MODE")
     except DBAPIError as error:
         if not isinstance(error.orig, pg.LockNotAvailable):
             raise
         raise MigrationRefused(
-            "saga_executions was in use for 10 seconds, by a transaction that pg_stat_activity shows: end it, "
-            f"{_NOTHING_CHANGED}"
+            f"saga_executions was in use for {_LOCK_SECONDS:g} seconds, by a transaction that pg_stat_activity shows: "
+            f"end it, {_NOTHING_CHANGED}"
         ) from error
     connection.exec_driver_sql("SELECT set_config('lock_timeout', %s, true)", (before,))
 

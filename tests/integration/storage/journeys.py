@@ -118,7 +118,7 @@ class Broker:
         self.messages += ((claim.saga_id, claim.version) for claim in claims)
         return len(claims)
 
-    def waiting(self, *, pending: bool) -> int:  # noqa: ARG002
+    def waiting(self, *, pending: bool) -> int:
         """Asked by version 0.1.0."""
         return len(self.messages)
 
@@ -232,19 +232,23 @@ def prepare() -> None:
 
     quiet.storage.increment_recovery_attempts(set_by_hand, SagaStatus.FAILED)
     lease_runs_out()
-    print(json.dumps({"cases": {case: str(found) for case, found in cases.items()}, "messages": broker.messages}, default=str))
+    print(
+        json.dumps(
+            {"cases": {case: str(found) for case, found in cases.items()}, "messages": broker.messages}, default=str
+        )
+    )
 
 
 def scan_only(engine: SagaEngine, cases: dict[str, UUID]) -> None:
     """Have a scan find the sagas of some cases, and no other."""
     found = [found for case, found in cases.items() if case.startswith(("queued", "parked", "dead by"))]
     with connect() as connection:
-        put_off = "UPDATE saga_executions SET available_at = {} WHERE NOT id = ANY (%s) AND available_at BETWEEN {} AND {}"
+        put_off = (
+            "UPDATE saga_executions SET available_at = {} WHERE NOT id = ANY (%s) AND available_at BETWEEN {} AND {}"
+        )
         year, now = "clock_timestamp() + interval '1 year'", "clock_timestamp()"
         # Not those that have an owner: a lease that has run out must stay so.
-        connection.execute(
-            put_off.format("available_at + interval '1 year'", "'-infinity'", now), (found,)
-        )
+        connection.execute(put_off.format("available_at + interval '1 year'", "'-infinity'", now), (found,))
         engine.scan()
         connection.execute(
             put_off.format("available_at - interval '1 year'", f"{now} + interval '300 days'", year), (found,)
@@ -273,7 +277,7 @@ def lease_runs_out() -> None:
 
 
 def finish() -> None:
-    """Deliver what is in the broker, scan until nothing is due, then do what operators do; print how each saga ended."""
+    """Deliver what is in the broker, scan until nothing is due, and act as operators do; print how the sagas stand."""
     given = json.loads(sys.stdin.read())
     broker = Broker()
     broker.messages = [(UUID(saga_id), version) for saga_id, version in given["messages"]]
