@@ -132,7 +132,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
     storage = PostgresSagaStorage(engine)
     with engine.connect() as connection:
         migrate(connection, to="0001")
-    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0005: run `sagas migrate`"):
+    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0006: run `sagas migrate`"):
         storage.find(SagaFilter())
 
     with engine.connect() as connection:
@@ -145,7 +145,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
 def test_a_database_that_newer_code_migrated_is_accepted(database_url: str) -> None:
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE sagas_alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE saga_schema SET version_num = '9999'")
 
     PostgresSagaStorage(engine).check_schema()
     engine.dispose()
@@ -156,9 +156,9 @@ def test_a_column_that_went_missing_is_told_as_a_layout_that_is_behind(database_
     storage = PostgresSagaStorage(engine)
     storage.check_schema()
     with engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE saga_executions DROP COLUMN interrupted")
+        connection.exec_driver_sql("ALTER TABLE saga_executions DROP COLUMN suspect")
 
-    with pytest.raises(SchemaBehind, match=r"interrupted.*run `sagas migrate`"):
+    with pytest.raises(SchemaBehind, match=r"suspect.*run `sagas migrate`"):
         storage.find(SagaFilter())
     engine.dispose()
 

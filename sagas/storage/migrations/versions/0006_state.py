@@ -18,7 +18,8 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    report = context.config.attributes["report"]
+    rows = op.get_bind().exec_driver_sql("SELECT EXISTS (SELECT FROM saga_executions)").scalar_one()
+    report = context.config.attributes["report"] if rows else None
     _add_columns()
     _log_lost_holders()
     _rewrite(report)
