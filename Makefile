@@ -34,6 +34,7 @@ test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redi
 	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
+	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]

@@ -15,10 +15,10 @@ from sagas import recovery
 from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
-from sagas.errors import ConfigurationError, SagaError
 from sagas.definitions import Definitions
 from sagas.deliveries import Deliveries
 from sagas.drivers import execute
+from sagas.errors import ConfigurationError, SagaError
 from sagas.execution import Outcome, Report
 from sagas.framework import Framework
 from sagas.ids import new_saga_id

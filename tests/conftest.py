@@ -7,6 +7,7 @@ import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
@@ -24,23 +25,19 @@ from tests.servers import broker, empty_rabbit
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = (
-    "test_takeover",
-    "test_blocks",
-    "test_faults",
-    "test_outages",
-    "test_demo",
-    "test_overlapping_scans",
-    "test_interleavings",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests, the long ones first, to the processes of xdist, each of which begins with a part of the list."""
+    """Deal the tests to the processes of xdist, each of which begins with a part of the list.
+
+    Slow ones come first, one by one. The others stay together by module, since they share what the module set up.
+    """
     hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
-    items[:] = [item for hand in range(hands) for item in items[hand::hands]]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    modules = [list(tests) for _, tests in groupby(others, key=lambda item: item.path)]
+    items[:] = [
+        item for hand in range(hands) for item in (*slow[hand::hands], *chain.from_iterable(modules[hand::hands]))
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

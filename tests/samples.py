@@ -12,8 +12,10 @@ from typing import Any
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
 from sagas.definition import ONCE
 from sagas.errors import StorageUnavailable
+from sagas.progress import Action
 from sagas.runtime import Runtime
-from sagas.storage.records import Applied, Claim, SagaFilter, SagaRecord
+from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord
+from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
 #: For what must happen, however slow the machine is.
 DEADLINE_SECONDS = 20.0
@@ -118,15 +120,20 @@ class Clock:
 
 
 class FlakyStorage(MemorySagaStorage):
-    """Goes away at the next calls that `failures` names, as ("apply", "before") or "after" they took effect."""
+    """Goes away at the next calls that `failures` names, as ("apply", "before") or "after" they took effect.
+
+    "release" names an `apply` that gives the saga back without an action of a step that has ended.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.failures: list[tuple[str, str]] = []
         self.calls: list[str] = []
 
-    def apply(self, *args: Any, **kwargs: Any) -> Applied:
-        applied: Applied = self._call("apply", super().apply, *args, **kwargs)
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        of_a_step = any(event.action is not Action.HOLDER for event in transition.events)
+        gives_back = isinstance(transition, GaveBack | FailedAttempt) and not of_a_step
+        applied: Applied = self._call("release" if gives_back else "apply", super().apply, lease, transition)
         return applied
 
     def load(self, *args: Any, **kwargs: Any) -> SagaRecord:

@@ -1,8 +1,8 @@
-"""What counting a failed attempt does to a saga: one rule for both storages, as a function of the saga's record."""
+"""What counting and setting failed attempts does to a saga: rules for both storages, as functions of its record."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -15,25 +15,16 @@ from sagas.storage.rules import expired, reclaim
 _COMMAND: Final = "increment_recovery_attempts"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CountedAttempt:
-    """How a saga stands after one more failed attempt.
+    """A saga after one more failed attempt, and the rows that its log gets."""
 
-    Attributes:
-        status, state, suspect: as in its record.
-        freed: whether it becomes due at once, because the lease of a lost holder ends.
-        events: rows for its log.
-    """
-
-    status: SagaStatus
-    state: SagaState
-    suspect: bool
-    freed: bool = False
+    record: SagaRecord
     events: tuple[LogEntry, ...] = ()
 
 
-def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) -> CountedAttempt:
-    """Return what becomes of a saga when a failed attempt is counted and its status set.
+def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: datetime) -> CountedAttempt:
+    """Return what becomes of a saga when a failed attempt is counted, and its status set if one is given.
 
     | from | to | |
     |---|---|---|
@@ -55,8 +46,9 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
         IllegalStatusChange: as the table says.
     """
     before = record.status
-    if new_status is before:
-        return CountedAttempt(status=before, state=record.state, suspect=record.suspect)
+    counted = replace(record, recovery_attempts=min(record.recovery_attempts + 1, MOST_ATTEMPTS), updated_at=now)
+    if new_status is None or new_status is before:
+        return CountedAttempt(counted)
     lost = expired(record, now)
     has_aborted = before is SagaStatus.COMPENSATING or aborted(record.log)
     if before.finished:
@@ -74,18 +66,24 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus, *, now: datetime) 
     else:
         events = []
         if lost:
-            reclaimed = reclaim(record, now, max_recovery_attempts=MOST_ATTEMPTS)
+            reclaimed = reclaim(record, now, max_recovery_attempts=MOST_ATTEMPTS + 2)
             events.append(reclaimed.event)
+            counted = replace(
+                reclaimed.record, recovery_attempts=counted.recovery_attempts, last_error=record.last_error
+            )
+        elif record.state is SagaState.WAITING:
+            counted = replace(counted, state=SagaState.READY, available_at=now)
         if new_status is SagaStatus.COMPENSATING and not has_aborted:
             events.append(_abort(record))
-        return CountedAttempt(
-            status=new_status,
-            state=SagaState.READY if lost else record.state,
-            suspect=reclaimed.record.suspect if lost else record.suspect,
-            freed=lost,
-            events=tuple(events),
-        )
+        return CountedAttempt(replace(counted, status=new_status), tuple(events))
     raise IllegalStatusChange(f"saga {record.id} is {before} and cannot be set to {new_status}: {reason}.")
+
+
+def set_attempts(record: SagaRecord, attempts: int, *, now: datetime) -> SagaRecord:
+    """Return what becomes of a saga when its failed attempts are set: a dead one becomes ready, and due at once."""
+    if not record.dead:
+        return replace(record, recovery_attempts=attempts)
+    return replace(record, recovery_attempts=attempts, state=SagaState.READY, available_at=now)
 
 
 def _abort(record: SagaRecord) -> LogEntry:

@@ -291,7 +291,11 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def claim_by_id(self, saga_ids: Sequence[UUID]) -> list[Claim]:
-        """Queue those of these sagas that never ran, are ready and are due; return the claims in the order of the ids."""
+        """Queue those of these sagas that never ran, are ready and due, and whose names are not paused.
+
+        Returns:
+            The claims, in the order of the ids.
+        """
 
     @abstractmethod
     def note_delivery(self, claim: Claim) -> None:
@@ -299,11 +303,11 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:
-        """Reclaim at once every saga held by an owner known to be lost, as if its lease had expired; return how many."""
+        """Reclaim at once every saga that a lost owner holds, as if its lease had expired; return how many."""
 
     @abstractmethod
     def release_claims(self, claims: Sequence[Claim]) -> None:
-        """Make claimed sagas ready whose messages could not be sent; those that were acquired meanwhile are left alone."""
+        """Make claimed sagas ready whose messages could not be sent; leave alone what was acquired meanwhile."""
 
     # -- pausing ----------------------------------------------------------------------------------------------
 

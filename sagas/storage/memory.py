@@ -14,10 +14,9 @@ from sagas.errors import AlreadyStarted, DefinitionNotFound
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.storable import require_storable
 from sagas.storage import rules
-from sagas.storage.attempts import count_attempt
+from sagas.storage.attempts import count_attempt, set_attempts
 from sagas.storage.contract import (
     DEFAULT_MAX_RECOVERY_ATTEMPTS,
-    MOST_ATTEMPTS,
     ISagaStorage,
     exists,
     lease_lost,
@@ -93,29 +92,14 @@ class MemorySagaStorage(ISagaStorage):
 
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
         with self._lock:
-            saga, now = self._get(saga_id), self._clock()
-            if new_status is not None:
-                counted = count_attempt(saga, SagaStatus(new_status), now=now)
-                held = counted.state is SagaState.RUNNING
-                saga = replace(
-                    self._log(saga, counted.events),
-                    status=counted.status,
-                    state=counted.state,
-                    suspect=counted.suspect,
-                    lease_owner=saga.lease_owner if held else None,
-                    lease_token=saga.lease_token if held else None,
-                    available_at=now if counted.freed else saga.available_at,
-                )
-            attempts = min(saga.recovery_attempts + 1, MOST_ATTEMPTS)
-            self._put(replace(saga, recovery_attempts=attempts, updated_at=now))
+            status = None if new_status is None else SagaStatus(new_status)
+            counted = count_attempt(self._get(saga_id), status, now=self._clock())
+            self._put(self._log(counted.record, counted.events))
 
     def set_recovery_attempts(self, saga_id: UUID, attempts: int) -> None:
         require_attempts(attempts)
         with self._lock:
-            saga = replace(self._get(saga_id), recovery_attempts=attempts)
-            if saga.dead:
-                saga = replace(saga, state=SagaState.READY, available_at=self._clock())
-            self._put(saga)
+            self._put(set_attempts(self._get(saga_id), attempts, now=self._clock()))
 
     # -- starting and reading ---------------------------------------------------------------------------------
 
@@ -217,14 +201,14 @@ class MemorySagaStorage(ISagaStorage):
                 status=changed.status,
                 state=changed.state,
                 recovery_attempts=changed.recovery_attempts,
-                available_at=changed.available_at,
+                available_at=None if changed.state is SagaState.RUNNING else changed.available_at,
                 log=changed.log[len(saga.log) :],
             )
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         with self._lock:
             saga, now = self._held(lease), self._clock()
-            self._put(replace(saga, available_at=now + timedelta(seconds=seconds), updated_at=now))
+            self._put(rules.renew(saga, now, seconds))
             return saga.name in self._pauses or self._yields.get(saga.id, now) > now
 
     def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
@@ -293,7 +277,7 @@ class MemorySagaStorage(ISagaStorage):
             now = self._clock()
             found = [self._sagas[saga_id] for saga_id in dict.fromkeys(saga_ids) if saga_id in self._sagas]
             free = [saga for saga in found if saga.status is SagaStatus.PENDING and saga.state is SagaState.READY]
-            free = [saga for saga in free if saga.due(now)]
+            free = [saga for saga in free if saga.due(now) and saga.name not in self._pauses]
             for saga in free:
                 self._put(rules.queue(saga, now))
             return [Claim(saga.id, saga.version, True, now) for saga in free]
@@ -316,7 +300,7 @@ class MemorySagaStorage(ISagaStorage):
             for claim in claims:
                 saga = self._sagas.get(claim.saga_id)
                 if saga is not None and saga.version == claim.version and saga.state is SagaState.QUEUED:
-                    self._put(replace(saga, state=SagaState.READY, available_at=self._clock()))
+                    self._put(rules.release(saga, self._clock()))
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
@@ -345,7 +329,7 @@ class MemorySagaStorage(ISagaStorage):
             states = (SagaState.READY, SagaState.WAITING)
             due = [s for s in self._sagas.values() if s.name == name and s.state in states and s.due(now)]
             for saga in due:
-                self._put(replace(saga, state=SagaState.PAUSED))
+                self._put(replace(saga, state=SagaState.PAUSED, updated_at=now))
             return len(due)
 
     def _begin_resume(self, name: str) -> None:
@@ -356,7 +340,7 @@ class MemorySagaStorage(ISagaStorage):
             paused = [saga for saga in self._sagas.values() if saga.state is SagaState.PAUSED]
             freed = [saga for saga in paused if saga.name not in self._pauses]
             for saga in freed:
-                self._put(replace(saga, state=SagaState.READY))
+                self._put(rules.resume(saga))
             return len(freed)
 
     def pauses(self) -> list[Pause]:

@@ -255,7 +255,8 @@ class Applied:
     """What a transition did, as the storage's own statement reports it.
 
     Attributes:
-        status, state, recovery_attempts, available_at: as in the record, afterwards.
+        status, state, recovery_attempts: as in the record, afterwards.
+        available_at: when a saga that was put down is due; None for one that is held, dead or finished.
         log: the rows that were added, as stored.
     """
 

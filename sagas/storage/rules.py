@@ -70,6 +70,8 @@ def check_legal(record: SagaRecord) -> None:
         wrong = f"its lease is owned by {record.lease_owner}"
     elif never != (record.available_at is None) and record.state is not SagaState.WAITING:
         wrong = f"it is available at {record.available_at}"
+    elif record.in_flight is not None and not held:
+        wrong = f"nobody holds it, yet {', '.join(record.in_flight)} may be in flight"
     elif (record.state is SagaState.FINISHED) != (record.finished_at is not None):
         wrong = f"it finished at {record.finished_at}"
     if wrong is not None:
@@ -193,6 +195,7 @@ def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) ->
         available_at=None if dead else now,
         lease_owner=None,
         lease_token=None,
+        in_flight=None,
         updated_at=now,
     )
     return Reclaimed(changed, event)
@@ -205,12 +208,19 @@ def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> R
         if reclaimed.record.dead:
             return reclaimed
         return Reclaimed(replace(reclaimed.record, state=SagaState.PAUSED), reclaimed.event)
-    # A deadline of a queued saga is that of its message, which is of no use any more.
-    due = now if record.state is SagaState.QUEUED else record.available_at
-    return replace(record, state=SagaState.PAUSED, available_at=due)
+    # Of no use any more are the deadlines of a message and of a wait for nothing but a signal.
+    due = now if record.state is SagaState.QUEUED else record.available_at or now
+    return replace(record, state=SagaState.PAUSED, available_at=due, updated_at=now)
 
 
-def claim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name_paused: bool) -> Reclaimed | SagaRecord:
+def resume(record: SagaRecord) -> SagaRecord:
+    """Return a paused saga as it is once its name is resumed."""
+    return replace(record, state=SagaState.READY)
+
+
+def claim(
+    record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name_paused: bool
+) -> Reclaimed | SagaRecord:
     """Return what a scan makes of a saga that is due: queued, or paused with its name, or dead."""
     event = None
     if record.state is SagaState.RUNNING:
@@ -218,11 +228,9 @@ def claim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name
         record, event = reclaimed.record, reclaimed.event
     if record.state is not SagaState.DEAD:
         if record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts:
-            record = replace(
-                record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now
-            )
+            record = replace(record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now)
         elif name_paused:
-            record = replace(record, state=SagaState.PAUSED)
+            record = replace(record, state=SagaState.PAUSED, updated_at=now)
         else:
             record = queue(record, now)
     return record if event is None else Reclaimed(record, event)
@@ -230,16 +238,20 @@ def claim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name
 
 def queue(record: SagaRecord, now: datetime) -> SagaRecord:
     """Return a saga for which a message is about to be sent."""
-    return replace(
-        record, state=SagaState.QUEUED, available_at=now + timedelta(seconds=PROBE_SECONDS), updated_at=now
-    )
+    return replace(record, state=SagaState.QUEUED, available_at=now + timedelta(seconds=PROBE_SECONDS), updated_at=now)
+
+
+def release(record: SagaRecord, now: datetime) -> SagaRecord:
+    """Return a queued saga for which no message could be sent."""
+    return replace(record, state=SagaState.READY, available_at=now)
 
 
 def probe(record: SagaRecord, now: datetime) -> SagaRecord:
     """Return a queued saga for which a second message is about to be sent; the next one waits twice as long."""
     waited = (record.available_at or now) - record.updated_at
-    wait = min(2 * waited, timedelta(seconds=MOST_PROBE_SECONDS))
-    return replace(record, available_at=now + wait, updated_at=now)
+    # No less than at first: whatever else updates the saga makes `waited` shorter.
+    seconds = max(min(2 * waited.total_seconds(), MOST_PROBE_SECONDS), PROBE_SECONDS)
+    return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
 
 
 def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
@@ -279,6 +291,11 @@ def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetim
         finished_at=now if state is SagaState.FINISHED else None,
         updated_at=now,
     )
+
+
+def renew(record: SagaRecord, now: datetime, seconds: float) -> SagaRecord:
+    """Return a saga whose lease lasts so many seconds from now."""
+    return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
 
 
 def holds(record: SagaRecord, lease: Lease) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from sagas.storage.base import NewSaga
 
 from sagas.ids import new_saga_id
 from sagas.storage import ISagaStorage, MemorySagaStorage
-from sagas.storage.base import NewSaga
 from sagas.testing import FakeClock, StorageContract
 
 

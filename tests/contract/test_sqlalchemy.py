@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.base import QUEUE, Refusal, Refused, SagaFilter, Taken
 from sqlalchemy.orm import Session
 
 from sagas.errors import SagaNotFound
 from sagas.progress import SagaStatus
 from sagas.storage import ISagaStorage, SqlAlchemySagaStorage
-from sagas.storage.base import QUEUE, Refusal, Refused, SagaFilter, Taken
 from sagas.testing import StorageContract
 from tests.calls import (
     DEADLINE_SECONDS,

@@ -19,10 +19,6 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-
-from sagas.errors import ActionRefused, LeaseLost, SagaNotFound
-from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage import MemorySagaStorage, SqlAlchemySagaStorage
 from sagas.storage.base import (
     QUEUE,
     Claim,
@@ -38,6 +34,10 @@ from sagas.storage.base import (
     SagaRecord,
     Taken,
 )
+
+from sagas.errors import ActionRefused, LeaseLost, SagaNotFound
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage import MemorySagaStorage, SqlAlchemySagaStorage
 
 _EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "120"))
 _UNIT: Final = 100.0

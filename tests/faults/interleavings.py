@@ -30,10 +30,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from sagas.storage.XXX import PAUSED, QUEUE
+
 from sagas import MemorySagaStorage, SagaStatus
 from sagas.errors import ActionRefused, LeaseLost, StorageUnavailable
 from sagas.execution import execute
-from sagas.storage.XXX import PAUSED, QUEUE
 from sagas.storage.records import Acquired, Claim, Lease, Pause, SagaRecord
 from tests.faults.processes import (
     CUT,

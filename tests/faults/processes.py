@@ -18,7 +18,7 @@ from sagas.errors import SagaError, StorageUnavailable
 from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
 from sagas.operating import Operator
-from sagas.storage.records import Acquired, ClaimResult, Lease, NotAcquired, SagaRecord
+from sagas.storage.records import Acquired, ClaimResult, Lease, SagaRecord
 from tests.samples import Trip
 
 MAXIMUM: Final = 2

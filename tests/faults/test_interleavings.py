@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import QUEUE, Release
 
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.plan import Plan, PlannedStep
 from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, _owed, next_move
-from sagas.storage.XXX import QUEUE, Release
-from sagas.storage.records import Acquired, ClaimResult, Lease, LogEntry, NotAcquired, Pause, SagaRecord
+from sagas.storage.records import Acquired, ClaimResult, LogEntry, Pause, SagaRecord
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
     DONE,
@@ -314,6 +314,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, object], None]):
     found = explore(SCENARIOS[name])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
 from sagas.storage.records import Lease, NewSaga, completed

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import sagas
-from sagas import Call, MemorySagaStorage, SagaEngine, SagaStatus, Settings, PostgresSagaStorage, Step
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, SagaEngine, SagaStatus, Settings, Step
 from sagas.errors import ConfigurationError, ContextError, InvalidSagaId, SagaNotFound, StorageUnavailable
+from sagas.graph import Graph
 from sagas.storage.records import Claim, SagaFilter
 from tests.samples import FakeDispatcher, QuickEngine, Stage, Trip, book
 
@@ -53,9 +54,10 @@ def test_started_saga_is_stored_and_sent_and_not_yet_run(
     saga_id = either.start(saga, Trip(["before"]))
 
     stored = either.stored()
-    assert (stored.id, stored.name, stored.status, stored.lease_owner) == (saga_id, "trip", SagaStatus.PENDING, "queue")
+    assert (stored.id, stored.name, stored.status, stored.state) == (saga_id, "trip", SagaStatus.PENDING, "queued")
     assert saga.codec.load(stored.context) == Trip(["before"])
-    assert stored.definition_version == saga.definition_version
+    assert stored.definition == saga.graph.hash
+    assert Graph.parse(either.storage.load_definition(saga.graph.hash).graph) == saga.graph
     assert dispatcher.sent == [Claim(saga_id, 0, pending=True)]
     assert stage.seen == []
     assert either.recover(saga_id, version=0).outcome == "completed"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import StorageUnavailable
 from sagas.storage.records import Acquired, Applied, Claim, Lease, LeaseRequest, SagaState
 from sagas.storage.transitions import Transition
@@ -102,7 +102,7 @@ def test_saga_whose_yield_is_requested_is_given_back_though_the_database_goes_aw
     def request_yield(context: Trip, call: Call) -> None:
         (kept,) = engine._keeper._leases
         kept.yield_requested = True
-        storage.failures += [("apply", when), ("load", "before")]
+        storage.failures += [("release", when), ("load", "before")]
 
     report = engine.run(stage.saga(stage.step("hotel", [request_yield]), "car"), Trip())
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, PostgresSagaStorage, Step
+from sagas import Call, MemorySagaStorage, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, Saga, SagaStatus, Step
 from sagas.errors import ContextError
 from sagas.storage.records import SagaFilter
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of
@@ -157,6 +157,7 @@ def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_
     assert [(entry.step, str(entry.status), entry.in_doubt) for entry in declined.log] == [
         ("hotel", "completed", False),
         ("car", "failed", True),
+        ("holder", "declined", False),
     ]
 
     monkeypatch.undo()

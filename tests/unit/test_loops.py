@@ -391,7 +391,7 @@ class Blocking(Saga[Trip]): steps = [Block]
 
 engine = SagaEngine(MemorySagaStorage())
 runs = [gevent.spawn(engine.run, Meeting, Trip()) for _ in range(5)]
-print([run.get(timeout=20).outcome for run in runs])
+print([str(run.get(timeout=20).outcome) for run in runs])
 print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
 """
     command = [sys.executable, "-c", program]

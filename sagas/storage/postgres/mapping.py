@@ -171,20 +171,21 @@ def events_json(events: Sequence[LogEntry]) -> str:
 
 def details_of(entry: LogEntry) -> dict[str, Any] | None:
     """Return what a log row says beyond its columns; None if nothing."""
-    if entry.action is Action.HOLDER:
-        return {"in_flight": entry.in_flight, "error_type": entry.error_type, "message": entry.message}
-    details = {
-        "verdict": entry.verdict,
-        "in_doubt": entry.in_doubt,
-        "error_type": entry.error_type,
-        "message": entry.message,
-        "traceback": entry.traceback,
-    }
-    if entry.by is not None:
-        details |= {"by": entry.by, "because": entry.because}
-    elif entry.status is EntryStatus.COMPLETED and not any(details.values()):
-        return None
-    return details
+    details = {name: getattr(entry, name) for name in _DETAILS}
+    return {name: value for name, value in details.items() if value not in (None, False)} or None
+
+
+_DETAILS: Final = (
+    "verdict",
+    "in_doubt",
+    "in_flight",
+    "schedules",
+    "error_type",
+    "message",
+    "traceback",
+    "by",
+    "because",
+)
 
 
 def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,7 +284,7 @@ def _known(kind: Any, word: str) -> Any:
 def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition) -> Applied:
     """Return what a transition did: as the statement says it, or what the short one sets."""
     change = change_of(transition) if "status" not in applied else None
-    available_at = applied.get("available_at")
+    available_at = None if applied.get("state") == SagaState.RUNNING else applied.get("available_at")
     log = tuple(
         replace(
             entry,

@@ -56,7 +56,6 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
-    is_shared,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transactions import CallersTransaction, callers_transaction
@@ -126,12 +125,13 @@ class PostgresSagaStorage(ISagaStorage):
             if locked is None:
                 raise not_found(saga_id)
             (loaded,) = cursor.execute(query("load"), {"id": saga_id}).fetchall()
-            counted = count_attempt(mapping.record_of(loaded), new_status, now=locked["now"])
+            before = mapping.record_of(loaded)
+            counted = count_attempt(before, new_status, now=locked["now"])
             changes = {
-                "status": counted.status.value,
-                "state": counted.state.value,
-                "freed": counted.freed,
-                "suspect": counted.suspect,
+                "status": counted.record.status.value,
+                "state": counted.record.state.value,
+                "freed": counted.record.available_at != before.available_at,
+                "suspect": counted.record.suspect,
                 "events": mapping.events_json(counted.events),
             }
             cursor.execute(query("set_status"), {"id": saga_id, **changes})
@@ -444,10 +444,8 @@ def _acquire(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> 
     return Acquired(lease, record, SagaStatus(row["status_before"]))
 
 
-def _acquired_unread(
-    cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]
-) -> tuple[Lease, SagaStatus] | None:
-    """Return what the last acquire of this cursor holds, and its status before, from the result as the server sent it."""
+def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> tuple[Lease, SagaStatus] | None:
+    """Return what the last acquire of this cursor holds, and its status before, from the result as it was sent."""
     result = cursor.pgresult
     if result is None or not result.ntuples:
         return None

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, Settings, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
+from tests.integration.celery.forking import ForkedCelery
 from tests.integration.celery.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]
@@ -55,7 +56,8 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             if command[0] in ("worker", "beat"):
                 command += ["-l", "INFO"]
             log = tmp_path / f"{command[0]}-{number}.log"
-            process = CeleryProcess(
+            patched = {"gevent", "eventlet"} & set(command)
+            process = (CeleryProcess if patched else ForkedCelery)(
                 command, environment=environment | variables, log=log, directory=tmp_path, application=application
             )
             stack.callback(process.kill)

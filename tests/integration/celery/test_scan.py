@@ -20,8 +20,8 @@ from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps
 
-STALE = 5000
-LIMIT = 1000
+STALE = 1000
+LIMIT = 200
 
 
 def leave_behind(engine: SagaEngine, count: int) -> list:
@@ -39,6 +39,7 @@ def queued_ids(broker_url: str, queue: str) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"] for message in messages]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_is_recovered_once(
     engine: SagaEngine, broker_url: str, celery: Start

@@ -28,6 +28,7 @@ PRODUCTION = {
 KILLS = 20
 #: How many times the stated figure a shared, busy machine may take before the test calls it broken.
 GENEROUS = 5
+pytestmark = pytest.mark.defaults
 _ALL = SagaFilter(limit=1000)
 
 

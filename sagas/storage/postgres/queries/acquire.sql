@@ -4,10 +4,10 @@
 -- The log, however, is read as it was when the statement began: when the row was written since, by a checkpoint
 -- perhaps, rows of the log would be missing. 'moved' changes nothing and asks for the statement to be run again.
 WITH saga AS MATERIALIZED (
-    SELECT *, ctid AS place,
+    SELECT e AS locked, e.*, e.ctid AS place,
         state = 'running' AND available_at <= statement_timestamp() AS expired,
         COALESCE(lease_owner LIKE '%/shared', false) AS was_shared
-    FROM saga_executions WHERE id = :'id' FOR UPDATE
+    FROM saga_executions e WHERE id = :'id' FOR UPDATE
 ), judged AS (
     SELECT *,
         -- The first lease is no recovery; a process that held others says nothing about this saga.
@@ -46,7 +46,8 @@ WITH saga AS MATERIALIZED (
         available_at = CASE
             WHEN judged.verdict = 'acquired' THEN clock_timestamp() + make_interval(secs => :'lease')
             WHEN judged.verdict = 'died' THEN 'infinity'
-            WHEN judged.state = 'queued' OR judged.expired THEN clock_timestamp()
+            -- Of no use any more are the deadlines of a message and of a wait for nothing but a signal.
+            WHEN judged.state = 'queued' OR judged.expired OR e.available_at = 'infinity' THEN clock_timestamp()
             ELSE e.available_at
         END,
         -- Acquired by hand although dead: it has one attempt left, whatever it had spent. LEAST passes over NULL.
@@ -55,7 +56,7 @@ WITH saga AS MATERIALIZED (
             CASE WHEN judged.verdict = 'acquired' THEN CAST(:'max_attempts' AS int) - 1 END
         ),
         suspect = e.suspect OR judged.expired AND judged.was_shared,
-        in_flight = CASE WHEN judged.verdict = 'acquired' THEN NULL ELSE e.in_flight END,
+        in_flight = NULL,
         last_error = CASE
             WHEN judged.expired THEN 'worker ' || judged.lease_owner || ' died or was cut off while holding the lease'
             ELSE e.last_error
@@ -74,14 +75,13 @@ WITH saga AS MATERIALIZED (
 ), now AS (
     SELECT * FROM changed
     UNION ALL
-    SELECT saga_executions.* FROM saga_executions, judged
-    WHERE saga_executions.id = judged.id AND NOT EXISTS (SELECT FROM changed)
+    SELECT (judged.locked).* FROM judged WHERE NOT EXISTS (SELECT FROM changed)
 )
 SELECT (SELECT verdict FROM judged) AS verdict, (SELECT judged.status FROM judged) AS status_before,
     id, name, status, state, CAST(context AS text) AS context, version, recovery_attempts, lease_owner, lease_token,
     NULLIF(available_at, 'infinity') AS available_at, last_error, idempotency_key, definition, definition_version,
     in_flight, suspect, COALESCE(root_id, id) AS root_id, depth, created_at, updated_at, finished_at, traceparent,
-    CASE WHEN EXISTS (SELECT FROM changed) THEN
+    CASE WHEN EXISTS (SELECT FROM judged WHERE verdict = 'acquired') THEN
         COALESCE((SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM saga_logs l WHERE l.saga_id = now.id), '[]')
         || COALESCE((SELECT jsonb_agg(to_jsonb(lost)) FROM lost), '[]')
     ELSE '[]' END AS log

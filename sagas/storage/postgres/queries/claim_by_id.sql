@@ -1,8 +1,8 @@
--- Queues those of these sagas that never ran, are ready and are due.
+-- Queues those of these sagas that never ran, are ready and due, and whose names are not paused.
 WITH free AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE id = ANY (CAST(:'ids' AS uuid[])) AND status = 'PENDING' AND state = 'ready'
-        AND available_at <= statement_timestamp()
+        AND available_at <= statement_timestamp() AND name NOT IN (SELECT p.name FROM saga_pauses p)
     FOR UPDATE SKIP LOCKED
 )
 UPDATE saga_executions

@@ -1,7 +1,8 @@
 -- Queues recoverable sagas that are due, and reclaims those whose lease has expired: `rules.claim` in one statement.
 -- As many as bring what waits in the queue up to the limit; for MATERIALIZED and the array see claim_new.sql.
+-- What is judged are the rows as they were locked: the table itself shows them as they were when the statement began.
 WITH due AS MATERIALIZED (
-    SELECT id, version, state, lease_owner, in_flight FROM saga_executions
+    SELECT id, name, version, state, lease_owner, in_flight, recovery_attempts FROM saga_executions
     WHERE status <> 'PENDING' AND state IN ('ready', 'running', 'waiting') AND available_at <= statement_timestamp()
     ORDER BY available_at
     LIMIT (
@@ -10,15 +11,14 @@ WITH due AS MATERIALIZED (
     )
     FOR UPDATE SKIP LOCKED
 ), judged AS MATERIALIZED (
-    SELECT e.id, e.state = 'running' AS expired, attempts, attempts >= :'max_attempts' AS dies,
-        e.name IN (SELECT p.name FROM saga_pauses p) AS paused
-    FROM saga_executions e
+    SELECT due.id, due.state = 'running' AS expired, attempts, attempts >= :'max_attempts' AS dies,
+        due.name IN (SELECT p.name FROM saga_pauses p) AS paused
+    FROM due
     CROSS JOIN LATERAL (
-        SELECT e.recovery_attempts + CAST(
-            e.state = 'running' AND e.version >= 2 AND e.lease_owner NOT LIKE '%/shared' AS int
+        SELECT due.recovery_attempts + CAST(
+            due.state = 'running' AND due.version >= 2 AND due.lease_owner NOT LIKE '%/shared' AS int
         ) AS attempts
     ) AS counted
-    WHERE e.id = ANY (ARRAY(SELECT id FROM due))
 ), changed AS (
     UPDATE saga_executions e SET
         status = CASE WHEN judged.dies THEN 'FAILED' ELSE e.status END,
@@ -37,6 +37,7 @@ WITH due AS MATERIALIZED (
         END,
         lease_owner = NULL,
         lease_token = NULL,
+        in_flight = NULL,
         updated_at = clock_timestamp()
     FROM judged
     WHERE e.id = judged.id AND e.id = ANY (ARRAY(SELECT id FROM due))

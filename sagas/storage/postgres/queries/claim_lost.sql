@@ -24,7 +24,10 @@ WITH delivered AS (
 UPDATE saga_executions SET
     available_at = clock_timestamp() + CASE
         WHEN id = ANY (ARRAY(SELECT id FROM probed))
-            THEN LEAST(2 * (available_at - updated_at), make_interval(secs => :'most_probe'))
+            THEN GREATEST(
+                LEAST(2 * (available_at - updated_at), make_interval(secs => :'most_probe')),
+                make_interval(secs => CAST(:'probe' AS float8))
+            )
         ELSE make_interval(secs => CAST(:'probe' AS float8))
     END,
     updated_at = clock_timestamp()

@@ -6,4 +6,4 @@ WITH due AS MATERIALIZED (
     LIMIT :'limit'
     FOR UPDATE SKIP LOCKED
 )
-UPDATE saga_executions SET state = 'paused' WHERE id = ANY (ARRAY(SELECT id FROM due))
+UPDATE saga_executions SET state = 'paused', updated_at = clock_timestamp() WHERE id = ANY (ARRAY(SELECT id FROM due))

@@ -17,6 +17,7 @@ WITH held AS MATERIALIZED (
         last_error = 'worker ' || e.lease_owner || ' died or was cut off while holding the lease',
         lease_owner = NULL,
         lease_token = NULL,
+        in_flight = NULL,
         updated_at = clock_timestamp()
     FROM held
     WHERE e.id = held.id

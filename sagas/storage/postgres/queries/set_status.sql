@@ -3,9 +3,10 @@ WITH changed AS (
     UPDATE saga_executions
     SET recovery_attempts = LEAST(recovery_attempts + 1, 1000000000),
         status = :'status',
-        state = :'state',
-        lease_owner = CASE WHEN :'state' = 'running' THEN lease_owner END,
-        lease_token = CASE WHEN :'state' = 'running' THEN lease_token END,
+        state = CAST(:'state' AS text),
+        lease_owner = CASE WHEN CAST(:'state' AS text) = 'running' THEN lease_owner END,
+        lease_token = CASE WHEN CAST(:'state' AS text) = 'running' THEN lease_token END,
+        in_flight = CASE WHEN CAST(:'state' AS text) = 'running' THEN in_flight END,
         available_at = CASE WHEN CAST(:'freed' AS boolean) THEN clock_timestamp() ELSE available_at END,
         suspect = :'suspect',
         updated_at = clock_timestamp()

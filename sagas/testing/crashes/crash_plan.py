@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
-from sagas.definition import AnySaga, RetryPolicy
+from sagas.definition import AnySaga, RetryPolicy, Step
 from sagas.errors import OutcomeUnknown
 from sagas.progress import Action
 
@@ -62,13 +62,6 @@ class How(StrEnum):
     REQUEST_LOST = "is cut off before it takes effect"
 
 
-_ERRORS: Final[dict[How, type[Exception]]] = {
-    How.REFUSED: InjectedFailure,
-    How.ANSWER_LOST: OutcomeUnknown,
-    How.REQUEST_LOST: OutcomeUnknown,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The failing of one step's act().
@@ -85,12 +78,19 @@ class Failure:
     attempts: int = 1
     once: bool = False
 
+    def error(self, step: type[Step[Any]]) -> Exception:
+        """Return what act() raises."""
+        if self.how is not How.REFUSED:
+            return OutcomeUnknown("crash_matrix lost the answer")
+        retryable = _retryable_error(step.retry) if self.once else None
+        return retryable or InjectedFailure("crash_matrix lets this step fail")
+
     def __str__(self) -> str:
         return f"{self.step} {self.how}{' once' if self.once else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CrashPlan:
     """What goes wrong in one run.
 
     Attributes:
@@ -108,30 +108,30 @@ class Plan:
 
 def failures_of(saga: AnySaga) -> Iterator[Failure]:
     """Every way in which a step of the saga may fail, for good and once, if it is tried again; the simplest first."""
-    for how, error in _ERRORS.items():
+    for how in How:
+        error = InjectedFailure if how is How.REFUSED else OutcomeUnknown
         for step in saga.steps:
             attempts = step.retry.max_attempts if issubclass(error, step.retry.retry_on) else 1
             yield Failure(step.name, how, attempts)
     for step in saga.steps:
-        if retryable_error(step.retry) is not None:
+        if _retryable_error(step.retry) is not None:
             yield Failure(step.name, How.REFUSED, once=True)
         if step.retry.max_attempts > 1 and issubclass(OutcomeUnknown, step.retry.retry_on):
             yield Failure(step.name, How.ANSWER_LOST, once=True)
 
 
-def retryable_error(policy: RetryPolicy) -> Exception | None:
+def _retryable_error(policy: RetryPolicy) -> Exception | None:
     """Return an error that says that nothing took effect and is worth another attempt; None if the policy has none."""
+    if policy.max_attempts == 1:
+        return None
     message = "crash_matrix lets this attempt fail"
-    if policy.max_attempts == 1 or issubclass(InjectedFailure, policy.retry_on):
-        return InjectedFailure(message) if policy.max_attempts > 1 else None
+    if issubclass(InjectedFailure, policy.retry_on):
+        return InjectedFailure(message)
     for kind in policy.retry_on:
         if issubclass(kind, Exception) and not issubclass(kind, OutcomeUnknown):
-            try:
-                # Made without the arguments that its own __init__ may want.
-                bare: type[Exception] = type(kind.__name__, (kind,), {"__init__": Exception.__init__})
-                return bare(message)
-            except TypeError:
-                continue
+            # Without the arguments that its own __init__ may want.
+            bare: type[Exception] = type(kind.__name__, (kind,), {"__init__": Exception.__init__})
+            return bare(message)
     return None
 
 
@@ -157,10 +157,10 @@ def places_that_differ(trace: Sequence[Place]) -> list[int]:
 
 
 def places_to_crash_first(trace: Sequence[Place], failure: Failure | None) -> list[int]:
-    """Return the positions at which the first of two crashes is worth it.
+    """Return the positions at which the first of two crashes is worth a run.
 
-    Two crashes and a failing step are much at once: then only what makes an action run twice. A request that was lost
-    and a failure that was overcome add nothing to the failures that are left.
+    When a step fails too: only where an action then runs twice. A lost request and a failure that a retry overcame
+    add nothing to the other failures.
     """
     if failure is None:
         return places_that_differ(trace)
