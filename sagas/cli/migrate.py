@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from sagas.storage.postgres.dsn import make_engine
 from sagas.storage.schema import HEAD, REVISIONS, current_version
 from sagas.storage.schema import migrate as migrate_tables
 
+#: Seconds between two lines about one piece of work.
+_QUIET_SECONDS: Final = 2.0
 #: For whoever upgrades a deployment of 0.1.0, which ended with revision 0004 at the latest.
 _NEW_COMMANDS: Final = (
     "Start workers by `celery -A sagas worker` now, and beat by `celery -A sagas beat`: the package no longer has "
@@ -28,12 +31,13 @@ def migrate() -> None:
 
 
 def migrate_database(url: str) -> str:
-    """Bring the database to the newest layout and say from where it came.
+    """Bring the database to the newest layout and say from where it came; tell on stderr how far it is.
 
     Raises:
         ConfigurationError: the URL cannot be used.
         StorageUnavailable: the database does not answer.
-        MigrationRefused: its data cannot be carried over; nothing was changed.
+        SchemaAhead: a newer release changed it so that this one cannot use it.
+        MigrationRefused: it cannot be migrated as it is; nothing was changed.
     """
     with suppress(SchemaBehind):
         # Whether the URL can be used and the database answers, in the same words as from every other command.
@@ -45,9 +49,23 @@ def migrate_database(url: str) -> str:
     if before == HEAD:
         return f"already at {HEAD}."
     with engine.connect() as connection:
-        migrate_tables(connection)
+        migrate_tables(connection, report=_Told())
     done = f"migrated from {before or 'no version'} to {_version(engine)}."
     return done if before is None else f"{done} {_NEW_COMMANDS}"
+
+
+class _Told:
+    """Prints on stderr what a migration does: each piece of work when it begins, and then every two seconds."""
+
+    def __init__(self) -> None:
+        self._work = ""
+        self._at = 0.0
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        if work == self._work and monotonic() - self._at < _QUIET_SECONDS:
+            return
+        self._work, self._at = work, monotonic()
+        typer.echo(f"{work}: {done:,} of {total:,} rows" if total else f"{work} ...", err=True)
 
 
 def _version(engine: sa.Engine) -> str | None:

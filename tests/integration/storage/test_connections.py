@@ -146,7 +146,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
 def test_a_database_that_newer_code_migrated_is_accepted(database_url: str) -> None:
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE sagas_alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE saga_schema SET version_num = '9999'")
 
     PostgresSagaStorage(engine).check_schema()
     engine.dispose()
