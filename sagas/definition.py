@@ -269,9 +269,7 @@ def _own_aliases(cls: type[Step[Any]] | AnySaga) -> tuple[str, ...]:
 def _own_versions(cls: AnySaga) -> tuple[int, tuple[int, ...]]:
     version, continues = cls.__dict__.get("version", 1), cls.__dict__.get("continues", ())
     if not _is_version(version):
-        raise DefinitionError(
-            f"{cls.__name__}: version is {version!r}: give a whole number, 1 for the first."
-        )
+        raise DefinitionError(f"{cls.__name__}: version is {version!r}: give a whole number, 1 for the first.")
     if not isinstance(continues, Sequence) or not all(_is_version(lower) and lower < version for lower in continues):
         raise DefinitionError(
             f"{cls.__name__}: continues is {continues!r}: give a list of versions below its own, which is {version}."

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 from uuid import UUID
 
 from sagas import recovery
+from sagas.async_driver import execute_async
 from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
-from sagas.errors import ConfigurationError, SagaError
 from sagas.definitions import Definitions
 from sagas.deliveries import Deliveries
 from sagas.drivers import execute
+from sagas.errors import ConfigurationError, SagaError
 from sagas.execution import Outcome, Report
 from sagas.framework import Framework
+from sagas.group_commit import GroupWriter
 from sagas.ids import new_saga_id
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
@@ -36,9 +39,11 @@ from sagas.storage.records import (
     Acquired,
     Claim,
     Lease,
+    LeaseRequest,
     LogEntry,
     NewSaga,
     OnConflict,
+    SagaRecord,
     shared_owner,
     utc_now,
 )
@@ -99,6 +104,8 @@ class SagaEngine:
         self._keeper = LeaseKeeper(storage, self.settings.lease_seconds)
         self.definitions = Definitions(storage, self.registry)
         self._deliveries = Deliveries(storage)
+        self._writer = GroupWriter(storage)
+        self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
         self._connected = False
@@ -301,14 +308,8 @@ class SagaEngine:
                 new = _traced(new, traceparent)
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
-            record = self.storage.load(saga_id)
-            message = f"a saga with this idempotency key was started before and is {record.status}."
-            return Report(
-                saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message
-            )
-        record = new[0].as_record(now=utc_now(), lease=request)
-        acquired = Acquired(Lease(saga_id, 1, request.owner, request.token), record, SagaStatus.PENDING)
-        return execute(saga, saga.graph, acquired, runtime)
+            return _started_before(self.storage.load(saga_id))
+        return execute(saga, saga.graph, _just_started(new[0], request), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -317,7 +318,20 @@ class SagaEngine:
 
         If the caller is cancelled, the saga goes on.
         """
-        return await self._in_new_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
+        return await self._shielded(self._run_async(saga, context, idempotency_key))
+
+    async def _run_async(self, saga: type[Saga[ContextT]], context: ContextT, key: str | None) -> Report:
+        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
+            await call_in_thread(partial(self.definitions.register, saga.graph))
+        (new,) = self._new_sagas(saga, [context], None if key is None else [key])
+        runtime = self.runtime()
+        with runtime.observer.starting([new]) as traceparent:
+            if traceparent is not None:
+                (new,) = _traced([new], traceparent)
+            saga_id, is_new, request = await self._writer.create(new, runtime.request())
+        if not is_new:
+            return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
+        return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -361,7 +375,15 @@ class SagaEngine:
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
         """Do as `recover` does, from a coroutine, as `run_async` does."""
-        return await self._in_new_thread(lambda: self.recover(saga_id, by_hand=by_hand))
+        return await self._shielded(
+            recovery.recover_async(
+                parse_saga_id(saga_id),
+                runtime=self.runtime(),
+                definitions=self.definitions,
+                writer=self._writer,
+                by_hand=by_hand,
+            )
+        )
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -422,14 +444,12 @@ class SagaEngine:
             for index, document in enumerate(documents)
         ]
 
-    async def _in_new_thread(self, function: Callable[[], Report]) -> Report:
-        def call() -> Report:
-            try:
-                return function()
-            finally:
-                self._framework.thread_ends()
-
-        return await call_in_thread(call)
+    async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
+        # The loop itself keeps no task alive that nobody else refers to.
+        task = asyncio.ensure_future(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _send_after_commit(self, claims: Sequence[Claim]) -> None:
         try:
@@ -463,6 +483,17 @@ def check_idempotency_key(key: str) -> None:
             f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
             "and without halves of surrogate pairs."
         )
+
+
+def _just_started(new: NewSaga, request: LeaseRequest) -> Acquired:
+    """A new saga under its first lease, as it was stored with it."""
+    lease = Lease(new.id, 1, request.owner, request.token)
+    return Acquired(lease, new.as_record(now=utc_now(), lease=request), SagaStatus.PENDING)
+
+
+def _started_before(record: SagaRecord) -> Report:
+    message = f"a saga with this idempotency key was started before and is {record.status}."
+    return Report(saga_id=record.id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message)
 
 
 def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -228,9 +229,7 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
     return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
 
 
-def failed_attempt(
-    runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None
-) -> FailedAttempt:
+def failed_attempt(runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None) -> FailedAttempt:
     """Return the transition that counts one more failed attempt, with its backoff."""
     settings = runtime.settings
     full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
@@ -310,10 +309,8 @@ class _Execution:
                 return self._report(Outcome.LOST, str(lost))
         except BaseException as error:
             # The process is about to end: whatever comes of counting it must not hide why.
-            try:
+            with suppress(LeaseLost, StorageUnavailable):
                 yield from self._fail(error)
-            except (LeaseLost, StorageUnavailable):
-                pass
             raise
 
     def _advance(self) -> Generator[Command, Any, Report | None]:
@@ -369,9 +366,7 @@ class _Execution:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
         self.did.append(f"{move.node.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
-        entry = LogEntry(
-            step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt
-        )
+        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
         return (yield from self._go_on(move, entry, stored=changed))
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
@@ -457,15 +452,14 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _write(
-        self, transition: Transition, stored: Stored[Any] | None = None
-    ) -> Generator[Command, Any, Applied]:
+    def _write(self, transition: Transition, stored: Stored[Any] | None = None) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
         The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first
         whether it was applied.
         """
         unknown = False
+        applied: Applied | None = None
         for failures in count(1):
             try:
                 applied = (yield from self._find_applied(transition)) if unknown else None
@@ -479,6 +473,7 @@ class _Execution:
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
                 delay = backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random())
                 yield Wait(delay, interruptible=False)
+        assert applied is not None
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored
         for entry in applied.log:

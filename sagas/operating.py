@@ -10,7 +10,7 @@ from uuid import UUID
 from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused
 from sagas.plan import plan_for
-from sagas.progress import Action, EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
+from sagas.progress import EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from sagas.storable import require_storable
 from sagas.storage.contract import not_found
 from sagas.storage.records import Applied, LogEntry, NotAcquired, Refusal, SagaFilter, SagaRecord, SagaState, note

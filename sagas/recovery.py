@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from sagas.definition import backoff
+from sagas.async_driver import execute_async
+from sagas.definition import AnySaga, backoff
 from sagas.definitions import Definitions
 from sagas.drivers import decline_now, execute, giving_back_on_error
 from sagas.errors import DefinitionNotFound, InvalidSagaId, LogDoesNotFit, StorageUnavailable, UnknownSaga
 from sagas.execution import Outcome, Report
+from sagas.graph import Graph
+from sagas.group_commit import GroupWriter
+from sagas.loops import call_in_thread
 from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage, not_found
@@ -80,6 +85,40 @@ def recover(
         SagaNotFound: no saga has this id.
         StorageUnavailable: the database does not answer.
     """
+    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, told=told)
+    return found if isinstance(found, Report) else execute(found.saga, found.graph, found.acquired, runtime)
+
+
+async def recover_async(
+    saga_id: UUID, *, runtime: Runtime, definitions: Definitions, writer: GroupWriter, by_hand: bool = False
+) -> Report:
+    """Do as `recover` does, on this event loop; writes go through `writer`."""
+    find = partial(acquire, saga_id, runtime=runtime, definitions=definitions, by_hand=by_hand)
+    found = await call_in_thread(find)
+    if isinstance(found, Report):
+        return found
+    return await execute_async(found.saga, found.graph, found.acquired, runtime, writer)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A saga that is acquired, the class that goes on with it, and the graph that it was started with."""
+
+    acquired: Acquired
+    saga: AnySaga
+    graph: Graph
+
+
+def acquire(
+    saga_id: UUID,
+    *,
+    runtime: Runtime,
+    definitions: Definitions,
+    version: int | None = None,
+    by_hand: bool = False,
+    told: LogEntry | None = None,
+) -> Found | Report:
+    """Acquire a saga and find its code, or report why not; arguments and errors are those of `recover`."""
     acquired = runtime.storage.acquire(
         saga_id,
         runtime.request(),
@@ -98,7 +137,7 @@ def recover(
                 _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
         except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
             return decline_now(acquired, runtime, str(error))
-    return execute(saga, graph, acquired, runtime)
+    return Found(acquired, saga, graph)
 
 
 def _define(acquired: Acquired, runtime: Runtime, definition_hash: str) -> None:

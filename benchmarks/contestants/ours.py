@@ -6,7 +6,7 @@ import os
 
 from benchmarks.contestants.protocol import serve
 from benchmarks.sagas import Nothing, ThreeSteps
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
 from sagas.celery import routing
-from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
+from sagas.celery.names import ROUTES, TASK_FOR
 from sagas.errors import BrokerUnavailable, ConfigurationError
 from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger

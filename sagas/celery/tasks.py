@@ -10,11 +10,12 @@ from celery import Celery, Task
 
 from sagas import pruning
 from sagas.api import current_engine
+from sagas.celery.alone import recover_alone
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
 from sagas.storage.contract import require_positive
-from sagas.storage.records import Claim
+from sagas.storage.records import Claim, Refusal
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
@@ -99,9 +100,7 @@ def register(app: Celery) -> None:
         app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
-def _recover(
-    task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool
-) -> dict[str, Any]:
+def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool) -> dict[str, Any]:
     # A call by hand that the broker delivers once more is no longer a person asking: its worker died of it, perhaps.
     redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
     by_hand = version is None and not redelivered
@@ -109,4 +108,8 @@ def _recover(
     delivered = None
     if version is not None:
         delivered = Claim(parsed, version, pending, datetime.fromisoformat(queued_at) if queued_at else None)
-    return current_engine().recover(parsed, version=version, by_hand=by_hand, delivered=delivered).as_json()
+    engine = current_engine()
+    report = engine.recover(parsed, version=version, by_hand=by_hand, delivered=delivered)
+    if report.refusal is Refusal.SUSPECT:
+        return recover_alone(engine, parsed, None if by_hand else version)
+    return report.as_json()

@@ -26,8 +26,8 @@ from sagas.errors import ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import SagaRecord
 from sagas.storage.operations import Operations
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 acting = typer.Typer()

@@ -19,7 +19,6 @@ from sagas.errors import QuestionTooLong
 from sagas.progress import SagaStatus
 from sagas.storage import operator_statements as sql
 from sagas.storage.contract import not_found
-from sagas.storage.records import Pause, SagaRecord
 from sagas.storage.operator_answers import (
     Count,
     DryRun,
@@ -41,6 +40,7 @@ from sagas.storage.operator_answers import (
 )
 from sagas.storage.postgres.mapping import record_of
 from sagas.storage.postgres.storage import PostgresSagaStorage
+from sagas.storage.records import Pause, SagaRecord
 from sagas.storage.statements import LOAD, PAUSES
 
 #: After how long the server cuts a question off; one that reads the whole of an index may take longer.

@@ -228,9 +228,7 @@ def claim(
         record, event = reclaimed.record, reclaimed.event
     if record.state is not SagaState.DEAD:
         if record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts:
-            record = replace(
-                record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now
-            )
+            record = replace(record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now)
         elif name_paused:
             record = replace(record, state=SagaState.PAUSED, updated_at=now)
         else:
@@ -240,9 +238,7 @@ def claim(
 
 def queue(record: SagaRecord, now: datetime) -> SagaRecord:
     """Return a saga for which a message is about to be sent."""
-    return replace(
-        record, state=SagaState.QUEUED, available_at=now + timedelta(seconds=PROBE_SECONDS), updated_at=now
-    )
+    return replace(record, state=SagaState.QUEUED, available_at=now + timedelta(seconds=PROBE_SECONDS), updated_at=now)
 
 
 def release(record: SagaRecord, now: datetime) -> SagaRecord:

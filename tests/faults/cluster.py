@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 import sqlalchemy as sa
 
-from sagas import SagaEngine, SagaStatus, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable

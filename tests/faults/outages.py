@@ -22,7 +22,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from celery import Celery
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess, wait_until

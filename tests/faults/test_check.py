@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from tests.faults import shop
 from tests.faults.check import STEPS, Findings, check
 from tests.faults.cluster import libpq

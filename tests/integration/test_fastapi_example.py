@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.settings import PREFIX
 from sagas.storage.records import SagaFilter
 from sagas.testing.processes import CeleryProcess, launch, wait_until

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.ids import new_saga_id

@@ -13,8 +13,8 @@ import pytest
 from sagas import RetryPolicy, Saga, SagaError, Step
 from sagas.definition import ONCE, backoff
 from sagas.errors import DefinitionError
-from sagas.graph import Graph
 from sagas.execution import IN_PLACE_SECONDS
+from sagas.graph import Graph
 from tests.samples import Stage, Trip, saga_of
 
 T = TypeVar("T")

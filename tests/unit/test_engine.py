@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sagas
-from sagas import Call, MemorySagaStorage, SagaEngine, SagaStatus, Settings, PostgresSagaStorage, Step
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, SagaEngine, SagaStatus, Settings, Step
 from sagas.errors import ConfigurationError, ContextError, InvalidSagaId, SagaNotFound, StorageUnavailable
 from sagas.graph import Graph
 from sagas.storage.records import Claim, SagaFilter

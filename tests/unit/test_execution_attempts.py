@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage, Step
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
 from sagas.storage.records import Acquired, LeaseRequest
 from sagas.telemetry import Observer
 from tests.samples import SETTINGS, Clock, QuickEngine, Stage, Trip, always, book, saga_of

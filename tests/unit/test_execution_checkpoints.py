@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import StorageUnavailable
 from sagas.storage.records import Acquired, Applied, Claim, Lease, LeaseRequest, SagaState
 from sagas.storage.transitions import Transition

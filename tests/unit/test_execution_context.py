@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, PostgresSagaStorage, Step
+from sagas import Call, MemorySagaStorage, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, Saga, SagaStatus, Step
 from sagas.errors import ContextError
 from sagas.storage.records import SagaFilter
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of

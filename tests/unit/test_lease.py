@@ -17,7 +17,7 @@ from uuid import UUID
 import psutil
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, PostgresSagaStorage
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.storage.records import Lease, SagaFilter

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sagas import RetryPolicy
-from sagas.errors import LogDoesNotFit
 from sagas.definition import AnySaga
+from sagas.errors import LogDoesNotFit
 from sagas.plan import Plan, plan_for
 from sagas.progress import Action, Entry, EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from tests.samples import Stage

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import ISagaStorage, MemorySagaStorage, RetryPolicy, SagaStatus, PostgresSagaStorage
+from sagas import ISagaStorage, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.progress import EntryStatus
 from sagas.recovery import ScanReport, parse_saga_id, scan

@@ -13,11 +13,11 @@ from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
 from sagas.storage.contract import exists
-from sagas.urls import address
 from sagas.storage.postgres.mapping import new_rows
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import NewSaga, OnConflict
 from sagas.storage.transactions import CallersTransaction
+from sagas.urls import address
 
 Created = list[tuple[UUID, bool]]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Mapping[str, Any]]]

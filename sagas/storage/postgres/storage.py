@@ -444,9 +444,7 @@ def _acquire(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> 
     return Acquired(lease, record, SagaStatus(row["status_before"]))
 
 
-def _acquired_unread(
-    cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]
-) -> tuple[Lease, SagaStatus] | None:
+def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> tuple[Lease, SagaStatus] | None:
     """Return what the last acquire of this cursor holds, and its status before, from the result as it was sent."""
     result = cursor.pgresult
     if result is None or not result.ntuples:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, Settings, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.integration.celery.forking import ForkedCelery
+from tests.forking import ForkedCelery
 from tests.integration.celery.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]

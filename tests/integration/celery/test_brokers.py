@@ -13,7 +13,7 @@ import redis
 import trustme
 from celery import Celery
 
-from sagas import SagaEngine, SagaStatus, Settings, PostgresSagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.celery.doctor import broker as queues

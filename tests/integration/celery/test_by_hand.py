@@ -10,13 +10,13 @@ from uuid import uuid4
 import httpx
 import pytest
 from celery import Celery
+from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.XXX import Release
-from sagas.storage.records import Lease, NewSaga, NotAcquired, completed
+from sagas.storage.records import Lease, NewSaga, completed
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps

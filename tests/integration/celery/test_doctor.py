@@ -23,8 +23,8 @@ from sagas.doctor import Finding, Installation, examine
 from sagas.doctor.database import DATABASE
 from sagas.doctor.environment import SETTINGS
 from sagas.settings import PREFIX
-from sagas.urls import address
 from sagas.testing.processes import wait_until
+from sagas.urls import address
 from tests.tasks.conftest import Start
 
 #: For a machine that is busy: the command itself takes seconds.

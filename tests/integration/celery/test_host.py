@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
-from sagas import SagaEngine, SagaStatus, Settings, PostgresSagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.integration.celery.conftest import Start, wait_finished

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
+from sagas.storage.XXX import QUEUE, Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
-from sagas.storage.XXX import QUEUE, Release
 from sagas.storage.records import Lease, LogEntry, NewSaga
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps

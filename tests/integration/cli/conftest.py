@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.cli.app import app
 from tests.integration.cli.shop import Order, PlaceOrder
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from typer.testing import Result
 
-from sagas import SagaEngine, SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.acting import operator
 from sagas.storage.records import Acquired
 from tests.integration.cli.conftest import Command

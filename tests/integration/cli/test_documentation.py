@@ -11,10 +11,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-
-from sagas import SagaEngine, PostgresSagaStorage
-from sagas.progress import Action, SagaStatus
 from sagas.storage.XXX import QUEUE, Release
+
+from sagas import PostgresSagaStorage, SagaEngine
+from sagas.progress import Action, SagaStatus
 from sagas.storage.records import Lease, NewSaga, completed
 from tests.integration.cli.conftest import Command
 

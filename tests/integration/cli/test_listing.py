@@ -18,7 +18,7 @@ from uuid import UUID
 import pytest
 from rich.cells import cell_len
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.ids import new_saga_id
 from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command

@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-
-from sagas import SagaEngine, PostgresSagaStorage
-from sagas.ids import new_saga_id
 from sagas.storage.XXX import QUEUE
-from sagas.storage.records import NewSaga
+
+from sagas import PostgresSagaStorage, SagaEngine
+from sagas.ids import new_saga_id
 from sagas.storage.operator_answers import ScanVerdict
+from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 

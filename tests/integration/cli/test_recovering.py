@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sagas import SagaEngine, SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 

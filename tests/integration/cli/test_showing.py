@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SagaEngine, SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.acting import operator
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus

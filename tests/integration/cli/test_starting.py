@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli import lines
 from sagas.cli.lines import BadLine, GoodLine, read_lines
 from sagas.errors import StorageUnavailable

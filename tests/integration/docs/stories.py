@@ -13,12 +13,12 @@ from uuid import UUID
 
 import httpx
 import sqlalchemy as sa
+from sagas.storage.XXX import Release
 
 from docs.screenshots import PASSWORD, flower
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
-from sagas.storage.XXX import Release
 from sagas.storage.records import Lease, NewSaga, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.docs.commands import commands_of

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.XXX import PAUSED, QUEUE
 
 from sagas import PostgresSagaStorage
 from sagas.definition import AnySaga
 from sagas.doctor import Installation, inspector
 from sagas.doctor.unfinished import DEFINITIONS, SCANS, STUCK
 from sagas.ids import new_saga_id
-from sagas.storage.XXX import PAUSED, QUEUE
 from sagas.storage.records import NewSaga
 from tests.sagas.doctor.conftest import findings_of, found_by
 from tests.sagas.samples import Stage

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from psycopg.rows import dict_row, namedtuple_row, scalar_row, tuple_row
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.errors import AlreadyStarted, HiddenRow, SagaNotFound, StorageUnavailable, TransactionRefused
 from sagas.storage.transactions import CallersTransaction
 from tests.callers import Shop

@@ -10,14 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import PAUSED, Release
 
-from sagas import RetryPolicy, SagaEngine, SagaStatus, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
 from sagas.operating import Operator
 from sagas.progress import Action, EntryStatus
-from sagas.storage.XXX import PAUSED, Release
-from sagas.storage.records import Lease, SagaFilter
+from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.samples import DEADLINE_SECONDS, SETTINGS, FakeDispatcher, QuickEngine, Stage, Trip, always, book
 

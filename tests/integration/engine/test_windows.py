@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.storage.records import SagaFilter
 
 # What Python lacks on Windows, taken away before anything else is imported; billiard asks which system it is on.

@@ -22,10 +22,10 @@ from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import Acquired, Lease, SagaFilter, completed
-from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.dsn import make_engine
+from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.prepared import PreparedStatements
+from sagas.storage.records import Acquired, SagaFilter, completed
 from sagas.storage.schema import migrate
 from tests.calls import (
     DEADLINE_SECONDS,

@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.statements import PAUSE
+from sagas.storage.XXX import PAUSED, Intervention, Release
 
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.XXX import Intervention, PAUSED, Release
-from sagas.storage.records import Lease, NewSaga, NotAcquired, SagaRecord, note
 from sagas.storage.postgres.storage import _free_parked
-from sagas.storage.statements import PAUSE
+from sagas.storage.records import NewSaga, SagaRecord, note
 from tests.calls import claim, held_saga, new_saga, wait_until, writing_to
 
 RETRY = Intervention(

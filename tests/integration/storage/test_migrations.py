@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, VERSION_TABLE, current_version, migrate
 from sagas.storage.tables import metadata

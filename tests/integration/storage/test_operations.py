@@ -14,9 +14,9 @@ from sagas.errors import QuestionTooLong
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
 from sagas.storage import operator_statements as sql
-from sagas.storage.records import Lease, completed
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import DryRun, Listing, ScanVerdict
+from sagas.storage.records import Lease, completed
 from tests.calls import held_saga, new_saga
 from tests.databases import database
 

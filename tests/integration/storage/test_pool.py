@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from sagas.errors import StorageUnavailable
 from sagas.storage import PostgresSagaStorage, checkout
-from sagas.storage.records import SagaFilter
 from sagas.storage.operations import Operations
+from sagas.storage.records import SagaFilter
 from tests.calls import DEADLINE_SECONDS, backends, claim, cut_all, held_saga, new_saga, take, wait_until
 
 THREADS: Final = 12

@@ -12,11 +12,11 @@ from typing import Final
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.XXX import Release
 from sagas.storage.operations import Operations
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
 from tests.samples import Stage, Trip

@@ -8,15 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import PAUSED, QUEUE
 
 from sagas.cli.standing import in_brief, in_words, next_step
 from sagas.cli.words import duration, when
 from sagas.errors import ConfigurationError
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.registry import Registry
-from sagas.storage.XXX import PAUSED, QUEUE
-from sagas.storage.records import Lease, LogEntry, NewSaga, Pause, completed, failed
 from sagas.storage.operator_answers import Surroundings
+from sagas.storage.records import Lease, LogEntry, NewSaga, Pause, completed, failed
 from tests.integration.cli.shop import PlaceOrder
 
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)

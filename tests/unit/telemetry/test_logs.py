@@ -14,12 +14,12 @@ from uuid import UUID
 
 import pytest
 from pythonjsonlogger.json import JsonFormatter
+from sagas.storage.XXX import Release
 
 import sagas
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import Heartbeat
-from sagas.storage.XXX import Release
 from sagas.storage.records import Acquired, Lease
 from sagas.telemetry import SagaAttributes
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, always

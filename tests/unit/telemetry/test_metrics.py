@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sagas.storage.XXX import Release
 
 from sagas import MemorySagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import BrokerUnavailable
-from sagas.storage.XXX import Release
 from sagas.storage.records import Acquired, Lease
 from sagas.telemetry.metrics import Metrics
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, always
