@@ -34,10 +34,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-from sagas.storage.XXX import PAUSED, QUEUE
-
 from sagas import MemorySagaStorage, SagaStatus
-<<<<<<< HEAD
 from sagas.drivers import execute
 from sagas.errors import ActionRefused, IllegalStatusChange, LeaseLost, StorageUnavailable
 from sagas.storage.records import (
@@ -54,11 +51,6 @@ from sagas.storage.records import (
 )
 from sagas.storage.rules import OVERTAKING_SECONDS
 from sagas.storage.transitions import PROBE_SECONDS
-=======
-from sagas.errors import ActionRefused, LeaseLost, StorageUnavailable
-from sagas.execution import execute
-from sagas.storage.records import Acquired, Claim, Lease, Pause, SagaRecord
->>>>>>> core
 from tests.faults.processes import (
     CUT,
     DONE,

@@ -17,7 +17,6 @@ from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
 from sagas.operating import Operator
-<<<<<<< HEAD
 from sagas.runtime import Runtime
 from sagas.storage.records import (
     Acquired,
@@ -32,9 +31,6 @@ from sagas.storage.records import (
     shared_owner,
 )
 from sagas.storage.transitions import PROBE_SECONDS, FailedAttempt, Transition
-=======
-from sagas.storage.records import Acquired, ClaimResult, Lease, SagaRecord
->>>>>>> core
 from tests.samples import Trip
 
 MAXIMUM: Final = 2

@@ -113,7 +113,8 @@ class Books(NamedTuple):
                 must(not (paused and answer.value.claims), "a scan dispatched a saga of a paused name")
                 books = self._claimed(world, new, answer.value)
             case "note_delivery" if number is None:
-                books = self._replace(passed=rules.lost_message(old, request.args[0].queued_at))
+                passing = rules.lost_message(old, request.args[0].queued_at)
+                books = self._replace(passed=self.passed or passing)
             case "reclaim":
                 books = self._lost_lease(old, new, holder_is_dead=True)
             case "release_claims" if new != old:
@@ -168,7 +169,9 @@ class Books(NamedTuple):
     ) -> Books:
         books = self._lost_lease(old, new)
         if isinstance(result, NotAcquired):
-            return books
+            # A message that finds the name paused is used up, and the saga is paused too.
+            paused = old.state is SagaState.QUEUED and new.state is SagaState.PAUSED
+            return books._replace(dispatched=books.dispatched and not paused)
         assert isinstance(result, Acquired)
         version, by_hand = request.kwargs["version"], request.kwargs["by_hand"]
         must(version in (None, old.version), "a message acquired the saga at a version that it was not sent for")
@@ -190,7 +193,7 @@ class Books(NamedTuple):
         return books._replace(
             leases=books.leases + 1,
             attempts=0 if ended else min(books.attempts, MAXIMUM - 1),
-            suspect=books.suspect and not (new.status.finished or entry.status is EntryStatus.SKIPPED),
+            suspect=books.suspect and not ended,
             aborted=books.aborted or command == "compensate",
             dispatched=False,
             skipped=books.skipped | ({entry.step} if entry.status is EntryStatus.SKIPPED else set()),
