@@ -13,7 +13,7 @@ from sagas.async_driver import execute_async
 from sagas.definition import AnySaga, backoff
 from sagas.definitions import Definitions
 from sagas.drivers import decline_now, execute, giving_back_on_error
-from sagas.errors import DefinitionNotFound, InvalidSagaId, LogDoesNotFit, StorageUnavailable, UnknownSaga
+from sagas.errors import DefinitionNotFound, InvalidSagaId, LeaseLost, LogDoesNotFit, StorageUnavailable, UnknownSaga
 from sagas.execution import Outcome, Report
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
@@ -128,15 +128,23 @@ def acquire(
     )
     if isinstance(acquired, NotAcquired):
         return _skipped(saga_id, acquired)
-    with giving_back_on_error(acquired, runtime):
-        if told is not None:
-            runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
-        try:
-            saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
-            if acquired.record.definition is None:
-                _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
-        except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
-            return decline_now(acquired, runtime, str(error))
+    try:
+        with giving_back_on_error(acquired, runtime):
+            return _find(acquired, runtime, definitions, told)
+    except LeaseLost as error:
+        record, message = acquired.record, str(error)
+        return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
+
+
+def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, told: LogEntry | None) -> Found | Report:
+    if told is not None:
+        runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
+    try:
+        saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
+        if acquired.record.definition is None:
+            _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
+    except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
+        return decline_now(acquired, runtime, str(error))
     return Found(acquired, saga, graph)
 
 
