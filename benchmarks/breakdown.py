@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sagas.storage.base import NewSaga
+
 from benchmarks.contestants.limit import COMMITS, TABLE, commit_bare_rows
 from benchmarks.database import Database, server
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from sagas import MemorySagaStorage, SagaEngine
-from sagas.storage.base import NewSaga
 
 SAGAS = 1_000
 ROUNDS = 5

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sagas.storage.base import Hold, NewSaga, completed
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
@@ -23,7 +24,6 @@ from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import Hold, NewSaga, completed
 
 SAGAS = 1_000_000
 LIVE_SAGAS = 100

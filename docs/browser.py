@@ -17,8 +17,7 @@ from urllib.request import urlopen
 
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from sagas.testing.processes import wait_until
-from sagas.testing.servers.process import launch
+from sagas.testing.processes import launch, wait_until
 
 _OPTIONS = (
     "--headless",

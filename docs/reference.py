@@ -16,9 +16,8 @@ import typer.main
 
 import sagas
 from sagas import Settings
-from sagas.celery.doctor import CHECKS
 from sagas.cli.app import app
-from sagas.doctor import every_kind
+from sagas.doctor import every_finding
 from sagas.settings import PREFIX
 
 DOCS = Path(__file__).parent
@@ -108,7 +107,8 @@ def _reasons(path: Path, dictionary: str) -> str:
 def findings() -> str:
     """Everything that the doctor can find."""
     rows = [
-        f"| `{kind.id}` | {kind.severity} | {kind.what} | {kind.why} | {kind.cure} |" for kind in every_kind(CHECKS)
+        f"| `{finding.id}` | {finding.severity} | {finding.what} | {finding.why} | {finding.cure} |"
+        for finding in every_finding()
     ]
     return "\n".join(["| finding | is a | what is wrong | why it matters | cure |", "|---|---|---|---|---|", *rows])
 

@@ -14,11 +14,12 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from sagas.storage.base import Hold, NewSaga, completed
+
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Hold, NewSaga, completed
 
 stop = threading.Event()
 

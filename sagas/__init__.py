@@ -19,13 +19,14 @@ from sagas.errors import OutcomeUnknown, SagaError
 from sagas.execution import Report
 from sagas.progress import SagaStatus
 from sagas.settings import Settings
-from sagas.storage import ISagaStorage, MemorySagaStorage, SqlAlchemySagaStorage
+from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
 
 __all__ = [
     "Call",
     "ISagaStorage",
     "MemorySagaStorage",
     "OutcomeUnknown",
+    "PostgresSagaStorage",
     "Report",
     "RetryPolicy",
     "Saga",
@@ -33,7 +34,6 @@ __all__ = [
     "SagaError",
     "SagaStatus",
     "Settings",
-    "SqlAlchemySagaStorage",
     "Step",
     "configure",
     "current_engine",

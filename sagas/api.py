@@ -14,7 +14,7 @@ from sagas.engine import SagaEngine
 from sagas.execution import Report
 from sagas.framework import set_up_framework
 from sagas.settings import Settings
-from sagas.storage.base import OnConflict
+from sagas.storage.records import OnConflict
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
 _engine: SagaEngine | None = None

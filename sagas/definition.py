@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
-from sagas.fingerprint import HIGHEST_VERSION, Fingerprint, step_code
+from sagas.graph import Graph, Node
 from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
@@ -192,7 +192,7 @@ class Saga(Generic[ContextT]):
     Attributes:
         name: stable name in the database; default: the class's name in kebab case, wherever the class lives.
         aliases: its former names, the oldest first, which the database goes on with.
-        version: 1 to 999; raised for a change that sagas already started cannot follow. They go on with the class
+        version: 1 or more; raised for a change that sagas already started cannot follow. They go on with the class
             that has their version, which may stand beside this one; the highest is the one for new sagas.
         continues: lower versions whose sagas this class goes on with, too.
         steps: the step classes, in order.
@@ -210,8 +210,7 @@ class Saga(Generic[ContextT]):
     steps: ClassVar[Sequence[type[Step[Any]]]] = ()
     compensate_past_failures: ClassVar[bool] = False
     codec: ClassVar[ContextCodec[Any]]
-    fingerprint: ClassVar[Fingerprint]
-    definition_version: ClassVar[str]
+    graph: ClassVar[Graph]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -224,9 +223,8 @@ class Saga(Generic[ContextT]):
             )
         _check_steps(cls)
         cls.steps = tuple(cls.steps)
-        codes = [step_code(s.name, pivot=s.pivot, can_compensate=s.can_compensate()) for s in cls.steps]
-        cls.fingerprint = Fingerprint.of(cls.version, codes)
-        cls.definition_version = str(cls.fingerprint)
+        nodes = [Node(name=step.name, pivot=step.pivot, undoable=step.can_compensate()) for step in cls.steps]
+        cls.graph = Graph.chain(cls.stored_name(), cls.version, nodes)
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
 
     @classmethod
@@ -271,9 +269,7 @@ def _own_aliases(cls: type[Step[Any]] | AnySaga) -> tuple[str, ...]:
 def _own_versions(cls: AnySaga) -> tuple[int, tuple[int, ...]]:
     version, continues = cls.__dict__.get("version", 1), cls.__dict__.get("continues", ())
     if not _is_version(version):
-        raise DefinitionError(
-            f"{cls.__name__}: version is {version!r}: give a whole number from 1 to {HIGHEST_VERSION}, 1 for the first."
-        )
+        raise DefinitionError(f"{cls.__name__}: version is {version!r}: give a whole number, 1 for the first.")
     if not isinstance(continues, Sequence) or not all(_is_version(lower) and lower < version for lower in continues):
         raise DefinitionError(
             f"{cls.__name__}: continues is {continues!r}: give a list of versions below its own, which is {version}."
@@ -282,7 +278,7 @@ def _own_versions(cls: AnySaga) -> tuple[int, tuple[int, ...]]:
 
 
 def _is_version(version: object) -> bool:
-    return isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= HIGHEST_VERSION
+    return isinstance(version, int) and not isinstance(version, bool) and version >= 1
 
 
 def _context_type(cls: AnySaga) -> Any:
@@ -304,7 +300,6 @@ def _check_steps(cls: AnySaga) -> None:
     if not cls.steps:
         raise DefinitionError(f"{cls.__name__}: it has no steps: list its Step classes in `steps`.")
     seen: dict[str, str] = {}
-    codes: dict[str, type[Step[Any]]] = {}
     pivot: str | None = None
     for step in cls.steps:
         if not (isinstance(step, type) and issubclass(step, Step)):
@@ -321,13 +316,6 @@ def _check_steps(cls: AnySaga) -> None:
                     "give one another name."
                 )
             seen[name] = step.__name__
-            for can_compensate in (False, True):
-                code = step_code(name, pivot=step.pivot, can_compensate=can_compensate)
-                if codes.setdefault(code, step) is not step:
-                    raise DefinitionError(
-                        f"{cls.__name__}: {codes[code].__name__} and {step.__name__} have names with one code, {code}, "
-                        "by a rare accident, and a saga could not tell them apart: give one another name."
-                    )
         if pivot and step.pivot:
             raise DefinitionError(
                 f"{cls.__name__}: {pivot} and {step.__name__} are both pivots, and there is one point of no return: "

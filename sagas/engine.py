@@ -15,19 +15,33 @@ from sagas import recovery
 from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
+from sagas.definitions import Definitions
+from sagas.deliveries import Deliveries
+from sagas.drivers import execute
 from sagas.errors import ConfigurationError, SagaError
-from sagas.execution import MARK_SECONDS, Report, Runtime, execute
+from sagas.execution import Outcome, Report
 from sagas.framework import Framework
 from sagas.ids import new_saga_id
-from sagas.lease import Heartbeat, default_node, owner_name
+from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
+from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storable import is_storable
-from sagas.storage.base import QUEUE, Claim, Hold, ISagaStorage, LogEntry, NewSaga, OnConflict, Taken
-from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.postgres import PostgresSagaStorage
+from sagas.storage.records import (
+    Acquired,
+    Claim,
+    Lease,
+    LogEntry,
+    NewSaga,
+    OnConflict,
+    shared_owner,
+    utc_now,
+)
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
 from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
@@ -52,6 +66,8 @@ class SagaEngine:
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
         observer: is told what happens; OpenTelemetry is too, where this process has set it up.
         framework: what the application is built on; integrations give it.
+        shared: whether this process may hold several sagas at once. Its crash then spends no attempt of any of them:
+            each is suspect, and runs alone until it gets on.
     """
 
     def __init__(
@@ -67,6 +83,7 @@ class SagaEngine:
         in_doubt_on: tuple[type[BaseException], ...] = (),
         observer: Observer | None = None,
         framework: Framework | None = None,
+        shared: bool = False,
     ) -> None:
         self.storage = storage
         self.dispatcher = dispatcher
@@ -78,7 +95,10 @@ class SagaEngine:
         self._in_doubt_on = in_doubt_on
         self._observer = observer
         self._framework = framework or Framework()
-        self._heartbeat = Heartbeat(storage, self.settings.lease_seconds)
+        self._shared = shared
+        self._keeper = LeaseKeeper(storage, self.settings.lease_seconds)
+        self.definitions = Definitions(storage, self.registry)
+        self._deliveries = Deliveries(storage)
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
         self._connected = False
@@ -193,9 +213,7 @@ class SagaEngine:
             if connection is not None:
                 options["connection"] = transaction = self.storage.join(connection)
                 sent_by_us = sent_by_us and transaction.on_commit(lambda: self._send_after_commit(claims))
-            created = self.storage.create_sagas(
-                new, owner=QUEUE if sent_by_us else None, for_seconds=MARK_SECONDS if sent_by_us else 0.0, **options
-            )
+            created = self.storage.create_sagas(new, queued=sent_by_us, **options)
             claims += [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
             if connection is None and sent_by_us:
                 self._send(claims)
@@ -252,7 +270,7 @@ class SagaEngine:
             StorageUnavailable: the database does not answer.
         """
         wanted = [parse_saga_id(saga_id) for saga_id in saga_ids]
-        claims = self.storage.claim_by_id(wanted, mark_seconds=MARK_SECONDS) if self.dispatcher is not None else []
+        claims = self.storage.claim_by_id(wanted) if self.dispatcher is not None else []
         self._send(claims)
         for saga_id in set(wanted) - {claim.saga_id for claim in claims}:
             self.storage.load(saga_id)
@@ -277,17 +295,20 @@ class SagaEngine:
         keys = None if idempotency_key is None else [idempotency_key]
         new = self._new_sagas(saga, [context], keys)
         runtime = self.runtime()
-        lease_seconds = self.settings.lease_seconds
-        with (runtime.observer or NOBODY).starting(new) as traceparent:
+        request = runtime.request()
+        with runtime.observer.starting(new) as traceparent:
             if traceparent is not None:
                 new = _traced(new, traceparent)
-            ((saga_id, is_new),) = self.storage.create_sagas(new, owner=runtime.owner, for_seconds=lease_seconds)
+            ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
             record = self.storage.load(saga_id)
             message = f"a saga with this idempotency key was started before and is {record.status}."
-            return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
-        hold = Hold(saga_id, 1, runtime.owner)
-        return execute(saga, Taken(hold, new[0].as_record(hold), SagaStatus.PENDING), runtime)
+            return Report(
+                saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message
+            )
+        record = new[0].as_record(now=utc_now(), lease=request)
+        acquired = Acquired(Lease(saga_id, 1, request.owner, request.token), record, SagaStatus.PENDING)
+        return execute(saga, saga.graph, acquired, runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -307,6 +328,7 @@ class SagaEngine:
         version: int | None = None,
         by_hand: bool = False,
         told: LogEntry | None = None,
+        delivered: Claim | None = None,
     ) -> Report:
         """Resume a saga from its log, forward or backward, and report what was done.
 
@@ -318,6 +340,7 @@ class SagaEngine:
             version: only at this version: the one that a message was sent for.
             by_hand: an operator asks: also while the saga backs off, is dead or paused.
             told: the operator's note, for the saga's log.
+            delivered: the claim whose message asks for this; it is noted, so that scans find messages that are lost.
 
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
@@ -325,10 +348,12 @@ class SagaEngine:
             RuntimeError: called within an async step, whose event loop it would block: await `recover_async`.
         """
         refuse_within_async_step("recover", "recover_async")
+        if delivered is not None:
+            self._deliveries.note(delivered)
         return recovery.recover(
             parse_saga_id(saga_id),
             runtime=self.runtime(),
-            registry=self.registry,
+            definitions=self.definitions,
             version=version,
             by_hand=by_hand,
             told=told,
@@ -355,17 +380,18 @@ class SagaEngine:
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
         if self._owner is None or self._owner[0] != os.getpid():
-            self._owner = (os.getpid(), owner_name(self.node, os.getpid()))
+            owner = owner_name(self.node, os.getpid())
+            self._owner = (os.getpid(), shared_owner(owner) if self._shared else owner)
         return Runtime(
             storage=self.storage,
-            heartbeat=self._heartbeat,
+            keeper=self._keeper,
             settings=self.settings,
             owner=self._owner[1],
             resolve=self._resolver,
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
-            observer=whom_to_tell(self._observer),
+            observer=whom_to_tell(self._observer) or NOBODY,
             framework=self._framework,
         )
 
@@ -381,15 +407,19 @@ class SagaEngine:
             raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")
         for key in keys or ():
             check_idempotency_key(key)
+        if not contexts:
+            return []
+        documents = [saga.codec.dump_checked(context) for context in contexts]
+        definition = self.definitions.register(saga.graph)
         return [
             NewSaga(
                 id=new_saga_id(),
                 name=saga.stored_name(),
-                definition_version=saga.definition_version,
-                context=saga.codec.dump_checked(context),
+                definition=definition,
+                context=document,
                 idempotency_key=keys[index] if keys is not None else None,
             )
-            for index, context in enumerate(contexts)
+            for index, document in enumerate(documents)
         ]
 
     async def _in_new_thread(self, function: Callable[[], Report]) -> Report:
@@ -412,7 +442,7 @@ class SagaEngine:
     def _send(self, claims: Sequence[Claim]) -> None:
         try:
             if self.dispatcher is None:
-                self.storage.unclaim(claims)
+                self.storage.release_claims(claims)
                 return
             recovery.send(self.storage, self.dispatcher, claims)
         except SagaError as error:
@@ -444,7 +474,7 @@ def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
 
 
 def _storage(settings: Settings) -> ISagaStorage:
-    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)
+    return PostgresSagaStorage(settings.database_url, pool_size=settings.database_pool_size)
 
 
 def _installed_dispatcher() -> Dispatcher | None:

@@ -1,44 +1,41 @@
-"""The one loop: ask `progress`, perform, checkpoint. Forward, backward and recovered runs all go through it."""
+"""The one loop: ask what is ready, begin it, wait for the first that ends, write its event, ask again.
+
+Forward, backward and recovered runs all go through it. It does no I/O itself: `saga_loop` is a generator that yields
+what it wants done (a command) and is sent what came of it. `sagas.drivers` does the commands in a thread,
+`sagas.async_driver` on an event loop, and the tests' explorer in every order.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
 from itertools import count
-from random import random
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sagas.context import Stored
-from sagas.definition import AnySaga, Call, Resolver, Step, backoff
+from sagas.definition import AnySaga, Call, Step, backoff
 from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
-from sagas.framework import Framework
-from sagas.lease import Heartbeat, Lease
-from sagas.performing import perform
-from sagas.plan import Plan, plan_as_started
-from sagas.progress import (
-    Action,
-    End,
-    EntryStatus,
-    Perform,
-    SagaStatus,
-    Verdict,
-    failures_in_a_row,
-    judge_failure,
-    next_move,
-    retry_policy,
-    status_before,
+from sagas.graph import Graph
+from sagas.plan import Plan, plan_for
+from sagas.progress import Action, EntryStatus, Move, Progress, SagaStatus, Verdict
+from sagas.runtime import Runtime
+from sagas.storage.records import Acquired, Applied, Claim, LogEntry, Refusal, SagaRecord, SagaState
+from sagas.storage.transitions import (
+    PROBE_SECONDS,
+    Ended,
+    FailedAttempt,
+    GaveBack,
+    Progressed,
+    Suspended,
+    Transition,
 )
-from sagas.settings import Settings
-from sagas.storage.base import Claim, ISagaStorage, LogEntry, Release, SagaRecord, Taken
-from sagas.telemetry.logs import about, saga_logger, working_on
-from sagas.telemetry.observer import NOBODY, Observer
+from sagas.telemetry.logs import about, saga_logger
 from sagas.text import printable
 
 logger = saga_logger(__name__)
@@ -46,17 +43,32 @@ logger = saga_logger(__name__)
 #: Waits up to this long, or up to the interval of scans, happen in place; a longer one puts the saga down, to be found
 #: by the first scan after it.
 IN_PLACE_SECONDS: Final = 5.0
-#: How long the mark of a dispatch protects it before scans ask the broker whether its message still waits.
-MARK_SECONDS: Final = 4.0
-#: How long a saga that was asked back is left to the operator who asked for it.
-_ASKED_BACK_SECONDS: Final = 10.0
-#: How often a worker that waits looks whether it is to stop.
-_LOOK_SECONDS: Final = 0.1
+#: How long a saga whose yield was requested is left to the operator who requested it.
+_YIELDED_SECONDS: Final = 10.0
 #: A traceback is for a reader, and its end says most.
 _TRACEBACK_CHARACTERS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 2000
 #: A worker whose code does not fit leaves the saga alone for as long as it has been stuck, between these bounds.
 _DECLINE_SECONDS: Final = (5.0, 60.0)
+
+
+class Outcome(StrEnum):
+    """What became of a saga in one call.
+
+    WAITING: it is put down until it is due. FAILED: this attempt failed, and another follows. DECLINED: this process's
+    code does not fit. HANDED_OVER: given back, because this process stops or an operator asked. LOST: another worker
+    has it. SKIPPED: it was not acquired.
+    """
+
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    WAITING = "waiting"
+    FAILED = "failed"
+    DEAD = "dead"
+    DECLINED = "declined"
+    HANDED_OVER = "handed over"
+    LOST = "lost"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +79,19 @@ class Report:
         saga_id: which saga.
         name: its name.
         status: how it stands now.
-        outcome: completed, compensated, waiting, failed, dead, declined, handed over, lost or skipped.
+        outcome: what became of it.
         did: what was done, in order.
         message: the same in a sentence.
+        refusal: why it was not acquired, if it was not.
     """
 
     saga_id: UUID
     name: str
     status: SagaStatus
-    outcome: str
+    outcome: Outcome
     did: tuple[str, ...] = ()
     message: str = ""
+    refusal: Refusal | None = None
 
     def __post_init__(self) -> None:
         # They quote errors and names, and are read in terminals and logs.
@@ -88,7 +102,7 @@ class Report:
         """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
         return {
             "name": self.name,
-            "outcome": self.outcome,
+            "outcome": str(self.outcome),
             "message": self.message,
             "status": str(self.status),
             "saga_id": str(self.saga_id),
@@ -96,393 +110,440 @@ class Report:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """What an execution needs from the process it runs in.
+# -- commands: what the loop wants done -----------------------------------------------------------------------
 
-    Attributes:
-        owner: the name under which this process holds leases.
-        resolve: builds a step from its class.
-        stopping: whether the process was asked to stop at the next step's boundary.
-        send: publishes the message for a saga that this process gives back.
-        in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
-        observer: is told what happens; None for nobody.
-        framework: what the application is built on.
-        sleep: injected, as is `random`, so that tests need not wait.
+
+class Interruption(StrEnum):
+    """Why a holder puts its saga down at the next boundary."""
+
+    STOPPING = "stopping"
+    LOST = "lost"
+    YIELD = "yield"
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Is there a reason to put the saga down? Answer: an `Interruption`, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """One action to begin: of this step's class, with this call and context."""
+
+    move: Move
+    step: type[Step[Any]]
+    call: Call
+    context: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Begin these actions, and wait for the first to end of all that are in flight. Answer: `Done`."""
+
+    begin: tuple[Begin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How an action ended: with what it returned, or an error."""
+
+    move: Move
+    returned: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Write this transition under the lease. Answer: `Applied`; raises what the storage raises."""
+
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Read the saga. Answer: its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait so many seconds; with `interruptible`, until there is a reason to put the saga down. Answer: None."""
+
+    seconds: float
+    interruptible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish the message of a saga that was given back. Answer: None."""
+
+    claim: Claim
+
+
+Command: TypeAlias = Interrupted | Perform | Apply | Load | Wait | Send
+Loop: TypeAlias = Generator[Command, Any, Report]
+
+
+def saga_loop(saga: AnySaga, graph: Graph, acquired: Acquired, runtime: Runtime) -> Loop:
+    """Bring a saga that is acquired as far as it goes now, and give it back.
+
+    Args:
+        saga: the class that goes on with it.
+        graph: what it was started with.
+        acquired: its lease and record.
+        runtime: settings, randomness and whom to notify; its I/O is left to whoever drives the loop.
+
+    Returns:
+        By StopIteration: what was done.
     """
-
-    storage: ISagaStorage
-    heartbeat: Heartbeat
-    settings: Settings
-    owner: str
-    resolve: Resolver
-    stopping: Callable[[], bool]
-    send: Callable[[Claim], None]
-    in_doubt_on: tuple[type[BaseException], ...] = ()
-    observer: Observer | None = None
-    framework: Framework = field(default_factory=Framework)
-    sleep: Callable[[float], None] = time.sleep
-    random: Callable[[], float] = random
+    return _Execution(saga, graph, acquired, runtime).run()
 
 
-def execute(saga: AnySaga, taken: Taken, runtime: Runtime) -> Report:
-    """Bring a saga that this process has taken as far as it goes now, and give it back.
-
-    Raises:
-        StorageUnavailable: the database went away and this process is to stop; the lease runs out by itself.
-        BaseException: what ends the process itself (SystemExit, KeyboardInterrupt), once the attempt is counted.
-    """
-    work = working_on.set((taken.record, None))
-    try:
-        with (
-            giving_back_on_error(taken, runtime),
-            runtime.heartbeat.keep(taken.hold) as lease,
-            (runtime.observer or NOBODY).running(taken),
-        ):
-            return _Execution(saga, taken, runtime, lease).run()
-    finally:
-        working_on.reset(work)
-
-
-@contextmanager
-def giving_back_on_error(taken: Taken, runtime: Runtime) -> Iterator[None]:
-    """Give the saga back with a failed attempt if the block raises what is no fault of the saga's.
-
-    An observer that fails, say, or a process that can start no thread. Nothing is done to a saga that was given back.
-    """
-    try:
-        yield
-    except (LeaseLost, StorageUnavailable):
-        raise
-    except Exception as error:
-        message = f"{type(error).__name__}: {_message(error)}"
-        release = _failed_attempt(runtime, taken.record.recovery_attempts, interrupted=True, last_error=message)
-        with suppress(Exception):  # it must not hide what happened
-            runtime.storage.release(taken.hold, release)
-        raise
-
-
-def decline(taken: Taken, runtime: Runtime, reason: str) -> Report:
+def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
     """Give a saga back that this process's code does not fit: as it was, no attempt spent, the reason kept."""
-    record = taken.record
-    moved_at = max((entry.created_at for entry in record.log if entry.created_at), default=record.created_at)
+    record = acquired.record
+    entry = LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.DECLINED, message=_cut(reason))
+    known = record.log[-1] if record.log else None
+    said = known is not None and (known.status, known.message) == (entry.status, entry.message)
+    moved = (e.created_at for e in record.log if e.created_at and e.status is not EntryStatus.DECLINED)
     shortest, longest = _DECLINE_SECONDS
-    stuck = (record.updated_at - moved_at).total_seconds()
+    stuck = (record.updated_at - max(moved, default=record.created_at)).total_seconds()
     after = min(longest, max(shortest, stuck)) * (1 - 0.1 * runtime.random())
-    release = Release(status=taken.status_before, after_seconds=after, last_error=f"declined: {reason}")
-    outcome, message = "declined", f"left as it was for {after:.0f} s, no attempt spent: {reason}"
+    outcome, message = Outcome.DECLINED, f"left as it was for {after:.0f} s, no attempt spent: {reason}"
     try:
-        runtime.storage.release(taken.hold, release)
+        yield Apply(
+            GaveBack(
+                status=acquired.status_before,
+                after_seconds=after,
+                # Once is enough: a saga may be declined every minute for days.
+                events=() if said else (entry,),
+                last_error=f"declined: {reason}",
+            )
+        )
     except LeaseLost as error:
-        outcome, message = "lost", str(error)
+        outcome, message = Outcome.LOST, str(error)
     logger.warning(
         "saga %s (%s): %s: %s", record.id, record.name, outcome, message, extra=about(record.id, record.name)
     )
-    (runtime.observer or NOBODY).given_back(record, outcome)
-    return Report(saga_id=record.id, name=record.name, status=taken.status_before, outcome=outcome, message=message)
+    runtime.observer.given_back(record, outcome)
+    return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
 
 
-class _Failed(Exception):
-    """An action of a step raised."""
+def failed_attempt(runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None) -> FailedAttempt:
+    """Return the transition that counts one more failed attempt, with its backoff."""
+    settings = runtime.settings
+    full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
+    return FailedAttempt(
+        events=events,
+        after_seconds=full * (1 - 0.2 * runtime.random()),
+        max_recovery_attempts=settings.max_recovery_attempts,
+        last_error=last_error,
+    )
 
-    def __init__(self, error: BaseException, *, in_doubt: bool, retryable: bool) -> None:
-        super().__init__(_message(error))
-        self.error = error
-        self.in_doubt = in_doubt
-        self.retryable = retryable
+
+def holder_failed(error: BaseException, in_flight: tuple[str, ...] | None) -> LogEntry:
+    """Return the row for an attempt that failed by an error outside of steps, while these may have begun."""
+    return LogEntry(
+        step="holder",
+        action=Action.HOLDER,
+        status=EntryStatus.FAILED,
+        in_flight=in_flight,
+        error_type=type(error).__name__,
+        message=_message(error),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+    in_doubt: bool
+    retryable: bool
 
 
 class _Execution:
-    """One hold of one saga, from taking it to giving it back."""
+    """One lease of one saga, from acquiring it to giving it back."""
 
-    def __init__(self, saga: AnySaga, taken: Taken, runtime: Runtime, lease: Lease) -> None:
+    def __init__(self, saga: AnySaga, graph: Graph, acquired: Acquired, runtime: Runtime) -> None:
         self.saga = saga
-        self.taken = taken
-        self.hold = taken.hold
-        self.record: SagaRecord = taken.record
-        self.id = str(taken.record.id)
+        self.graph = graph
+        self.acquired = acquired
+        self.lease = acquired.lease
+        self.record: SagaRecord = acquired.record
         self.runtime = runtime
         self.observer = runtime.observer
-        self.lease = lease
-        self.status = taken.record.status
-        self.log = list(taken.record.log)
-        self.stored: Stored[Any]
+        self.status = acquired.record.status
+        self.attempts = acquired.record.recovery_attempts
+        self.traced = {
+            (e.step, e.action, e.error_type, e.message) for e in acquired.record.log if e.traceback is not None
+        }
         self.plan: Plan
-        self.move: Perform | End
-        # Whether the next action may have been begun by a holder that was cut off.
-        self.interrupted = taken.record.interrupted
-        self.attempts = taken.record.recovery_attempts
-        self.steps: dict[type[Step[Any]], Step[Any]] = {}
+        self.progress: Progress
+        self.stored: Stored[Any]
+        self.running: dict[str, Move] = {}
         self.did: list[str] = []
 
-    def run(self) -> Report:
+    def run(self) -> Loop:
         try:
-            return self._run()
-        except LeaseLost as error:
-            return self._report("lost", str(error))
-
-    def _run(self) -> Report:
-        try:
-            self.plan = plan_as_started(self.saga, self.record.definition_version)
-            self.move = next_move(self.plan, self.log)
+            self.plan = plan_for(self.saga, self.graph)
+            self.progress = Progress(self.plan.graph, self.record.log, past_failures=self.plan.past_failures)
             self.stored = self.saga.codec.reopen(self.record.context)
-            if self.interrupted and self.observer is not None and self.taken.status_before is not SagaStatus.FAILED:
+            if any(e.status is EntryStatus.LOST and e.version == self.lease.version - 1 for e in self.record.log[-1:]):
                 self.observer.taken_over(self.record)
-            while (report := self._advance()) is None:
-                pass
+            while True:
+                report = yield from self._advance()
+                if report is not None:
+                    return report
         except (LogDoesNotFit, ContextError) as error:
-            # As it was; but once this hold has brought it on, as it stands.
-            taken = replace(self.taken, status_before=self.status) if self.did else self.taken
-            return decline(taken, self.runtime, str(error))
-        except (LeaseLost, StorageUnavailable):
+            # As it was; but once this lease has brought it on, as it stands.
+            acquired = replace(self.acquired, status_before=self.status) if self.did else self.acquired
+            return (yield from decline(acquired, self.runtime, str(error)))
+        except LeaseLost as error:
+            return self._report(Outcome.LOST, str(error))
+        except (StorageUnavailable, GeneratorExit):
             raise
         except Exception as error:
             logger.exception("saga %s (%s): this attempt failed", self.record.id, self.record.name)
-            return self._give_up(error)
+            try:
+                return (yield from self._fail(error))
+            except LeaseLost as lost:
+                return self._report(Outcome.LOST, str(lost))
         except BaseException as error:
             # The process is about to end: whatever comes of counting it must not hide why.
-            with suppress(LeaseLost, StorageUnavailable):
-                self._give_up(error)
+            try:
+                yield from self._fail(error)
+            except (LeaseLost, StorageUnavailable):
+                pass
             raise
-        return report
 
-    def _advance(self) -> Report | None:
-        """Make the next move; return a report when there is nothing more to do now."""
-        move = self.move
-        if isinstance(move, End):
-            self._checkpoint(None, status=move.status)
+    def _advance(self) -> Generator[Command, Any, Report | None]:
+        """Do what is ready; return a report when there is nothing more to do now."""
+        frontier = self.progress.frontier()
+        if frontier.end is not None and not self.running:
+            yield from self._write(Ended(events=(), status=frontier.end))
             return self._ended()
-        if self.runtime.stopping():
-            return self._hand_over()
-        if self.lease.lost:
-            raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker; nothing more was done.")
-        if self.lease.asked_back:
-            return self._hand_back()
-        try:
-            changed = self._perform(move)
-        except _Failed as failure:
-            return self._after_failure(move, failure)
-        self.did.append(f"{move.step.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
-        entry = LogEntry(step=move.step.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        if self.plan.compensate_past_failures and move.action is Action.COMPENSATE:
-            return self._go_on(move, entry, stored=changed)
-        self._checkpoint_move(entry, stored=changed)
-        return self._ended() if self.status.finished else None
+        interruption = yield Interrupted()
+        if interruption is not None and not self.running:
+            return (yield from self._put_down(interruption))
+        begin = () if interruption is not None else self._to_begin(frontier.ready)
+        for each in begin:
+            self.running[each.move.node.name] = each.move
+        done: Done = yield Perform(begin)
+        del self.running[done.move.node.name]
+        return (yield from self._after(done))
 
-    def _perform(self, move: Perform) -> Stored[Any]:
-        """Perform the action; return the context as it is to be stored then."""
-        kind = move.step.kind
-        step = self.steps.get(kind) or self.steps.setdefault(kind, self.runtime.resolve(kind))
-        call = Call(
-            saga_id=self.record.id,
-            step_name=move.step.name,
-            attempt=move.attempt,
-            idempotency_key=f"{self.id}:{move.step.name}:{move.action}",
+    def _to_begin(self, ready: tuple[Move, ...]) -> tuple[Begin, ...]:
+        if self.progress.aborted and any(move.action is Action.ACT for move in self.running.values()):
+            return ()  # what is in flight ends first
+        free = self.runtime.at_once - len(self.running)
+        new = [move for move in ready if move.node.name not in self.running][: max(free, 0)]
+        return tuple(
+            Begin(move, self.plan.steps[move.node.name], self._call(move), self.stored.context) for move in new
         )
-        method = step.act if move.action is Action.ACT else step.compensate
-        action = self.runtime.framework.around(partial(method, self.stored.context, call))
-        self.lease.work = work = (self.record, move)
-        working_on.set(work)
-        try:
-            if self.observer is None:
-                returned = perform(action, timeout=kind.timeout)
-            else:
-                with self.observer.acting(self.record, move):
-                    returned = perform(action, timeout=kind.timeout)
-        except BaseException as error:
-            if not is_of_the_step(error):
-                raise
-            retry_on = retry_policy(self.plan, self.log, move).retry_on
-            in_doubt = is_in_doubt(error, self.runtime.in_doubt_on)
-            raise _Failed(error, in_doubt=in_doubt, retryable=is_retryable(error, retry_on)) from error
+
+    def _call(self, move: Move) -> Call:
+        return Call(
+            saga_id=self.record.id,
+            step_name=move.node.name,
+            attempt=move.attempt,
+            idempotency_key=f"{self.record.id}:{move.node.name}:{move.action}",
+        )
+
+    # -- after an action --------------------------------------------------------------------------------------
+
+    def _after(self, done: Done) -> Generator[Command, Any, Report | None]:
+        move = done.move
+        policy = self.plan.retry_policy(self.progress, move)
+        if done.error is not None:
+            if not is_of_the_step(done.error):
+                self.running[move.node.name] = move  # it may have taken effect
+                raise done.error
+            in_doubt = is_in_doubt(done.error, self.runtime.in_doubt_on)
+            failure = _Failure(done.error, in_doubt, is_retryable(done.error, policy.retry_on))
+            return (yield from self._after_failure(move, failure))
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
-            context = self.stored.context if returned is None else returned
-            return self.saga.codec.after_step(context, self.stored)
+            context = self.stored.context if done.returned is None else done.returned
+            changed = self.saga.codec.after_step(context, self.stored)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
-            raise _Failed(error, in_doubt=True, retryable=False) from error
+            return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
+        self.did.append(f"{move.node.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
+        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        return (yield from self._go_on(move, entry, stored=changed))
 
-    def _after_failure(self, move: Perform, failure: _Failed) -> Report | None:
-        verdict = judge_failure(self.plan, self.log, move, retryable=failure.retryable)
+    def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
+        policy = self.plan.retry_policy(self.progress, move)
+        verdict = self.progress.judge_failure(move, retryable=failure.retryable, max_attempts=policy.max_attempts)
         retried = verdict is Verdict.RETRY
         error_type, message = type(failure.error).__name__, _message(failure.error)
+        trace = (move.node.name, move.action, error_type, message)
         entry = LogEntry(
-            step=move.step.name,
+            step=move.node.name,
             action=move.action,
             status=EntryStatus.FAILED,
             attempt=move.attempt,
             verdict=verdict,
-            in_doubt=failure.in_doubt or self.interrupted,
+            in_doubt=failure.in_doubt,
             error_type=error_type,
             message=message,
             # The log is read whole at each recovery: a step that polls must not fill it with one traceback.
-            traceback=None if retried and self._was_traced(move, error_type, message) else _traceback(failure.error),
+            traceback=None if retried and trace in self.traced else _traceback(failure.error),
         )
-        self.did.append(f"{move.step.name}: {move.action} failed ({entry.error_type}), {verdict}")
+        self.traced.add(trace)
+        self.did.append(f"{move.node.name}: {move.action} failed ({error_type}), {verdict}")
         # A retry is what the step's policy expects; nobody need see to it.
         logger.log(
             logging.INFO if retried else logging.WARNING,
             "saga %s (%s): step %s, %s, attempt %d failed, %s: %s: %s",
-            *(self.record.id, self.record.name, move.step.name, move.action, move.attempt, verdict),
-            *(entry.error_type, entry.message),
+            *(self.record.id, self.record.name, move.node.name, move.action, move.attempt, verdict),
+            *(error_type, message),
         )
-        if verdict in (Verdict.TURN_BACK, Verdict.SET_ASIDE):
-            self._checkpoint_move(entry)
-            if self.status.finished:
-                return self._ended()
-            self._reload()
-            return None
-        if verdict is Verdict.GIVE_UP:
-            release = _failed_attempt(self.runtime, self.attempts)
-            self._checkpoint(entry, status=release.status, release=release)
-            return self._gave_up(release, entry.message or "")
-        return self._go_on(move, entry)
+        if verdict is Verdict.GIVE_UP and not self.running:
+            failed = failed_attempt(self.runtime, self.attempts, entry)
+            return self._failed((yield from self._write(failed)), failed, message)
+        report = yield from self._go_on(move, entry)
+        if report is None:
+            # What a failed attempt did to the context is not part of the saga. Only once the failure is written: should
+            # the context no longer validate (a date that has passed, say), the step's doubt must not be forgotten.
+            self.stored = replace(self.stored, context=self.saga.codec.load(self.stored.text))
+        return report
 
-    def _was_traced(self, move: Perform, error_type: str, message: str) -> bool:
-        failure = (move.step.name, move.action, error_type, message)
-        return any((e.step, e.action, e.error_type, e.message) == failure and e.traceback for e in self.log)
-
-    def _go_on(self, move: Perform, entry: LogEntry, *, stored: Stored[Any] | None = None) -> Report | None:
-        """Checkpoint, and wait if what comes next has failed before."""
-        delay, name = self._delay(move, entry)
-        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds):
-            release = Release(status=self.status, after_seconds=delay)
-            self._checkpoint(entry, status=self.status, stored=stored, release=release)
-            return self._report("waiting", f"{name} is tried again in {delay:.0f} s.")
-        self._checkpoint_move(entry, stored=stored)
-        if self.status.finished:
+    def _go_on(
+        self, move: Move, entry: LogEntry, *, stored: Stored[Any] | None = None
+    ) -> Generator[Command, Any, Report | None]:
+        """Write how an action ended, and everything that follows from it; wait if what comes next has failed before."""
+        failures = self.progress.failures_in_a_row(move)
+        self.progress.add(entry)
+        following = self.progress.frontier()
+        status = self.progress.status if following.end is None else following.end
+        context = None if stored is None or stored.text == self.stored.text else stored.text
+        events = (entry,)
+        if following.end is not None and not self.running:
+            yield from self._write(Ended(events=events, status=following.end, context=context), stored)
             return self._ended()
-        if entry.status is EntryStatus.FAILED:
-            self._reload()
-        self._wait(delay)
+        delay, name = self._delay(following.ready, failures)
+        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
+            yield from self._write(
+                Suspended(events=events, status=status, context=context, after_seconds=delay), stored
+            )
+            return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
+        in_flight = (*self.running, *(move.node.name for move in following.ready))
+        yield from self._write(
+            Progressed(
+                events=events,
+                status=self.progress.status,
+                context=context,
+                in_flight=tuple(dict.fromkeys(in_flight)),
+            ),
+            stored,
+        )
+        if delay > 0:
+            yield Wait(delay)
         return None
 
-    def _delay(self, move: Perform, entry: LogEntry) -> tuple[float, str]:
-        """How long to wait after this move, which ended so, and for which step."""
-        log = [*self.log, entry]
-        following = next_move(self.plan, log)
-        if isinstance(following, End):
+    def _delay(self, ready: tuple[Move, ...], failures: int) -> tuple[float, str]:
+        """How long to wait before the first move that is ready now, and for which step."""
+        if not ready or self.running:
             return 0.0, ""
-        failures = failures_in_a_row(log, following)
-        if failures <= failures_in_a_row(self.log, move):
+        following = ready[0]
+        now = self.progress.failures_in_a_row(following)
+        if now <= failures:
             return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
-        policy = retry_policy(self.plan, log, following)
-        return policy.delay(failures, random=self.runtime.random()), following.step.name
-
-    def _reload(self) -> None:
-        # What a failed attempt did to the context is not part of the saga. Only once the failure is logged: should the
-        # context no longer validate (a date that has passed, say), it must not be forgotten that a step is in doubt.
-        self.stored = replace(self.stored, context=self.saga.codec.load(self.stored.text))
-
-    def _wait(self, seconds: float) -> None:
-        left = seconds
-        while left > 0 and not (self.runtime.stopping() or self.lease.lost or self.lease.asked_back):
-            self.runtime.sleep(min(left, _LOOK_SECONDS))
-            left -= _LOOK_SECONDS
+        policy = self.plan.retry_policy(self.progress, following)
+        return policy.delay(now, random=self.runtime.random()), following.node.name
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _checkpoint_move(self, entry: LogEntry, *, stored: Stored[Any] | None = None) -> None:
-        """Write how a move ended, and where the saga stands then: the last checkpoint also ends it."""
-        following = next_move(self.plan, [*self.log, entry])
-        self._checkpoint(entry, status=status_before(following), stored=stored)
-        self.move = following
+    def _write(self, transition: Transition, stored: Stored[Any] | None = None) -> Generator[Command, Any, Applied]:
+        """Write a transition, until the database answers.
 
-    def _checkpoint(
-        self,
-        entry: LogEntry | None,
-        *,
-        status: SagaStatus,
-        stored: Stored[Any] | None = None,
-        release: Release | None = None,
-    ) -> None:
-        context = None if stored is None or stored.text == self.stored.text else stored.text
-        write = partial(
-            self.runtime.storage.checkpoint, self.hold, entry, status=status, context=context, release=release
-        )
-        gives_back = release is not None or status.finished
-        self._persist(write, partial(self._took_effect, entry, status, gives_back=gives_back))
-        self.status = status
-        self.stored = self.stored if stored is None else stored
-        self.interrupted = False
-        if entry is not None:
-            self.attempts = self.attempts if entry.status is EntryStatus.FAILED else 0
-            self.log.append(entry)
-            if self.observer is not None:
-                self.observer.step_ended(self.record, entry)
-
-    def _persist(self, write: Callable[[], None], took_effect: Callable[[], bool]) -> None:
-        """Write, for as long as it takes: a worker whose database is away has nothing better to do.
-
-        The fence decides, once the database answers; a write whose answer was lost is not repeated.
+        The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first
+        whether it was applied.
         """
-        in_question = False
+        unknown = False
+        applied: Applied | None = None
         for failures in count(1):
             try:
-                if not (in_question and took_effect()):
-                    write()
-                return
+                applied = (yield from self._find_applied(transition)) if unknown else None
+                if applied is None:
+                    applied = yield Apply(transition)
+                break
             except StorageUnavailable as error:
-                in_question = True
-                if self.runtime.stopping():
+                unknown = True
+                if (yield Interrupted()) is Interruption.STOPPING:
                     raise
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                self.runtime.sleep(backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random()))
+                delay = backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random())
+                yield Wait(delay, interruptible=False)
+        assert applied is not None
+        self.status, self.attempts = applied.status, applied.recovery_attempts
+        self.stored = self.stored if stored is None else stored
+        for entry in applied.log:
+            if entry.action in (Action.ACT, Action.COMPENSATE):
+                self.observer.step_ended(self.record, entry)
+        return applied
 
-    def _took_effect(self, entry: LogEntry | None, status: SagaStatus, *, gives_back: bool) -> bool:
-        now = self.runtime.storage.load(self.record.id)
-        if entry is None:
-            return now.status is status and now.version == self.hold.version
-        key = (self.hold.version, entry.step, entry.action, entry.status, entry.attempt)
-        stands = any(key == (e.version, e.step, e.action, e.status, e.attempt) for e in now.log)
-        still_ours = (now.version, now.lease_owner) == (self.hold.version, self.hold.owner)
-        if stands and not gives_back and not still_ours:
-            raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker while the database was away.")
-        return stands
-
-    def _is_given_back(self) -> bool:
-        now = self.runtime.storage.load(self.record.id)
-        return (now.version, now.lease_owner) != (self.hold.version, self.hold.owner)
+    def _find_applied(self, transition: Transition) -> Generator[Command, Any, Applied | None]:
+        """Return what a transition did whose answer was lost, or None if it was not applied."""
+        record: SagaRecord = yield Load()
+        ours = (record.version, record.lease_token) == (self.lease.version, self.lease.token)
+        holds = record.state is SagaState.RUNNING and ours
+        written = [e for e in record.log if e.version == self.lease.version and e.worker == self.lease.owner]
+        rows = tuple(e for e in written if any(_same(e, event) for event in transition.events))
+        if len(rows) < len(transition.events):
+            return None
+        if not transition.events and holds:
+            return None
+        if isinstance(transition, Ended) and record.state is not SagaState.FINISHED:
+            raise LeaseLost(f"saga {record.id}: the lease was lost to another worker while the database was away.")
+        if isinstance(transition, Progressed) and not holds:
+            raise LeaseLost(f"saga {record.id}: the lease was lost to another worker while the database was away.")
+        if not transition.events and record.version != self.lease.version:
+            raise LeaseLost(f"saga {record.id}: another worker has acquired it while the database was away.")
+        return Applied(
+            status=record.status,
+            state=record.state,
+            recovery_attempts=record.recovery_attempts,
+            available_at=record.available_at,
+            log=rows,
+        )
 
     # -- giving back ------------------------------------------------------------------------------------------
 
-    def _hand_over(self) -> Report:
-        release = Release(status=self.status, to_queue=True, after_seconds=MARK_SECONDS)
-        self.runtime.storage.release(self.hold, release)
-        self.runtime.send(Claim(self.record.id, self.hold.version))
-        return self._report("handed over", "this worker is stopping, so the next one goes on.")
+    def _put_down(self, why: Interruption) -> Generator[Command, Any, Report]:
+        if why is Interruption.LOST:
+            raise LeaseLost(f"saga {self.record.id}: the lease was lost to another worker; nothing more was done.")
+        if why is Interruption.YIELD:
+            # Nothing failed, so the lease must not run out, which would count: a database that is away is waited for.
+            yield from self._write(GaveBack(status=self.status, after_seconds=_YIELDED_SECONDS))
+            return self._report(Outcome.HANDED_OVER, "an operator asked for it, or its name is paused.")
+        applied: Applied = yield Apply(GaveBack(status=self.status, queued=True))
+        queued_at = applied.available_at and applied.available_at - timedelta(seconds=PROBE_SECONDS)
+        yield Send(Claim(self.record.id, self.lease.version, queued_at=queued_at))
+        return self._report(Outcome.HANDED_OVER, "this worker is stopping, so the next one goes on.")
 
-    def _hand_back(self) -> Report:
-        release = Release(status=self.status, after_seconds=_ASKED_BACK_SECONDS)
-        # Nothing failed, so the lease must not run out, which would count: a database that is away is waited for.
-        self._persist(partial(self.runtime.storage.release, self.hold, release), self._is_given_back)
-        return self._report("handed over", "an operator asked for it, or its name is paused.")
-
-    def _give_up(self, error: BaseException) -> Report:
+    def _fail(self, error: BaseException) -> Generator[Command, Any, Report]:
         message = f"{type(error).__name__}: {_message(error)}"
-        release = _failed_attempt(self.runtime, self.attempts, interrupted=True, last_error=message)
-        self.runtime.storage.release(self.hold, release)
-        return self._gave_up(release, message)
+        ready = self.progress.frontier().ready if hasattr(self, "progress") else ()
+        in_flight = tuple(self.running) if self.running or ready else None
+        event = holder_failed(error, in_flight)
+        failed = failed_attempt(self.runtime, self.attempts, event, last_error=message)
+        return self._failed((yield Apply(failed)), failed, message)
 
-    def _gave_up(self, release: Release, message: str) -> Report:
-        self.status = SagaStatus.FAILED
-        nth = f"failed attempt {self.attempts + 1} of {release.max_recovery_attempts}"
-        if self.attempts + 1 >= release.max_recovery_attempts:
+    def _failed(self, applied: Applied, failed: FailedAttempt, message: str) -> Report:
+        self.status = applied.status
+        nth = f"failed attempt {applied.recovery_attempts} of {self.runtime.settings.max_recovery_attempts}"
+        if applied.state is SagaState.DEAD:
             return self._report(
-                "dead",
-                f"{nth}, so it is dead until an operator revives it: {message}",
-                level=logging.ERROR,
+                Outcome.DEAD, f"{nth}, so it is dead until an operator revives it: {message}", level=logging.ERROR
             )
-        return self._report("failed", f"{nth}, the next in {release.after_seconds:.0f} s: {message}")
+        return self._report(Outcome.FAILED, f"{nth}, the next in {failed.after_seconds:.0f} s: {message}")
 
     def _ended(self) -> Report:
-        return self._report(str(self.status).lower(), f"the saga is {self.status}.")
+        return self._report(Outcome(self.status.lower()), f"the saga is {self.status}.")
 
-    def _report(self, outcome: str, message: str, *, level: int = logging.INFO) -> Report:
+    def _report(self, outcome: Outcome, message: str, *, level: int = logging.INFO) -> Report:
         logger.log(level, "saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
-        if self.observer is not None:
-            self.observer.given_back(self.record, outcome)
+        self.observer.given_back(self.record, outcome)
         return Report(
             saga_id=self.record.id,
             name=self.record.name,
@@ -493,23 +554,17 @@ class _Execution:
         )
 
 
-def _failed_attempt(
-    runtime: Runtime, attempts: int, *, interrupted: bool = False, last_error: str | None = None
-) -> Release:
-    settings = runtime.settings
-    full = backoff(attempts + 1, first=settings.backoff_seconds, factor=2, cap=settings.max_backoff_seconds)
-    return Release(
-        status=SagaStatus.FAILED,
-        failed_attempt=True,
-        max_recovery_attempts=settings.max_recovery_attempts,
-        after_seconds=full * (1 - 0.2 * runtime.random()),
-        interrupted=interrupted,
-        last_error=last_error,
-    )
+def _same(row: LogEntry, event: LogEntry) -> bool:
+    # An attempt at an action ends once under one lease, so these tell its row from every other.
+    return (row.step, row.action, row.status, row.attempt) == (event.step, event.action, event.status, event.attempt)
 
 
 def _message(error: BaseException) -> str:
-    return _storable(message_of(error)[:_MESSAGE_CHARACTERS])
+    return _cut(message_of(error))
+
+
+def _cut(text: str) -> str:
+    return _storable(text[:_MESSAGE_CHARACTERS])
 
 
 def _traceback(error: BaseException) -> str:

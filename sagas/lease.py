@@ -1,4 +1,4 @@
-"""Keeping a saga while working on it: who holds it, and the heartbeat that renews the lease.
+"""Keeping the leases of a process: their owner's name, and the thread that renews them.
 
 Losing is never noticed by a clock of ours: the database tells, by a renewal or a checkpoint that changes no row.
 """
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Final
 
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.progress import Perform
-from sagas.storage.base import Hold, ISagaStorage, SagaRecord
+from sagas.progress import Move
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import Lease, SagaRecord
 from sagas.telemetry.logs import saga_logger, working_on
 
 logger = saga_logger(__name__)
 
 #: Renewed every third, so that one renewal may fail and another still be in time.
 _RENEWALS_PER_LEASE: Final = 3
-#: How finely the heartbeat thread looks, in shares of a renewal's interval.
+#: How finely the thread ticks, in shares of a renewal's interval.
 _TICKS_PER_RENEWAL: Final = 10
 
 
@@ -51,19 +52,24 @@ def _start_time(pid: int) -> str:
         return "".join(c for c in shown.stdout if c.isalnum()) or "0"
 
 
-class Lease:
-    """A hold that is being kept."""
+class KeptLease:
+    """A lease that is being renewed.
 
-    def __init__(self, hold: Hold) -> None:
-        self.hold = hold
+    Attributes:
+        lost: whether another worker has acquired the saga.
+        yield_requested: whether an operator waits for the saga, or its name is paused.
+        work: what the holder does, for the lines that the keeper logs.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
         self.lost = False
-        self.asked_back = False
-        # What the heartbeat's lines about it carry; the holder says what it does.
-        self.work: tuple[SagaRecord, Perform | None] | None = working_on.get()
+        self.yield_requested = False
+        self.work: tuple[SagaRecord, Move | None] | None = working_on.get()
         self.renewed_at = time.monotonic()
 
 
-class Heartbeat:
+class LeaseKeeper:
     """Renews this process's leases from one thread, on a connection of its own, so that a step may take hours.
 
     Args:
@@ -79,53 +85,51 @@ class Heartbeat:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._leases: set[Lease] = set()
+        self._leases: set[KeptLease] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def keep(self, hold: Hold) -> Iterator[Lease]:
-        """Renew the hold's lease while the block runs.
-
-        `lease.lost` tells when that failed for good, `lease.asked_back` when an operator waits for the saga.
-        """
+    def keep(self, lease: Lease) -> Iterator[KeptLease]:
+        """Renew a lease while the block runs."""
         if os.getpid() != self._pid:
-            self._reset()  # forked: the thread stayed with the parent, and so did its leases
-        lease = Lease(hold)
+            self._reset()  # after a fork the thread stayed with the parent, and so did its leases
+        kept = KeptLease(lease)
         with self._lock:
-            self._leases.add(lease)
+            self._leases.add(kept)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="sagas-heartbeat", daemon=True)
+                self._thread = threading.Thread(target=self._tick, name="sagas-leases", daemon=True)
                 self._thread.start()
         try:
-            yield lease
+            yield kept
         finally:
             with self._lock:
-                self._leases.discard(lease)
+                self._leases.discard(kept)
 
-    def _beat(self) -> None:
-        # Looking often costs nothing, and spares every short saga the waking of this thread.
+    def _tick(self) -> None:
+        # Tick at a fixed rate, so that short sagas never wake this thread.
         while True:
             time.sleep(self._interval / _TICKS_PER_RENEWAL)
             now = time.monotonic()
             with self._lock:
-                due = [lease for lease in self._leases if now - lease.renewed_at >= self._interval]
-            for lease in due:
-                self._renew(lease)
+                due = [kept for kept in self._leases if now - kept.renewed_at >= self._interval]
+            for kept in due:
+                self._renew(kept)
 
-    def _renew(self, lease: Lease) -> None:
-        working_on.set(lease.work)
+    def _renew(self, kept: KeptLease) -> None:
+        working_on.set(kept.work)
+        saga_id = kept.lease.saga_id
         try:
-            lease.asked_back = self._storage.renew(lease.hold, self._lease_seconds)
-            lease.renewed_at = time.monotonic()
+            kept.yield_requested = self._storage.renew(kept.lease, self._lease_seconds)
+            kept.renewed_at = time.monotonic()
         except LeaseLost:
             with self._lock:
-                ended = lease not in self._leases
-                self._leases.discard(lease)
+                ended = kept not in self._leases
+                self._leases.discard(kept)
             if not ended:
-                lease.lost = True
-                logger.warning("saga %s: the lease was lost to another worker", lease.hold.saga_id)
+                kept.lost = True
+                logger.warning("saga %s: the lease was lost to another worker", saga_id)
         except StorageUnavailable as error:
-            logger.warning("saga %s: the lease could not be renewed yet: %s", lease.hold.saga_id, error)
+            logger.warning("saga %s: the lease could not be renewed yet: %s", saga_id, error)
         except Exception:
-            logger.exception("saga %s: renewing the lease failed", lease.hold.saga_id)
+            logger.exception("saga %s: renewing the lease failed", saga_id)

@@ -1,4 +1,4 @@
-"""What an operator does to a saga: it is taken and written as by a worker, in one transaction, with who and why."""
+"""What an operator does to a saga: it is acquired and written as by a worker, in one transaction, with who and why."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ from uuid import UUID
 
 from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused
-from sagas.plan import Plan, plan_as_started
-from sagas.progress import (
-    Action,
-    End,
-    EntryStatus,
-    Perform,
-    SagaStatus,
-    Verdict,
-    next_move,
-    past_pivot,
-    status_before,
-    turned_back,
-)
+from sagas.plan import plan_for
+from sagas.progress import EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from sagas.storable import require_storable
-from sagas.storage.base import Intervention, LogEntry, Refusal, Release, SagaFilter, SagaRecord, not_found, note
+from sagas.storage.contract import not_found
+from sagas.storage.records import Applied, LogEntry, NotAcquired, Refusal, SagaFilter, SagaRecord, SagaState, note
+from sagas.storage.transitions import Ended, GaveBack, Transition
 
 #: How often an operator who waits for a saga tries to take it.
 _LOOK_SECONDS: Final = 0.25
@@ -61,27 +52,26 @@ class Operator:
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
-            plan, move = self._next(record)
-            if turned_back(record.log):
+            progress, move = self._next(record)
+            if progress.aborted:
                 raise ActionRefused(f"saga {record.id} turns back already: `sagas recover {record.id}` speeds it up.")
-            if past_pivot(plan, record.log):
+            if progress.past_pivot:
                 raise ActionRefused(
                     f"saga {record.id} is past its pivot and can only go forward: skip the step that cannot be done "
                     "(`sagas skip`), or settle it by hand (`sagas resolve`)."
                 )
             entry = LogEntry(
-                step=move.step.name,
+                step=move.node.name,
                 action=move.action,
                 status=EntryStatus.FAILED,
                 attempt=move.attempt,
                 verdict=Verdict.TURN_BACK,
-                in_doubt=record.interrupted,
                 error_type="TurnedBack",
                 message=f"{because} ({self._by})",
                 by=self._by,
                 because=because,
             )
-            return entry, status_before(next_move(plan, [*record.log, entry]))
+            return entry, _status_after(progress, entry)
 
         return self._act(saga_id, decide)
 
@@ -96,10 +86,10 @@ class Operator:
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
-            plan, move = self._next(record)
-            if move.step.name != step:
+            progress, move = self._next(record)
+            if move.node.name != step:
                 raise ActionRefused(
-                    f"saga {record.id} does {move.step.name!r} ({move.action}) next, not {step!r}: only the next step "
+                    f"saga {record.id} does {move.node.name!r} ({move.action}) next, not {step!r}: only the next step "
                     "can be skipped, so name that one."
                 )
             entry = LogEntry(
@@ -110,7 +100,7 @@ class Operator:
                 by=self._by,
                 because=because,
             )
-            return entry, status_before(next_move(plan, [*record.log, entry]))
+            return entry, _status_after(progress, entry)
 
         return self._act(saga_id, decide)
 
@@ -139,7 +129,7 @@ class Operator:
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
-            status = SagaStatus.COMPENSATING if turned_back(record.log) else SagaStatus.RUNNING
+            status = SagaStatus.COMPENSATING if aborted(record.log) else SagaStatus.RUNNING
             return note("retry", by=self._by, because=because), status
 
         return self._act(saga_id, decide)
@@ -148,7 +138,7 @@ class Operator:
         """Yield the dead sagas, of this name only if one is given; each once, whatever becomes of it meanwhile."""
         seen: set[UUID] = set()
         while True:
-            page = self._storage.find(SagaFilter(dead=True, name=name, limit=_PAGE + len(seen)))
+            page = self._storage.find(SagaFilter(states=(SagaState.DEAD,), name=name, limit=_PAGE + len(seen)))
             new = [record for record in page if record.id not in seen]
             if not new:
                 return
@@ -157,28 +147,24 @@ class Operator:
 
     # -- details ----------------------------------------------------------------------------------------------
 
-    def _next(self, record: SagaRecord) -> tuple[Plan, Perform]:
-        saga = self._engine.registry.fitting(record.name, record.definition_version)
-        plan = plan_as_started(saga, record.definition_version)
-        move = next_move(plan, record.log)
-        if isinstance(move, End):
+    def _next(self, record: SagaRecord) -> tuple[Progress, Move]:
+        saga, graph = self._engine.definitions.fitting(record)
+        plan = plan_for(saga, graph)
+        progress = Progress(plan.graph, record.log, past_failures=plan.past_failures)
+        frontier = progress.frontier()
+        if frontier.end is not None:
             raise ActionRefused(
-                f"saga {record.id} has nothing left to do but to end as {move.status}: `sagas recover {record.id}`."
+                f"saga {record.id} has nothing left to do but to end as {frontier.end}: `sagas recover {record.id}`."
             )
-        return plan, move
+        return progress, frontier.ready[0]
 
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
-        def judged(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
+        def judged(record: SagaRecord) -> Transition:
             entry, status = decide(record)
             require_storable(by=entry.by, reason=entry.because)
-            return entry, status
-
-        def intervention(record: SagaRecord) -> Intervention:
-            entry, status = judged(record)
-            # The step that may have been begun is still in progress after a note, and settled by anything else.
-            interrupted = record.interrupted and entry.action is Action.OPERATOR
-            release = None if status.finished else Release(status=status, interrupted=interrupted)
-            return Intervention(entry=entry, status=status, release=release)
+            if status.finished:
+                return Ended(events=(entry,), status=status)
+            return GaveBack(events=(entry,), status=status)
 
         record = self._storage.load(saga_id)
         if not record.status.finished:
@@ -186,12 +172,7 @@ class Operator:
         deadline = time.monotonic() + self._wait_seconds
         asked = False
         try:
-            while refused := self._storage.intervene(
-                saga_id,
-                intervention,
-                owner=self._engine.runtime().owner,
-                max_recovery_attempts=self._engine.settings.max_recovery_attempts,
-            ):
+            while isinstance(refused := self._operate(saga_id, judged), NotAcquired):
                 if refused.why is Refusal.NOT_FOUND or refused.record is None:
                     raise not_found(saga_id)
                 if refused.why is not Refusal.HELD:
@@ -205,10 +186,23 @@ class Operator:
                         "step it is at."
                     )
                 # Again at every look: another operator's ask ends with that one's action.
-                self._storage.ask_back(saga_id, by=self._by, for_seconds=_ASK_SECONDS)
+                self._storage.request_yield(saga_id, by=self._by, for_seconds=_ASK_SECONDS)
                 asked = True
                 time.sleep(min(left, _LOOK_SECONDS))
         finally:
             if asked:
-                self._storage.ask_back(saga_id, by=self._by, for_seconds=0)
+                self._storage.request_yield(saga_id, by=self._by, for_seconds=0)
         return self._storage.load(saga_id)
+
+    def _operate(self, saga_id: UUID, decide: Callable[[SagaRecord], Transition]) -> Applied | NotAcquired:
+        return self._storage.operate(
+            saga_id,
+            decide,
+            owner=self._engine.runtime().owner,
+            max_recovery_attempts=self._engine.settings.max_recovery_attempts,
+        )
+
+
+def _status_after(progress: Progress, entry: LogEntry) -> SagaStatus:
+    progress.add(entry)
+    return progress.frontier().end or progress.status

@@ -1,18 +1,18 @@
-"""What a saga does next, from its plan and its log alone: no I/O, no clock, no randomness.
+"""What a saga does next, from its graph and its log alone: no I/O, no clock, no randomness.
 
-The log holds what *ended*. The direction is read from it too: once a row says that the saga turned back, it only
-goes backward (strict backward recovery).
+The log holds what *ended*. A node's state is a fold over its events. The direction is read from the log too: once a
+row says that the saga aborted, nothing new begins, and it only goes backward (strict backward recovery).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sagas.definition import RetryPolicy
 from sagas.errors import LogDoesNotFit
-from sagas.plan import Plan, PlannedStep
+from sagas.graph import Graph, Node
 
 
 class SagaStatus(StrEnum):
@@ -45,23 +45,25 @@ class Action(StrEnum):
 
 
 class EntryStatus(StrEnum):
-    """How an action ended. STARTED appears only in logs that an older layout wrote, and says nothing.
+    """How it ended.
 
-    SKIPPED: a person saw to the step, so code neither acts nor compensates it from then on. LOST: the lease ended
-    without its holder.
+    SKIPPED: an operator saw to the step, so code neither acts nor compensates it from then on. LOST: a lease ended
+    without its holder. DECLINED: a holder's code did not fit. STARTED appears only in logs that an older layout wrote.
     """
 
     COMPLETED = "completed"
     FAILED = "failed"
     SKIPPED = "skipped"
     LOST = "lost"
+    DECLINED = "declined"
     STARTED = "started"
 
 
 class Verdict(StrEnum):
     """What was decided when an action failed; kept in the log, so that no later code decides it otherwise.
 
-    SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before it is tried again.
+    TURN_BACK: the saga aborts. SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before
+    it is tried again. GIVE_UP: this attempt at the saga fails.
     """
 
     RETRY = "retry"
@@ -75,7 +77,7 @@ class Entry:
     """One row of the log, as far as progress depends on it.
 
     Attributes:
-        step: its name, or the command of an operator.
+        step: the node's name, or the command of an operator.
         in_doubt: whether this attempt may have taken effect although it failed.
         in_flight: of a holder that was lost or failed: the steps that it may have begun; None: any that could begin.
         schedules: whether a newer version wrote the row and the saga cannot go on without understanding it.
@@ -97,167 +99,225 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Perform:
-    """Do this action of this step next."""
+class Move:
+    """Do this action of this node; `attempt` is 1 for the first that the log knows of."""
 
-    step: PlannedStep
+    node: Node
     action: Action
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """Nothing is left to do; the saga ends so."""
+class Frontier:
+    """What can be done now.
 
-    status: SagaStatus
+    Attributes:
+        ready: the moves that may begin, in any order or at once.
+        end: how the saga ends, if nothing is left to do.
+    """
+
+    ready: tuple[Move, ...] = ()
+    end: SagaStatus | None = None
 
 
-def turned_back(log: Iterable[Entry]) -> bool:
+def aborted(log: Iterable[Entry]) -> bool:
     """Whether the saga has begun to compensate, and so never runs forward again."""
     return any(entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE for entry in log)
 
 
-def next_move(plan: Plan, log: Sequence[Entry]) -> Perform | End:
-    """Return what the saga does next.
-
-    Raises:
-        LogDoesNotFit: the log tells of steps that this plan lacks or has in another order.
-    """
-    done = _completed_acts(plan, log)
-    if turned_back(log):
-        return _next_backward(plan, log, done)
-    if len(done) == len(plan.steps):
-        return End(SagaStatus.COMPLETED)
-    return _perform(plan.steps[len(done)], Action.ACT, log)
-
-
-def status_before(move: Perform | End) -> SagaStatus:
-    """Return where a saga stands whose next move this is."""
-    if isinstance(move, End):
-        return move.status
-    return SagaStatus.RUNNING if move.action is Action.ACT else SagaStatus.COMPENSATING
-
-
-def judge_failure(plan: Plan, log: Sequence[Entry], move: Perform, *, retryable: bool) -> Verdict:
-    """Return what follows from the failure of this move.
-
-    A step after the pivot is never compensated, and a compensation cannot be: when their attempts are spent,
-    this attempt at the saga is given up, to be made again later.
+def frontier(graph: Graph, log: Iterable[Entry], *, past_failures: bool = False) -> Frontier:
+    """Return what a saga of this graph can do after this log.
 
     Args:
-        retryable: whether the step's policy wants another attempt after an error of this kind.
+        past_failures: whether earlier nodes are compensated while a later one's compensation fails.
+
+    Raises:
+        LogDoesNotFit: the log tells of what this graph cannot have done.
     """
-    if retryable and failures_in_a_row(log, move) + 1 < retry_policy(plan, log, move).max_attempts:
-        return Verdict.RETRY
-    if move.action is Action.COMPENSATE:
-        others = [step for step in _owed(plan, log, _done_acts(log)) if step != move.step and not _set_aside(log, step)]
-        return Verdict.SET_ASIDE if plan.compensate_past_failures and others else Verdict.GIVE_UP
-    return Verdict.GIVE_UP if past_pivot(plan, log) else Verdict.TURN_BACK
+    return Progress(graph, log, past_failures=past_failures).frontier()
 
 
-def retry_policy(plan: Plan, log: Sequence[Entry], move: Perform) -> RetryPolicy:
-    """Return the policy that says how often, and how soon, this action is tried again."""
-    if move.action is Action.COMPENSATE:
-        return move.step.kind.compensate_retry
-    return move.step.kind.retry_after_pivot() if past_pivot(plan, log) else move.step.kind.retry
+class Progress:
+    """A log, folded over a graph; it grows by one event at a time.
 
+    Args:
+        graph: what the saga was started with.
+        log: what has ended so far.
+        past_failures: whether earlier nodes are compensated while a later one's compensation fails.
 
-def failures_in_a_row(log: Sequence[Entry], move: Perform) -> int:
-    """How often this action has failed since its attempts were last spent: what counts against its policy."""
-    return _failures(log, move.step, move.action)
+    Raises:
+        LogDoesNotFit: the log tells of what this graph cannot have done.
+    """
 
+    def __init__(self, graph: Graph, log: Iterable[Entry] = (), *, past_failures: bool = False) -> None:
+        self.graph = graph
+        self.past_failures = past_failures
+        self.aborted = False
+        self._done: set[str] = set()
+        self._doubtful: set[str] = set()
+        self._settled: set[str] = set()  # undone, or an operator saw to them
+        self._attempts: Counter[tuple[str, Action]] = Counter()
+        self._in_a_row: Counter[tuple[str, Action]] = Counter()
+        self._set_aside: set[str] = set()
+        for entry in log:
+            self.add(entry)
 
-def _failures(log: Sequence[Entry], step: PlannedStep, action: Action) -> int:
-    failures = 0
-    for entry in reversed(log):
-        if entry.action is action and entry.status is EntryStatus.FAILED:
-            if entry.verdict is Verdict.GIVE_UP or (entry.step == step.name and entry.verdict is Verdict.SET_ASIDE):
-                break
-            failures += entry.step == step.name
-    return failures
+    def add(self, entry: Entry) -> None:
+        """Add one event.
 
-
-def _set_aside(log: Sequence[Entry], step: PlannedStep) -> bool:
-    """Whether the attempts at this compensation are spent until the saga is next given up."""
-    for entry in reversed(log):
-        if entry.verdict is Verdict.GIVE_UP:
-            return False
-        if entry.verdict is Verdict.SET_ASIDE and entry.step == step.name:
-            return True
-    return False
-
-
-def past_pivot(plan: Plan, log: Sequence[Entry]) -> bool:
-    """Whether the saga may only go forward: the step that is its point of no return is done."""
-    done = set(_done_acts(log))
-    return any(step.kind.pivot and step.name in done for step in plan.steps)
-
-
-def _done_acts(log: Sequence[Entry]) -> list[str]:
-    done = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
-    return [entry.step for entry in log if entry.action is Action.ACT and entry.status in done]
-
-
-def _completed_acts(plan: Plan, log: Sequence[Entry]) -> list[str]:
-    done = _done_acts(log)
-    names = [step.name for step in plan.steps]
-    for entry in log:
-        if entry.schedules and not entry.known:
-            raise LogDoesNotFit(
-                f"the log of this saga has a row of the kind {entry.action} {entry.status}, which a newer version "
-                "wrote: run that version."
-            )
-        of_a_step = entry.action in (Action.ACT, Action.COMPENSATE) and entry.status is not EntryStatus.STARTED
-        if entry.step not in names and of_a_step:
-            raise LogDoesNotFit(
-                f"the log of this saga tells of step {entry.step!r}, which {plan.owner} does not have "
-                f"(it has {', '.join(names)}): run the code that has it, or bring the step back under that name."
-            )
-    if done != names[: len(done)]:
-        raise LogDoesNotFit(
-            f"the log of this saga completed {', '.join(done)}, which is not how {plan.owner} begins "
-            f"({', '.join(names[: len(done)])}): run the code that has this order."
-        )
-    return done
-
-
-def _next_backward(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> Perform | End:
-    owed = _owed(plan, log, done)
-    if not owed:
-        return End(SagaStatus.COMPENSATED)
-    step = owed[0]
-    if plan.compensate_past_failures:
-        # Each is tried once before any is tried again.
-        step = min(owed, key=lambda owed: (_set_aside(log, owed), _failures(log, owed, Action.COMPENSATE)))
-    return _perform(step, Action.COMPENSATE, log)
-
-
-def _owed(plan: Plan, log: Sequence[Entry], done: Sequence[str]) -> list[PlannedStep]:
-    """The steps that are still to be compensated, the last first."""
-    undone = {e.step for e in log if e.action is Action.COMPENSATE and e.status is EntryStatus.COMPLETED}
-    undone |= {e.step for e in log if e.status is EntryStatus.SKIPPED}
-    acted = {*done, *_in_doubt(plan, log)}
-    return [
-        step
-        for step in reversed(plan.steps)
-        if step.name in acted and step.name not in undone and step.kind.can_compensate()
-    ]
-
-
-def _in_doubt(plan: Plan, log: Sequence[Entry]) -> set[str]:
-    """The steps that may have taken effect although the log has no row that says so."""
-    doubtful = {entry.step for entry in log if entry.action is Action.ACT and entry.in_doubt}
-    for place, entry in enumerate(log):
+        Raises:
+            LogDoesNotFit: this graph cannot have done it.
+        """
+        if not entry.known:
+            if entry.schedules:
+                raise LogDoesNotFit(
+                    f"the log of this saga has a row of the kind {entry.action} {entry.status}, which a newer version "
+                    "wrote: run that version."
+                )
+            return
         if entry.action is Action.HOLDER:
-            before = log[:place]
-            done = _done_acts(before)
-            if entry.in_flight is not None:
-                doubtful.update(name for name in entry.in_flight if name not in done)
-            elif len(done) < len(plan.steps) and not turned_back(before):
-                doubtful.add(plan.steps[len(done)].name)
-    return doubtful
+            self._holder_lost(entry)
+        elif entry.action is Action.OPERATOR:
+            if entry.in_doubt:  # version 0.1.0 aborted so: which step may have begun, it did not know
+                self._doubtful.update(node.name for node in self._forward())
+        elif entry.status is not EntryStatus.STARTED:
+            self._step_ended(entry)
+        self.aborted = self.aborted or entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE
 
+    def _step_ended(self, entry: Entry) -> None:
+        node = self.graph.named.get(entry.step)
+        if node is None:
+            raise LogDoesNotFit(
+                f"the log of this saga tells of step {entry.step!r}, which {self.graph.saga} does not have "
+                f"(it has {', '.join(self.graph.named)}): run the code that has it, or bring the step back under "
+                "that name."
+            )
+        key = (entry.step, entry.action)
+        if entry.status is EntryStatus.FAILED:
+            self._attempts[key] += 1
+            self._in_a_row[key] += 1
+            if entry.action is Action.ACT and entry.in_doubt:
+                self._doubtful.add(entry.step)
+            if entry.verdict is Verdict.SET_ASIDE:
+                self._in_a_row[key] = 0
+                self._set_aside.add(entry.step)
+            elif entry.verdict is Verdict.GIVE_UP:
+                self._set_aside.clear()
+                for other in self._in_a_row:
+                    if other[1] is entry.action:
+                        self._in_a_row[other] = 0
+            return
+        if entry.action is Action.ACT:
+            if entry.step in self._done:
+                raise LogDoesNotFit(
+                    f"the log of this saga completed {entry.step!r} twice, which is not the order of "
+                    f"{self.graph.saga}: run the code that has this order."
+                )
+            if not self._done.issuperset(node.after):
+                early = ", ".join(name for name in node.after if name not in self._done)
+                raise LogDoesNotFit(
+                    f"the log of this saga completed {entry.step!r} before {early}, which is not the order of "
+                    f"{self.graph.saga}: run the code that has this order."
+                )
+            self._done.add(entry.step)
+        else:
+            self._settled.add(entry.step)
+        if entry.status is EntryStatus.SKIPPED:
+            self._settled.add(entry.step)
 
-def _perform(step: PlannedStep, action: Action, log: Sequence[Entry]) -> Perform:
-    failed = sum(e.step == step.name and e.action is action and e.status is EntryStatus.FAILED for e in log)
-    return Perform(step, action, failed + 1)
+    def _holder_lost(self, entry: Entry) -> None:
+        if entry.status is EntryStatus.DECLINED:
+            return
+        if entry.in_flight is not None:
+            # What is done already was being compensated, which is not in doubt: it is simply done again.
+            self._doubtful.update(name for name in entry.in_flight if name not in self._done)
+        elif not self.aborted:
+            self._doubtful.update(node.name for node in self._forward())
+
+    # -- what follows -----------------------------------------------------------------------------------------
+
+    def frontier(self) -> Frontier:
+        """Return what can be done now."""
+        if self.aborted:
+            owed = self._owed()
+            if not owed:
+                return Frontier(end=SagaStatus.COMPENSATED)
+            return Frontier(tuple(self.move(node, Action.COMPENSATE) for node in self._backward(owed)))
+        if len(self._done) == len(self.graph.nodes):
+            return Frontier(end=SagaStatus.COMPLETED)
+        return Frontier(tuple(self.move(node, Action.ACT) for node in self._forward()))
+
+    def move(self, node: Node, action: Action) -> Move:
+        """Return the next attempt at an action of a node."""
+        return Move(node, action, self._attempts[node.name, action] + 1)
+
+    @property
+    def status(self) -> SagaStatus:
+        """The status of a saga that is here, and goes on."""
+        return SagaStatus.COMPENSATING if self.aborted else SagaStatus.RUNNING
+
+    @property
+    def past_pivot(self) -> bool:
+        """Whether the saga may only go forward: its point of no return is done."""
+        return any(node.pivot and node.name in self._done for node in self.graph.nodes)
+
+    @property
+    def in_doubt(self) -> frozenset[str]:
+        """The nodes that may have taken effect although no row says so."""
+        return frozenset(self._doubtful - self._done - self._settled)
+
+    def failures_in_a_row(self, move: Move) -> int:
+        """How often this action has failed since its attempts were last spent: what counts against its policy."""
+        return self._in_a_row[move.node.name, move.action]
+
+    def judge_failure(self, move: Move, *, retryable: bool, max_attempts: int) -> Verdict:
+        """Return what follows from the failure of this move.
+
+        A node after the pivot is never compensated, and a compensation cannot be: when their attempts are spent, this
+        attempt at the saga fails, to be made again later.
+
+        Args:
+            retryable: whether the node's policy wants another attempt after an error of this kind.
+            max_attempts: how many it wants in all.
+        """
+        if self.aborted and move.action is Action.ACT:
+            return Verdict.TURN_BACK  # it was in flight when another branch aborted the saga
+        if retryable and self.failures_in_a_row(move) + 1 < max_attempts:
+            return Verdict.RETRY
+        if move.action is Action.COMPENSATE:
+            others = [n for n in self._owed() if n.name != move.node.name and n.name not in self._set_aside]
+            return Verdict.SET_ASIDE if self.past_failures and others else Verdict.GIVE_UP
+        return Verdict.GIVE_UP if self.past_pivot else Verdict.TURN_BACK
+
+    def _forward(self) -> list[Node]:
+        """The nodes that may act: all that they depend on is done, and they are not."""
+        done = self._done
+        return [node for node in self.graph.nodes if node.name not in done and done.issuperset(node.after)]
+
+    def _owed(self) -> list[Node]:
+        """The nodes that are still to be compensated, the last first."""
+        return [
+            node
+            for node in reversed(self.graph.nodes)
+            if node.undoable
+            and node.name not in self._settled
+            and (node.name in self._done or node.name in self._doubtful)
+        ]
+
+    def _backward(self, owed: list[Node]) -> list[Node]:
+        """Those of them that may be compensated now: all that depends on them is undone or never began."""
+        if self.past_failures:
+            # One at a time: each is tried once before any is tried again.
+            tried = self._in_a_row
+            key = Action.COMPENSATE
+            return [min(owed, key=lambda node: (node.name in self._set_aside, tried[node.name, key]))]
+        blocked: set[str] = set()
+        ready = []
+        owes = {node.name for node in owed}
+        for node in reversed(self.graph.nodes):
+            later = self.graph.successors[node.name]
+            if any(name in blocked or name in owes for name in later):
+                blocked.add(node.name)
+            elif node.name in owes:
+                ready.append(node)
+        return ready

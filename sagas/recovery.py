@@ -1,21 +1,29 @@
-"""Bringing sagas on that nobody is working on: taking one, and the scan that finds and dispatches them."""
+"""Recovering sagas that nobody works on: acquiring one, and the scan that finds and sends them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import count
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from sagas.errors import InvalidSagaId, UnknownSaga
-from sagas.execution import MARK_SECONDS, Report, Runtime, decline, execute, giving_back_on_error
-from sagas.registry import Registry
+from sagas.definition import backoff
+from sagas.definitions import Definitions
+from sagas.drivers import decline_now, execute, giving_back_on_error
+from sagas.errors import DefinitionNotFound, InvalidSagaId, LogDoesNotFit, StorageUnavailable, UnknownSaga
+from sagas.execution import Outcome, Report
+from sagas.runtime import Runtime
 from sagas.settings import Settings
-from sagas.storage.base import Claim, ISagaStorage, LogEntry, Refusal, Refused, not_found
+from sagas.storage.contract import ISagaStorage, not_found
+from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal
+from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
 from sagas.telemetry.observer import NOBODY, Observer
 
 logger = saga_logger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Dispatcher(Protocol):
@@ -23,13 +31,6 @@ class Dispatcher(Protocol):
 
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed."""
-
-    def waiting(self, *, pending: bool) -> int:
-        """Return how many messages for sagas that never ran, or for recoverable ones, wait in the broker.
-
-        Raises:
-            BrokerUnavailable: the broker does not answer.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class ScanReport:
     Attributes:
         dispatched: ids for which a message was sent.
         died: ids whose worker crashed once too often: dead now.
-        missing: sagas whose message the broker lost; the next scans dispatch them again.
+        missing: of these, how many were sent again because their message is lost, or may be.
         unsent: claims freed again because the broker failed.
     """
 
@@ -62,12 +63,12 @@ def recover(
     saga_id: UUID,
     *,
     runtime: Runtime,
-    registry: Registry,
+    definitions: Definitions,
     version: int | None = None,
     by_hand: bool = False,
     told: LogEntry | None = None,
 ) -> Report:
-    """Take a saga and bring it as far as it goes now.
+    """Acquire a saga and bring it as far as it goes now.
 
     Args:
         saga_id: which.
@@ -79,25 +80,42 @@ def recover(
         SagaNotFound: no saga has this id.
         StorageUnavailable: the database does not answer.
     """
-    settings = runtime.settings
-    taken = runtime.storage.take(
+    acquired = runtime.storage.acquire(
         saga_id,
-        owner=runtime.owner,
-        lease_seconds=settings.lease_seconds,
-        max_recovery_attempts=settings.max_recovery_attempts,
+        runtime.request(),
+        max_recovery_attempts=runtime.settings.max_recovery_attempts,
         version=version,
         by_hand=by_hand,
     )
-    if isinstance(taken, Refused):
-        return _skipped(saga_id, taken)
-    with giving_back_on_error(taken, runtime):
+    if isinstance(acquired, NotAcquired):
+        return _skipped(saga_id, acquired)
+    with giving_back_on_error(acquired, runtime):
         if told is not None:
-            runtime.storage.checkpoint(taken.hold, told, status=taken.record.status)
+            runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
         try:
-            saga = registry.fitting(taken.record.name, taken.record.definition_version)
-        except UnknownSaga as error:
-            return decline(taken, runtime, str(error))
-    return execute(saga, taken, runtime)
+            saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
+            if acquired.record.definition is None:
+                _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
+        except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
+            return decline_now(acquired, runtime, str(error))
+    return execute(saga, graph, acquired, runtime)
+
+
+def _define(acquired: Acquired, runtime: Runtime, definition_hash: str) -> None:
+    runtime.storage.set_definition(acquired.lease, definition_hash)
+
+
+def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
+    """Ask until the database answers: the saga is held, and a lease that runs out would count as a crash."""
+    for failures in count(1):
+        try:
+            return ask()
+        except StorageUnavailable as error:
+            if runtime.stopping():
+                raise
+            logger.warning("waiting for the database: %s", error)
+            runtime.sleep(backoff(failures, first=0.1, factor=2, cap=2.0))
+    raise AssertionError("unreachable")
 
 
 def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer = NOBODY) -> ScanReport:
@@ -123,9 +141,6 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
             pending=pending,
             limit=settings.scan_limit,
             max_recovery_attempts=settings.max_recovery_attempts,
-            mark_seconds=MARK_SECONDS,
-            # Asked before the claim looks at its marks: too many at worst, and then nothing counts as missing.
-            messages_waiting=dispatcher.waiting(pending=pending),
         )
         for saga_id in result.died:
             logger.error(
@@ -133,21 +148,20 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
                 *(saga_id, saga_id),
                 extra=about(saga_id),
             )
-        # Sent before the broker is asked again: should it fail by then, these are on their way or free.
         sent = send(storage, dispatcher, result.claims)
         dispatched += (claim.saga_id for claim in result.claims[:sent])
         died += result.died
-        missing += result.missing
+        missing += result.lost
         unsent += len(result.claims) - sent
     return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
 
 
 def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:
-    """Publish the claims' messages, free the claims that could not be sent, and return how many were."""
+    """Publish the claims' messages, release the claims that could not be sent, and return how many were."""
     sent = dispatcher.send(claims) if claims else 0
     if sent < len(claims):
         logger.warning("the broker failed; %d sagas stay due, and a later scan sends them", len(claims) - sent)
-        storage.unclaim(claims[sent:])
+        storage.release_claims(claims[sent:])
     return sent
 
 
@@ -166,7 +180,7 @@ def parse_saga_id(text: object) -> UUID:
         ) from None
 
 
-def _skipped(saga_id: UUID, refused: Refused) -> Report:
+def _skipped(saga_id: UUID, refused: NotAcquired) -> Report:
     record = refused.record
     if record is None:
         raise not_found(saga_id)
@@ -182,5 +196,13 @@ def _skipped(saga_id: UUID, refused: Refused) -> Report:
         "see to the cause, then run `sagas recover` or invoke it by hand.",
         Refusal.DIED: f"its worker died, which was failed attempt {record.recovery_attempts}, so it is dead now: "
         "invoke it by hand once more to run it all the same.",
+        Refusal.SUSPECT: "its worker crashed while it held other sagas too: it runs alone, in a process of its own.",
     }[refused.why]
-    return Report(saga_id=saga_id, name=record.name, status=record.status, outcome="skipped", message=message)
+    return Report(
+        saga_id=saga_id,
+        name=record.name,
+        status=record.status,
+        outcome=Outcome.SKIPPED,
+        message=message,
+        refusal=refused.why,
+    )

@@ -11,7 +11,6 @@ from typing import Final
 
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
-from sagas.fingerprint import Fingerprint
 from sagas.framework import set_up_framework
 
 _OWN_NAME: Final = "sagas"
@@ -84,13 +83,13 @@ class Registry:
         versions = self._named(name)
         return versions[max(versions)]
 
-    def fitting(self, name: str, definition_version: str) -> AnySaga:
-        """Return the class that goes on with sagas of this name, started with this `definition_version`.
+    def fitting(self, name: str, version: int) -> AnySaga:
+        """Return the class that goes on with sagas of this name, started at this version.
 
         Raises:
             UnknownSaga: none here does.
         """
-        versions, version = self._named(name), Fingerprint.parse(definition_version).version
+        versions = self._named(name)
         if version not in versions:
             known = ", ".join(map(str, sorted(versions)))
             raise UnknownSaga(

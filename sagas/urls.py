@@ -99,7 +99,7 @@ def check_url(url: str) -> str:
 
 
 def address(url: sa.URL) -> str:
-    """Return where a URL leads, without user and password."""
+    """Return where a database's URL leads, without user and password."""
     hosts = url.query.get("host", "a local socket")
     host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
     return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"

@@ -8,15 +8,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from sagas import SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
+from sagas import PostgresSagaStorage
+from sagas.storage.records import SagaFilter
 from tests.samples import DEADLINE_SECONDS, FakeDispatcher, QuickEngine, Stage, Trip
 
 
 class Shop:
     """The caller: its database, its engine for sagas, and the broker that sees what is sent."""
 
-    def __init__(self, storage: SqlAlchemySagaStorage, url: str) -> None:
+    def __init__(self, storage: PostgresSagaStorage, url: str) -> None:
         self.url = url
         self.database = sa.create_engine(url)
         self.dispatcher = FakeDispatcher()

@@ -7,12 +7,13 @@ import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 from tests.callers import Shop
@@ -24,23 +25,19 @@ from tests.servers import broker, empty_rabbit
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: So long that they should be begun first, and not all by one of the processes that share the suite.
-LONG = (
-    "test_takeover",
-    "test_blocks",
-    "test_faults",
-    "test_outages",
-    "test_demo",
-    "test_overlapping_scans",
-    "test_interleavings",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests, the long ones first, to the processes of xdist, each of which begins with a part of the list."""
+    """Deal the tests to the processes of xdist, each of which begins with a part of the list.
+
+    Slow ones come first, one by one. The others stay together by module, since they share what the module set up.
+    """
     hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
-    items[:] = [item for hand in range(hands) for item in items[hand::hands]]
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    modules = [list(tests) for _, tests in groupby(others, key=lambda item: item.path)]
+    items[:] = [
+        item for hand in range(hands) for item in (*slow[hand::hands], *chain.from_iterable(modules[hand::hands]))
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -96,9 +93,9 @@ def empty_database_url(server_url: sa.URL) -> Iterator[str]:
 
 
 @pytest.fixture
-def storage(database_url: str) -> Iterator[SqlAlchemySagaStorage]:
+def storage(database_url: str) -> Iterator[PostgresSagaStorage]:
     """A PostgreSQL storage of the test's own."""
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     yield storage
     storage.close()
 
@@ -161,15 +158,15 @@ def emptied_url(module_database: sa.Engine) -> str:
 
 
 @pytest.fixture
-def emptied_storage(emptied_url: str) -> Iterator[SqlAlchemySagaStorage]:
+def emptied_storage(emptied_url: str) -> Iterator[PostgresSagaStorage]:
     """A storage on the module's database, which holds no saga."""
-    storage = SqlAlchemySagaStorage(emptied_url)
+    storage = PostgresSagaStorage(emptied_url)
     yield storage
     storage.close()
 
 
 @pytest.fixture
-def shop(emptied_storage: SqlAlchemySagaStorage, emptied_url: str) -> Iterator[Shop]:
+def shop(emptied_storage: PostgresSagaStorage, emptied_url: str) -> Iterator[Shop]:
     """A caller on the module's database, which holds no saga."""
     shop = Shop(emptied_storage, emptied_url)
     yield shop

@@ -15,7 +15,7 @@ from typing import Final
 import psycopg
 import sqlalchemy as sa
 
-from sagas.testing.servers.process import HOST, Server
+from sagas.testing.servers import HOST, Server
 
 #: Its configuration is the one that users are shown.
 _DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -61,14 +61,8 @@ class PgBouncerServer(Server):
 
     def _command(self, executable: Path, port: int) -> list[str]:
         users, settings = self._home / "users.txt", self._home / "pgbouncer.ini"
-        for path, text in (
-            (users, f'"{self._server.username}" "{self._server.password}"\n'),
-            (settings, self._configuration(users, port)),
-        ):
-            path.touch(mode=0o600)
-            path.write_text(text)
-            if self._user is not None:
-                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        users.write_text(f'"{self._server.username}" "{self._server.password}"\n')
+        settings.write_text(self._configuration(users, port))
         return [str(executable), str(settings)]
 
     def _configuration(self, users: Path, port: int) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
 from sagas.definition import ONCE
-from sagas.errors import BrokerUnavailable, StorageUnavailable
-from sagas.execution import Runtime
-from sagas.storage.base import Claim, SagaFilter, SagaRecord
+from sagas.errors import StorageUnavailable
+from sagas.progress import Action
+from sagas.runtime import Runtime
+from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord
+from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
 #: For what must happen, however slow the machine is.
 DEADLINE_SECONDS = 20.0
@@ -118,18 +120,21 @@ class Clock:
 
 
 class FlakyStorage(MemorySagaStorage):
-    """Goes away at the next calls that `failures` names, as ("checkpoint", "before") or "after" they took effect."""
+    """Goes away at the next calls that `failures` names, as ("apply", "before") or "after" they took effect.
+
+    "release" names an `apply` that gives the saga back without an action of a step that has ended.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.failures: list[tuple[str, str]] = []
         self.calls: list[str] = []
 
-    def checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        self._call("checkpoint", super().checkpoint, *args, **kwargs)
-
-    def release(self, *args: Any, **kwargs: Any) -> None:
-        self._call("release", super().release, *args, **kwargs)
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        of_a_step = any(event.action is not Action.HOLDER for event in transition.events)
+        gives_back = isinstance(transition, GaveBack | FailedAttempt) and not of_a_step
+        applied: Applied = self._call("release" if gives_back else "apply", super().apply, lease, transition)
+        return applied
 
     def load(self, *args: Any, **kwargs: Any) -> SagaRecord:
         record: SagaRecord = self._call("load", super().load, *args, **kwargs)
@@ -152,18 +157,11 @@ class FakeDispatcher:
     def __init__(self) -> None:
         self.sent: list[Claim] = []
         self.capacity: int | None = None
-        self.messages = {True: 0, False: 0}
-        self.silent_about: set[bool] = set()
 
     def send(self, claims: Sequence[Claim]) -> int:
         accepted = list(claims)[: self.capacity]
         self.sent += accepted
         return len(accepted)
-
-    def waiting(self, *, pending: bool) -> int:
-        if pending in self.silent_about:
-            raise BrokerUnavailable("the broker does not answer")
-        return self.messages[pending]
 
 
 #: Backoff of 10, 20, 40 and then 40 seconds; dead after the third failed attempt.

@@ -12,8 +12,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from sagas.testing.servers import BrokerServer
-from sagas.testing.servers.process import HOST, Server
+from sagas.testing.servers import HOST, BrokerServer, Server
 
 
 def require(program: str) -> None:
@@ -107,8 +106,7 @@ class SentinelServer(InstalledServer):
             f"bind {HOST}\nport {port}\ndir {self._home}\nsentinel monitor shop {HOST} {self._master.port} 1\n"
             "sentinel down-after-milliseconds shop 1000\nsentinel failover-timeout shop 5000\n"
         )
-        self._home.chmod(0o777)  # it writes its file anew, beside itself
-        file.chmod(0o666)
+        file.chmod(0o666)  # its user writes it anew
         return [str(executable), str(file)]
 
     def _ping(self) -> None:
@@ -132,7 +130,6 @@ class RabbitServer(InstalledServer):
         return Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that on the PATH is for the user rabbitmq alone
 
     def _command(self, executable: Path, port: int) -> list[str]:
-        self._home.chmod(0o777)
         epmd, distribution = (_free_port() for _ in range(2))
         variables = {
             "HOME": self._home,

@@ -6,12 +6,12 @@ import os
 
 from benchmarks.contestants.protocol import serve
 from benchmarks.sagas import Nothing, ThreeSteps
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 
 
 def main() -> None:
     """Run sagas through the engine as a user would."""
-    engine = SagaEngine(SqlAlchemySagaStorage(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+psycopg:", 1)))
+    engine = SagaEngine(PostgresSagaStorage(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+psycopg:", 1)))
     serve(lambda: engine.run(ThreeSteps, Nothing(order_id="o-1")))
 
 

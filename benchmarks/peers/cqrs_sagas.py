@@ -16,7 +16,7 @@ from typing import Any
 from cqrs.handlers.saga import SagaStepHandler, SagaStepResult
 from cqrs.saga.models import SagaContext
 from cqrs.saga.saga import Saga
-from cqrs.saga.storage.sqlalchemy import SqlAlchemySagaStorage
+from cqrs.saga.storage.sqlalchemy import PostgresSagaStorage
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from tests.faults.shop import ACT, UNDO, ledger
@@ -90,7 +90,7 @@ class Container:
         return type_()
 
 
-def storage() -> SqlAlchemySagaStorage:
+def storage() -> PostgresSagaStorage:
     """Its own storage, on PostgreSQL through asyncpg, checking each connection before use."""
     url = os.environ["SAGAS_DATABASE_URL"].replace("+psycopg", "+asyncpg", 1)
-    return SqlAlchemySagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))
+    return PostgresSagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))

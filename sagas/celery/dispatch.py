@@ -13,9 +13,9 @@ from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
 from sagas.celery import routing
-from sagas.celery.names import RECOVER_QUEUE, ROUTES, RUN_QUEUE, TASK_FOR
+from sagas.celery.names import ROUTES, TASK_FOR
 from sagas.errors import BrokerUnavailable, ConfigurationError
-from sagas.storage.base import Claim
+from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
 
@@ -61,7 +61,7 @@ class CeleryDispatcher:
         try:
             if self.app.conf.task_always_eager:
                 for claim in claims:
-                    self.app.tasks[TASK_FOR[claim.pending]].apply((str(claim.saga_id),), {"version": claim.version})
+                    self.app.tasks[TASK_FOR[claim.pending]].apply((str(claim.saga_id),), _kwargs(claim))
                 return len(claims)
             with self._pool().acquire(block=True, timeout=_POOL_SECONDS) as producer:
                 for claim in claims:
@@ -69,7 +69,7 @@ class CeleryDispatcher:
                     self.app.send_task(
                         task,
                         args=(str(claim.saga_id),),
-                        kwargs={"version": claim.version},
+                        kwargs=_kwargs(claim),
                         # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
                         argsrepr=str(claim.saga_id),
                         kwargsrepr=f"version {claim.version}",
@@ -110,14 +110,6 @@ class CeleryDispatcher:
         connection: Connection = self.app.connection_for_write(transport_options=options)
         return connection
 
-    def waiting(self, *, pending: bool) -> int:
-        """Return how many messages wait in the queue of sagas that never ran, or of recoverable ones.
-
-        Raises:
-            BrokerUnavailable: the broker does not answer.
-        """
-        return self.length(RUN_QUEUE if pending else RECOVER_QUEUE)
-
     def length(self, queue: str) -> int:
         """Return how many messages wait in a queue.
 
@@ -139,6 +131,11 @@ class CeleryDispatcher:
         """What the broker's library raises; kept, as making a connection to ask costs every start."""
         connection = readable_connection(self.app)
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
+
+
+def _kwargs(claim: Claim) -> dict[str, Any]:
+    queued_at = None if claim.queued_at is None else claim.queued_at.isoformat()
+    return {"version": claim.version} if queued_at is None else {"version": claim.version, "queued_at": queued_at}
 
 
 def readable_connection(app: Celery) -> Connection:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from celery import Celery, Task
 
 from sagas import pruning
 from sagas.api import current_engine
+from sagas.celery.alone import recover_alone
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
-from sagas.storage.base import require_positive
+from sagas.storage.contract import require_positive
+from sagas.storage.records import Claim, Refusal
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
@@ -59,17 +62,17 @@ def scan() -> dict[str, Any]:
         raise
 
 
-def run_saga(self: Task, saga_id: str, version: int | None = None) -> dict[str, Any]:
+def run_saga(self: Task, saga_id: str, version: int | None = None, queued_at: str | None = None) -> dict[str, Any]:
     """Run a saga that was started: the same as recovering it, at the version its message was sent for."""
-    return _recover(self, saga_id, version)
+    return _recover(self, saga_id, version, queued_at, pending=True)
 
 
-def recover_saga(self: Task, saga_id: str, version: int | None = None) -> dict[str, Any]:
+def recover_saga(self: Task, saga_id: str, version: int | None = None, queued_at: str | None = None) -> dict[str, Any]:
     """Acquire a saga and bring it as far as it goes; invoke it by hand with the id alone.
 
     By hand it runs even while the saga backs off or is dead, never while another worker holds it.
     """
-    return _recover(self, saga_id, version)
+    return _recover(self, saga_id, version, queued_at, pending=False)
 
 
 def prune(older_than_days: float | None = None) -> dict[str, Any]:
@@ -97,8 +100,16 @@ def register(app: Celery) -> None:
         app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
-def _recover(task: Task, saga_id: str, version: int | None) -> dict[str, Any]:
+def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool) -> dict[str, Any]:
     # A call by hand that the broker delivers once more is no longer a person asking: its worker died of it, perhaps.
     redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
     by_hand = version is None and not redelivered
-    return current_engine().recover(parse_saga_id(saga_id), version=version, by_hand=by_hand).as_json()
+    parsed = parse_saga_id(saga_id)
+    delivered = None
+    if version is not None:
+        delivered = Claim(parsed, version, pending, datetime.fromisoformat(queued_at) if queued_at else None)
+    engine = current_engine()
+    report = engine.recover(parsed, version=version, by_hand=by_hand, delivered=delivered)
+    if report.refusal is Refusal.SUSPECT:
+        return recover_alone(engine, parsed, None if by_hand else version)
+    return report.as_json()

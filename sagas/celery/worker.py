@@ -14,6 +14,9 @@ from typing import Any, Final
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, bootsteps, signals
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.concurrency.solo import TaskPool as SoloPool
 
 from sagas import api
 from sagas.celery.dispatch import CeleryDispatcher
@@ -107,6 +110,7 @@ class SagaWorker:
             stopping=self.stopping,
             in_doubt_on=(SoftTimeLimitExceeded,),
             observer=self._metrics and self._metrics.observer,
+            shared=_holds_several(worker),
         )
         api.configure(engine)
         if not any(engine.registry):
@@ -169,10 +173,16 @@ class SagaWorker:
 
     def _release(self, owner: str) -> None:
         engine = self._engine
-        held = engine.storage.seize_orphans(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
+        held = engine.storage.reclaim(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
         if held:
             logger.warning("child %s died holding %d sagas; they are sent to others", owner, held)
             engine.scan()
+
+
+def _holds_several(worker: Any) -> bool:
+    """Whether one process of this worker may hold several sagas at once: all pools but prefork and solo."""
+    pool = get_implementation(worker.pool_cls)
+    return not issubclass(pool, (PreforkPool, SoloPool))
 
 
 def unusable_settings(app: Celery) -> Iterator[str]:

@@ -25,9 +25,9 @@ from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import SagaRecord
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.operations import Operations
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 acting = typer.Typer()
@@ -191,12 +191,12 @@ def _with_code(wait: float = 0.0) -> Operator:
 def _without_code(wait: float = 0.0) -> Operator:
     """For what needs no saga's class: it works where SAGAS_MODULES cannot be imported, too."""
     settings = api.settings()
-    engine = SagaEngine(SqlAlchemySagaStorage(settings.database_url), settings=settings, node=operator())
+    engine = SagaEngine(PostgresSagaStorage(settings.database_url), settings=settings, node=operator())
     return Operator(engine, by=operator(), wait_seconds=wait)
 
 
-def _storage() -> SqlAlchemySagaStorage:
-    return SqlAlchemySagaStorage(api.settings().database_url)
+def _storage() -> PostgresSagaStorage:
+    return PostgresSagaStorage(api.settings().database_url)
 
 
 def _operations() -> Operations:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -13,14 +12,14 @@ from sagas import api
 from sagas.cli.acting import acting
 from sagas.cli.code import complete_name
 from sagas.cli.doctoring import examine_installation
-from sagas.cli.errors import CommandFailed, SentenceGroup
+from sagas.cli.errors import SentenceGroup
 from sagas.cli.lines import read_lines
 from sagas.cli.metrics import metrics
 from sagas.cli.migrating import migrate_database
 from sagas.cli.reading import AsJson
 from sagas.cli.reading import app as reading
 from sagas.cli.starting import start_lines
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 app = typer.Typer(
     cls=SentenceGroup,
@@ -98,10 +97,10 @@ app.add_typer(acting)
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell what is wrong with this installation, why it matters, and what cures it.
+    """Check this installation: say what is wrong, why it matters, and what to do.
 
-    Changes nothing. The exit code is 0 if there is no problem, also with warnings, and 1 if there is one; 2 is for a
-    command line that cannot be understood.
+    Changes nothing. The exit code is 0 without a problem (also with warnings), 1 with at least one, and 2 for a command
+    line that cannot be understood.
     """
     if not examine_installation(os.environ, as_json=as_json):
         raise typer.Exit(1)
@@ -117,22 +116,8 @@ def metrics_(
 
     No worker needs to be up.
     """
-    storage = SqlAlchemySagaStorage(api.settings().database_url)
+    storage = PostgresSagaStorage(api.settings().database_url)
     metrics(storage, host=host, port=port, once=once)
-
-
-@app.command()
-def demo() -> None:
-    """See sagas survive what kills their workers."""
-    try:
-        run = importlib.import_module("sagas.demo.run")
-    except ModuleNotFoundError as error:
-        raise CommandFailed(
-            f"the demo needs more than is installed ({error}): pip install 'celery-sagas[demo]'."
-        ) from error
-    except ImportError as error:
-        raise CommandFailed(str(error)) from error
-    raise typer.Exit(run.main())
 
 
 app.add_typer(reading)

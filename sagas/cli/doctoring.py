@@ -1,4 +1,4 @@
-"""What `sagas doctor` prints: a line for each check, and below it each finding with its reason and its cure."""
+"""`sagas doctor`: prints a line for each check, and below it each finding with its reason and its cure."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ import typer
 from rich.text import Text
 
 from sagas.cli.words import console, fitted, one_line, terminal_width
-from sagas.doctor import Examined, Finding, Installation, Severity, State, examine
+from sagas.doctor import OK, PROBLEM, SKIPPED, WARNING, Finding, Installation, Result, examine
 
-_STYLES: Final = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red", State.SKIPPED: "dim"}
-_STATE_WIDTH: Final = max(map(len, State)) + 2
+_STYLES: Final = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", SKIPPED: "dim"}
+_STATE_WIDTH: Final = max(map(len, _STYLES)) + 2
 _NAME_WIDTH: Final = 15
 
 
 def examine_installation(environment: Mapping[str, str], *, as_json: bool) -> bool:
-    """Examine the installation that the environment describes, print what is found, and return whether it may go on so.
+    """Examine the installation that the environment describes, and print the results.
 
     Returns:
         False if there is a problem; warnings alone do not count.
     """
-    examined = examine(Installation(environment))
-    every = list(examined if as_json else _printed(examined))
-    count = Counter(finding.severity for each in every for finding in each.findings)
+    results = examine(Installation(environment))
+    every = list(results if as_json else _printed(results))
+    count = Counter(finding.severity for result in every for finding in result.findings)
     if as_json:
         typer.echo(json.dumps(_as_json(every, count), indent=2))
     else:
-        typer.echo(f"{_number(count, Severity.PROBLEM)}, {_number(count, Severity.WARNING)}.")
-    return not count[Severity.PROBLEM]
+        typer.echo(f"{_number(count, PROBLEM)}, {_number(count, WARNING)}.")
+    return not count[PROBLEM]
 
 
-def _printed(every: Iterable[Examined]) -> Iterator[Examined]:
-    """Print each as soon as it is known: some take seconds."""
+def _printed(results: Iterable[Result]) -> Iterator[Result]:
+    """Print each result as soon as it is known, because some checks take seconds."""
     out, width = console(), terminal_width()
-    for examined in every:
-        out.print(fitted(_line(examined), width, indent=_STATE_WIDTH + _NAME_WIDTH))
-        for finding in examined.findings:
-            for line in _told(finding):
+    for result in results:
+        out.print(fitted(_line(result), width, indent=_STATE_WIDTH + _NAME_WIDTH))
+        for finding in result.findings:
+            for line in _lines(finding):
                 out.print(fitted(line, width, indent=12))
-        yield examined
+        yield result
 
 
-def _line(examined: Examined) -> Text:
-    line = Text(f"{examined.state:<{_STATE_WIDTH}}", style=_STYLES[examined.state])
-    line.append(f"{examined.name:<{_NAME_WIDTH}}", style="bold")
-    if examined.because is not None:
-        line.append(f"it makes no sense without {examined.because}")
-    line.append(one_line("; ".join(examined.facts)))
+def _line(result: Result) -> Text:
+    line = Text(f"{result.state:<{_STATE_WIDTH}}", style=_STYLES[result.state])
+    line.append(f"{result.name:<{_NAME_WIDTH}}", style="bold")
+    if result.because is not None:
+        line.append(f"skipped because of {result.because}")
+    line.append(one_line("; ".join(result.facts)))
     line.rstrip()
     return line
 
 
-def _told(finding: Finding) -> Iterator[Text]:
-    yield Text.assemble("    ", (finding.id, _STYLES[State(finding.severity)]), f": {one_line(finding.what)}")
+def _lines(finding: Finding) -> Iterator[Text]:
+    yield Text.assemble("    ", (finding.id, _STYLES[finding.severity]), f": {one_line(finding.what)}")
     yield Text.assemble(("      why:  ", "bold"), one_line(finding.why))
     yield Text.assemble(("      cure: ", "bold"), one_line(finding.cure))
 
 
-def _number(count: Counter[Severity], severity: Severity) -> str:
+def _number(count: Counter[str], severity: str) -> str:
     return f"{count[severity]} {severity}{'' if count[severity] == 1 else 's'}"
 
 
-def _as_json(every: Iterable[Examined], count: Counter[Severity]) -> dict[str, Any]:
+def _as_json(results: Iterable[Result], count: Counter[str]) -> dict[str, Any]:
     return {
-        "problems": count[Severity.PROBLEM],
-        "warnings": count[Severity.WARNING],
-        "checks": [{"state": str(examined.state), **asdict(examined)} for examined in every],
+        "problems": count[PROBLEM],
+        "warnings": count[WARNING],
+        "checks": [{"state": result.state, **asdict(result)} for result in results],
     }

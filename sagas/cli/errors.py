@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from sagas.cli.words import one_line
 from sagas.errors import SagaError
 from sagas.registry import namesakes
-from sagas.storage.connecting import reason
+from sagas.storage.postgres.dsn import reason
 from sagas.text import printable
 
 

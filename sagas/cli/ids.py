@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sagas.cli.errors import CommandFailed, complain
 from sagas.errors import InvalidSagaId, SagaNotFound
-from sagas.storage.base import not_found
+from sagas.storage.contract import not_found
 from sagas.storage.operations import Operations
 from sagas.text import printable
 

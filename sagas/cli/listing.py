@@ -14,8 +14,8 @@ from sagas.cli.standing import in_brief
 from sagas.cli.words import WHOLE, columns, utc
 from sagas.duration import duration
 from sagas.progress import SagaStatus
-from sagas.storage.base import SagaRecord
 from sagas.storage.operator_answers import Listing
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 STATUS_STYLES: Final = {

@@ -7,10 +7,10 @@ from threading import Event
 import typer
 
 from sagas.cli.errors import CommandFailed
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 
-def metrics(storage: SqlAlchemySagaStorage, *, host: str, port: int, once: bool) -> None:
+def metrics(storage: PostgresSagaStorage, *, host: str, port: int, once: bool) -> None:
     """Print the metrics once, or serve them on this address; each scrape asks the database.
 
     Raises:

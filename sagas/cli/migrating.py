@@ -8,8 +8,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from sagas.errors import SchemaBehind
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.connecting import make_engine
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.postgres.dsn import make_engine
 from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
 
 #: For whoever upgrades a deployment of 0.1.0, which ended with revision 0004 at the latest.
@@ -29,7 +29,7 @@ def migrate_database(url: str) -> str:
     """
     with suppress(SchemaBehind):
         # Whether the URL can be used and the database answers, in the same words as from every other command.
-        SqlAlchemySagaStorage(url).check_schema()
+        PostgresSagaStorage(url).check_schema()
     engine = make_engine(url).execution_options(isolation_level="READ COMMITTED")
     before = _version(engine)
     if before is not None and before not in REVISIONS:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sagas.storage.base import LogEntry, Pause, SagaRecord
+from sagas.storage.records import LogEntry, Pause, SagaRecord
 
 
 def summary_as_json(record: SagaRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sagas.cli.words import error_console
 from sagas.pruning import prune
-from sagas.storage.base import ISagaStorage
+from sagas.storage.contract import ISagaStorage
 
 _COLUMNS: Final = (TextColumn("pruning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 

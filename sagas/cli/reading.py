@@ -27,7 +27,7 @@ from sagas.cli.showing import look_up, showing, shown_as_json
 from sagas.cli.words import console, terminal_width
 from sagas.duration import duration
 from sagas.progress import SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import Listing
 
@@ -193,7 +193,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete finished sagas, and their logs, that ended long ago."""
-    storage = SqlAlchemySagaStorage(api.settings().database_url)
+    storage = PostgresSagaStorage(api.settings().database_url)
     found = Operations(storage).prunable(older_than)
     what = f"{found} saga{'' if found == 1 else 's'} that ended more than {duration(older_than)} ago"
     if dry_run:
@@ -228,7 +228,7 @@ def graph(
 
 
 def _operations() -> Operations:
-    return Operations(SqlAlchemySagaStorage(api.settings().database_url))
+    return Operations(PostgresSagaStorage(api.settings().database_url))
 
 
 def _shown(ids: Iterable[UUID], operations: Operations, *, whole: bool = False) -> Mapping[UUID, str]:

@@ -13,7 +13,7 @@ from sagas.cli.words import console, fitted, one_line, terminal_width
 from sagas.engine import SagaEngine
 from sagas.errors import LeaseLost, SagaNotFound
 from sagas.execution import Report
-from sagas.storage.base import note
+from sagas.storage.records import note
 from sagas.text import printable
 
 #: Outcomes that leave the operator something to see to.

@@ -12,8 +12,8 @@ from rich.text import Text
 from sagas.cli.plain import iso
 from sagas.cli.words import WHOLE, columns, fitted, one_line, when
 from sagas.recovery import ScanReport
-from sagas.storage.base import PAUSED, QUEUE
 from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
+from sagas.storage.XXX import PAUSED, QUEUE
 from sagas.text import printable
 
 #: What each verdict means, for a reader.

@@ -19,9 +19,9 @@ from sagas.cli.words import NOTHING, columns, labelled, utc, when
 from sagas.errors import SagaError
 from sagas.registry import Registry
 from sagas.settings import Settings
-from sagas.storage.base import SagaRecord
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import Surroundings
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 #: A context may be megabytes; its beginning is for a reader, the whole for `--json`.

@@ -12,8 +12,9 @@ from sagas.errors import SagaError
 from sagas.plan import plan_as_started
 from sagas.progress import Action, End, next_move
 from sagas.registry import Registry
-from sagas.storage.base import PAUSED, QUEUE, SagaRecord
 from sagas.storage.operator_answers import Surroundings
+from sagas.storage.records import SagaRecord
+from sagas.storage.XXX import PAUSED, QUEUE
 from sagas.text import printable
 
 

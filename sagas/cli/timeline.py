@@ -12,7 +12,7 @@ from typing import Final
 from sagas.cli.standing import Standing, standing
 from sagas.cli.words import one_line
 from sagas.progress import Action, EntryStatus, Verdict
-from sagas.storage.base import LogEntry, SagaRecord
+from sagas.storage.records import LogEntry, SagaRecord
 from sagas.text import printable
 
 #: A message may be long; its beginning is for a reader, the whole for `--json`.

@@ -15,9 +15,9 @@ from sagas.django.configuration import database_alias
 from sagas.django.transactions import open_transaction
 from sagas.framework import Framework
 from sagas.settings import Settings
-from sagas.storage.base import ISagaStorage
-from sagas.storage.connecting import make_engine
-from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.postgres.dsn import make_engine
+from sagas.storage.postgres.storage import PostgresSagaStorage
 from sagas.storage.transactions import CallersTransaction
 
 ResultT = TypeVar("ResultT")
@@ -80,5 +80,5 @@ def in_tests() -> bool:
 def make_storage(settings: Settings) -> ISagaStorage:
     """Return the storage; in tests one that keeps no connection open, or the test database could not be dropped."""
     if in_tests():
-        return SqlAlchemySagaStorage(make_engine(settings.database_url))
-    return SqlAlchemySagaStorage(settings.database_url, pool_size=settings.database_pool_size)
+        return PostgresSagaStorage(make_engine(settings.database_url))
+    return PostgresSagaStorage(settings.database_url, pool_size=settings.database_pool_size)

@@ -8,7 +8,7 @@ from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
 from sagas.django.configuration import database_alias, url_of
-from sagas.storage.connecting import make_engine
+from sagas.storage.postgres.dsn import make_engine
 from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
 
 

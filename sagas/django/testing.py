@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 from sagas import api
 from sagas.engine import SagaEngine
-from sagas.storage.base import Claim, NewSaga, OnConflict
 from sagas.storage.memory import MemorySagaStorage
+from sagas.storage.records import Claim, NewSaga
 
 
 @contextmanager
@@ -36,16 +37,9 @@ def sagas_in_memory() -> Iterator[SagaEngine]:
 
 
 class _InMemory(MemorySagaStorage):
-    def create_sagas(
-        self,
-        sagas: Sequence[NewSaga],
-        *,
-        owner: str | None,
-        for_seconds: float = 0.0,
-        connection: Any = None,
-        on_conflict: OnConflict = "return",
-    ) -> list[tuple[Any, bool]]:
-        return super().create_sagas(sagas, owner=owner, for_seconds=for_seconds, on_conflict=on_conflict)
+    def create_sagas(self, sagas: Sequence[NewSaga], **options: Any) -> list[tuple[UUID, bool]]:
+        # The memory has no transactions: what a test rolls back stays in it.
+        return super().create_sagas(sagas, **{**options, "connection": None})
 
 
 class _RunsHere:
@@ -57,6 +51,3 @@ class _RunsHere:
         for claim in claims:
             self.engine.recover(claim.saga_id, version=claim.version)
         return len(claims)
-
-    def waiting(self, *, pending: bool) -> int:
-        return 0

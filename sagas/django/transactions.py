@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import django.db
 
-from sagas.storage.connecting import address
 from sagas.storage.transactions import CallersTransaction, Rows
+from sagas.urls import address
 
 _outside: Final[ContextVar[bool]] = ContextVar("sagas_outside_transaction", default=False)
 

@@ -1,19 +1,22 @@
-"""What is wrong with an installation, why it matters, and what cures it."""
+"""`sagas doctor`: checks an installation for whatever weakens a guarantee, and says what to do about it."""
 
-from sagas.doctor.check import Check
-from sagas.doctor.examination import Examined, State, every_kind, examine
-from sagas.doctor.finding import Finding, Kind, Severity, problem, warning
-from sagas.doctor.installation import Installation
+from sagas.doctor.check import Check, Installation
+from sagas.doctor.checks import CELERY_UNUSABLE, every_check
+from sagas.doctor.examination import OK, SKIPPED, Result, every_finding, examine
+from sagas.doctor.finding import PROBLEM, WARNING, Finding, problem, warning
 
 __all__ = [
+    "CELERY_UNUSABLE",
+    "OK",
+    "PROBLEM",
+    "SKIPPED",
+    "WARNING",
     "Check",
-    "Examined",
     "Finding",
     "Installation",
-    "Kind",
-    "Severity",
-    "State",
-    "every_kind",
+    "Result",
+    "every_check",
+    "every_finding",
     "examine",
     "problem",
     "warning",

@@ -1,32 +1,54 @@
-"""A check: one question to an installation."""
+"""A check: one question about an installation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
-from sagas.doctor.finding import Finding, Kind
-from sagas.doctor.installation import Installation
+from sagas.doctor.finding import Finding
+from sagas.doctor.inspector import Inspector
+from sagas.registry import Registry
+from sagas.settings import Settings
 
-#: A second more than a connection to the database may take, so that this one is told by what keeps it.
+#: One second more than a connection to the database may take, so that the database check reports the real reason.
 _SECONDS: Final = 6.0
+
+
+@dataclass(slots=True)
+class Installation:
+    """What is examined.
+
+    Attributes:
+        environment: the variables.
+        settings: what the variables give; the defaults until the check `settings` has read them.
+        registry: the sagas that this environment's code defines; empty until the check `code` has imported them.
+    """
+
+    environment: Mapping[str, str]
+    settings: Settings = field(default_factory=Settings)
+    registry: Registry = field(default_factory=Registry)
+
+    @property
+    def inspector(self) -> Inspector:
+        """Asks the database that the settings name."""
+        return Inspector(self.settings.database_url)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to an installation.
+    """One question about an installation.
 
     Attributes:
-        name: what others name in `needs`.
-        run: yields findings, and facts worth telling as text.
-        kinds: what it can find.
-        needs: checks without a problem in which it makes sense.
-        seconds: how long it may take; importing code may take longer than a question.
+        name: what `needs` of other checks refer to.
+        run: yields findings, and facts as text.
+        findings: what it can find.
+        needs: checks that must have no problem, or this one is skipped.
+        seconds: how long it may take.
     """
 
     name: str
     run: Callable[[Installation], Iterable[Finding | str]]
-    kinds: tuple[Kind, ...]
+    findings: tuple[Finding, ...]
     needs: tuple[str, ...] = ()
     seconds: float = _SECONDS

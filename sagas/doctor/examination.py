@@ -1,48 +1,46 @@
-"""Runs the checks one after the other, from the foundation up: each for a bounded time, the rest whatever one finds."""
+"""Runs the checks one after the other, each for a bounded time, and skips those that need one with a problem."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from psycopg.errors import QueryCanceled
 from sqlalchemy.exc import DBAPIError
 
-from sagas.doctor import checks
-from sagas.doctor.check import Check
-from sagas.doctor.finding import Finding, Kind, Severity, problem
-from sagas.doctor.installation import Installation
-from sagas.storage.connecting import reason
+from sagas.doctor.check import Check, Installation
+from sagas.doctor.checks import every_check
+from sagas.doctor.finding import PROBLEM, WARNING, Finding, problem
+from sagas.storage.postgres.dsn import reason
 
+OK: Final = "ok"
+SKIPPED: Final = "skipped"
 NO_ANSWER: Final = problem(
     "no-answer",
     what="a check had no answer in time",
-    why="What it asked is overloaded, frozen or cut off by a network that drops packets; workers wait for it, too.",
-    cure="See what {check} asks: is it reached, and is it overloaded? Then run `sagas doctor` again.",
+    why="The database or broker that it asked is overloaded, frozen or unreachable. Workers wait for it too.",
+    cure="See what {check} asks. Check that it is reachable and not overloaded, then run `sagas doctor` again.",
 )
 CHECK_FAILED: Final = problem(
     "check-failed",
-    what="a check ended by an error that it did not foresee",
-    why="What it should have looked at is unknown.",
-    cure="See to the error that is told; if it is none of your installation's, report it with this line.",
+    what="a check ended with an unexpected error",
+    why="What it should have checked is unknown.",
+    cure="Fix the error in the message. If your installation does not cause it, report it with this line.",
 )
 
 
-class State(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-    SKIPPED = "skipped"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """What one check told; `because` names the check without which a skipped one makes no sense."""
+class Result:
+    """What one check reported.
+
+    Attributes:
+        name: of the check.
+        facts: what it read.
+        findings: what is wrong.
+        because: the check whose problem made this one be skipped.
+    """
 
     name: str
     facts: tuple[str, ...] = ()
@@ -50,74 +48,70 @@ class Examined:
     because: str | None = None
 
     @property
-    def state(self) -> State:
-        """The worst of what was found."""
+    def state(self) -> str:
+        """How the check ended: skipped, or the worst of its findings, or ok."""
         if self.because is not None:
-            return State.SKIPPED
-        if not self.findings:
-            return State.OK
-        serious = any(finding.severity is Severity.PROBLEM for finding in self.findings)
-        return State.PROBLEM if serious else State.WARNING
+            return SKIPPED
+        severities = {finding.severity for finding in self.findings}
+        return next((severity for severity in (PROBLEM, WARNING) if severity in severities), OK)
 
 
-def examine(installation: Installation, *, only: Container[str] | None = None) -> Iterator[Examined]:
-    """Yield what each check tells, as soon as it has ended.
+def examine(
+    installation: Installation, checks: Iterable[Check] | None = None, *, seconds: float | None = None
+) -> Iterator[Result]:
+    """Run checks, and yield the result of each as soon as it has ended.
 
     Args:
         installation: what is examined.
-        only: names of checks; default: all.
+        checks: in order; default: all.
+        seconds: how long each may take; default: its own limit.
     """
     unusable: set[str] = set()
-    for check in checks.FOUNDATION:
-        if only is None or check.name in only:
-            yield _examined(check, installation, unusable)
-    for check in (*installation.celery_checks, *checks.SAGAS):
-        if only is None or check.name in only:
-            yield _examined(check, installation, unusable)
+    for check in every_check() if checks is None else checks:
+        because = next((need for need in check.needs if need in unusable), None)
+        if because is None:
+            result = _run(check, installation, seconds or check.seconds)
+        else:
+            result = Result(name=check.name, because=because)
+        if result.state in (PROBLEM, SKIPPED):
+            unusable.add(check.name)
+        yield result
 
 
-def every_kind(celery_checks: Iterable[Check]) -> list[Kind]:
-    """Return every kind of finding there is, in the order of the checks."""
-    every = (*checks.FOUNDATION, *celery_checks, *checks.SAGAS)
-    return [*(kind for check in every for kind in check.kinds), NO_ANSWER, CHECK_FAILED]
+def every_finding() -> list[Finding]:
+    """Return every finding that there can be, in the order of the checks."""
+    return [*(finding for check in every_check() for finding in check.findings), NO_ANSWER, CHECK_FAILED]
 
 
-def _examined(check: Check, installation: Installation, unusable: set[str]) -> Examined:
-    because = next((need for need in check.needs if need in unusable), None)
-    examined = _perform(check, installation) if because is None else Examined(name=check.name, because=because)
-    if examined.state in (State.PROBLEM, State.SKIPPED):
-        unusable.add(check.name)
-    return examined
-
-
-def _perform(check: Check, installation: Installation) -> Examined:
-    """Run the check in a thread that is left behind if it hangs."""
-    told: list[Finding | str] = []
+def _run(check: Check, installation: Installation, seconds: float) -> Result:
+    """Run the check in a thread, and leave the thread behind if it hangs."""
+    reported: list[Finding | str] = []
 
     def run() -> None:
         try:
             for each in check.run(installation):
-                told.append(each)
+                reported.append(each)
         except BaseException as error:
-            told.append(_failed(check, error))
+            reported.append(_failed(check, error))
 
     thread = threading.Thread(target=run, name=f"doctor-{check.name}", daemon=True)
     thread.start()
-    thread.join(check.seconds)
+    thread.join(seconds)
+    late = []
     if thread.is_alive():
-        late = f"the check {check.name!r} had no answer within {check.seconds:g} s, and was given up."
-        told = [*told, NO_ANSWER(late, check=check.name)]
-    return Examined(
+        late = [NO_ANSWER.seen(f"the check {check.name!r} had no answer within {seconds:g} s.", check=check.name)]
+    every = [*reported, *late]
+    return Result(
         name=check.name,
-        facts=tuple(each for each in told if isinstance(each, str)),
-        findings=tuple(_of_application(each, installation) for each in told if isinstance(each, Finding)),
+        facts=tuple(each for each in every if isinstance(each, str)),
+        findings=tuple(_for_application(each, installation) for each in every if isinstance(each, Finding)),
     )
 
 
-def _of_application(finding: Finding, installation: Installation) -> Finding:
-    """Name the user's own application in commands of Celery, if there is one."""
-    named = installation.settings.celery_app
-    return replace(finding, cure=finding.cure.replace("celery -A sagas", f"celery -A {named}")) if named else finding
+def _for_application(finding: Finding, installation: Installation) -> Finding:
+    """Return the finding with the user's own application in commands of Celery."""
+    own = installation.settings.celery_app
+    return replace(finding, cure=finding.cure.replace("celery -A sagas", f"celery -A {own}")) if own else finding
 
 
 def _failed(check: Check, error: BaseException) -> Finding:
@@ -125,5 +119,5 @@ def _failed(check: Check, error: BaseException) -> Finding:
     if isinstance(error, DBAPIError):  # its own text would repeat the statement
         words = f"{type(error.orig).__name__}: {reason(error)}"
         if isinstance(error.orig, QueryCanceled):
-            return NO_ANSWER(f"the check {check.name!r} was given up by the database: {words}.", check=check.name)
-    return CHECK_FAILED(f"the check {check.name!r} ended by {words}.")
+            return NO_ANSWER.seen(f"the database stopped the check {check.name!r}: {words}.", check=check.name)
+    return CHECK_FAILED.seen(f"the check {check.name!r} ended with {words}.")

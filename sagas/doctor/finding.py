@@ -1,62 +1,42 @@
-"""A finding: what is wrong, why that matters, and the command or setting that cures it."""
+"""A finding: what is wrong, why it matters, and what to do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
 
-
-class Severity(StrEnum):
-    """How bad a finding is: a warning costs something or will, a problem keeps sagas from being run as promised."""
-
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong with this installation; `id` is that of its kind."""
-
-    id: str
-    severity: Severity
-    what: str
-    why: str
-    cure: str
+WARNING: Final = "warning"
+PROBLEM: Final = "problem"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a check can find; `docs/doctor.md` lists them all.
+class Finding:
+    """One thing that is wrong. Checks declare theirs as constants, which `docs/doctor.md` lists.
 
     Attributes:
+        severity: a problem stops sagas from running as promised; a warning weakens a promise.
         id: stable, for programs that read `--json`.
-        severity: a warning or a problem.
-        what: what is wrong, in general.
+        what: what is wrong; in general for a declared finding, with names and numbers for a reported one.
         why: why it matters.
-        cure: the command or setting; names in braces are filled in from what was found.
+        cure: the command or setting; a declared finding has names in braces, which `seen` fills in.
     """
 
+    severity: str
     id: str
-    severity: Severity
     what: str
     why: str
     cure: str
 
-    def __call__(self, what: str, **details: object) -> Finding:
-        """Return the finding that this is so here.
+    def seen(self, what: str, **details: object) -> Finding:
+        """Return this finding as a check reports it.
 
         Args:
-            what: what was seen, with its names and numbers.
-            details: what the braces of the cure stand for.
+            what: what the check saw, with names and numbers.
+            details: the values for the braces of the cure.
         """
-        return Finding(id=self.id, severity=self.severity, what=what, why=self.why, cure=self.cure.format(**details))
+        return replace(self, what=what, cure=self.cure.format(**details))
 
 
-def problem(name: str, *, what: str, why: str, cure: str) -> Kind:
-    """A kind of finding that keeps sagas from being run as promised."""
-    return Kind(name, Severity.PROBLEM, what, why, cure)
-
-
-def warning(name: str, *, what: str, why: str, cure: str) -> Kind:
-    """A kind of finding that costs something, or will."""
-    return Kind(name, Severity.WARNING, what, why, cure)
+problem = partial(Finding, PROBLEM)
+warning = partial(Finding, WARNING)

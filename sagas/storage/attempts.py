@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from sagas.errors import IllegalStatusChange
-from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, turned_back
+from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, aborted
 from sagas.storage.contract import MOST_ATTEMPTS
 from sagas.storage.records import LogEntry, SagaRecord, SagaState
 from sagas.storage.rules import expired, reclaim
@@ -50,7 +50,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: dat
     if new_status is None or new_status is before:
         return CountedAttempt(counted)
     lost = expired(record, now)
-    aborted = before is SagaStatus.COMPENSATING or turned_back(record.log)
+    has_aborted = before is SagaStatus.COMPENSATING or aborted(record.log)
     if before.finished:
         reason = "it has ended"
     elif new_status.finished:
@@ -61,7 +61,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: dat
         reason = f"{record.lease_owner} holds it and decides its status; wait until its lease is over"
     elif record.dead:
         reason = "it is dead; set_recovery_attempts() makes it due again"
-    elif new_status is SagaStatus.RUNNING and aborted:
+    elif new_status is SagaStatus.RUNNING and has_aborted:
         reason = "it has begun to compensate and never runs forward again"
     else:
         events = []
@@ -73,7 +73,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: dat
             )
         elif record.state is SagaState.WAITING:
             counted = replace(counted, state=SagaState.READY, available_at=now)
-        if new_status is SagaStatus.COMPENSATING and not aborted:
+        if new_status is SagaStatus.COMPENSATING and not has_aborted:
             events.append(_abort(record))
         return CountedAttempt(replace(counted, status=new_status), tuple(events))
     raise IllegalStatusChange(f"saga {record.id} is {before} and cannot be set to {new_status}: {reason}.")

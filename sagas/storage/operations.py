@@ -18,7 +18,7 @@ from psycopg import errors as pg
 from sagas.errors import QuestionTooLong
 from sagas.progress import SagaStatus
 from sagas.storage import operator_statements as sql
-from sagas.storage.base import Pause, SagaRecord, not_found
+from sagas.storage.contract import not_found
 from sagas.storage.operator_answers import (
     Count,
     DryRun,
@@ -38,8 +38,9 @@ from sagas.storage.operator_answers import (
     Surroundings,
     Verdicts,
 )
-from sagas.storage.rows import record_of
-from sagas.storage.sqlalchemy import SqlAlchemySagaStorage
+from sagas.storage.postgres.mapping import record_of
+from sagas.storage.postgres.storage import PostgresSagaStorage
+from sagas.storage.records import Pause, SagaRecord
 from sagas.storage.statements import LOAD, PAUSES
 
 #: After how long the server cuts a question off; one that reads the whole of an index may take longer.
@@ -61,7 +62,7 @@ class Operations:
         StorageUnavailable, SchemaBehind: as from the storage.
     """
 
-    def __init__(self, storage: SqlAlchemySagaStorage, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, storage: PostgresSagaStorage, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._storage = storage
         self._answer_seconds = answer_seconds
 

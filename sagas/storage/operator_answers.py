@@ -9,7 +9,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from sagas.progress import SagaStatus
-from sagas.storage.base import Pause, SagaRecord
+from sagas.storage.records import Pause, SagaRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

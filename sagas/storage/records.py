@@ -91,7 +91,7 @@ class Claim:
     saga_id: UUID
     version: int
     pending: bool = False
-    queued_at: datetime | None = None
+    queued_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sagas.progress import Action, EntryStatus, SagaStatus, turned_back
+from sagas.progress import Action, EntryStatus, SagaStatus, aborted
 from sagas.storage.records import (
     Acquired,
     Lease,
@@ -145,7 +145,7 @@ def acquire(
         record, event = reclaimed.record, reclaimed.event
     status = before
     if before not in _BEGUN:
-        status = SagaStatus.COMPENSATING if turned_back(record.log) else SagaStatus.RUNNING
+        status = SagaStatus.COMPENSATING if aborted(record.log) else SagaStatus.RUNNING
     record = replace(
         record,
         status=status,

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sagas.errors import SagaError
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.telemetry import database_statements as sql
 from sagas.telemetry.logs import saga_logger
 
@@ -38,7 +38,7 @@ class DatabaseMetrics(Collector):
 
     def __init__(
         self,
-        storage: SqlAlchemySagaStorage,
+        storage: PostgresSagaStorage,
         *,
         statement_seconds: float = STATEMENT_SECONDS,
         deadline_seconds: float = DEADLINE_SECONDS,

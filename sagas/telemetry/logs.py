@@ -15,20 +15,20 @@ from sagas.text import printable, printable_traceback
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sagas.progress import Perform
-    from sagas.storage.base import SagaRecord
+    from sagas.progress import Move
+    from sagas.storage.records import SagaRecord
 
 #: The saga that is being worked on here, and what is done or was done last; the step's own code sees it too.
-working_on: ContextVar[tuple[SagaRecord, Perform | None] | None] = ContextVar("sagas_working_on", default=None)
+working_on: ContextVar[tuple[SagaRecord, Move | None] | None] = ContextVar("sagas_working_on", default=None)
 
 
-def attributes(work: tuple[SagaRecord, Perform | None] | None) -> dict[str, Any]:
+def attributes(work: tuple[SagaRecord, Move | None] | None) -> dict[str, Any]:
     """Return the five attributes, None for those that nothing is known of."""
     saga, move = work or (None, None)
     return {
         "saga_id": None if saga is None else str(saga.id),
         "saga_name": None if saga is None else printable(saga.name),
-        "step": None if move is None else printable(move.step.name),
+        "step": None if move is None else printable(move.node.name),
         "action": None if move is None else str(move.action),
         "attempt": None if move is None else move.attempt,
     }

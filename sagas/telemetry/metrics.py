@@ -16,8 +16,8 @@ from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from sagas.progress import Perform
-    from sagas.storage.base import LogEntry, SagaRecord, Taken
+    from sagas.progress import Move
+    from sagas.storage.records import Acquired, LogEntry, SagaRecord
 
 logger = saga_logger(__name__)
 
@@ -87,28 +87,28 @@ class Metrics(Observer):
         )
 
     @contextmanager
-    def running(self, taken: Taken) -> Iterator[None]:
+    def running(self, acquired: Acquired) -> Iterator[None]:
         with _counting():
-            self.running_now.labels(taken.record.name).inc()
+            self.running_now.labels(acquired.record.name).inc()
         try:
             yield
         finally:
             with _counting():
-                self.running_now.labels(taken.record.name).dec()
+                self.running_now.labels(acquired.record.name).dec()
 
     def taken_over(self, saga: SagaRecord) -> None:
         with _counting():
             self.takeovers.labels(saga.name).inc()
 
     @contextmanager
-    def acting(self, saga: SagaRecord, move: Perform) -> Iterator[None]:
+    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
         finally:
             seconds = time.perf_counter() - began
             with _counting():
-                self.step_seconds.labels(saga.name, move.step.name, str(move.action)).observe(seconds)
+                self.step_seconds.labels(saga.name, move.node.name, str(move.action)).observe(seconds)
 
     def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
         if entry.status is EntryStatus.COMPLETED:

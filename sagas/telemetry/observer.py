@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sagas.progress import Perform
-    from sagas.storage.base import LogEntry, NewSaga, SagaRecord, Taken
+    from sagas.progress import Move
+    from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
 
 
 _NOTHING: Final = nullcontext()
@@ -29,14 +29,14 @@ class Observer:
         """Sagas of one name are stored and sent within the block; it gives the W3C `traceparent` to keep with them."""
         return _NOTHING
 
-    def running(self, taken: Taken) -> AbstractContextManager[None]:
-        """This process took a saga, and brings it on within the block."""
+    def running(self, acquired: Acquired) -> AbstractContextManager[None]:
+        """This process acquired a saga, and brings it on within the block."""
         return _NOTHING
 
     def taken_over(self, saga: SagaRecord) -> None:
         """The saga that is brought on was left by a holder that died or was cut off."""
 
-    def acting(self, saga: SagaRecord, move: Perform) -> AbstractContextManager[None]:
+    def acting(self, saga: SagaRecord, move: Move) -> AbstractContextManager[None]:
         """An action of a step is performed within the block, which raises what the action raises."""
         return _NOTHING
 
@@ -44,7 +44,7 @@ class Observer:
         """An action ended, and its row is in the saga's log."""
 
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
-        """A saga that this process took is no longer worked on here.
+        """A saga that this process acquired is no longer worked on here.
 
         Args:
             outcome: as `Report.outcome`: completed, compensated, waiting, failed, dead, declined, handed over or lost.
@@ -78,10 +78,10 @@ class _Several(Observer):
             yield next((traceparent for traceparent in given if traceparent is not None), None)
 
     @contextmanager
-    def running(self, taken: Taken) -> Iterator[None]:
+    def running(self, acquired: Acquired) -> Iterator[None]:
         with ExitStack() as stack:
             for observer in self._observers:
-                stack.enter_context(observer.running(taken))
+                stack.enter_context(observer.running(acquired))
             yield
 
     def taken_over(self, saga: SagaRecord) -> None:
@@ -89,7 +89,7 @@ class _Several(Observer):
             observer.taken_over(saga)
 
     @contextmanager
-    def acting(self, saga: SagaRecord, move: Perform) -> Iterator[None]:
+    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
         with ExitStack() as stack:
             for observer in self._observers:
                 stack.enter_context(observer.acting(saga, move))

@@ -20,8 +20,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from sagas.progress import Perform
-    from sagas.storage.base import NewSaga, SagaRecord, Taken
+    from sagas.progress import Move
+    from sagas.storage.records import Acquired, NewSaga, SagaRecord
 
 #: Outcomes with which somebody will have to see to the saga, or to this worker.
 _ERRORS: Final = frozenset({"failed", "dead", "lost"})
@@ -50,11 +50,11 @@ class Tracing(Observer):
             yield carrier.get("traceparent")
 
     @contextmanager
-    def running(self, taken: Taken) -> Iterator[None]:
-        parent, links = _parent_and_links(taken.record.traceparent)
-        about = {**_about(taken.record), "saga.version": taken.hold.version, "saga.owner": taken.hold.owner}
+    def running(self, acquired: Acquired) -> Iterator[None]:
+        parent, links = _parent_and_links(acquired.record.traceparent)
+        about = {**_about(acquired.record), "saga.version": acquired.lease.version, "saga.owner": acquired.lease.owner}
         with self._tracer.start_as_current_span(
-            f"saga {taken.record.name}", parent, kind=SpanKind.CONSUMER, attributes=about, links=links
+            f"saga {acquired.record.name}", parent, kind=SpanKind.CONSUMER, attributes=about, links=links
         ) as span:
             token = _run.set(span)
             try:
@@ -67,8 +67,8 @@ class Tracing(Observer):
             span.add_event("taken over", {"saga.last_error": saga.last_error or ""})
 
     @contextmanager
-    def acting(self, saga: SagaRecord, move: Perform) -> Iterator[None]:
-        step, action = move.step.name, str(move.action)
+    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
+        step, action = move.node.name, str(move.action)
         about = {**_about(saga), "saga.step": step, "saga.action": action, "saga.attempt": move.attempt}
         with self._tracer.start_as_current_span(f"{action} {step}", attributes=about):
             yield

@@ -1,4 +1,4 @@
-"""Real worker, beat and Flower processes for tests, demos and fault injection.
+"""Real worker, beat and Flower processes for tests and fault injection.
 
 None outlives its `with` block or, on Linux, the process that started it.
 """
@@ -6,19 +6,57 @@ None outlives its `with` block or, on Linux, the process that started it.
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from sagas.testing.servers.process import launch
+from sagas.testing import launcher
 
 T = TypeVar("T")
+
+
+def launch(
+    command: Sequence[str], death_signal: Signals, *, log: Path, user: pwd.struct_passwd | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program that, on Linux, gets the signal when this process ends, even if it is killed.
+
+    Its own children do not: it must end them, or they must ask for the same. It runs in a session of its own, so that
+    Ctrl-C at a terminal does not reach it. Its output is added to the log. The options are subprocess.Popen's.
+    """
+    uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.pw_uid, user.pw_gid)
+    arguments = [str(number) for number in (os.getpid(), int(death_signal), uid, gid)]
+    launched: Future[subprocess.Popen[bytes]] = Future()
+
+    # The kernel sends the signal when the thread that started the program ends, and the caller's thread may be a
+    # short one. So this thread lives as long as the program.
+    def keep() -> None:
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", launcher.__file__, *arguments, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    **options,
+                )
+            launched.set_result(process)
+        except BaseException as error:
+            launched.set_exception(error)
+        else:
+            process.wait()
+
+    threading.Thread(target=keep, daemon=True).start()
+    return launched.result()
 
 
 class CeleryProcess:
@@ -85,10 +123,8 @@ class CeleryProcess:
 
     def send_to_group(self, number: Signals) -> None:
         """Send a signal to the process and all its children at once, as losing the host would."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return
 
     def kill(self) -> None:
         """End the process and its children with SIGKILL."""
@@ -96,7 +132,7 @@ class CeleryProcess:
         self._process.wait()
 
     def stop(self, *, timeout_seconds: float = 30) -> int:
-        """Ask it to end in order, and kill whatever is left after the timeout; return its exit code."""
+        """Stop it in order, and kill what is left after the timeout. Return its exit code."""
         if self.exit_code is None:
             self.send(Signals.SIGTERM)
             with suppress(subprocess.TimeoutExpired):

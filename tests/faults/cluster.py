@@ -18,12 +18,12 @@ from uuid import UUID
 import psycopg
 import sqlalchemy as sa
 
-from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
 from sagas.operating import Operator
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer
@@ -85,7 +85,7 @@ class OurSystem:
         engine.dispose()
         app = SagaCelery(Settings(broker_url=broker_url))
         self._url = libpq(database_url)
-        self.storage = SqlAlchemySagaStorage(database_url)
+        self.storage = PostgresSagaStorage(database_url)
         self._engine = SagaEngine(
             self.storage,
             dispatcher=CeleryDispatcher(app),

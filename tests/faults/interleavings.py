@@ -30,10 +30,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
+from sagas.storage.XXX import PAUSED, QUEUE
+
 from sagas import MemorySagaStorage, SagaStatus
 from sagas.errors import ActionRefused, LeaseLost, StorageUnavailable
 from sagas.execution import execute
-from sagas.storage.base import PAUSED, QUEUE, Claim, Hold, Pause, SagaRecord, Taken
+from sagas.storage.records import Acquired, Claim, Lease, Pause, SagaRecord
 from tests.faults.processes import (
     CUT,
     DONE,
@@ -483,7 +485,7 @@ class Explorer:
                 engine._send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
                 record = self._started()
-                execute(self._saga, Taken(Hold(record.id, 1, activity.owner), record, record.status), engine.runtime())
+                execute(self._saga, Acquired(Lease(record.id, 1, activity.owner), record, record.status), engine.runtime())
             case Activity(message=message):
                 engine.recover(SAGA_ID, version=message.version, by_hand=message.by_hand)
 

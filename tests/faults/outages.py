@@ -22,7 +22,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess, wait_until
@@ -105,7 +105,7 @@ def _site(
     app.config_from_object("celeryconfig")
     app.conf.broker_url = app.conf.result_backend = broker_url
     stack.callback(app.close)
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     stack.callback(storage.close)
     settings = Settings.from_environment(environment)
     engine = SagaEngine(storage, dispatcher=CeleryDispatcher(app), settings=settings, sagas=[Errands])

@@ -18,7 +18,7 @@ from sagas.errors import SagaError, StorageUnavailable
 from sagas.execution import Runtime
 from sagas.lease import Heartbeat, Lease
 from sagas.operating import Operator
-from sagas.storage.base import ClaimResult, Hold, Refused, SagaRecord, Taken
+from sagas.storage.records import Acquired, ClaimResult, Lease, SagaRecord
 from tests.samples import Trip
 
 MAXIMUM: Final = 2
@@ -145,7 +145,7 @@ class Answer(NamedTuple):
         match self.value:
             case _ if self.error:
                 return self.error.__name__
-            case Taken(hold=hold, record=record):
+            case Acquired(hold=hold, record=record):
                 return f"taken at version {hold.version}, {record.status}"
             case Refused(why=why):
                 return f"refused, {why}"
@@ -345,8 +345,8 @@ class Point:
         self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
         self.following: dict[Answer, Point] = {}
         # Who runs a saga in place holds it from the beginning.
-        first = Hold(SAGA_ID, 1, activity.owner) if activity.kind == "run" else None
-        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Taken)), first)
+        first = Lease(SAGA_ID, 1, activity.owner) if activity.kind == "run" else None
+        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Acquired)), first)
         self.outcomes: tuple[Outcome | None, ...] = (None,)
         self.error: BaseException | None = None
         process = Process(self.answers)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import QUEUE, Release
 
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.plan import Plan, PlannedStep
 from sagas.progress import Action, End, EntryStatus, Perform, SagaStatus, Verdict, _next_backward, _owed, next_move
-from sagas.storage.base import QUEUE, ClaimResult, Hold, LogEntry, Pause, Refused, Release, SagaRecord, Taken
+from sagas.storage.records import Acquired, ClaimResult, LogEntry, Pause, SagaRecord
 from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
     DONE,
@@ -137,7 +138,7 @@ class Books(NamedTuple):
     def _took(self, old: SagaRecord, new: SagaRecord, number: int | None, request: Request, result: object) -> Books:
         if isinstance(result, Refused):
             return self._seized(old, new)
-        assert isinstance(result, Taken)
+        assert isinstance(result, Acquired)
         version, by_hand = request.kwargs["version"], request.kwargs["by_hand"]
         must(version in (None, old.version), "a message took the saga at a version that it was not sent for")
         must(new.version > old.version, "the fencing token did not grow")
@@ -208,7 +209,7 @@ class Books(NamedTuple):
 
 
 def _by_message(request: Request, answer: Answer) -> bool:
-    return isinstance(answer.value, Taken) and not request.kwargs["by_hand"]
+    return isinstance(answer.value, Acquired) and not request.kwargs["by_hand"]
 
 
 def must(holds: bool, otherwise: str) -> None:
@@ -313,6 +314,7 @@ SCENARIOS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, object], None]):
     found = explore(SCENARIOS[name])
@@ -397,7 +399,7 @@ class MissesNoMessage(MemorySagaStorage):
 class TakesForAnyMessage(MemorySagaStorage):
     """Does not look at the version that a message was sent for."""
 
-    def take(self, saga_id: UUID, **arguments: Any) -> Taken | Refused:
+    def take(self, saga_id: UUID, **arguments: Any) -> Acquired | Refused:
         found = self._sagas[saga_id]
         return super().take(saga_id, **arguments | {"version": found.version})
 
@@ -445,7 +447,7 @@ class DispatchesThePaused(MemorySagaStorage):
 class TakesThePaused(MemorySagaStorage):
     """Takes without a look at the pauses."""
 
-    def take(self, saga_id: UUID, **arguments: Any) -> Taken | Refused:
+    def take(self, saga_id: UUID, **arguments: Any) -> Acquired | Refused:
         pauses, self._pauses = self._pauses, {}
         result = super().take(saga_id, **arguments)
         self._pauses = pauses

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import prune
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import NewSaga, SagaFilter
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.records import NewSaga, SagaFilter
 from tests.calls import new_saga
 
 
@@ -23,7 +23,7 @@ def test_the_prune_is_measured_with_live_writes_before_and_during_it(
     assert measured["baseline_slowest_live_write_seconds"] >= measured["baseline_median_live_write_seconds"] > 0
 
 
-def test_a_database_with_sagas_is_not_measured_in(database_url: str, storage: SqlAlchemySagaStorage) -> None:
+def test_a_database_with_sagas_is_not_measured_in(database_url: str, storage: PostgresSagaStorage) -> None:
     saga: NewSaga = new_saga()
     storage.create_sagas([saga], owner=None)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Hold, NewSaga, completed
+from sagas.storage.records import Lease, NewSaga, completed
 from sagas.testing.processes import wait_until
 
 Leave = Callable[..., Hold]
@@ -59,13 +59,13 @@ def environment(tmp_path: Path, database_url: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def leave(storage: SqlAlchemySagaStorage, database_url: str) -> Iterator[Leave]:
+def leave(storage: PostgresSagaStorage, database_url: str) -> Iterator[Leave]:
     """Store a saga that charged and was then left by its worker; return the hold that the worker had."""
     engine = sa.create_engine(database_url)
 
     def leave(*, minutes_ago: int, lease_seconds: float = 0) -> Hold:
         saga = NewSaga(id=new_saga_id(), name="place-order", context='{"did": []}')
-        hold = Hold(saga.id, 1, "a-worker-that-died")
+        hold = Lease(saga.id, 1, "a-worker-that-died")
         storage.create_sagas([saga], owner=hold.owner, for_seconds=lease_seconds)
         charged = completed("charge", Action.ACT)
         storage.checkpoint(hold, charged, status=SagaStatus.RUNNING, context='{"did": ["charge"]}')
@@ -105,7 +105,7 @@ def test_scheduler_is_short(scheduler: Path) -> None:
 
 
 def test_scheduler_recovers_from_postgresql_once(
-    scheduler: Path, environment: dict[str, str], storage: SqlAlchemySagaStorage, leave: Leave
+    scheduler: Path, environment: dict[str, str], storage: PostgresSagaStorage, leave: Leave
 ) -> None:
     interrupted = leave(minutes_ago=2)
     alive = leave(minutes_ago=2, lease_seconds=300)
@@ -120,7 +120,7 @@ def test_scheduler_recovers_from_postgresql_once(
 
 
 def test_scheduler_leaves_alone_what_was_touched_a_moment_ago(
-    scheduler: Path, environment: dict[str, str], storage: SqlAlchemySagaStorage, leave: Leave
+    scheduler: Path, environment: dict[str, str], storage: PostgresSagaStorage, leave: Leave
 ) -> None:
     fresh = leave(minutes_ago=0)
 
@@ -131,7 +131,7 @@ def test_scheduler_leaves_alone_what_was_touched_a_moment_ago(
 
 
 def test_scheduler_loops_on_postgresql_until_it_is_told_to_stop(
-    scheduler: Path, environment: dict[str, str], storage: SqlAlchemySagaStorage, leave: Leave, tmp_path: Path
+    scheduler: Path, environment: dict[str, str], storage: PostgresSagaStorage, leave: Leave, tmp_path: Path
 ) -> None:
     first = leave(minutes_ago=2)
     with _started(scheduler, environment, tmp_path / "log") as process:
@@ -151,7 +151,7 @@ def test_scheduler_fails_once_when_the_database_is_away(scheduler: Path, environ
     assert "StorageUnavailable" in done.stderr
 
 
-def _wait_until_completed(storage: SqlAlchemySagaStorage, hold: Hold) -> None:
+def _wait_until_completed(storage: PostgresSagaStorage, hold: Hold) -> None:
     wait_until(
         lambda: storage.load(hold.saga_id).status is SagaStatus.COMPLETED,
         timeout_seconds=DEADLINE_SECONDS,

@@ -13,11 +13,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.settings import PREFIX
-from sagas.storage.base import SagaFilter
-from sagas.testing.processes import CeleryProcess, wait_until
-from sagas.testing.servers.process import launch
+from sagas.storage.records import SagaFilter
+from sagas.testing.processes import CeleryProcess, launch, wait_until
 
 pytest.importorskip("fastapi")
 
@@ -71,7 +70,7 @@ def order(shop: httpx.Client, item: str) -> dict[str, object]:
 
 
 def test_order_is_carried_out_by_a_worker_and_its_progress_is_read(
-    shop: httpx.Client, storage: SqlAlchemySagaStorage
+    shop: httpx.Client, storage: PostgresSagaStorage
 ) -> None:
     assert order(shop, "tea") == {
         "item": "tea",

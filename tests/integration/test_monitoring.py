@@ -15,11 +15,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.ids import new_saga_id
-from sagas.storage.base import NewSaga
+from sagas.storage.records import NewSaga
 from sagas.telemetry.database import DatabaseMetrics
 from sagas.telemetry.metrics import Metrics
 from sagas.testing.processes import CeleryProcess
@@ -66,7 +66,7 @@ class Exported:
 
 def exported() -> list[Exported]:
     """What is exported, in the order of the code."""
-    nowhere = SqlAlchemySagaStorage("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    nowhere = PostgresSagaStorage("postgresql+psycopg://nobody@127.0.0.1:1/none")
     families = [
         Exported(metric.name, metric.type, metric.documentation, tuple(metric._labelnames), "database")  # type: ignore[attr-defined]
         for metric in DatabaseMetrics(nowhere).describe()
@@ -223,7 +223,7 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
         "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
         "TMPDIR": str(tmp_path),
     }
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     saga = NewSaga(id=new_saga_id(), name="greet", context='{"name": "Ann"}')
     storage.create_sagas([saga], owner=None)
     log = tmp_path / "log"

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.testing.processes import CeleryProcess, wait_until
 
 USER_MODULE = """
@@ -152,7 +152,7 @@ def test_installed_wheel_runs_sagas_outside_the_checkout(
         sagas("start", "greet", "--from", "names.jsonl")
         worker.wait_for_log("Task sagas.scan[")
         beat.wait_for_log("Sending due task sagas.scan")
-        storage = SqlAlchemySagaStorage(empty_database_url)
+        storage = PostgresSagaStorage(empty_database_url)
         listed = sagas("list", "--json")
         saga_id = UUID(listed.split('"id": "')[1][:36])
         record = wait_until(

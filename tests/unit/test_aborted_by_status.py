@@ -7,9 +7,11 @@ from uuid import UUID
 import pytest
 
 from sagas import ISagaStorage, MemorySagaStorage, SagaStatus
+from sagas.execution import holder_failed
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Hold, NewSaga, Release, completed
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import GaveBack, Progressed
 from tests.samples import QuickEngine, Stage, Trip
 
 
@@ -27,14 +29,22 @@ class Case:
         self.saga = self.stage.saga("hotel", "car", "flight")
         self.engine = QuickEngine(storage, sagas=[self.saga])
         new = NewSaga(id=new_saga_id(), name=self.saga.stored_name(), context=self.saga.codec.dump(Trip()))
-        storage.create_sagas([new], owner="worker-1", for_seconds=60)
-        self.hold = Hold(new.id, 1, "worker-1")
+        request = LeaseRequest(owner="worker-1", seconds=60)
+        storage.create_sagas([new], lease=request)
+        self.lease = Lease(new.id, 1, request.owner, request.token)
         for step in done:
-            storage.checkpoint(self.hold, completed(step, Action.ACT), status=SagaStatus.RUNNING)
+            storage.apply(
+                self.lease, Progressed(events=(completed(step, Action.ACT),), status=SagaStatus.RUNNING)
+            )
+
+    def give_back(self, *, in_doubt: bool = False) -> None:
+        """Put it down, because what ran it failed in the middle of a step, or in between."""
+        events = (holder_failed(OSError("cut off"), None),) if in_doubt else ()
+        self.engine.storage.apply(self.lease, GaveBack(status=SagaStatus.RUNNING, events=events))
 
     @property
     def id(self) -> UUID:
-        return self.hold.saga_id
+        return self.lease.saga_id
 
     def recover(self) -> list[str]:
         """What recovery does; it compensates to the end."""
@@ -46,7 +56,7 @@ class Case:
 @pytest.mark.parametrize("finally_failed", [False, True])
 def test_what_is_done_is_undone_and_nothing_else(storage: ISagaStorage, finally_failed: bool) -> None:
     case = Case(storage, "hotel", "car")
-    storage.release(case.hold, Release(status=SagaStatus.RUNNING))
+    case.give_back()
 
     storage.increment_recovery_attempts(case.id, new_status=SagaStatus.COMPENSATING)
     if finally_failed:
@@ -57,7 +67,7 @@ def test_what_is_done_is_undone_and_nothing_else(storage: ISagaStorage, finally_
 
 def test_step_that_may_have_begun_is_undone_too(storage: ISagaStorage) -> None:
     case = Case(storage, "hotel")
-    storage.release(case.hold, Release(status=SagaStatus.RUNNING, interrupted=True))
+    case.give_back(in_doubt=True)
 
     storage.increment_recovery_attempts(case.id, new_status=SagaStatus.COMPENSATING)
 
@@ -66,7 +76,7 @@ def test_step_that_may_have_begun_is_undone_too(storage: ISagaStorage) -> None:
 
 def test_saga_that_had_done_everything_is_undone_whole(storage: ISagaStorage) -> None:
     case = Case(storage, "hotel", "car", "flight")
-    storage.release(case.hold, Release(status=SagaStatus.RUNNING, interrupted=True))
+    case.give_back(in_doubt=True)
 
     storage.increment_recovery_attempts(case.id, new_status=SagaStatus.COMPENSATING)
 

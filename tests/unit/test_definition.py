@@ -6,7 +6,6 @@ import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -15,7 +14,7 @@ from sagas import RetryPolicy, Saga, SagaError, Step
 from sagas.definition import ONCE, backoff
 from sagas.errors import DefinitionError
 from sagas.execution import IN_PLACE_SECONDS
-from sagas.fingerprint import Fingerprint, step_code
+from sagas.graph import Graph
 from tests.samples import Stage, Trip, saga_of
 
 T = TypeVar("T")
@@ -130,13 +129,13 @@ def test_a_compensate_past_failures_that_is_no_truth_is_refused() -> None:
         saga_of([step("hotel")], compensate_past_failures="no")
 
 
-def test_policies_and_the_order_of_compensations_change_no_fingerprint() -> None:
+def test_policies_and_the_order_of_compensations_change_no_definition() -> None:
     plain = saga_of([step("hotel"), step("car")])
     other = saga_of(
         [step("hotel", compensate_retry=RetryPolicy()), step("car", retry=RetryPolicy())], compensate_past_failures=True
     )
 
-    assert plain.definition_version == other.definition_version
+    assert plain.graph.hash == other.graph.hash
 
 
 @pytest.mark.parametrize("name", ["a\ud800", "\udfff", "a\0b"])
@@ -288,34 +287,34 @@ def test_inherited_compensation_counts() -> None:
     ],
     ids=["fewer", "order", "name", "compensation", "pivot"],
 )
-def test_version_of_a_definition_changes_with_what_a_log_depends_on(steps: list[type[Step[Trip]]]) -> None:
-    assert saga_of(steps).definition_version != saga_of([step("hotel"), step("car")]).definition_version
+def test_definition_changes_with_what_a_log_depends_on(steps: list[type[Step[Trip]]]) -> None:
+    assert saga_of(steps).graph.hash != saga_of([step("hotel"), step("car")]).graph.hash
 
 
-def test_version_of_a_definition_stays_with_what_no_log_depends_on() -> None:
-    other = saga_of([step("hotel", timeout=3), step("car", retry=RetryPolicy())], name="other", context=dict)
+def test_definition_stays_with_what_no_log_depends_on() -> None:
+    other = saga_of([step("hotel", timeout=3), step("car", retry=RetryPolicy())], context=dict)
 
-    assert other.definition_version == saga_of([step("hotel"), step("car")]).definition_version
+    assert other.graph == saga_of([step("hotel"), step("car")]).graph
 
 
-def test_version_that_is_declared_is_part_of_it_and_counts_from_one() -> None:
+def test_version_that_is_declared_is_part_of_the_definition() -> None:
     first, second = saga_of([step("hotel")]), saga_of([step("hotel")], version=2)
 
-    assert first.definition_version.startswith("1.")
-    assert second.definition_version == "2." + first.definition_version[2:]
+    assert (first.graph.version, second.graph.version) == (1, 2)
+    assert first.graph.nodes == second.graph.nodes
+    assert first.graph.hash != second.graph.hash
 
 
-def test_version_of_the_longest_definitions_fits_its_column() -> None:
-    for length in (15, 16, 40):
-        saga = saga_of([step(f"step{index}") for index in range(length)], version=999)
+def test_definition_of_any_length_is_read_back_as_it_was() -> None:
+    graph = saga_of([step(f"step{index}") for index in range(2000)], version=10**9).graph
 
-        assert len(saga.definition_version) <= 64
-        assert Fingerprint.parse(saga.definition_version) == saga.fingerprint
+    assert Graph.parse(graph.text) == graph
+    assert len(graph.hash) == 64
 
 
-@pytest.mark.parametrize("version", [0, -1, 1000, 1.0, "2", True, None])
-def test_version_that_is_no_small_number_is_refused(version: Any) -> None:
-    with pytest.raises(DefinitionError, match=r"Made: version is .*: give a whole number from 1 to 999"):
+@pytest.mark.parametrize("version", [0, -1, 1.0, "2", True, None])
+def test_version_that_is_no_whole_number_is_refused(version: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"Made: version is .*: give a whole number, 1 for the first"):
         saga_of([step("hotel")], version=version)
 
 
@@ -361,19 +360,6 @@ def test_subclass_inherits_no_alias_and_no_version_because_it_is_another_thing()
         pass
 
     assert (Booking.name, Booking.aliases, Booking.version, Booking.continues) == ("booking", (), 1, ())
-
-
-def test_names_that_have_one_code_by_accident_are_refused() -> None:
-    codes: dict[str, str] = {}
-    for number in count():
-        name = f"step{number}"
-        code = step_code(name, pivot=False, can_compensate=True)
-        if code in codes:
-            break
-        codes[code] = name
-
-    with pytest.raises(DefinitionError, match=f"have names with one code, {code}, by a rare accident"):
-        saga_of([step(codes[code]), step(name)])
 
 
 # -- delays -------------------------------------------------------------------------------------------------------

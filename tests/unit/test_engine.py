@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import sagas
-from sagas import Call, MemorySagaStorage, SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage, Step
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, SagaEngine, SagaStatus, Settings, Step
 from sagas.errors import ConfigurationError, ContextError, InvalidSagaId, SagaNotFound, StorageUnavailable
-from sagas.storage.base import Claim, SagaFilter
+from sagas.graph import Graph
+from sagas.storage.records import Claim, SagaFilter
 from tests.samples import FakeDispatcher, QuickEngine, Stage, Trip, book
 
 
@@ -53,9 +54,10 @@ def test_started_saga_is_stored_and_sent_and_not_yet_run(
     saga_id = either.start(saga, Trip(["before"]))
 
     stored = either.stored()
-    assert (stored.id, stored.name, stored.status, stored.lease_owner) == (saga_id, "trip", SagaStatus.PENDING, "queue")
+    assert (stored.id, stored.name, stored.status, stored.state) == (saga_id, "trip", SagaStatus.PENDING, "queued")
     assert saga.codec.load(stored.context) == Trip(["before"])
-    assert stored.definition_version == saga.definition_version
+    assert stored.definition == saga.graph.hash
+    assert Graph.parse(either.storage.load_definition(saga.graph.hash).graph) == saga.graph
     assert dispatcher.sent == [Claim(saga_id, 0, pending=True)]
     assert stage.seen == []
     assert either.recover(saga_id, version=0).outcome == "completed"
@@ -190,7 +192,7 @@ def test_without_a_dispatcher_a_started_saga_is_free_for_whoever_scans(stage: St
 
 
 def test_start_with_the_database_down_tells_how_to_start_again_safely(stage: Stage) -> None:
-    engine = SagaEngine(SqlAlchemySagaStorage("postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"))
+    engine = SagaEngine(PostgresSagaStorage("postgresql+psycopg://nobody:hunter2@127.0.0.1:1/none"))
 
     with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:1/none did not answer") as caught:
         engine.start(stage.saga("hotel"), Trip())
@@ -229,7 +231,7 @@ def test_report_is_plain_data_for_flower(stage: Stage, engine: QuickEngine) -> N
     }
 
 
-def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: PostgresSagaStorage) -> None:
     engine = QuickEngine(emptied_storage)
     saga = stage.saga(
         stage.step("hotel", [book]),
@@ -250,7 +252,7 @@ def test_whole_life_of_a_saga_in_postgresql(stage: Stage, emptied_storage: SqlAl
     assert (stored.status, stored.lease_owner) == (SagaStatus.COMPLETED, None)
 
 
-def test_sagas_of_several_threads_run_at_once(stage: Stage, emptied_storage: SqlAlchemySagaStorage) -> None:
+def test_sagas_of_several_threads_run_at_once(stage: Stage, emptied_storage: PostgresSagaStorage) -> None:
     engine = QuickEngine(emptied_storage)
     saga = stage.saga(stage.step("hotel", [book] * 100), "car")
 

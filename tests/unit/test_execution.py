@@ -11,6 +11,7 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, Step
 from sagas.progress import EntryStatus
+from sagas.storage.records import LeaseRequest
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, always, book
 
 FULL = ConnectionError("fully booked")
@@ -369,7 +370,7 @@ def test_step_that_completed_after_a_crash_leaves_no_doubt_on_the_next(stage: St
     engine = QuickEngine(MemorySagaStorage(clock))
     saga = stage.saga("hotel", stage.step("car", [FULL]))
     saga_id = engine.start(saga, Trip())
-    engine.storage.take(saga_id, owner="dead", lease_seconds=30, max_recovery_attempts=3)
+    engine.storage.acquire(saga_id, LeaseRequest(owner="dead", seconds=30), max_recovery_attempts=3)
     clock.forward(31)
 
     engine.recover(saga_id)

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage, Step
-from sagas.storage.base import Taken
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
+from sagas.storage.records import Acquired, LeaseRequest
 from sagas.telemetry import Observer
 from tests.samples import SETTINGS, Clock, QuickEngine, Stage, Trip, always, book, saga_of
 
@@ -149,7 +149,9 @@ def test_engine_that_cannot_build_a_step_has_a_failed_attempt(stage: Stage, cloc
     stored = engine.stored()
     assert (stored.status, stored.recovery_attempts, stored.lease_owner) == (SagaStatus.FAILED, 1, None)
     assert stored.last_error == "ContainerBroken: no database client"
-    assert stored.log == ()
+    assert [(row.action, row.status, row.message) for row in stored.log] == [
+        ("holder", "failed", "no database client")
+    ]
     clock.forward(10)
     assert QuickEngine(engine.storage, sagas=engine.registry).recover(stored.id).outcome == "completed"
 
@@ -186,7 +188,7 @@ AWKWARD = [
 ]
 
 
-def test_any_error_message_can_be_stored(stage: Stage, storage: SqlAlchemySagaStorage) -> None:
+def test_any_error_message_can_be_stored(stage: Stage, storage: PostgresSagaStorage) -> None:
     policy = RetryPolicy(max_attempts=len(AWKWARD), first_delay=0)
     engine = QuickEngine(storage)
 
@@ -200,7 +202,7 @@ def test_any_error_message_can_be_stored(stage: Stage, storage: SqlAlchemySagaSt
 
 
 def test_any_message_of_a_failed_attempt_can_be_stored(
-    stage: Stage, storage: SqlAlchemySagaStorage, caplog: pytest.LogCaptureFixture
+    stage: Stage, storage: PostgresSagaStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The engine logs the error as it is, and pytest-xdist cannot carry half a surrogate pair.
     caplog.set_level(logging.CRITICAL, "sagas.execution")
@@ -240,7 +242,7 @@ def waiting_saga(stage: Stage, engine: QuickEngine, clock: Clock) -> UUID:
     ("other_code", "reason"),
     [
         (None, "no saga named 'trip' is known here (known: none)"),
-        (lambda: Stage().saga("hotel"), "step 2 of the 2 that this saga was started with is none of those of Made"),
+        (lambda: Stage().saga("hotel"), "step 'car', which this saga was started with, is none of those of Made"),
         (lambda: Stage().saga("hotel", "boat"), "none of those of Made (hotel, boat), so it was removed, or renamed"),
         (
             lambda: saga_of([Stage().step("hotel"), Stage().step("car")], context=StricterTrip),
@@ -262,7 +264,8 @@ def test_code_that_does_not_fit_declines_and_the_saga_resumes_where_code_fits(
     assert reason in report.message
     after = engine.stored()
     assert (after.status, after.recovery_attempts) == (before.status, 1)
-    assert (after.context, after.log, after.lease_owner) == (before.context, before.log, None)
+    assert (after.context, after.log[:-1], after.lease_owner) == (before.context, before.log, None)
+    assert (after.log[-1].status, reason in (after.log[-1].message or "")) == ("declined", True)
     assert after.last_error
     assert after.last_error.startswith("declined: ")
     assert reason in after.last_error
@@ -309,8 +312,8 @@ def test_declined_saga_keeps_the_status_it_had(
 
 def test_declining_keeps_the_doubt_that_a_crash_left(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
     saga_id = engine.start(stage.saga(stage.step("hotel", [FULL])), Trip())
-    taken = engine.storage.take(saga_id, owner="dead", lease_seconds=30, max_recovery_attempts=3)
-    assert isinstance(taken, Taken)
+    request = LeaseRequest(owner="dead", seconds=30)
+    assert isinstance(engine.storage.acquire(saga_id, request, max_recovery_attempts=3), Acquired)
     clock.forward(31)
     QuickEngine(engine.storage).recover(saga_id)
     clock.forward(60)
@@ -378,7 +381,7 @@ def test_wait_that_scans_would_stretch_to_twice_its_length_is_made_in_place(
 class Broken(Observer):
     """An observer that raises, against its promise."""
 
-    def running(self, taken: Taken) -> Any:
+    def running(self, acquired: Acquired) -> Any:
         raise RuntimeError("no span")
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, SqlAlchemySagaStorage
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import StorageUnavailable
-from sagas.storage.base import Claim, Hold, Release, Taken
+from sagas.storage.records import Acquired, Applied, Claim, Lease, LeaseRequest, SagaState
+from sagas.storage.transitions import Transition
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, book
 
 FULL = ConnectionError("fully booked")
@@ -29,7 +30,7 @@ def engine(storage: FlakyStorage) -> QuickEngine:
 
 # -- the database goes away ---------------------------------------------------------------------------------------
 
-BEFORE, AFTER = ("checkpoint", "before"), ("checkpoint", "after")
+BEFORE, AFTER = ("apply", "before"), ("apply", "after")
 LOAD_BEFORE = ("load", "before")
 
 
@@ -95,19 +96,19 @@ def test_failed_attempt_is_counted_once_though_the_database_goes_away_meanwhile(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_saga_that_is_asked_back_is_given_back_though_the_database_goes_away_meanwhile(
+def test_saga_whose_yield_is_requested_is_given_back_though_the_database_goes_away_meanwhile(
     stage: Stage, engine: QuickEngine, storage: FlakyStorage, clock: Clock, when: str
 ) -> None:
-    def ask_back(context: Trip, call: Call) -> None:
-        (lease,) = engine._heartbeat._leases
-        lease.asked_back = True
+    def request_yield(context: Trip, call: Call) -> None:
+        (kept,) = engine._keeper._leases
+        kept.yield_requested = True
         storage.failures += [("release", when), ("load", "before")]
 
-    report = engine.run(stage.saga(stage.step("hotel", [ask_back]), "car"), Trip())
+    report = engine.run(stage.saga(stage.step("hotel", [request_yield]), "car"), Trip())
 
     record = engine.stored()
     assert (report.outcome, stage.seen) == ("handed over", ["act hotel"])
-    assert (record.lease_owner, record.interrupted, record.recovery_attempts) == (None, False, 0)
+    assert (record.state, record.lease_owner, record.recovery_attempts) == (SagaState.READY, None, 0)
     clock.forward(60)
     assert engine.recover(record.id).outcome == "completed"
 
@@ -147,29 +148,29 @@ def test_nothing_more_is_done_by_a_worker_whose_saga_was_taken_while_the_databas
 
     def taken_over() -> None:
         clock.forward(31)
-        take(storage, engine.stored().id)
+        acquire(storage, engine.stored().id)
 
     engine.on_sleep = taken_over
     report = engine.run(stage.saga(stage.step("hotel", [cut]), "car"), Trip())
 
     assert report.outcome == "lost"
     assert stage.seen == ["act hotel"]
-    assert [entry.step for entry in engine.stored().log] == ["hotel"]
+    assert [entry.step for entry in engine.stored().log] == ["hotel", "holder"]
 
 
 # -- the lease goes away ------------------------------------------------------------------------------------------
 
 
-def take(storage: MemorySagaStorage | SqlAlchemySagaStorage, saga_id: Any) -> Hold:
-    """Another worker takes the saga."""
-    taken = storage.take(saga_id, owner="another", lease_seconds=30, max_recovery_attempts=3)
-    assert isinstance(taken, Taken)
-    return taken.hold
+def acquire(storage: MemorySagaStorage | PostgresSagaStorage, saga_id: Any) -> Lease:
+    """Another worker acquires the saga."""
+    acquired = storage.acquire(saga_id, LeaseRequest(owner="another", seconds=30), max_recovery_attempts=3)
+    assert isinstance(acquired, Acquired)
+    return acquired.lease
 
 
 def lapse(storage: MemorySagaStorage, clock: Clock, saga_id: Any) -> None:
     clock.forward(31)
-    take(storage, saga_id)
+    acquire(storage, saga_id)
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -187,7 +188,8 @@ def test_outcome_of_a_worker_that_was_replaced_is_not_kept(
     assert report.outcome == "lost"
     assert "another worker may have it by now, so nothing was written" in report.message
     stored = engine.stored()
-    assert (stored.lease_owner, stored.version, stored.log) == ("another", 2, ())
+    assert (stored.lease_owner, stored.version) == ("another", 2)
+    assert [entry.status for entry in stored.log] == ["lost"]
     assert "lost" not in stored.context
     assert stage.seen == ["act hotel"]
 
@@ -221,9 +223,9 @@ def test_worker_that_was_replaced_before_it_could_decline_reports_it(
     stage: Stage, storage: FlakyStorage, clock: Clock
 ) -> None:
     class Replaced(FlakyStorage):
-        def release(self, hold: Hold, release: Release) -> None:
-            lapse(self, clock, hold.saga_id)
-            super().release(hold, release)
+        def apply(self, lease: Lease, transition: Transition) -> Applied:
+            lapse(self, clock, lease.saga_id)
+            return super().apply(lease, transition)
 
     storage = Replaced(clock)
     saga_id = QuickEngine(storage).start(stage.saga("hotel"), Trip())
@@ -234,7 +236,7 @@ def test_worker_that_was_replaced_before_it_could_decline_reports_it(
 def test_frozen_worker_cannot_checkpoint_after_takeover_in_postgresql(
     stage: Stage, database_url: str, request: pytest.FixtureRequest
 ) -> None:
-    postgres = SqlAlchemySagaStorage(database_url)
+    postgres = PostgresSagaStorage(database_url)
     request.addfinalizer(postgres.close)
     engine = QuickEngine(postgres)
 
@@ -242,13 +244,14 @@ def test_frozen_worker_cannot_checkpoint_after_takeover_in_postgresql(
         context.booked.append("lost")
         with sa.create_engine(database_url, poolclass=sa.NullPool).begin() as connection:
             connection.exec_driver_sql("UPDATE saga_executions SET available_at = now() - interval '1 second'")
-        take(postgres, call.saga_id)
+        acquire(postgres, call.saga_id)
 
     report = engine.run(stage.saga(stage.step("hotel", [frozen]), "car"), Trip())
 
     assert report.outcome == "lost"
     stored = engine.stored()
-    assert (stored.lease_owner, stored.version, stored.log) == ("another", 2, ())
+    assert (stored.lease_owner, stored.version) == ("another", 2)
+    assert [entry.status for entry in stored.log] == ["lost"]
     assert "lost" not in stored.context
 
 
@@ -271,7 +274,7 @@ def test_worker_that_stops_ends_at_the_steps_boundary_and_sends_the_saga_on(
     assert (report.outcome, report.status) == ("handed over", SagaStatus.RUNNING)
     stored = engine.stored()
     assert dispatcher.sent == [Claim(stored.id, stored.version)]
-    assert (stored.lease_owner, stored.recovery_attempts) == ("queue", 0)
+    assert (stored.state, stored.recovery_attempts) == (SagaState.QUEUED, 0)
     assert saga.codec.load(stored.context) == Trip(["hotel"])
 
     next_worker = QuickEngine(storage, sagas=[saga])

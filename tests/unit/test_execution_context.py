@@ -9,9 +9,9 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, SqlAlchemySagaStorage, Step
+from sagas import Call, MemorySagaStorage, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, Saga, SagaStatus, Step
 from sagas.errors import ContextError
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of
 
 FULL = ConnectionError("fully booked")
@@ -157,6 +157,7 @@ def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_
     assert [(entry.step, str(entry.status), entry.in_doubt) for entry in declined.log] == [
         ("hotel", "completed", False),
         ("car", "failed", True),
+        ("holder", "declined", False),
     ]
 
     monkeypatch.undo()
@@ -199,7 +200,7 @@ def test_a_subclass_in_the_context_is_refused_at_start_and_after_a_step(engine: 
 
 
 def test_keys_are_in_one_order_in_this_process_and_in_every_other(
-    emptied_storage: SqlAlchemySagaStorage, clock: Clock
+    emptied_storage: PostgresSagaStorage, clock: Clock
 ) -> None:
     seen: list[tuple[str, list[str]]] = []
 
@@ -231,7 +232,7 @@ def test_keys_are_in_one_order_in_this_process_and_in_every_other(
 
 
 @pytest.mark.parametrize("value", [1e16, 1e308, -0.0, {"b": 1e22, "a": [True, 1, 2**70]}], ids=repr)
-def test_untyped_numbers_reach_a_worker_as_they_were(emptied_storage: SqlAlchemySagaStorage, value: object) -> None:
+def test_untyped_numbers_reach_a_worker_as_they_were(emptied_storage: PostgresSagaStorage, value: object) -> None:
     seen: list[str] = []
     saga = Stage().saga(Stage().step("hotel", [lambda context, _: seen.append(repr(context.note))]))
     engine = QuickEngine(emptied_storage)

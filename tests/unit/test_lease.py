@@ -17,10 +17,10 @@ from uuid import UUID
 import psutil
 import pytest
 
-from sagas import Call, MemorySagaStorage, RetryPolicy, SqlAlchemySagaStorage
+from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.lease import Heartbeat, default_node, owner_name
-from sagas.storage.base import Hold, SagaFilter
+from sagas.lease import LeaseKeeper, default_node, owner_name
+from sagas.storage.records import Lease, SagaFilter
 from tests.samples import DEADLINE_SECONDS, SETTINGS, QuickEngine, Stage, Trip
 
 LEASE_SECONDS = 0.3
@@ -31,15 +31,16 @@ class Renewals(MemorySagaStorage):
 
     def __init__(self) -> None:
         super().__init__()
-        self.renewed: Queue[tuple[Hold, float]] = Queue()
+        self.renewed: Queue[tuple[Lease, float]] = Queue()
         self.answer: Callable[[], None] = lambda: None
 
-    def renew(self, hold: Hold, lease_seconds: float) -> None:
-        self.renewed.put((hold, monotonic()))
-        assert lease_seconds == LEASE_SECONDS
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        self.renewed.put((lease, monotonic()))
+        assert seconds == LEASE_SECONDS
         self.answer()
+        return False
 
-    def next(self) -> tuple[Hold, float]:
+    def next(self) -> tuple[Lease, float]:
         return self.renewed.get(timeout=DEADLINE_SECONDS)
 
 
@@ -49,12 +50,12 @@ def renewals() -> Renewals:
 
 
 @pytest.fixture
-def heartbeat(renewals: Renewals) -> Heartbeat:
-    return Heartbeat(renewals, LEASE_SECONDS)
+def keeper(renewals: Renewals) -> LeaseKeeper:
+    return LeaseKeeper(renewals, LEASE_SECONDS)
 
 
-def a_hold(number: int = 1) -> Hold:
-    return Hold(UUID(int=number), 1, "me")
+def a_lease(number: int = 1) -> Lease:
+    return Lease(UUID(int=number), 1, "me", UUID(int=0))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -67,50 +68,50 @@ def wait_until(condition: Callable[[], bool]) -> None:
 # -- renewing -----------------------------------------------------------------------------------------------------
 
 
-def test_lease_is_renewed_every_third_of_it_while_it_is_kept(heartbeat: Heartbeat, renewals: Renewals) -> None:
-    with heartbeat.keep(a_hold()) as lease:
-        begun_at = lease.renewed_at
+def test_lease_is_renewed_every_third_of_it_while_it_is_kept(keeper: LeaseKeeper, renewals: Renewals) -> None:
+    with keeper.keep(a_lease()) as kept:
+        begun_at = kept.renewed_at
         seen = [renewals.next() for _ in range(3)]
 
-    assert {hold for hold, _ in seen} == {a_hold()}
+    assert {lease for lease, _ in seen} == {a_lease()}
     moments = [begun_at, *(at for _, at in seen)]
     waits = [later - earlier for earlier, later in pairwise(moments)]
     assert LEASE_SECONDS / 3 <= min(waits) < LEASE_SECONDS
-    assert not lease.lost
+    assert not kept.lost
 
 
-def test_lease_is_not_renewed_once_it_is_no_longer_kept(heartbeat: Heartbeat, renewals: Renewals) -> None:
-    with heartbeat.keep(a_hold(1)):
+def test_lease_is_not_renewed_once_it_is_no_longer_kept(keeper: LeaseKeeper, renewals: Renewals) -> None:
+    with keeper.keep(a_lease(1)):
         renewals.next()
-    with heartbeat.keep(a_hold(2)):
-        while renewals.next()[0] != a_hold(2):
+    with keeper.keep(a_lease(2)):
+        while renewals.next()[0] != a_lease(2):
             pass
-        assert [renewals.next()[0] for _ in range(3)] == [a_hold(2)] * 3
+        assert [renewals.next()[0] for _ in range(3)] == [a_lease(2)] * 3
 
 
-def test_one_thread_renews_every_lease_of_the_process(heartbeat: Heartbeat, renewals: Renewals) -> None:
+def test_one_thread_renews_every_lease_of_the_process(keeper: LeaseKeeper, renewals: Renewals) -> None:
     before = {thread.ident for thread in threading.enumerate()}
-    with heartbeat.keep(a_hold(1)), heartbeat.keep(a_hold(2)):
+    with keeper.keep(a_lease(1)), keeper.keep(a_lease(2)):
         started = [thread for thread in threading.enumerate() if thread.ident not in before]
-        wanted = {a_hold(1), a_hold(2)}
+        wanted = {a_lease(1), a_lease(2)}
         while wanted:
             wanted -= {renewals.next()[0]}
 
-    assert [thread.name for thread in started] == ["sagas-heartbeat"]
+    assert [thread.name for thread in started] == ["sagas-leases"]
 
 
 def test_renewal_that_finds_another_holder_marks_the_lease_lost_and_ends(
-    heartbeat: Heartbeat, renewals: Renewals
+    keeper: LeaseKeeper, renewals: Renewals
 ) -> None:
     def lost() -> None:
         raise LeaseLost("another worker has it")
 
     renewals.answer = lost
-    with heartbeat.keep(a_hold(1)) as lease:
-        wait_until(lambda: lease.lost)
+    with keeper.keep(a_lease(1)) as kept:
+        wait_until(lambda: kept.lost)
         renewals.answer = lambda: None
-        with heartbeat.keep(a_hold(2)):
-            assert [renewals.next()[0] for _ in range(4)] == [a_hold(1), *[a_hold(2)] * 3]
+        with keeper.keep(a_lease(2)):
+            assert [renewals.next()[0] for _ in range(4)] == [a_lease(1), *[a_lease(2)] * 3]
 
 
 @pytest.mark.parametrize(
@@ -121,19 +122,19 @@ def test_renewal_that_finds_another_holder_marks_the_lease_lost_and_ends(
     ],
 )
 def test_renewal_that_failed_is_told_and_tried_again_and_the_lease_is_not_lost(
-    heartbeat: Heartbeat, renewals: Renewals, error: Exception, told: str, caplog: pytest.LogCaptureFixture
+    keeper: LeaseKeeper, renewals: Renewals, error: Exception, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
         raise error
 
     renewals.answer = fail
-    with heartbeat.keep(a_hold()) as lease:
-        kept_since = lease.renewed_at
+    with keeper.keep(a_lease()) as kept:
+        kept_since = kept.renewed_at
         for _ in range(3):
             renewals.next()
-        assert (lease.lost, lease.renewed_at) == (False, kept_since)
+        assert (kept.lost, kept.renewed_at) == (False, kept_since)
         renewals.answer = lambda: None
-        wait_until(lambda: lease.renewed_at > kept_since)
+        wait_until(lambda: kept.renewed_at > kept_since)
     assert re.search(told, caplog.text)
 
 
@@ -142,21 +143,21 @@ def test_forked_child_renews_its_own_leases_and_not_its_parents(repository: Path
 import os, queue, signal
 from uuid import UUID
 from sagas import MemorySagaStorage
-from sagas.lease import Heartbeat
-from sagas.storage.base import Hold
+from sagas.lease import LeaseKeeper
+from sagas.storage.records import Lease
 
 class Renewals(MemorySagaStorage):
     renewed = queue.Queue()
-    def renew(self, hold, lease_seconds): self.renewed.put(hold.owner)
+    def renew(self, lease, seconds): self.renewed.put(lease.owner)
 
-heartbeat = Heartbeat(Renewals(), 0.3)
-def hold(owner): return Hold(UUID(int=1), 1, owner)
+keeper = LeaseKeeper(Renewals(), 0.3)
+def lease(owner): return Lease(UUID(int=1), 1, owner, UUID(int=0))
 
-with heartbeat.keep(hold("parent")):
+with keeper.keep(lease("parent")):
     assert Renewals.renewed.get(timeout=20) == "parent"
     if (child := os.fork()) == 0:
         Renewals.renewed = queue.Queue()
-        with heartbeat.keep(hold("child")):
+        with keeper.keep(lease("child")):
             seen = {Renewals.renewed.get(timeout=20) for _ in range(4)}
         os._exit(0 if seen == {"child"} else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -168,7 +169,7 @@ with heartbeat.keep(hold("parent")):
 # -- with an engine -----------------------------------------------------------------------------------------------
 
 
-def test_step_that_takes_longer_than_its_lease_keeps_its_saga(storage: SqlAlchemySagaStorage) -> None:
+def test_step_that_takes_longer_than_its_lease_keeps_its_saga(storage: PostgresSagaStorage) -> None:
     settings = SETTINGS.model_copy(update={"lease_seconds": 1.5})
     stage = Stage()
     found: list[object] = []
@@ -179,7 +180,7 @@ def test_step_that_takes_longer_than_its_lease_keeps_its_saga(storage: SqlAlchem
         # A renewal later than this comes after the lease as it was taken has run out.
         wait_until(lambda: storage.load(call.saga_id).updated_at > ends_at)
         found.extend(storage.get_sagas_for_recovery(10))
-        found.extend(storage.claim_sagas(pending=False, limit=9, max_recovery_attempts=9, mark_seconds=9).claims)
+        found.extend(storage.claim_sagas(pending=False, limit=9, max_recovery_attempts=9).claims)
 
     report = QuickEngine(storage, settings=settings).run(stage.saga(stage.step("hotel", [slow]), "car"), Trip())
 
@@ -196,7 +197,7 @@ def test_lease_that_is_lost_while_the_run_waits_ends_it_before_its_next_attempt(
     engine = QuickEngine(storage, settings=SETTINGS.model_copy(update={"lease_seconds": LEASE_SECONDS}))
 
     def lost() -> None:
-        storage.seize_orphans(engine.runtime().owner, max_recovery_attempts=3)
+        storage.reclaim(engine.runtime().owner, max_recovery_attempts=3)
         wait_until(lambda: "the lease was lost to another worker" in caplog.text)
 
     engine.on_sleep = lost

@@ -21,7 +21,7 @@ import sagas
 from sagas import Call, MemorySagaStorage, Report, SagaEngine, SagaStatus, configure
 from sagas.errors import OutcomeUnknown
 from sagas.loops import call_in_thread
-from sagas.performing import perform
+from sagas.step_runner import perform
 from tests.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip, always
 
 
@@ -342,7 +342,7 @@ def test_child_that_is_forked_within_an_awaited_run_has_a_loop_that_runs(reposit
     program = """
 import asyncio, os
 from sagas.loops import call_in_thread
-from sagas.performing import perform
+from sagas.step_runner import perform
 
 async def pid(): return os.getpid()
 
@@ -391,7 +391,7 @@ class Blocking(Saga[Trip]): steps = [Block]
 
 engine = SagaEngine(MemorySagaStorage())
 runs = [gevent.spawn(engine.run, Meeting, Trip()) for _ in range(5)]
-print([run.get(timeout=20).outcome for run in runs])
+print([str(run.get(timeout=20).outcome) for run in runs])
 print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
 """
     command = [sys.executable, "-c", program]

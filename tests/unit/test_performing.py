@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sagas.errors import OutcomeUnknown, StepTimedOut
-from sagas.performing import perform
+from sagas.step_runner import perform
 from tests.samples import DEADLINE_SECONDS
 
 SHORT = 0.05
@@ -202,7 +202,7 @@ def test_action_may_be_called_from_a_coroutine() -> None:
 def test_forked_child_has_a_loop_of_its_own(repository: Path) -> None:
     program = """
 import asyncio, os
-from sagas.performing import perform
+from sagas.step_runner import perform
 
 async def loop(): return id(asyncio.get_running_loop()), os.getpid()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sagas import Step
 from sagas.definition import AnySaga
 from sagas.errors import LogDoesNotFit
-from sagas.plan import plan_as_started, plan_of
+from sagas.plan import plan_for
 from tests.samples import Stage
 
 
@@ -69,11 +69,11 @@ def test_every_step_is_found_under_its_old_name_and_in_its_old_place_or_the_saga
 
     if not all(step.found for step in steps):
         with pytest.raises(LogDoesNotFit):
-            plan_as_started(after, before.definition_version)
+            plan_for(after, before.graph)
         return
-    plan = plan_as_started(after, before.definition_version)
+    plan = plan_for(after, before.graph)
 
-    assert [(step.name, step.kind) for step in plan.steps] == [(step.was, kept[step.was]) for step in steps]
+    assert list(plan.steps.items()) == [(step.was, kept[step.was]) for step in steps]
 
 
 @given(edits())
@@ -81,5 +81,4 @@ def test_every_step_is_found_under_its_old_name_and_in_its_old_place_or_the_saga
 def test_new_saga_has_the_new_steps(made: tuple[list[Edited], AnySaga, AnySaga, Any]) -> None:
     _, _, after, _ = made
 
-    assert plan_as_started(after, after.definition_version) == plan_of(after)
-    assert [step.name for step in plan_of(after).steps] == [step.name for step in after.steps]
+    assert list(plan_for(after, after.graph).steps) == [step.name for step in after.steps]

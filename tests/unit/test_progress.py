@@ -7,20 +7,10 @@ from dataclasses import replace
 import pytest
 
 from sagas import RetryPolicy
+from sagas.definition import AnySaga
 from sagas.errors import LogDoesNotFit
-from sagas.plan import Plan, plan_of
-from sagas.progress import (
-    Action,
-    End,
-    Entry,
-    EntryStatus,
-    Perform,
-    Verdict,
-    failures_in_a_row,
-    judge_failure,
-    next_move,
-    turned_back,
-)
+from sagas.plan import Plan, plan_for
+from sagas.progress import Action, Entry, EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from tests.samples import Stage
 
 ACT, COMPENSATE = Action.ACT, Action.COMPENSATE
@@ -35,8 +25,25 @@ def failed(step: str, verdict: Verdict, action: Action = ACT, *, in_doubt: bool 
     return Entry(step=step, action=action, status=EntryStatus.FAILED, verdict=verdict, in_doubt=in_doubt)
 
 
-def shown(move: Perform | End) -> str:
-    return str(move.status) if isinstance(move, End) else f"{move.action} {move.step.name} #{move.attempt}"
+def plan_of(saga: AnySaga) -> Plan:
+    return plan_for(saga, saga.graph)
+
+
+def progress_of(plan: Plan, log: list[Entry]) -> Progress:
+    return Progress(plan.graph, log, past_failures=plan.past_failures)
+
+
+def next_move(plan: Plan, log: list[Entry]) -> Move | SagaStatus:
+    """The only move of a chain, or its end."""
+    frontier = progress_of(plan, log).frontier()
+    if frontier.end is not None:
+        return frontier.end
+    (move,) = frontier.ready
+    return move
+
+
+def shown(move: Move | SagaStatus) -> str:
+    return str(move) if isinstance(move, SagaStatus) else f"{move.action} {move.node.name} #{move.attempt}"
 
 
 @pytest.fixture
@@ -54,9 +61,10 @@ def pivoted() -> Plan:
 
 
 def judged(plan: Plan, log: list[Entry], *, retryable: bool = True) -> Verdict:
-    move = next_move(plan, log)
-    assert isinstance(move, Perform)
-    return judge_failure(plan, log, move, retryable=retryable)
+    move, progress = next_move(plan, log), progress_of(plan, log)
+    assert isinstance(move, Move)
+    policy = plan.retry_policy(progress, move)
+    return progress.judge_failure(move, retryable=retryable, max_attempts=policy.max_attempts)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +109,15 @@ def test_rows_of_an_older_layout_that_say_started_change_nothing(trip: Plan) -> 
     assert next_move(trip, [done("hotel"), started]) == next_move(trip, [done("hotel")])
 
 
-def test_log_of_a_compensation_alone_shows_that_the_saga_turned_back(trip: Plan) -> None:
-    assert turned_back([done("hotel"), done("hotel", COMPENSATE)])
-    assert not turned_back([done("hotel"), failed("car", Verdict.RETRY)])
+def test_log_of_a_compensation_alone_shows_that_the_saga_aborted(trip: Plan) -> None:
+    assert aborted([done("hotel"), done("hotel", COMPENSATE)])
+    assert not aborted([done("hotel"), failed("car", Verdict.RETRY)])
 
 
 # -- verdicts -----------------------------------------------------------------------------------------------------
 
 
-def test_failure_that_the_policy_does_not_retry_turns_the_saga_back() -> None:
+def test_failure_that_the_policy_does_not_retry_aborts_the_saga() -> None:
     stage = Stage()
     plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
 
@@ -128,7 +136,7 @@ def test_failure_is_retried_up_to_max_attempts() -> None:
     ]
 
 
-def test_pivot_itself_may_turn_the_saga_back(pivoted: Plan) -> None:
+def test_pivot_itself_may_abort_the_saga(pivoted: Plan) -> None:
     assert judged(pivoted, [done("hotel")]) is Verdict.TURN_BACK
 
 
@@ -141,7 +149,7 @@ def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: Plan) -> N
     assert shown(next_move(pivoted, log)) == "act mail #3"
 
 
-def test_failed_compensation_is_given_up_never_turned_back(trip: Plan) -> None:
+def test_failed_compensation_fails_the_attempt_and_never_aborts(trip: Plan) -> None:
     assert judged(trip, [done("hotel"), failed("car", Verdict.TURN_BACK)]) is Verdict.GIVE_UP
 
 
@@ -149,9 +157,9 @@ def test_failures_of_acting_do_not_count_against_compensating(trip: Plan) -> Non
     log = [failed("hotel", Verdict.RETRY), failed("hotel", Verdict.TURN_BACK, in_doubt=True)]
     move = next_move(trip, log)
 
-    assert isinstance(move, Perform)
+    assert isinstance(move, Move)
     assert move.attempt == 1
-    assert failures_in_a_row(log, move) == 0
+    assert progress_of(trip, log).failures_in_a_row(move) == 0
 
 
 def test_each_compensation_has_a_policy_of_its_own() -> None:
@@ -218,9 +226,9 @@ def test_other_compensations_go_on_while_one_fails(
     going_on: Plan, log: list[Entry], verdict: Verdict, then: str
 ) -> None:
     move = next_move(going_on, log)
-    assert isinstance(move, Perform)
+    assert isinstance(move, Move)
     assert judged(going_on, log) is verdict
-    failure = replace(failed(move.step.name, verdict, COMPENSATE), attempt=move.attempt)
+    failure = replace(failed(move.node.name, verdict, COMPENSATE), attempt=move.attempt)
 
     assert shown(next_move(going_on, [*log, failure])) == then
 
@@ -255,7 +263,7 @@ def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) 
 )
 def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> None:
     with pytest.raises(
-        LogDoesNotFit, match=r"tells of step 'boat', which Made does not have \(it has hotel, car, plane\)"
+        LogDoesNotFit, match=r"tells of step 'boat', which trip does not have \(it has hotel, car, plane\)"
     ):
         next_move(trip, log)
 
@@ -265,7 +273,7 @@ def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> 
     [["car"], ["car", "hotel"], ["hotel", "plane"], ["hotel", "hotel"], ["hotel", "car", "plane", "plane"]],
 )
 def test_log_of_another_order_does_not_fit(trip: Plan, steps: list[str]) -> None:
-    with pytest.raises(LogDoesNotFit, match=r"which is not how Made begins \(.*\): run the code that has this order"):
+    with pytest.raises(LogDoesNotFit, match="which is not the order of trip: run the code that has this order"):
         next_move(trip, [done(step) for step in steps])
 
 
@@ -308,4 +316,56 @@ def test_a_persons_note_changes_nothing(trip: Plan) -> None:
     note = Entry(step="retry", action=Action.OPERATOR, status=EntryStatus.COMPLETED)
 
     assert shown(next_move(trip, [note, done("hotel"), note])) == "act car #1"
-    assert not turned_back([note])
+    assert not aborted([note])
+
+
+# -- holders that were lost ---------------------------------------------------------------------------------------
+
+
+def lost(*in_flight: str, status: EntryStatus = EntryStatus.LOST) -> Entry:
+    return Entry(step="holder", action=Action.HOLDER, status=status, in_flight=in_flight or None)
+
+
+ABORT = failed("hotel", Verdict.TURN_BACK)
+
+
+@pytest.mark.parametrize(
+    ("log", "doubtful"),
+    [
+        ([lost()], {"hotel"}),
+        ([lost("hotel")], {"hotel"}),
+        ([done("hotel"), lost()], {"car"}),
+        ([done("hotel"), lost("car")], {"car"}),
+        ([done("hotel"), lost("car"), done("car")], set()),
+        ([done("hotel"), lost("car"), skipped("car")], set()),
+        ([done("hotel"), lost("car"), failed("car", Verdict.RETRY)], {"car"}),
+        ([done("hotel"), lost("car", status=EntryStatus.FAILED)], {"car"}),
+        ([done("hotel"), lost("car", status=EntryStatus.DECLINED)], set()),
+        ([done("hotel"), failed("car", Verdict.TURN_BACK), lost()], set()),
+        ([done("hotel"), failed("car", Verdict.TURN_BACK), lost("hotel")], set()),
+    ],
+)
+def test_what_a_lost_holder_may_have_begun_is_in_doubt(trip: Plan, log: list[Entry], doubtful: set[str]) -> None:
+    assert progress_of(trip, log).in_doubt == doubtful
+
+
+def test_what_is_in_doubt_is_undone(trip: Plan) -> None:
+    log = [done("hotel"), lost("car"), failed("car", Verdict.TURN_BACK)]
+
+    assert shown(next_move(trip, log)) == "compensate car #1"
+
+
+# -- rows of a newer version --------------------------------------------------------------------------------------
+
+
+def test_a_row_of_an_unknown_kind_is_passed_over(trip: Plan) -> None:
+    audit = Entry(step="hotel", action="annotate", status="noted")  # type: ignore[arg-type]
+
+    assert shown(next_move(trip, [audit, done("hotel"), audit])) == "act car #1"
+
+
+def test_an_unknown_kind_that_schedules_does_not_fit(trip: Plan) -> None:
+    newer = Entry(step="hotel", action="await", status="armed", schedules=True)  # type: ignore[arg-type]
+
+    with pytest.raises(LogDoesNotFit, match="a row of the kind await armed, which a newer version wrote"):
+        next_move(trip, [newer])

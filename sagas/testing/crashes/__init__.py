@@ -9,31 +9,33 @@ def test_place_order_survives_every_crash() -> None:
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sagas.context import ContextT
 from sagas.definition import Saga, Step
 from sagas.progress import SagaStatus
+from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, InjectedFailure, Moment, Place
 from sagas.testing.crashes.matrix import Matrix
-from sagas.testing.crashes.plan import Failure, How, InjectedFailure, Moment, Place, Plan
-from sagas.testing.crashes.rehearsal import SAGA_ID, Case, Outcome
-from sagas.testing.crashes.report import CrashMatrix, CrashMatrixFailed, Fault, Finding
-from sagas.testing.crashes.snapshot import can_see_into
+from sagas.testing.crashes.report import CrashFinding, CrashMatrix, CrashMatrixFailed, Fault
+from sagas.testing.crashes.simulated_process import SAGA_ID
+from sagas.testing.crashes.simulation import Case, Outcome
+from sagas.testing.crashes.snapshot import content, shows_data
 
 __all__ = [
     "SAGA_ID",
+    "CrashFinding",
     "CrashMatrix",
     "CrashMatrixFailed",
+    "CrashPlan",
     "Failure",
     "Fault",
-    "Finding",
     "How",
     "InjectedFailure",
     "Moment",
     "Outcome",
     "Place",
-    "Plan",
     "crash_matrix",
 ]
 
@@ -74,7 +76,7 @@ def crash_matrix(
         pairs: whether to simulate two crashes in a run, too.
 
     Raises:
-        CrashMatrixFailed: an AssertionError, whose message is a table of all bugs found.
+        CrashMatrixFailed: an AssertionError, whose message lists all bugs found.
         TypeError: the world cannot be looked into: pass a `snapshot`.
         ContextError: the context that `make_context` makes cannot be stored.
     """
@@ -104,7 +106,7 @@ def _require_sense(case: Case[Any, Any]) -> None:
     for step in case.saga.steps:
         case.make_step(step, world)
     seen = case.look(world)
-    if seen is not None and not can_see_into(seen):
+    if seen is not None and not shows_data(content(seen)):
         raise TypeError(
             f"crash_matrix cannot look into a {type(seen).__name__} to compare what runs leave behind: "
             "pass snapshot=, a function that returns it as plain data."
@@ -128,3 +130,12 @@ def _fit(function: Callable[..., Any], world: object, *, given: int = 0) -> Call
     if world is not None and asked > given:
         return function
     return lambda *arguments: function(*arguments[:given])
+
+
+def __getattr__(name: str) -> Any:
+    """Find `Plan` and `Finding`, the former names of `CrashPlan` and `CrashFinding`."""
+    if (renamed := {"Plan": CrashPlan, "Finding": CrashFinding}.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = f"{__name__}.{renamed.__name__}"
+    warnings.warn(f"{__name__}.{name} is now called {new}.", DeprecationWarning, stacklevel=2)
+    return renamed

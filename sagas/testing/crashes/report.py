@@ -1,20 +1,20 @@
-"""What the matrix found, counted and told as a table."""
+"""What the matrix found: kinds of bugs, findings, counts, and the message that lists them."""
 
 from __future__ import annotations
 
-import io
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from sagas.testing.crashes.plan import Plan
+from sagas.testing.crashes.crash_plan import CrashPlan
 
 _WIDTH: Final = 116
 
 
 class Fault(Enum):
-    """A kind of bug: its name in the table, and what to do about it."""
+    """A kind of bug: its name in the message, and what to do about it."""
 
     ACT_NOT_REPEATABLE = (
         "act is not safe to run twice",
@@ -40,14 +40,12 @@ class Fault(Enum):
         "After a crash the saga goes on with the context as JSON gives it back: keep what must last in typed fields.",
     )
     STATE_LOST = (
-        "step keeps state to itself",
-        "After a crash the saga goes on with new steps: keep what must last in the context. A cache may live in a "
-        "functools.cached_property or in the client that the step was given; a fake service belongs into `world`.",
+        "step keeps state that a restart loses",
+        "After a crash the saga goes on in a new process, with new steps: keep what must last in the context. A cache "
+        "may live in a functools.cached_property or in the client that the step was given; a fake service belongs "
+        "into `world`.",
     )
-    RESTART = (
-        "goes on differently after a restart",
-        "Nothing ran twice here: what made the difference was in the memory of the process that crashed.",
-    )
+    RESTART = STATE_LOST
     SECOND_ATTEMPT = (
         "second attempt ends differently",
         "The first attempt failed without taking effect, so the saga should end as if it had not been made.",
@@ -71,20 +69,20 @@ class Fault(Enum):
 
 
 @dataclass
-class Finding:
-    """One bug, as one row of the table.
+class CrashFinding:
+    """One bug, with the simplest plan that shows it.
 
     Attributes:
         fault: its kind.
-        step: the step that has it; empty if it cannot be told.
-        plan: the simplest run that ended wrong because of it; None if none did.
-        left_behind: what that run left behind, or lost.
-        runs: how many runs ended wrong because of it.
+        step: the step that fails or runs again in that plan; empty if the test itself is wrong.
+        plan: the simplest one that ended wrong; None if no run was needed to see the bug.
+        left_behind: what that run left behind.
+        runs: how many runs ended wrong in the same way.
     """
 
     fault: Fault
     step: str
-    plan: Plan | None
+    plan: CrashPlan | None
     left_behind: str
     runs: int = 0
 
@@ -100,8 +98,8 @@ class CrashMatrix:
     """
 
     saga: str
-    plans: tuple[Plan, ...]
-    findings: tuple[Finding, ...] = field(default=())
+    plans: tuple[CrashPlan, ...]
+    findings: tuple[CrashFinding, ...] = field(default=())
 
     @property
     def runs(self) -> int:
@@ -119,15 +117,16 @@ class CrashMatrix:
         return sum(len(plan.crashes) == 1 for plan in self.plans)
 
     def __str__(self) -> str:
-        counts = f"{_count(self.runs, 'run')}, {_count(self.crashes, 'crash', 'es')} at {_count(self.places, 'place')}"
+        counts = f"{self.runs:,} runs, {self.crashes:,} crashes at {self.places:,} places"
         if not self.findings:
             return f"{self.saga} survives every crash: {counts}."
-        bugs = _count(len(self.findings), "bug")
-        return f"{self.saga}: {bugs} in {counts}.\n\n{_table(self.findings)}\n\n{_advice(self.findings)}"
+        bugs = "1 bug" if len(self.findings) == 1 else f"{len(self.findings)} bugs"
+        advice = _wrapped(dict.fromkeys(f"{f.fault}: {f.fault.advice}" for f in self.findings), indent=2)
+        return "\n\n".join([f"{self.saga}: {bugs} in {counts}.", *map(_paragraph, self.findings), advice])
 
 
 class CrashMatrixFailed(AssertionError):
-    """The saga does not survive every crash; the message is a table of what is wrong.
+    """The saga does not survive every crash; the message lists what is wrong.
 
     Attributes:
         matrix: the same as data.
@@ -138,34 +137,12 @@ class CrashMatrixFailed(AssertionError):
         self.matrix = matrix
 
 
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
+def _paragraph(finding: CrashFinding) -> str:
+    lines = [f"{finding.step or 'the test'}: {finding.fault}"]
+    details = {"first seen when": finding.plan, "left behind": finding.left_behind, "runs": finding.runs or None}
+    lines += [f"    {name}: {detail}" for name, detail in details.items() if detail is not None]
+    return _wrapped(lines, indent=8)
 
 
-def _table(findings: tuple[Finding, ...]) -> str:
-    # Imported here: rich takes longer to import than a matrix takes that finds nothing.
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("step", "bug", "first seen when", "what was left behind"):
-        table.add_column(title, overflow="fold")
-    table.add_column("runs", justify="right", no_wrap=True)
-    for finding in findings:
-        when = "always" if finding.plan is None else str(finding.plan)
-        runs = f"{finding.runs:,}" if finding.runs else "-"
-        cells = (finding.step, finding.fault.title, when, finding.left_behind, runs)
-        table.add_row(*(Text(cell) for cell in cells))
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
-
-
-def _advice(findings: tuple[Finding, ...]) -> str:
-    faults = dict.fromkeys(finding.fault for finding in findings)
-    return "\n".join(
-        textwrap.fill(f"{fault.title}: {fault.advice}", _WIDTH, subsequent_indent="  ") for fault in faults
-    )
+def _wrapped(lines: Iterable[str], *, indent: int) -> str:
+    return "\n".join(textwrap.fill(line, _WIDTH, subsequent_indent=" " * indent) for line in lines)

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, Settings, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.storage.base import SagaRecord
+from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
+from tests.integration.celery.forking import ForkedCelery
 from tests.integration.celery.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]
@@ -55,7 +56,8 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             if command[0] in ("worker", "beat"):
                 command += ["-l", "INFO"]
             log = tmp_path / f"{command[0]}-{number}.log"
-            process = CeleryProcess(
+            patched = {"gevent", "eventlet"} & set(command)
+            process = (CeleryProcess if patched else ForkedCelery)(
                 command, environment=environment | variables, log=log, directory=tmp_path, application=application
             )
             stack.callback(process.kill)
@@ -84,7 +86,7 @@ def app(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterato
 @pytest.fixture
 def engine(environment: dict[str, str], app: Celery) -> Iterator[SagaEngine]:
     """An engine in the test's own process, as a web application would have one."""
-    storage = SqlAlchemySagaStorage(environment["SAGAS_DATABASE_URL"])
+    storage = PostgresSagaStorage(environment["SAGAS_DATABASE_URL"])
     settings = Settings.from_environment(environment)
     yield SagaEngine(storage, dispatcher=CeleryDispatcher(app), settings=settings, sagas=[ThreeSteps])
     storage.close()

@@ -13,12 +13,12 @@ import redis
 import trustme
 from celery import Celery
 
-from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.celery.broker_url import BrokerUrl
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.celery.doctor.broker import queues
+from sagas.celery.doctor import broker as queues
 from sagas.errors import ConfigurationError
-from sagas.storage.base import Claim
+from sagas.storage.records import Claim
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps, marks
@@ -82,7 +82,7 @@ class TestRabbit:
         shop = make(environment["SHOP_BROKER"], set_as_current=False, **quorum)
         celery("worker", "-Q", "shop,sagas.scan,sagas.run,sagas.recover", application="tests.integration.celery.shop")
         celery("beat", application="tests.integration.celery.shop")
-        storage = SqlAlchemySagaStorage(environment["SAGAS_DATABASE_URL"])
+        storage = PostgresSagaStorage(environment["SAGAS_DATABASE_URL"])
         settings = Settings.from_environment(environment)
         engine = SagaEngine(storage, dispatcher=CeleryDispatcher(shop), settings=settings, sagas=[ThreeSteps])
         started = engine.start_many(ThreeSteps, [Job(str(folder))] * 3)

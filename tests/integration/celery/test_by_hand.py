@@ -10,12 +10,13 @@ from uuid import uuid4
 import httpx
 import pytest
 from celery import Celery
+from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Hold, NewSaga, Refused, Release, completed
+from sagas.storage.records import Lease, NewSaga, completed
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps
@@ -31,7 +32,7 @@ def result_of(app: Celery, task: str, *args: Any, **kwargs: Any) -> Any:
 def held_saga(engine: SagaEngine, owner: str = "somebody/1.1") -> Hold:
     new = NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=ThreeSteps.codec.dump(Job()))
     ((saga_id, _),) = engine.storage.create_sagas([new], owner=owner, for_seconds=600)
-    return Hold(saga_id, 1, owner)
+    return Lease(saga_id, 1, owner)
 
 
 def fail_until_dead(engine: SagaEngine, hold: Hold) -> None:

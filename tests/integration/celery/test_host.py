@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
-from sagas import SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage, api
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.integration.celery.conftest import Start, wait_finished
@@ -59,7 +59,7 @@ def shop(shop_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def engine(shop_environment: dict[str, str], shop: Celery) -> Iterator[SagaEngine]:
-    storage = SqlAlchemySagaStorage(shop_environment["SAGAS_DATABASE_URL"])
+    storage = PostgresSagaStorage(shop_environment["SAGAS_DATABASE_URL"])
     settings = Settings.from_environment(shop_environment)
     yield SagaEngine(storage, dispatcher=CeleryDispatcher(shop), settings=settings, sagas=[ThreeSteps])
     storage.close()

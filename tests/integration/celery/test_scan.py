@@ -15,13 +15,13 @@ from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import BrokerUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.base import Claim, Hold, NewSaga, completed
+from sagas.storage.records import Claim, Lease, NewSaga, completed
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps
 
-STALE = 5000
-LIMIT = 1000
+STALE = 1000
+LIMIT = 200
 
 
 def leave_behind(engine: SagaEngine, count: int) -> list:
@@ -39,6 +39,7 @@ def queued_ids(broker_url: str, queue: str) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"] for message in messages]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_is_recovered_once(
     engine: SagaEngine, broker_url: str, celery: Start
@@ -152,7 +153,7 @@ def test_saga_with_a_log_is_resumed_after_it(engine: SagaEngine, celery: Start) 
         owner="gone/1.1",
         for_seconds=60,
     )
-    hold = Hold(saga_id, 1, "gone/1.1")
+    hold = Lease(saga_id, 1, "gone/1.1")
     engine.storage.checkpoint(hold, completed("first", Action.ACT), status=SagaStatus.RUNNING)
     engine.storage.seize_orphans("gone/1.1", max_recovery_attempts=5)
     celery("worker")
@@ -162,7 +163,7 @@ def test_saga_with_a_log_is_resumed_after_it(engine: SagaEngine, celery: Start) 
 
 
 def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(engine: SagaEngine, celery: Start) -> None:
-    celery("worker", SAGAS_MODULES="sagas.demo.shop")
+    celery("worker", SAGAS_MODULES="tests.faults.errands")
     saga_id = engine.start(ThreeSteps, Job())
     declined = wait_for_saga(engine, saga_id, lambda saga: saga.last_error is not None, "the refusal")
     assert declined.status is SagaStatus.PENDING

@@ -98,7 +98,7 @@ before = state()
 import sagas
 
 names = [module.name for module in pkgutil.walk_packages(sagas.__path__, "sagas.")]
-assert "sagas.celery.doctor.workers" in names
+assert "sagas.celery.doctor" in names
 for name in names:
     if not name.endswith(("__main__", "migrations.env", "launcher")) and ".versions." not in name:
         importlib.import_module(name)

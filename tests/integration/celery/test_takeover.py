@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from sagas import SagaEngine, Settings
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps
@@ -28,6 +28,7 @@ PRODUCTION = {
 KILLS = 20
 #: How many times the stated figure a shared, busy machine may take before the test calls it broken.
 GENEROUS = 5
+pytestmark = pytest.mark.defaults
 _ALL = SagaFilter(limit=1000)
 
 
@@ -90,7 +91,8 @@ def test_takeover_with_default_settings(celery: Start, engine: SagaEngine, tmp_p
 def test_what_an_emptied_broker_held_is_dispatched_again_with_default_settings(
     celery: Start, engine: SagaEngine, broker_url: str, figures
 ) -> None:
-    celery("worker", "-c", "1", **PRODUCTION, SAGAS_MODULES="sagas.demo.shop")  # it scans, and declines what it takes
+    # It scans, and declines what it takes.
+    celery("worker", "-c", "1", **PRODUCTION, SAGAS_MODULES="tests.faults.errands")
     celery("beat", **PRODUCTION)
     engine.start_many(ThreeSteps, [Job()] * 200)
     client = redis.Redis.from_url(broker_url)

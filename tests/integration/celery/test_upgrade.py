@@ -9,11 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
+from sagas.storage.XXX import QUEUE, Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
-from sagas.storage.base import QUEUE, Hold, LogEntry, NewSaga, Release
+from sagas.storage.records import Lease, LogEntry, NewSaga
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps
 
@@ -71,7 +72,7 @@ def test_messages_of_the_release_before_are_run(celery: Start, engine: SagaEngin
     # The second was handed over after its first step, as a worker does that is asked to stop.
     first = LogEntry(step="first", action=Action.ACT, status=EntryStatus.COMPLETED)
     handed_over = Release(status=SagaStatus.RUNNING, to_queue=True, after_seconds=600)
-    engine.storage.checkpoint(Hold(interrupted, 1, "w1@old/1.1"), first, status=SagaStatus.RUNNING, release=handed_over)
+    engine.storage.checkpoint(Lease(interrupted, 1, "w1@old/1.1"), first, status=SagaStatus.RUNNING, release=handed_over)
     client = redis.Redis.from_url(broker_url)
     client.lpush("sagas.run", envelope("sagas.run_saga", "sagas.run", started, 0))
     client.lpush("sagas.recover", envelope("sagas.recover_saga", "sagas.recover", interrupted, 1))

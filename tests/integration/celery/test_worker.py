@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from sagas import SagaEngine, SagaStatus
-from sagas.storage.base import SagaRecord
+from sagas.storage.records import SagaRecord
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_finished, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps, marks

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
-from sagas import SagaEngine, Settings, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.cli.app import app
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -70,7 +70,7 @@ def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., sub
 
 
 @pytest.fixture
-def engine(storage: SqlAlchemySagaStorage) -> SagaEngine:
+def engine(storage: PostgresSagaStorage) -> SagaEngine:
     """What prepares sagas for the command to find; one failed attempt and they are dead."""
     return SagaEngine(storage, settings=Settings(max_recovery_attempts=1), sagas=[PlaceOrder], node="worker-1")
 
@@ -82,7 +82,7 @@ def ordered(engine: SagaEngine) -> Callable[[str], UUID]:
 
 
 @pytest.fixture
-def sql(storage: SqlAlchemySagaStorage, database_url: str) -> Callable[..., Any]:
+def sql(storage: PostgresSagaStorage, database_url: str) -> Callable[..., Any]:
     """Executes a statement in the test's database."""
     database = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
 

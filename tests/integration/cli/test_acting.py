@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from typer.testing import Result
 
-from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.acting import operator
-from sagas.storage.base import Taken
+from sagas.storage.records import Acquired
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -39,7 +39,7 @@ def _printed(result: Result) -> str:
 
 
 def test_a_stuck_saga_is_found_understood_and_settled_in_three_commands(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage
 ) -> None:
     saga_id = ordered("stuck")
 
@@ -56,7 +56,7 @@ def test_a_stuck_saga_is_found_understood_and_settled_in_three_commands(
 
 @pytest.mark.parametrize("action", [*ACTIONS.values(), ("recover", "{id}")], ids=lambda action: action[0])
 def test_nothing_is_changed_unless_it_is_confirmed(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, action: tuple[str, ...]
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, action: tuple[str, ...]
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
     before = storage.load(saga_id)
@@ -70,7 +70,7 @@ def test_nothing_is_changed_unless_it_is_confirmed(
 
 
 def test_what_is_confirmed_is_done(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, action: tuple[str, ...]
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, action: tuple[str, ...]
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
@@ -82,11 +82,11 @@ def test_what_is_confirmed_is_done(
 
 
 def test_a_saga_that_a_worker_holds_is_refused_with_the_holders_name(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, action: tuple[str, ...]
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, action: tuple[str, ...]
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
     taken = storage.take(saga_id, owner="worker-7/1.1", lease_seconds=600, max_recovery_attempts=5)
-    assert isinstance(taken, Taken)
+    assert isinstance(taken, Acquired)
     patience = () if action[0] == "retry" else ("--wait", "0.3")
 
     result = sagas(*_of(action, saga_id), "--yes", *patience)
@@ -98,7 +98,7 @@ def test_a_saga_that_a_worker_holds_is_refused_with_the_holders_name(
 
 @pytest.mark.parametrize("name", [None, "place-order"])
 def test_all_the_dead_are_retried_or_those_of_a_name(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage, name: str | None
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage, name: str | None
 ) -> None:
     dead = {ordered("stuck") for _ in range(3)}
 
@@ -125,7 +125,7 @@ def test_retry_wants_ids_or_the_dead_not_both(sagas: Command, arguments: tuple[s
 
 
 def test_one_that_cannot_be_retried_is_told_and_the_others_are(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage
 ) -> None:
     finished, dead = ordered("tea"), ordered("stuck")
 
@@ -137,7 +137,7 @@ def test_one_that_cannot_be_retried_is_told_and_the_others_are(
 
 
 def test_what_needs_no_code_works_where_the_modules_cannot_be_imported(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage
 ) -> None:
     saga_id = ordered("stuck")
 
@@ -157,7 +157,7 @@ def test_what_needs_the_code_says_so_where_it_is_missing(sagas: Command, ordered
     assert result.exit_code == 1
 
 
-def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage) -> None:
+def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage) -> None:
     engine.start(PlaceOrder, Order("tea"))
 
     paused = sagas("pause", "place-order", "--because", "the bank is away", stdin=b"y\n")
@@ -175,7 +175,7 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
 
 
 def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, sql: Callable[..., object]
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, sql: Callable[..., object]
 ) -> None:
     engine.start(PlaceOrder, Order("tea"))
     for name in ("refund", "gone"):
@@ -198,7 +198,7 @@ def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
 
 
 def test_several_sagas_are_acted_on_and_what_is_refused_leaves_the_others(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage, ordered: Callable[[str], UUID]
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, ordered: Callable[[str], UUID]
 ) -> None:
     first, done = engine.start(PlaceOrder, Order("tea")), ordered("tea")
     second = engine.start(PlaceOrder, Order("tea"), idempotency_key="order-2")
@@ -217,7 +217,7 @@ def test_several_sagas_are_acted_on_and_what_is_refused_leaves_the_others(
 
 
 def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
-    sagas: Command, storage: SqlAlchemySagaStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sagas: Command, storage: PostgresSagaStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "renamed.py").write_text(
         "from sagas import Saga\nfrom tests.integration.cli.shop import PlaceOrder\n"
@@ -235,7 +235,7 @@ def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
 
 
 def test_recovering_by_hand_is_noted_in_the_sagas_log(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sagas import SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
+from sagas import PostgresSagaStorage
+from sagas.storage.records import SagaFilter
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
 
@@ -19,7 +19,7 @@ DEADLINE_SECONDS = 30
 
 
 def test_a_start_with_the_broker_down_tells_bad_lines_by_number_and_starts_the_others(
-    spawn: Spawn, storage: SqlAlchemySagaStorage
+    spawn: Spawn, storage: PostgresSagaStorage
 ) -> None:
     lines = b'{"item": "tea"}\n\n{"item": 7}\n{"item": \n{"item": "tea", "price": NaN}\n\xff\n{"item": "milk"}'
 
@@ -107,7 +107,7 @@ def test_ctrl_c_ends_a_start_with_130_and_tells_how_far_it_came(spawn: Spawn) ->
 
 
 def test_a_terminal_set_to_ascii_still_shows_a_context_with_other_letters(
-    spawn: Spawn, storage: SqlAlchemySagaStorage, ordered: Callable[[str], object]
+    spawn: Spawn, storage: PostgresSagaStorage, ordered: Callable[[str], object]
 ) -> None:
     process = spawn("show", str(ordered("Grüner Tee")), PYTHONIOENCODING="ascii")
     out, err = process.communicate(timeout=DEADLINE_SECONDS)

@@ -11,10 +11,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import QUEUE, Release
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.progress import Action, SagaStatus
-from sagas.storage.base import QUEUE, Hold, NewSaga, Release, completed
+from sagas.storage.records import Lease, NewSaga, completed
 from tests.integration.cli.conftest import Command
 
 #: The ids that the page shows, by what became of the sagas.
@@ -44,7 +45,7 @@ def shop(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def incident(shop: Any, storage: SqlAlchemySagaStorage, sql: Callable[..., Any]) -> None:
+def incident(shop: Any, storage: PostgresSagaStorage, sql: Callable[..., Any]) -> None:
     """A saga in every standing, the oldest first, a minute apart."""
     engine = SagaEngine(storage, sagas=[shop.PlaceOrder], node="worker-1@shop")
     made: dict[str, UUID] = {}
@@ -56,7 +57,7 @@ def incident(shop: Any, storage: SqlAlchemySagaStorage, sql: Callable[..., Any])
         saga = _new(shop, made, name, item)
         owner = {"held": "worker-2@shop/4711.90210", "expired": "worker-3@shop/815.4242"}.get(name, "worker-1@shop/1.1")
         storage.create_sagas([saga], owner=owner, for_seconds=-60 if name == "expired" else 110)
-        hold = Hold(saga.id, 1, owner)
+        hold = Lease(saga.id, 1, owner)
         storage.checkpoint(hold, completed("reserve-stock", Action.ACT), status=SagaStatus.RUNNING)
         if name == "sleeping":
             storage.release(hold, Release(status=SagaStatus.RUNNING, after_seconds=115))

@@ -9,11 +9,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli.ids import saga_id_of, short_ids
-from sagas.storage.base import NewSaga
 from sagas.storage.operations import Operations
 from sagas.storage.operator_statements import NAMED, SAME_MILLISECOND
+from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -24,7 +24,7 @@ TOGETHER = [
 
 
 @pytest.fixture
-def stored(storage: SqlAlchemySagaStorage) -> Operations:
+def stored(storage: PostgresSagaStorage) -> Operations:
     """Sagas of two milliseconds."""
     new = [NewSaga(id=saga_id, name="place-order", context="{}") for saga_id in (ALONE, *TOGETHER)]
     storage.create_sagas(new, owner=None)
@@ -42,7 +42,7 @@ def test_a_short_id_is_the_millisecond_and_an_end_where_others_share_it(stored: 
     ]
 
 
-def test_ends_are_as_long_as_they_must_be(storage: SqlAlchemySagaStorage) -> None:
+def test_ends_are_as_long_as_they_must_be(storage: PostgresSagaStorage) -> None:
     ids = [UUID(f"019aad7e-1700-7c3a-9d41-5be8{middle}c0016") for middle in ("0d6", "1d6", "1d7")]
     storage.create_sagas([NewSaga(id=saga_id, name="place-order", context="{}") for saga_id in ids], owner=None)
 

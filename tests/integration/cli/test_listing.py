@@ -18,9 +18,9 @@ from uuid import UUID
 import pytest
 from rich.cells import cell_len
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.ids import new_saga_id
-from sagas.storage.base import NewSaga
+from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -102,7 +102,7 @@ def test_the_command_for_the_next_page_repeats_what_was_asked_and_leads_through_
 
 
 def test_ages_and_holders_narrow_the_listing(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage, sql: Callable[..., Any]
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage, sql: Callable[..., Any]
 ) -> None:
     old, new = ordered("tea"), ordered("tea")
     sql("UPDATE saga_executions SET created_at = now() - interval '50 minutes' WHERE id = :id", id=old)
@@ -197,7 +197,7 @@ def test_a_real_terminal_is_noticed(spawn: Callable[..., subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def filled(storage: SqlAlchemySagaStorage, engine: SagaEngine, ordered: Ordered) -> list[UUID]:
+def filled(storage: PostgresSagaStorage, engine: SagaEngine, ordered: Ordered) -> list[UUID]:
     """Sagas with long names and owners, some of one millisecond."""
     ids = [ordered("tea"), ordered("stuck"), engine.start(PlaceOrder, Order("milk"), idempotency_key="key")]
     ids += engine.start_many(PlaceOrder, [Order("salt")] * 3)
@@ -226,7 +226,7 @@ def test_colours_are_for_terminals_that_want_them(sagas: Command, ordered: Order
     [["list"], ["stats"], ["workers"], ["scan", "--dry-run"], ["show", "a\u202ekey"], ["list", "--name", "a\u202eb"]],
 )
 def test_stored_text_cannot_drive_the_terminal_or_pose_as_other_text(
-    sagas: Command, storage: SqlAlchemySagaStorage, command: list[str]
+    sagas: Command, storage: PostgresSagaStorage, command: list[str]
 ) -> None:
     name = "[red]x[/red] :smile: \x1b[2J\x9b\u202e\u200b\u2028\u2029\nforged"
     new = NewSaga(id=new_saga_id(), name=name, context='{"a": "\u202e\u2028"}', idempotency_key="a\u202ekey")

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.XXX import QUEUE
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.ids import new_saga_id
-from sagas.storage.base import QUEUE, NewSaga
 from sagas.storage.operator_answers import ScanVerdict
+from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -33,7 +34,7 @@ def database_url(emptied_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def new(storage: SqlAlchemySagaStorage) -> Callable[..., UUID]:
+def new(storage: PostgresSagaStorage) -> Callable[..., UUID]:
     """Stores a saga that this owner has, or had, for so many seconds."""
 
     def new(owner: str | None = None, for_seconds: float = 600.0, name: str = "place-order") -> UUID:
@@ -52,7 +53,7 @@ def labels(output: str) -> dict[str, str]:
 
 
 def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
-    sagas: Command, new: Callable[..., UUID], engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, new: Callable[..., UUID], engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     for item in ("tea", "tea", "unpaid", "stuck"):
         engine.run(PlaceOrder, Order(item))
@@ -89,7 +90,7 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
 
 
 def test_the_longest_due_the_queue_and_the_last_scan_are_told_with_their_ages(
-    sagas: Command, new: Callable[..., UUID], storage: SqlAlchemySagaStorage, sql: Callable[..., Any]
+    sagas: Command, new: Callable[..., UUID], storage: PostgresSagaStorage, sql: Callable[..., Any]
 ) -> None:
     quiet = labels(sagas("stats").stdout)
     assert (quiet["oldest due"], quiet["queue"], quiet["last scan"]) == ("-", "empty", "never")
@@ -130,7 +131,7 @@ def test_finished_sagas_are_counted_in_total_only_if_asked_for(
 
 
 def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(
-    sagas: Command, new: Callable[..., UUID], storage: SqlAlchemySagaStorage, sql: Callable[..., Any]
+    sagas: Command, new: Callable[..., UUID], storage: PostgresSagaStorage, sql: Callable[..., Any]
 ) -> None:
     first = new("w/1.5")
     new("w/1.5", name="parcel"), new("w/2.5", -5), new(QUEUE, -1), new(name="parked")
@@ -165,7 +166,7 @@ def test_nobody_holding_anything_is_said(sagas: Command) -> None:
 
 
 def test_a_dry_run_tells_of_each_saga_what_a_scan_would_do_or_why_not(
-    sagas: Command, new: Callable[..., UUID], engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, new: Callable[..., UUID], engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     dead = engine.run(PlaceOrder, Order("stuck")).saga_id
     late, due, held = new("w/1.5", -60), new(), new("w/2.5")
@@ -221,7 +222,7 @@ def test_a_dry_run_of_nothing_says_so(sagas: Command) -> None:
 def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
     spawn: Callable[..., subprocess.Popen[bytes]],
     new: Callable[..., UUID],
-    storage: SqlAlchemySagaStorage,
+    storage: PostgresSagaStorage,
     broker_url: str,
 ) -> None:
     pending, late = new(), new("w/1.5", -60)
@@ -235,7 +236,7 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
 
 
 def test_a_real_scan_needs_the_broker_and_says_so(
-    spawn: Callable[..., subprocess.Popen[bytes]], new: Callable[..., UUID], storage: SqlAlchemySagaStorage
+    spawn: Callable[..., subprocess.Popen[bytes]], new: Callable[..., UUID], storage: PostgresSagaStorage
 ) -> None:
     due = new()
 

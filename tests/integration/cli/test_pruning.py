@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from sagas import SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
+from sagas import PostgresSagaStorage
+from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.calls import backends
 from tests.integration.cli.conftest import Command
@@ -36,12 +36,12 @@ def history(ordered: Ordered, sql: Callable[..., Any]) -> tuple[UUID, UUID]:
     return old, new
 
 
-def left(storage: SqlAlchemySagaStorage) -> list[UUID]:
+def left(storage: PostgresSagaStorage) -> list[UUID]:
     return [saga.id for saga in storage.find(SagaFilter(limit=10_000))]
 
 
 def test_only_what_ended_longer_ago_is_deleted_and_the_count_is_told(
-    sagas: Command, history: tuple[UUID, UUID], storage: SqlAlchemySagaStorage
+    sagas: Command, history: tuple[UUID, UUID], storage: PostgresSagaStorage
 ) -> None:
     result = sagas("prune", "--older-than", "1h", "--yes")
 
@@ -50,7 +50,7 @@ def test_only_what_ended_longer_ago_is_deleted_and_the_count_is_told(
 
 
 def test_a_dry_run_counts_and_deletes_nothing(
-    sagas: Command, history: tuple[UUID, UUID], storage: SqlAlchemySagaStorage
+    sagas: Command, history: tuple[UUID, UUID], storage: PostgresSagaStorage
 ) -> None:
     told = sagas("prune", "--older-than", "90m", "--dry-run")
     data = sagas("prune", "--older-than", "90m", "--dry-run", "--json")
@@ -64,7 +64,7 @@ def test_a_dry_run_counts_and_deletes_nothing(
 def test_it_asks_with_the_count_and_anything_but_yes_deletes_nothing(
     sagas: Command,
     history: tuple[UUID, UUID],
-    storage: SqlAlchemySagaStorage,
+    storage: PostgresSagaStorage,
     answer: bytes,
     exit_code: int,
     deleted: int,
@@ -94,7 +94,7 @@ def test_an_age_is_required(sagas: Command) -> None:
 def test_ctrl_c_ends_it_between_batches_and_what_was_deleted_is_told(
     spawn: Callable[..., subprocess.Popen[bytes]],
     sql: Callable[..., Any],
-    storage: SqlAlchemySagaStorage,
+    storage: PostgresSagaStorage,
     database_url: str,
 ) -> None:
     sql(

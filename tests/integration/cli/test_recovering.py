@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -14,7 +14,7 @@ Ordered = Callable[[str], UUID]
 
 
 def test_a_saga_is_brought_on_here_and_what_was_done_is_told(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
@@ -30,7 +30,7 @@ def test_a_saga_is_brought_on_here_and_what_was_done_is_told(
 
 
 def test_bad_ids_are_told_and_the_others_are_recovered_all_the_same(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
@@ -54,7 +54,7 @@ def test_a_finished_saga_is_left_alone_which_is_no_failure(sagas: Command, order
 
 
 def test_a_dead_saga_is_run_once_more_and_dying_again_is_a_failure(
-    sagas: Command, ordered: Ordered, storage: SqlAlchemySagaStorage
+    sagas: Command, ordered: Ordered, storage: PostgresSagaStorage
 ) -> None:
     saga_id = ordered("stuck")
 

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SagaEngine, SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.acting import operator
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
-from sagas.storage.base import Hold, LogEntry, NewSaga
+from sagas.storage.records import Lease, LogEntry, NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -186,7 +186,7 @@ def test_json_tells_what_happens_next_and_the_seconds_between_rows(
 
 
 def test_a_paused_name_is_told_with_who_paused_it_and_why(
-    sagas: Command, engine: SagaEngine, storage: SqlAlchemySagaStorage
+    sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
     storage.pause("place-order", by="ann@ops", because="a strike")
@@ -233,7 +233,7 @@ def test_what_a_module_prints_when_it_is_imported_is_not_among_the_results(
 
 @pytest.mark.parametrize("command", [("show",), ("recover", "--yes")], ids=lambda command: command[0])
 def test_an_unknown_id_and_a_malformed_one_are_one_sentence_each(
-    sagas: Command, storage: SqlAlchemySagaStorage, command: tuple[str, ...]
+    sagas: Command, storage: PostgresSagaStorage, command: tuple[str, ...]
 ) -> None:
     unknown = sagas(*command, "01890a5d-ac96-774b-bcce-b302099a8057")
     malformed = sagas(*command, "tea")
@@ -250,7 +250,7 @@ def test_an_unknown_id_and_a_malformed_one_are_one_sentence_each(
 
 
 def test_a_worker_that_was_killed_is_in_the_timeline_before_and_after_another_goes_on(
-    sagas: Command, storage: SqlAlchemySagaStorage, engine: SagaEngine
+    sagas: Command, storage: PostgresSagaStorage, engine: SagaEngine
 ) -> None:
     new = NewSaga(
         id=new_saga_id(),
@@ -260,7 +260,7 @@ def test_a_worker_that_was_killed_is_in_the_timeline_before_and_after_another_go
     )
     storage.create_sagas([new], owner="w@shop/1.2", for_seconds=0)
     reserved = LogEntry(step="reserve", action=Action.ACT, status=EntryStatus.COMPLETED)
-    storage.checkpoint(Hold(new.id, 1, "w@shop/1.2"), reserved, status=SagaStatus.RUNNING)
+    storage.checkpoint(Lease(new.id, 1, "w@shop/1.2"), reserved, status=SagaStatus.RUNNING)
 
     def told() -> list[str]:
         return [row[30:] for row in timeline(sagas("show", str(new.id)).stdout)[1:]]
@@ -279,7 +279,7 @@ def test_a_worker_that_was_killed_is_in_the_timeline_before_and_after_another_go
 
 
 def test_that_another_worker_went_on_is_told_where_nothing_tells_why(
-    sagas: Command, storage: SqlAlchemySagaStorage, ordered: Ordered, sql: Callable[..., Any]
+    sagas: Command, storage: PostgresSagaStorage, ordered: Ordered, sql: Callable[..., Any]
 ) -> None:
     saga_id = ordered("tea")
     sql("UPDATE saga_logs SET version = 3, worker = 'w/2' WHERE step_name = 'pay'")

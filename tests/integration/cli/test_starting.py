@@ -11,12 +11,12 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli import lines
 from sagas.cli.lines import BadLine, GoodLine, read_lines
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import PlaceOrder
 
@@ -32,7 +32,7 @@ def reason(line: bytes, key: str | None = None) -> str:
 
 
 def test_sagas_started_with_no_dispatcher_installed_are_left_free_for_the_scan(
-    sagas: Command, storage: SqlAlchemySagaStorage, tmp_path: Path
+    sagas: Command, storage: PostgresSagaStorage, tmp_path: Path
 ) -> None:
     file = tmp_path / "orders.jsonl"
     file.write_bytes(b'{"item": "tea"}\n{"item": "milk"}\n')
@@ -45,7 +45,7 @@ def test_sagas_started_with_no_dispatcher_installed_are_left_free_for_the_scan(
 
 
 def test_the_same_keys_again_are_known_already_within_a_file_and_between_files(
-    sagas: Command, storage: SqlAlchemySagaStorage
+    sagas: Command, storage: PostgresSagaStorage
 ) -> None:
     file = b'{"item": "tea"}\n{"item": "milk"}\n{"item": "tea"}\n'
 
@@ -85,7 +85,7 @@ def test_a_file_that_does_not_exist_is_a_usage_error(sagas: Command) -> None:
 
 
 def test_a_database_that_goes_away_stops_the_start_and_what_was_started_is_told(
-    sagas: Command, storage: SqlAlchemySagaStorage, monkeypatch: pytest.MonkeyPatch
+    sagas: Command, storage: PostgresSagaStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
     start = SagaEngine.start_or_find_many
@@ -109,7 +109,7 @@ def test_a_database_that_goes_away_stops_the_start_and_what_was_started_is_told(
 
 
 def test_large_contexts_start_in_batches_that_fit_into_memory(
-    sagas: Command, storage: SqlAlchemySagaStorage, monkeypatch: pytest.MonkeyPatch
+    sagas: Command, storage: PostgresSagaStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
 

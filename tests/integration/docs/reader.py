@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.settings import PREFIX
 from tests.integration.docs.pages import README, REPOSITORY, Block, blocks
 
@@ -42,10 +42,10 @@ class Reader:
         return str(self._request.getfixturevalue("database_url"))
 
     @property
-    def storage(self) -> SqlAlchemySagaStorage:
+    def storage(self) -> PostgresSagaStorage:
         """The sagas of that database."""
         storage = self._request.getfixturevalue("storage")
-        assert isinstance(storage, SqlAlchemySagaStorage)
+        assert isinstance(storage, PostgresSagaStorage)
         return storage
 
     @property

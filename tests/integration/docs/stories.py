@@ -13,20 +13,19 @@ from uuid import UUID
 
 import httpx
 import sqlalchemy as sa
+from sagas.storage.XXX import Release
 
 from docs.screenshots import PASSWORD, flower
-from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.celery.doctor import CHECKS
-from sagas.doctor import every_kind
-from sagas.doctor.checks import FOUNDATION, SAGAS
+from sagas import PostgresSagaStorage, SagaStatus
+from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
-from sagas.storage.base import Hold, NewSaga, Release, SagaFilter
+from sagas.storage.records import Lease, NewSaga, SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.integration.cli.test_documentation import examples
-from tests.integration.docs.commands import commands_of
-from tests.integration.docs.languages import check_python, run_sql
-from tests.integration.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
-from tests.integration.docs.reader import Reader
+from tests.docs.commands import commands_of
+from tests.docs.languages import check_python, run_sql
+from tests.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
+from tests.docs.reader import Reader
+from tests.sagas.cli.test_documentation import examples
 
 Story = Callable[[Page, Reader], None]
 _TRIPS = """
@@ -174,18 +173,18 @@ def the_doctors_answer_is_in_the_words_of_the_code(page: Page, reader: Reader) -
     (answer,) = page.take("text")
     told = re.findall(r"^(?:ok|warning|problem|skipped) +(\w+)", answer.text, re.MULTILINE)
     assert len(told) > 10
-    assert told == [check.name for check in (*FOUNDATION, *CHECKS, *SAGAS)][: len(told)]
+    assert told == [check.name for check in every_check()][: len(told)]
     found = re.findall(r"^    ([\w-]+): .*\n +why: +(.*)\n +cure: +(.*)", answer.text, re.MULTILINE)
     assert found
-    kinds = {kind.id: kind for kind in every_kind(CHECKS)}
+    findings = {finding.id: finding for finding in every_finding()}
     for name, why, cure in found:
-        before, *after = re.split(r"\{.*?\}", kinds[name].cure)  # what it names is the example's own
-        assert (why, cure.startswith(before), cure.endswith("".join(after[-1:]))) == (kinds[name].why, True, True)
+        before, *after = re.split(r"\{.*?\}", findings[name].cure)  # what it names is the example's own
+        assert (why, cure.startswith(before), cure.endswith("".join(after[-1:]))) == (findings[name].why, True, True)
 
 
 def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> None:
     project = reader.directory / "project"
-    shutil.copytree(REPOSITORY / "tests" / "integration" / "django" / "project", project)
+    shutil.copytree(REPOSITORY / "tests" / "django" / "project", project)
     for block in page.take("python"):
         path = project / block.text.partition("\n")[0].removeprefix("# ")
         if path.name == "settings.py":
@@ -226,8 +225,8 @@ def _exported(page: Page) -> dict[str, str]:
     return given
 
 
-def _left_by_a_worker_that_died(storage: SqlAlchemySagaStorage, saga_id: str | None = None) -> Hold:
+def _left_by_a_worker_that_died(storage: PostgresSagaStorage, saga_id: str | None = None) -> Hold:
     order = '{"item": "lamp", "cents": 2990}'
     new = NewSaga(id=UUID(saga_id) if saga_id else new_saga_id(), name="place-order", context=order)
     storage.create_sagas([new], owner="a-worker-that-died", for_seconds=0)
-    return Hold(new.id, 1, "a-worker-that-died")
+    return Lease(new.id, 1, "a-worker-that-died")

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from psycopg.rows import dict_row, namedtuple_row, scalar_row, tuple_row
 from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmaker
 
-from sagas import SagaStatus, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.errors import AlreadyStarted, HiddenRow, SagaNotFound, StorageUnavailable, TransactionRefused
 from sagas.storage.transactions import CallersTransaction
 from tests.callers import Shop
@@ -642,7 +642,7 @@ def test_saga_that_a_policy_hides_ends_in_an_error_that_says_so(shop: Shop, serv
         ):
             connection.exec_driver_sql(statement)
     url = sa.make_url(shop.url).set(username=role, password="tenant")
-    storage = SqlAlchemySagaStorage(url)
+    storage = PostgresSagaStorage(url)
     shop.engine.storage = storage
     try:
         with pytest.raises(HiddenRow, match=r"'a' is taken, .* cannot be seen\. Look for a row-level"):

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter, SagaRecord
+from sagas import PostgresSagaStorage, SagaStatus
+from sagas.storage.records import SagaFilter, SagaRecord
 
 OLD = """
 import os
@@ -76,9 +76,9 @@ INSERTED = OLD.replace("class Ship(", "class Wrap(Reserve): pass\n\nclass Ship("
 
 WORKER = """
 import sys
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import SagaEngine, PostgresSagaStorage
 
-engine = SagaEngine(SqlAlchemySagaStorage(sys.argv[1]))
+engine = SagaEngine(PostgresSagaStorage(sys.argv[1]))
 engine.registry.load(["shop"])
 print(DO.outcome)
 """
@@ -88,7 +88,7 @@ print(DO.outcome)
 class Deployment:
     """A database, and what processes with one code or another do in it."""
 
-    storage: SqlAlchemySagaStorage
+    storage: PostgresSagaStorage
     engine: sa.Engine
     url: str
     directory: Path
@@ -137,7 +137,7 @@ class Deployment:
 
 @pytest.fixture
 def deployment(
-    emptied_storage: SqlAlchemySagaStorage, module_database: sa.Engine, emptied_url: str, tmp_path: Path
+    emptied_storage: PostgresSagaStorage, module_database: sa.Engine, emptied_url: str, tmp_path: Path
 ) -> Deployment:
     return Deployment(emptied_storage, module_database, emptied_url, tmp_path)
 

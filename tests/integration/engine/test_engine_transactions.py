@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from sagas import MemorySagaStorage, SagaStatus
-from sagas.storage.base import Claim
+from sagas.storage.records import Claim
 from sagas.storage.transactions import _Outbox
 from tests.callers import Shop
 from tests.samples import QuickEngine, Trip

@@ -10,13 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import PAUSED, Release
 
-from sagas import RetryPolicy, SagaEngine, SagaStatus, Settings, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
 from sagas.operating import Operator
 from sagas.progress import Action, EntryStatus
-from sagas.storage.base import PAUSED, Hold, Release, SagaFilter
+from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.samples import DEADLINE_SECONDS, SETTINGS, FakeDispatcher, QuickEngine, Stage, Trip, always, book
 
@@ -24,7 +25,7 @@ LATER = RetryPolicy(max_attempts=5, first_delay=60)
 
 
 @pytest.fixture
-def engine(emptied_storage: SqlAlchemySagaStorage) -> QuickEngine:
+def engine(emptied_storage: PostgresSagaStorage) -> QuickEngine:
     return QuickEngine(emptied_storage, dispatcher=FakeDispatcher())
 
 
@@ -141,7 +142,7 @@ def test_what_turned_back_or_ended_is_not_turned_back_again(
 
 
 def test_code_that_does_not_know_the_saga_turns_nothing_back(
-    engine: QuickEngine, emptied_storage: SqlAlchemySagaStorage, stage: Stage
+    engine: QuickEngine, emptied_storage: PostgresSagaStorage, stage: Stage
 ) -> None:
     saga_id = engine.start(stage.saga("hotel"), Trip())
     before = engine.storage.load(saga_id)
@@ -161,7 +162,7 @@ def test_a_saga_nobody_has_is_not_found(operator: Operator) -> None:
 
 
 def test_a_live_holder_gives_its_saga_back_after_its_step_and_the_result_is_kept(
-    emptied_storage: SqlAlchemySagaStorage, pool: ThreadPoolExecutor, stage: Stage
+    emptied_storage: PostgresSagaStorage, pool: ThreadPoolExecutor, stage: Stage
 ) -> None:
     settings = Settings(lease_seconds=1)
     worker = SagaEngine(emptied_storage, settings=settings, node="worker")
@@ -186,7 +187,7 @@ def test_a_live_holder_gives_its_saga_back_after_its_step_and_the_result_is_kept
 
 
 def test_of_two_operators_who_wait_the_one_who_is_done_does_not_end_the_others_wait(
-    emptied_storage: SqlAlchemySagaStorage, pool: ThreadPoolExecutor, stage: Stage
+    emptied_storage: PostgresSagaStorage, pool: ThreadPoolExecutor, stage: Stage
 ) -> None:
     settings = Settings(lease_seconds=60)
     engine = SagaEngine(emptied_storage, settings=settings, sagas=[stage.saga("hotel")], node="ann@pc")
@@ -205,7 +206,7 @@ def test_of_two_operators_who_wait_the_one_who_is_done_does_not_end_the_others_w
 
 
 def test_an_operator_who_dies_while_waiting_asks_for_seconds_only(
-    emptied_storage: SqlAlchemySagaStorage, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    emptied_storage: PostgresSagaStorage, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = SagaEngine(emptied_storage, sagas=[stage.saga("hotel")], node="ann@pc")
     saga_id = engine.start(stage.saga("hotel"), Trip())
@@ -241,7 +242,7 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
 
 
 def test_a_running_saga_of_a_paused_name_stops_at_the_next_step_and_goes_on_once_resumed(
-    emptied_storage: SqlAlchemySagaStorage, pool: ThreadPoolExecutor, stage: Stage
+    emptied_storage: PostgresSagaStorage, pool: ThreadPoolExecutor, stage: Stage
 ) -> None:
     worker = SagaEngine(
         emptied_storage, settings=Settings(lease_seconds=0.9), node="worker", dispatcher=FakeDispatcher()
@@ -330,7 +331,7 @@ def test_only_the_next_step_can_be_skipped(engine: QuickEngine, operator: Operat
 
 @pytest.mark.parametrize("status", [SagaStatus.COMPLETED, SagaStatus.COMPENSATED])
 def test_a_dead_saga_is_resolved_without_its_code_and_no_message_takes_it_again(
-    engine: QuickEngine, emptied_storage: SqlAlchemySagaStorage, stage: Stage, status: SagaStatus
+    engine: QuickEngine, emptied_storage: PostgresSagaStorage, stage: Stage, status: SagaStatus
 ) -> None:
     saga_id = _dead(engine, stage)
     calls = len(stage.calls)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
+from sagas import PostgresSagaStorage, SagaStatus
+from sagas.storage.records import SagaFilter
 
 # What Python lacks on Windows, taken away before anything else is imported; billiard asks which system it is on.
 WITHOUT_UNIX = """
@@ -54,7 +54,7 @@ print(sagas.run(Greet, Greeting("here")).outcome)
 
 
 def test_program_that_starts_sagas_needs_nothing_of_unix(
-    storage: SqlAlchemySagaStorage, database_url: str, broker_url: str, repository: Path
+    storage: PostgresSagaStorage, database_url: str, broker_url: str, repository: Path
 ) -> None:
     settings = {"SAGAS_DATABASE_URL": database_url, "SAGAS_BROKER_URL": broker_url}
 

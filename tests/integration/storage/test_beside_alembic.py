@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, current_version, migrate
 from sagas.storage.tables import metadata
@@ -108,7 +108,7 @@ def test_migrating_within_a_migration_of_the_applications_is_part_of_it(applicat
     with application.engine.connect() as connection:
         assert current_version(connection) == HEAD
         assert connection.exec_driver_sql("SELECT id FROM orders").scalars().all() == [0]
-    SqlAlchemySagaStorage(application.engine).check_schema()
+    PostgresSagaStorage(application.engine).check_schema()
 
 
 def test_migration_of_the_applications_that_fails_takes_the_saga_tables_back(application: Application) -> None:

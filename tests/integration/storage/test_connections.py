@@ -21,11 +21,11 @@ from psycopg.pq import TransactionStatus
 from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import Hold, SagaFilter, Taken, completed
-from sagas.storage.checkout import Connections
-from sagas.storage.connecting import make_engine
-from sagas.storage.prepared import PreparedStatements
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.postgres.dsn import make_engine
+from sagas.storage.postgres.pool import Connections
+from sagas.storage.postgres.prepared import PreparedStatements
+from sagas.storage.records import Acquired, SagaFilter, completed
 from sagas.storage.schema import migrate
 from tests.calls import (
     DEADLINE_SECONDS,
@@ -52,7 +52,7 @@ from tests.calls import (
 )
 def test_an_unreadable_url_is_refused_with_a_pattern_to_follow(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot be read.*postgresql\+psycopg://user:password@") as caught:
-        SqlAlchemySagaStorage(url)
+        PostgresSagaStorage(url)
     assert "secret" not in str(caught.value)
 
 
@@ -68,14 +68,14 @@ def test_an_unreadable_url_is_refused_with_a_pattern_to_follow(url: str) -> None
 )
 def test_a_url_of_another_driver_is_refused_with_what_to_begin_it_with(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"SAGAS_DATABASE_URL.*begin it postgresql\+psycopg://") as caught:
-        SqlAlchemySagaStorage(url)
+        PostgresSagaStorage(url)
     assert url.partition("://")[0] in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_an_engine_of_another_dialect_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"sqlite\+pysqlite, and sagas need PostgreSQL"):
-        SqlAlchemySagaStorage(sa.create_engine("sqlite://"))
+        PostgresSagaStorage(sa.create_engine("sqlite://"))
 
 
 # -- a database that does not answer --------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_a_database_that_lets_nobody_in_is_unavailable_and_the_sentence_says_why
     server_url: sa.URL, change: dict[str, Any], reason: str
 ) -> None:
     url = server_url.set(**change)
-    storage = SqlAlchemySagaStorage(url)
+    storage = PostgresSagaStorage(url)
 
     with pytest.raises(StorageUnavailable, match=reason) as caught:
         storage.load(new_saga_id())
@@ -111,7 +111,7 @@ def test_a_database_that_lets_nobody_in_is_unavailable_and_the_sentence_says_why
 def test_a_pool_of_the_callers_that_is_used_up_is_unavailable(module_engine: sa.Engine) -> None:
     engine = sa.create_engine(module_engine.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
     with engine.connect(), pytest.raises(StorageUnavailable, match="QueuePool limit"):
-        SqlAlchemySagaStorage(engine).check_schema()
+        PostgresSagaStorage(engine).check_schema()
     engine.dispose()
 
 
@@ -119,7 +119,7 @@ def test_a_pool_of_the_callers_that_is_used_up_is_unavailable(module_engine: sa.
 
 
 def test_a_database_without_tables_is_behind(empty_database_url: str) -> None:
-    storage = SqlAlchemySagaStorage(empty_database_url)
+    storage = PostgresSagaStorage(empty_database_url)
 
     for operation in (storage.check_schema, lambda: storage.load(new_saga_id()), lambda: claim(storage)):
         with pytest.raises(SchemaBehind, match=r"no saga tables.*run `sagas migrate`"):
@@ -129,7 +129,7 @@ def test_a_database_without_tables_is_behind(empty_database_url: str) -> None:
 
 def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url: str) -> None:
     engine = sa.create_engine(empty_database_url)
-    storage = SqlAlchemySagaStorage(engine)
+    storage = PostgresSagaStorage(engine)
     with engine.connect() as connection:
         migrate(connection, to="0001")
     with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0005: run `sagas migrate`"):
@@ -147,13 +147,13 @@ def test_a_database_that_newer_code_migrated_is_accepted(database_url: str) -> N
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE sagas_alembic_version SET version_num = '9999'")
 
-    SqlAlchemySagaStorage(engine).check_schema()
+    PostgresSagaStorage(engine).check_schema()
     engine.dispose()
 
 
 def test_a_column_that_went_missing_is_told_as_a_layout_that_is_behind(database_url: str) -> None:
     engine = sa.create_engine(database_url)
-    storage = SqlAlchemySagaStorage(engine)
+    storage = PostgresSagaStorage(engine)
     storage.check_schema()
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE saga_executions DROP COLUMN interrupted")
@@ -166,7 +166,7 @@ def test_a_column_that_went_missing_is_told_as_a_layout_that_is_behind(database_
 def test_starting_in_a_transaction_of_the_callers_tells_of_missing_tables_too(empty_database_url: str) -> None:
     engine = sa.create_engine(empty_database_url)
     with engine.connect() as connection, pytest.raises(SchemaBehind, match="run `sagas migrate`"):
-        SqlAlchemySagaStorage(engine).create_sagas([new_saga()], owner=None, connection=connection)
+        PostgresSagaStorage(engine).create_sagas([new_saga()], owner=None, connection=connection)
     engine.dispose()
 
 
@@ -186,10 +186,10 @@ def test_starting_in_a_transaction_of_the_callers_tells_of_missing_tables_too(em
 def test_after_all_connections_were_cut_one_call_may_fail_and_no_more(
     database_url: str,
     engine: sa.Engine,
-    operation: Callable[[SqlAlchemySagaStorage, Hold], Any],
+    operation: Callable[[PostgresSagaStorage, Hold], Any],
     database: Callable[[str], str | sa.Engine],
 ) -> None:
-    storage = SqlAlchemySagaStorage(database(database_url))
+    storage = PostgresSagaStorage(database(database_url))
     hold = held_saga(storage)
     cursor = storage._connections.cursor
     with cursor(), cursor(), cursor():
@@ -203,7 +203,7 @@ def test_after_all_connections_were_cut_one_call_may_fail_and_no_more(
 
 
 def test_a_connection_cut_in_the_middle_of_a_statement_is_unavailable_and_the_next_call_works(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine
+    storage: PostgresSagaStorage, engine: sa.Engine
 ) -> None:
     hold = held_saga(storage, for_seconds=0)
     with engine.connect() as rival, ThreadPoolExecutor(1) as pool:
@@ -216,13 +216,13 @@ def test_a_connection_cut_in_the_middle_of_a_statement_is_unavailable_and_the_ne
             taking.result(timeout=DEADLINE_SECONDS)
         rival.rollback()
 
-    assert isinstance(take(storage, hold), Taken)
+    assert isinstance(take(storage, hold), Acquired)
 
 
 def test_a_server_that_became_a_replica_is_unavailable_until_connections_find_the_primary(
     database_url: str, engine: sa.Engine
 ) -> None:
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     hold = held_saga(storage)
     name = sa.make_url(database_url).database
     server = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -242,10 +242,10 @@ FORKING: Final = """
 import json, os, sys
 import sqlalchemy as sa
 from uuid import UUID
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 url, saga_id = sys.argv[1], UUID(sys.argv[2])
-storage = SqlAlchemySagaStorage(url if sys.argv[3] == "kept" else sa.create_engine(url, pool_size=1))
+storage = PostgresSagaStorage(url if sys.argv[3] == "kept" else sa.create_engine(url, pool_size=1))
 
 def backend():
     storage.increment_recovery_attempts(saga_id)
@@ -269,7 +269,7 @@ else:
 
 @pytest.mark.parametrize("database", ["kept", "a pool of the caller's"])
 def test_a_connection_is_not_shared_across_a_fork(database_url: str, database: str) -> None:
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
     hold = held_saga(storage)
     storage.close()
 
@@ -309,7 +309,7 @@ def test_a_threshold_that_is_no_number_is_refused_with_what_to_write(threshold: 
         {"prepare_threshold": threshold}
     )
     with pytest.raises(ConfigurationError, match=r"SAGAS_DATABASE_URL.*such as 5, or none") as caught:
-        SqlAlchemySagaStorage(url)
+        PostgresSagaStorage(url)
     assert "secret" not in str(caught.value)
 
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from sagas import Saga, SagaEngine, SagaStatus
 from sagas.cli.migrating import migrate_database
 from sagas.errors import CharacterNotStorable
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.records import SagaFilter
 from tests.databases import database
 from tests.samples import Stage, Trip, always
 
@@ -40,10 +40,10 @@ def encoded_url(server_url: sa.URL, encoding: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def encoded(encoded_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlAlchemySagaStorage]:
+def encoded(encoded_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresSagaStorage]:
     """A storage on it, in a process whose environment asks for another encoding."""
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    storage = SqlAlchemySagaStorage(encoded_url)
+    storage = PostgresSagaStorage(encoded_url)
     yield storage
     storage.close()
 
@@ -53,7 +53,7 @@ def _saga(outcome: Any) -> type[Saga[Trip]]:
     return stage.saga("flight", stage.step("hotel", act=always(outcome)))
 
 
-def test_what_the_encoding_can_hold_comes_back_as_it_was(encoded: SqlAlchemySagaStorage, encoding: str) -> None:
+def test_what_the_encoding_can_hold_comes_back_as_it_was(encoded: PostgresSagaStorage, encoding: str) -> None:
     text = ENCODINGS[encoding]
     trip = _saga(ValueError(f"no room: {text}"))
     engine = SagaEngine(encoded, sagas=[trip])
@@ -72,7 +72,7 @@ def test_what_the_encoding_can_hold_comes_back_as_it_was(encoded: SqlAlchemySaga
 
 @pytest.mark.parametrize("place", ["key", "context", "many", "filter"])
 def test_what_the_encoding_cannot_hold_is_refused_by_name(
-    encoded: SqlAlchemySagaStorage, encoding: str, place: str
+    encoded: PostgresSagaStorage, encoding: str, place: str
 ) -> None:
     if encoding == "SQL_ASCII":
         pytest.skip("it stores whatever bytes it is sent")
@@ -94,7 +94,7 @@ def test_what_the_encoding_cannot_hold_is_refused_by_name(
 
 
 def test_an_error_whose_message_the_encoding_cannot_hold_is_spelled_out(
-    encoded: SqlAlchemySagaStorage, encoding: str
+    encoded: PostgresSagaStorage, encoding: str
 ) -> None:
     trip = _saga(ValueError(f"no room {ONLY_UTF8}"))
     engine = SagaEngine(encoded, sagas=[trip])
@@ -110,7 +110,7 @@ def test_an_error_whose_message_the_encoding_cannot_hold_is_spelled_out(
 
 
 def test_a_change_of_the_context_that_the_encoding_cannot_hold_counts_as_a_failed_attempt(
-    encoded: SqlAlchemySagaStorage, encoding: str
+    encoded: PostgresSagaStorage, encoding: str
 ) -> None:
     if encoding == "SQL_ASCII":
         pytest.skip("it stores whatever bytes it is sent")

@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.statements import PAUSE
+from sagas.storage.XXX import PAUSED, Intervention, Release
 
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import PAUSED, Hold, Intervention, NewSaga, Refused, Release, SagaRecord, note
-from sagas.storage.sqlalchemy import _free_parked
-from sagas.storage.statements import PAUSE
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.postgres.storage import _free_parked
+from sagas.storage.records import NewSaga, SagaRecord, note
 from tests.calls import claim, held_saga, new_saga, wait_until, writing_to
 
 RETRY = Intervention(
@@ -24,12 +25,12 @@ RETRY = Intervention(
 )
 
 
-def intervene(storage: SqlAlchemySagaStorage, hold: Hold) -> Refused | None:
+def intervene(storage: PostgresSagaStorage, hold: Hold) -> Refused | None:
     return storage.intervene(hold.saga_id, lambda _: RETRY, owner="ann@pc", max_recovery_attempts=5)
 
 
 @pytest.fixture
-def dead(storage: SqlAlchemySagaStorage) -> Hold:
+def dead(storage: PostgresSagaStorage) -> Hold:
     """A saga that recovery gave up, and its last hold."""
     hold = held_saga(storage)
     for _ in range(4):
@@ -39,7 +40,7 @@ def dead(storage: SqlAlchemySagaStorage) -> Hold:
     return hold
 
 
-def _parked(storage: SqlAlchemySagaStorage, count: int) -> list[NewSaga]:
+def _parked(storage: PostgresSagaStorage, count: int) -> list[NewSaga]:
     sagas = [new_saga() for _ in range(count)]
     storage.create_sagas(sagas, owner=None)
     assert storage.pause("order", by="ann", because="why") == count
@@ -51,7 +52,7 @@ def _owners(engine: sa.Engine) -> list[str | None]:
         return list(connection.exec_driver_sql("SELECT lease_owner FROM saga_executions").scalars())
 
 
-def test_an_operator_who_is_killed_before_writing_has_changed_nothing(storage: SqlAlchemySagaStorage, dead: Hold):
+def test_an_operator_who_is_killed_before_writing_has_changed_nothing(storage: PostgresSagaStorage, dead: Hold):
     before = storage.load(dead.saga_id)
 
     def die(record: SagaRecord) -> NoReturn:
@@ -71,7 +72,7 @@ def test_an_operator_who_is_killed_before_writing_has_changed_nothing(storage: S
 
 
 def test_a_frozen_operator_is_cut_off_and_has_changed_nothing(
-    storage: SqlAlchemySagaStorage, dead: Hold, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    storage: PostgresSagaStorage, dead: Hold, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     before = storage.load(dead.saga_id)
     monkeypatch.setattr(
@@ -92,7 +93,7 @@ def test_a_frozen_operator_is_cut_off_and_has_changed_nothing(
     assert storage.load(dead.saga_id) == before
 
 
-def test_of_two_operators_one_waits_and_sees_what_the_other_did(storage: SqlAlchemySagaStorage):
+def test_of_two_operators_one_waits_and_sees_what_the_other_did(storage: PostgresSagaStorage):
     hold = held_saga(storage, for_seconds=0.0)
 
     with ThreadPoolExecutor(8) as pool:
@@ -104,7 +105,7 @@ def test_of_two_operators_one_waits_and_sees_what_the_other_did(storage: SqlAlch
 
 
 def test_a_scan_finishes_what_a_resume_that_was_killed_has_begun(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     _parked(storage, 5)
     monkeypatch.setattr("sagas.storage.sqlalchemy._PARKED_AT_ONCE", 2)
@@ -130,7 +131,7 @@ def test_a_scan_finishes_what_a_resume_that_was_killed_has_begun(
 
 
 def test_what_somebody_looks_at_while_its_name_is_resumed_is_freed_by_a_scan(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine
+    storage: PostgresSagaStorage, engine: sa.Engine
 ):
     saga, _ = _parked(storage, 2)
     with writing_to(engine, saga):  # as a message that came late does, to be told that the saga is paused
@@ -145,7 +146,7 @@ def test_what_somebody_looks_at_while_its_name_is_resumed_is_freed_by_a_scan(
 
 
 def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     _parked(storage, 5)
     monkeypatch.setattr("sagas.storage.sqlalchemy._PARKED_AT_ONCE", 1)
@@ -167,7 +168,7 @@ def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
 
 
 def test_pausing_and_resuming_at_once_leaves_nothing_parked_once_resumed(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("sagas.storage.sqlalchemy._PARKED_AT_ONCE", 3)
     storage.create_sagas([new_saga() for _ in range(20)], owner=None)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from sagas import SagaEngine, SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, VERSION_TABLE, current_version, migrate
 from sagas.storage.tables import metadata
@@ -46,7 +46,7 @@ def older(server_url: sa.URL, request: pytest.FixtureRequest) -> Iterator[Older]
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_saga_of_the_older_layout_is_brought_to_its_end(older: Older, case: str) -> None:
-    storage = SqlAlchemySagaStorage(older.engine)
+    storage = PostgresSagaStorage(older.engine)
     saga_id, expected = older.sagas[case], CASES[case]
     assert storage.load(saga_id).status.finished == expected.at_once
     did.clear()
@@ -71,13 +71,13 @@ def test_migrating_keeps_every_row_of_both_tables(older: Older) -> None:
 
 
 def test_migrating_keeps_the_details_of_the_log(older: Older) -> None:
-    saga = SqlAlchemySagaStorage(older.engine).load(older.sagas["failed, first step failed"])
+    saga = PostgresSagaStorage(older.engine).load(older.sagas["failed, first step failed"])
 
     (begun, ended) = saga.log
     assert (begun.message, begun.status) == (None, "started")
     assert (ended.message, ended.error_type) == ("told of Reserve act FAILED", "Error")
     assert (ended.verdict, ended.in_doubt) == ("turn back", False)
-    (_, done, *_) = SqlAlchemySagaStorage(older.engine).load(older.sagas["completed"]).log
+    (_, done, *_) = PostgresSagaStorage(older.engine).load(older.sagas["completed"]).log
     assert (done.message, done.status) == ("told of Reserve act COMPLETED", "completed")
 
 
@@ -92,7 +92,7 @@ def unmigrated(engine: sa.Engine) -> Older:
 def test_every_unfinished_saga_is_due_and_every_finished_one_has_its_end(unmigrated: Older) -> None:
     unmigrated.migrate()
 
-    storage = SqlAlchemySagaStorage(unmigrated.engine)
+    storage = PostgresSagaStorage(unmigrated.engine)
     claims = {
         claim.saga_id
         for pending in (True, False)
@@ -111,7 +111,7 @@ def test_attempts_that_were_counted_are_kept(engine: sa.Engine) -> None:
 
     older.migrate()
 
-    storage = SqlAlchemySagaStorage(engine)
+    storage = PostgresSagaStorage(engine)
     assert [storage.load(saga_id).recovery_attempts for saga_id in (counted, uncounted)] == [3, 0]
 
 
@@ -152,7 +152,7 @@ def test_a_context_that_merely_looks_like_it_is_carried_over(engine: sa.Engine) 
 
     older.migrate()
 
-    storage = SqlAlchemySagaStorage(engine)
+    storage = PostgresSagaStorage(engine)
     assert [json.loads(storage.load(saga_id).context) for saga_id in sagas] == [*map(json.loads, contexts)]
 
 
@@ -204,7 +204,7 @@ def test_sagas_of_the_version_before_keep_their_contexts(engine: sa.Engine) -> N
 
         migrate(connection)
 
-    assert json.loads(SqlAlchemySagaStorage(engine).load(saga_id).context) == context
+    assert json.loads(PostgresSagaStorage(engine).load(saga_id).context) == context
 
 
 # -- running it -----------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_an_empty_database_is_brought_to_the_newest_layout(engine: sa.Engine) ->
     with engine.connect() as connection:
         migrate(connection)
 
-    SqlAlchemySagaStorage(engine).check_schema()
+    PostgresSagaStorage(engine).check_schema()
     with engine.connect() as connection:
         assert current_version(connection) == HEAD
 
@@ -224,14 +224,14 @@ def test_a_connection_that_has_read_something_before_migrates_too(engine: sa.Eng
         assert current_version(connection) is None
         migrate(connection)
 
-    SqlAlchemySagaStorage(engine).check_schema()
+    PostgresSagaStorage(engine).check_schema()
 
 
 def test_a_transaction_of_the_callers_is_committed_by_the_migration(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         migrate(connection)
 
-    SqlAlchemySagaStorage(engine).check_schema()
+    PostgresSagaStorage(engine).check_schema()
 
 
 def test_migrating_twice_changes_nothing(unmigrated: Older) -> None:
@@ -295,7 +295,7 @@ def test_migrations_in_processes_at_once_take_turns(engine: sa.Engine) -> None:
 
     assert [pod.wait(timeout=60) for pod in pods] == [0, 0, 0]
     assert _versions(engine) == [HEAD]
-    SqlAlchemySagaStorage(engine).check_schema()
+    PostgresSagaStorage(engine).check_schema()
 
 
 def _waiting_for_their_turn(connection: sa.Connection) -> int:

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from sagas.errors import QuestionTooLong
 from sagas.progress import Action, SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage import operator_statements as sql
-from sagas.storage.base import Hold, completed
 from sagas.storage.operations import Operations
 from sagas.storage.operator_answers import DryRun, Listing, ScanVerdict
+from sagas.storage.records import Lease, completed
 from tests.calls import held_saga, new_saga
 from tests.databases import database
 
@@ -70,7 +70,7 @@ STANDINGS: Final[dict[str, tuple[dict[str, str], ScanVerdict]]] = {
 
 
 @pytest.fixture
-def operations(storage: SqlAlchemySagaStorage) -> Operations:
+def operations(storage: PostgresSagaStorage) -> Operations:
     return Operations(storage)
 
 
@@ -106,7 +106,7 @@ def foreseen(run: DryRun) -> dict[ScanVerdict, list[UUID]]:
     return {verdicts.verdict: [judged.id for judged in verdicts.first] for verdicts in run.verdicts}
 
 
-def scan(storage: SqlAlchemySagaStorage, limit: int = 100) -> tuple[set[UUID], set[UUID]]:
+def scan(storage: PostgresSagaStorage, limit: int = 100) -> tuple[set[UUID], set[UUID]]:
     """Claim as one scan does, no message being lost; return what is dispatched and what died."""
     results = [
         storage.claim_sagas(
@@ -129,7 +129,7 @@ def rows(engine: sa.Engine) -> Mapping[UUID, Any]:
 
 
 def test_a_dry_run_foresees_what_the_scan_right_after_it_does_with_a_saga_in_every_standing(
-    operations: Operations, storage: SqlAlchemySagaStorage, engine: sa.Engine, insert: Callable[..., UUID]
+    operations: Operations, storage: PostgresSagaStorage, engine: sa.Engine, insert: Callable[..., UUID]
 ) -> None:
     ids = {standing: insert(**columns) for standing, (columns, _) in STANDINGS.items()}
     insert(status="'COMPLETED'", available_at=NEVER, finished_at="now()")
@@ -152,7 +152,7 @@ def test_a_dry_run_foresees_what_the_scan_right_after_it_does_with_a_saga_in_eve
 
 
 def test_a_dry_run_picks_the_longest_due_up_to_what_the_limit_leaves_beside_the_queue(
-    operations: Operations, storage: SqlAlchemySagaStorage, insert: Callable[..., UUID]
+    operations: Operations, storage: PostgresSagaStorage, insert: Callable[..., UUID]
 ) -> None:
     insert(lease_owner="'queue'", available_at=LATER)
     waiting = [insert(available_at=f"now() - interval '{age} s'") for age in (30, 10, 20)]
@@ -262,11 +262,11 @@ def test_a_listing_that_only_unfinished_sagas_can_be_in_reads_only_those(
 
 
 def test_what_ended_after_being_taken_more_than_once_was_recovered(
-    operations: Operations, storage: SqlAlchemySagaStorage
+    operations: Operations, storage: PostgresSagaStorage
 ) -> None:
     straight, taken_over = held_saga(storage), held_saga(storage, for_seconds=0)
     storage.take(taken_over.saga_id, owner="worker-2", lease_seconds=60, max_recovery_attempts=5)
-    for hold in (straight, Hold(taken_over.saga_id, 2, "worker-2")):
+    for hold in (straight, Lease(taken_over.saga_id, 2, "worker-2")):
         storage.checkpoint(hold, completed("a", Action.ACT), status=SagaStatus.COMPLETED)
 
     (ended,) = operations.statistics().ended_lately
@@ -312,7 +312,7 @@ def test_the_oldest_recoverable_is_the_longest_due_and_neither_held_nor_dead_nor
 
 
 def test_holders_queue_and_parked_are_told_apart(
-    operations: Operations, storage: SqlAlchemySagaStorage, insert: Callable[..., UUID]
+    operations: Operations, storage: PostgresSagaStorage, insert: Callable[..., UUID]
 ) -> None:
     for owner, name in (("w/1", "order"), ("w/1", "parcel"), ("w/2", "order")):
         insert(lease_owner=f"'{owner}'", name=f"'{name}'", available_at=LATER)
@@ -336,7 +336,7 @@ def test_holders_queue_and_parked_are_told_apart(
 
 
 def test_a_saga_that_is_asked_back_or_paused_is_known_to_be(
-    operations: Operations, storage: SqlAlchemySagaStorage, insert: Callable[..., UUID]
+    operations: Operations, storage: PostgresSagaStorage, insert: Callable[..., UUID]
 ) -> None:
     saga_id = insert()
     assert operations.look_up(saga_id)[1].pause is None
@@ -356,7 +356,7 @@ def test_a_saga_that_is_asked_back_or_paused_is_known_to_be(
 
 
 def test_a_question_that_takes_too_long_is_withdrawn_and_the_next_one_is_answered(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine
+    storage: PostgresSagaStorage, engine: sa.Engine
 ) -> None:
     impatient, patient = Operations(storage, answer_seconds=0.2), Operations(storage)
     with engine.begin() as migration:
@@ -381,7 +381,7 @@ def test_a_question_can_write_nothing(operations: Operations, engine: sa.Engine,
     assert list(rows(engine)) == [saga_id]
 
 
-def test_a_question_leaves_no_bound_on_its_connection(storage: SqlAlchemySagaStorage, operations: Operations) -> None:
+def test_a_question_leaves_no_bound_on_its_connection(storage: PostgresSagaStorage, operations: Operations) -> None:
     operations.list_sagas(Listing())
 
     with storage.connections.cursor() as cursor:

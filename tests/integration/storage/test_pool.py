@@ -16,9 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.errors import StorageUnavailable
-from sagas.storage import SqlAlchemySagaStorage, checkout
-from sagas.storage.base import SagaFilter
+from sagas.storage import PostgresSagaStorage, checkout
 from sagas.storage.operations import Operations
+from sagas.storage.records import SagaFilter
 from tests.calls import DEADLINE_SECONDS, backends, claim, cut_all, held_saga, new_saga, take, wait_until
 
 THREADS: Final = 12
@@ -32,22 +32,22 @@ def database_url(module_engine: sa.Engine, engine: sa.Engine) -> str:
 
 
 @pytest.fixture
-def storages() -> Iterator[Callable[..., SqlAlchemySagaStorage]]:
+def storages() -> Iterator[Callable[..., PostgresSagaStorage]]:
     """Makes storages, and closes them."""
     with ExitStack() as stack:
 
-        def make(*arguments: Any, **options: Any) -> SqlAlchemySagaStorage:
-            storage = SqlAlchemySagaStorage(*arguments, **options)
+        def make(*arguments: Any, **options: Any) -> PostgresSagaStorage:
+            storage = PostgresSagaStorage(*arguments, **options)
             stack.callback(storage.close)
             return storage
 
         yield make
 
 
-Storages = Callable[..., SqlAlchemySagaStorage]
+Storages = Callable[..., PostgresSagaStorage]
 
 
-def _session(storage: SqlAlchemySagaStorage, barrier: threading.Barrier | None = None) -> int:
+def _session(storage: PostgresSagaStorage, barrier: threading.Barrier | None = None) -> int:
     with storage.connections.cursor() as cursor:
         if barrier is not None:
             barrier.wait(DEADLINE_SECONDS)
@@ -164,7 +164,7 @@ def test_a_server_that_closes_idle_sessions_is_not_noticed(
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET idle_session_timeout = '2s'")
     storage = storages(database_url)
     hold = held_saga(storage)
-    operations: list[Callable[[SqlAlchemySagaStorage], Any]] = [
+    operations: list[Callable[[PostgresSagaStorage], Any]] = [
         lambda one: one.create_sagas([new_saga()], owner=None),
         lambda one: one.create_sagas([new_saga(), new_saga("o-1")], owner=None),
         lambda one: one.renew(hold, 60),
@@ -203,10 +203,10 @@ def test_after_a_restart_idle_connections_are_replaced(
 
 FORKING: Final = """
 import os, sys
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.base import SagaFilter
 
-storage = SqlAlchemySagaStorage(sys.argv[1], pool_size=1)
+storage = PostgresSagaStorage(sys.argv[1], pool_size=1)
 with storage.connections.cursor() as cursor:
     if (child := os.fork()) == 0:
         storage.find(SagaFilter())

@@ -12,11 +12,11 @@ from typing import Final
 
 import pytest
 import sqlalchemy as sa
+from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
-from sagas.storage import SqlAlchemySagaStorage
-from sagas.storage.base import Release
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.operations import Operations
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
 from tests.samples import Stage, Trip
@@ -73,7 +73,7 @@ def own(unusual_url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def _all_goes_well(storage: SqlAlchemySagaStorage) -> None:
+def _all_goes_well(storage: PostgresSagaStorage) -> None:
     trip = Stage().saga("flight", "hotel")
     engine = SagaEngine(storage, sagas=[trip])
     saga_id = engine.start(trip, Trip(note="Zoë"), idempotency_key="Größe")
@@ -98,19 +98,19 @@ def _all_goes_well(storage: SqlAlchemySagaStorage) -> None:
 
 
 def test_settings_of_the_database_do_no_harm(unusual_url: str) -> None:
-    storage = SqlAlchemySagaStorage(unusual_url)
+    storage = PostgresSagaStorage(unusual_url)
     _all_goes_well(storage)
     storage.close()
 
 
 def test_settings_of_the_database_do_no_harm_on_an_engine_of_the_callers(own: sa.Engine) -> None:
-    _all_goes_well(SqlAlchemySagaStorage(own))
+    _all_goes_well(PostgresSagaStorage(own))
     with own.connect() as connection:
         assert connection.exec_driver_sql("SHOW DateStyle").scalar() == "SQL, DMY"
 
 
 def test_what_is_not_ours_to_set_is_left_alone(unusual_url: str) -> None:
-    storage = SqlAlchemySagaStorage(unusual_url)
+    storage = PostgresSagaStorage(unusual_url)
     with storage.connections.cursor() as cursor:
         for setting, ours in {
             "DateStyle": "ISO, MDY",
@@ -128,9 +128,9 @@ def test_what_is_not_ours_to_set_is_left_alone(unusual_url: str) -> None:
 def test_the_environment_does_no_harm(database_url: str) -> None:
     program = (
         "import sys\n"
-        "from sagas.storage import SqlAlchemySagaStorage\n"
+        "from sagas.storage import PostgresSagaStorage\n"
         "from tests.integration.storage.test_sessions import _all_goes_well\n"
-        "_all_goes_well(SqlAlchemySagaStorage(sys.argv[1]))"
+        "_all_goes_well(PostgresSagaStorage(sys.argv[1]))"
     )
     run = subprocess.run(
         [sys.executable, "-c", program, database_url],
@@ -159,7 +159,7 @@ def test_the_environment_does_no_harm(database_url: str) -> None:
     ids=["a time after the year 9999", "a row of a newer version"],
 )
 def test_a_saga_that_cannot_be_read_is_given_back_and_no_attempt_is_spent(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, change: str, reason: str
+    storage: PostgresSagaStorage, engine: sa.Engine, change: str, reason: str
 ) -> None:
     hold = held_saga(storage)
     storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=5))
@@ -188,7 +188,7 @@ def test_tables_that_the_search_path_hides_are_told_with_their_schema(database_u
     name = sa.make_url(database_url).database
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path = shop")
-    storage = SqlAlchemySagaStorage(database_url)
+    storage = PostgresSagaStorage(database_url)
 
     with pytest.raises(SchemaBehind, match="are in the schema public, which the search_path"):
         storage.load(new_saga().id)
@@ -212,11 +212,11 @@ def tenant_url(database_url: str, server_url: sa.URL) -> Iterator[str]:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_key_whose_saga_cannot_be_seen_ends_in_an_error_that_says_so(
-    storage: SqlAlchemySagaStorage, database_url: str, tenant_url: str, count: int
+    storage: PostgresSagaStorage, database_url: str, tenant_url: str, count: int
 ) -> None:
-    owner = SqlAlchemySagaStorage(database_url)
+    owner = PostgresSagaStorage(database_url)
     owner.create_sagas([replace(new_saga("o-1"), context='{"n": 2}')], owner=None)
-    tenant = SqlAlchemySagaStorage(tenant_url)
+    tenant = PostgresSagaStorage(tenant_url)
 
     with pytest.raises(HiddenRow, match=r"order was not started: .*'o-1' is taken.*row-level security"):
         tenant.create_sagas([new_saga("o-1"), new_saga("o-2"), new_saga()][:count], owner=None)

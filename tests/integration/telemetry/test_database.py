@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.telemetry import database_statements as sql
 from sagas.telemetry.database import DatabaseMetrics
 from sagas.testing.processes import wait_until
@@ -51,7 +51,7 @@ def read(metrics: DatabaseMetrics) -> Samples:
     return parsed(generate_latest(registry).decode())
 
 
-def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage: SqlAlchemySagaStorage) -> None:
+def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage: PostgresSagaStorage) -> None:
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
         for name, status, count, owner, available_at in (
@@ -101,7 +101,7 @@ def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage:
         assert least <= ages[name] < least + 60, name
 
 
-def test_an_empty_database_shows_no_scan_and_nothing_overdue(storage: SqlAlchemySagaStorage) -> None:
+def test_an_empty_database_shows_no_scan_and_nothing_overdue(storage: PostgresSagaStorage) -> None:
     assert read(DatabaseMetrics(storage)) == {
         ("sagas_database_up",): 1,
         ("sagas_oldest_recoverable_seconds",): 0,
@@ -156,7 +156,7 @@ def test_no_statement_reads_the_whole_table(history: sa.Connection, statement: s
 
 
 def test_a_statement_that_waits_too_long_is_cut_off_by_the_server(
-    database_url: str, storage: SqlAlchemySagaStorage
+    database_url: str, storage: PostgresSagaStorage
 ) -> None:
     metrics = DatabaseMetrics(storage, statement_seconds=0.2)
     engine = sa.create_engine(database_url)
@@ -175,7 +175,7 @@ def test_a_statement_that_waits_too_long_is_cut_off_by_the_server(
 def test_a_server_that_says_nothing_at_all_is_not_waited_for(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody reads
         port = silent.getsockname()[1]
-        storage = SqlAlchemySagaStorage(sa.make_url(database_url).set(host="127.0.0.1", port=port))
+        storage = PostgresSagaStorage(sa.make_url(database_url).set(host="127.0.0.1", port=port))
         metrics = DatabaseMetrics(storage, deadline_seconds=0.2)
         assert read(metrics) == {("sagas_database_up",): 0}
         assert read(metrics) == {("sagas_database_up",): 0}, "nor by the next scrape, which asks no second time"

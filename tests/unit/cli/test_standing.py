@@ -8,19 +8,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sagas.storage.XXX import PAUSED, QUEUE
 
 from sagas.cli.standing import in_brief, in_words, next_step
 from sagas.cli.words import duration, when
 from sagas.errors import ConfigurationError
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.registry import Registry
-from sagas.storage.base import PAUSED, QUEUE, Hold, LogEntry, NewSaga, Pause, completed, failed
 from sagas.storage.operator_answers import Surroundings
+from sagas.storage.records import Lease, LogEntry, NewSaga, Pause, completed, failed
 from tests.integration.cli.shop import PlaceOrder
 
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 SAGA_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
-RECORD = NewSaga(id=SAGA_ID, name="place-order", context="{}").as_record(Hold(SAGA_ID, 1, "w/1"))
+RECORD = NewSaga(id=SAGA_ID, name="place-order", context="{}").as_record(Lease(SAGA_ID, 1, "w/1"))
 
 PAST, FUTURE = NOW - timedelta(seconds=40), NOW + timedelta(seconds=25)
 

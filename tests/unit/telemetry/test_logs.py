@@ -14,12 +14,13 @@ from uuid import UUID
 
 import pytest
 from pythonjsonlogger.json import JsonFormatter
+from sagas.storage.XXX import Release
 
 import sagas
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import Heartbeat
-from sagas.storage.base import Hold, Release, Taken
+from sagas.storage.records import Acquired, Lease
 from sagas.telemetry import SagaAttributes
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, always
 
@@ -93,7 +94,7 @@ def test_lines_of_a_lost_lease_carry_them(records: list[logging.LogRecord], stag
 
     def stolen(_: Trip, call) -> None:
         record = storage.load(call.saga_id)
-        storage.release(Hold(record.id, record.version, str(record.lease_owner)), Release(status=record.status))
+        storage.release(Lease(record.id, record.version, str(record.lease_owner)), Release(status=record.status))
 
     report = QuickEngine(storage).run(stage.saga("flight", stage.step("hotel", [stolen])), Trip())
 
@@ -130,7 +131,7 @@ def test_a_line_about_waiting_for_the_database_carries_them(
     records: list[logging.LogRecord], clock: Clock, stage: Stage
 ) -> None:
     storage = FlakyStorage(clock)
-    storage.failures = [("checkpoint", "before")]
+    storage.failures = [("apply", "before")]
 
     report = QuickEngine(storage).run(stage.saga("flight"), Trip())
 
@@ -147,7 +148,7 @@ def test_the_line_about_a_saga_that_died_of_crashes_carries_its_id(
     for _ in range(2):
         storage.set_recovery_attempts(saga_id, 2)
         taken = storage.take(saga_id, owner="dead/1.1", lease_seconds=30, max_recovery_attempts=3)
-        assert isinstance(taken, Taken)
+        assert isinstance(taken, Acquired)
         clock.forward(31)
         engine.scan()
 

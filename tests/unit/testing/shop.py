@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, PrivateAttr
 
 from sagas import Call, Saga, Step
-from sagas.testing.crashes import CrashMatrix, CrashMatrixFailed, Fault, Finding, crash_matrix
+from sagas.testing.crashes import CrashFinding, CrashMatrix, CrashMatrixFailed, Fault, crash_matrix
 
 
 @dataclass
@@ -122,7 +122,9 @@ def saga(*classes: type[Step[Any]], context: Any = Order) -> type[Saga[Any]]:
     return Made
 
 
-def findings(made: type[Saga[Any]], make_context: Callable[..., Any] = Order, **options: Any) -> tuple[Finding, ...]:
+def findings(
+    made: type[Saga[Any]], make_context: Callable[..., Any] = Order, **options: Any
+) -> tuple[CrashFinding, ...]:
     """Run the matrix, without pairs unless they are wanted, and return what it finds."""
     options = {"world": Shop, "pairs": False, **options}
     try:

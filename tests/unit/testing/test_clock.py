@@ -8,7 +8,7 @@ import pytest
 
 from sagas import MemorySagaStorage
 from sagas.ids import new_saga_id
-from sagas.storage.base import NewSaga, Taken
+from sagas.storage.records import Acquired, NewSaga
 from sagas.testing.clock import FakeClock
 
 
@@ -32,7 +32,7 @@ def test_storage_takes_its_time_from_the_clock() -> None:
     clock.advance(0.1)
     assert storage.get_sagas_for_recovery(limit=1) == [saga.id]
     taken = storage.take(saga.id, owner="another", lease_seconds=30, max_recovery_attempts=5)
-    assert isinstance(taken, Taken)
+    assert isinstance(taken, Acquired)
     assert taken.record.available_at == clock() + timedelta(seconds=30)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 from sagas import Call, Step
 from sagas.errors import ContextError
+from sagas.testing import crashes
 from sagas.testing.crashes import Outcome, crash_matrix
 from tests.unit.testing.shop import (
     Charge,
@@ -106,7 +106,7 @@ def test_the_engines_log_is_silent_meanwhile_and_as_before_afterwards(caplog: py
     assert logging.getLogger("sagas").level == logging.INFO
 
 
-def test_the_message_is_a_table_that_fits_a_terminal() -> None:
+def test_the_message_lists_all_bugs_and_fits_a_terminal() -> None:
     def give_back(self: Any, order: Order, call: Call) -> None:
         self.shop.stock["lamp"] += order.pieces
 
@@ -115,26 +115,27 @@ def test_the_message_is_a_table_that_fits_a_terminal() -> None:
 
     lines = str(failed.value).splitlines()
     assert lines[0].startswith("made: 2 bugs in ")
-    assert lines[2].split() == ["step", "bug", "first", "seen", "when", "what", "was", "left", "behind", "runs"]
+    assert lines[2:5] == [
+        "reserve: compensate assumes that act took effect",
+        "    first seen when: reserve is cut off before it takes effect",
+        "    left behind: world.stock['lamp'] is 12 instead of 10",
+    ]
     assert max(map(len, lines)) <= 116
     assert "compensate is not safe to run twice: A crash before its checkpoint" in str(failed.value)
 
 
-def test_six_steps_are_quick_and_as_many_runs_as_the_documentation_says(repository: Path) -> None:
+def test_four_steps_take_as_many_runs_as_the_documentation_says(repository: Path) -> None:
     def act(self: Any, order: Order, call: Call) -> None:
         self.shop.charges[call.step_name] = 99
 
     def compensate(self: Any, order: Order, call: Call) -> None:
         self.shop.charges.pop(call.step_name, None)
 
-    six = [step(f"step-{i}", act, compensate) for i in range(6)]
-    begin = time.process_time()
+    four = [step(f"step-{i}", act, compensate) for i in range(4)]
+    matrix = crash_matrix(saga(*four), Order, world=Shop)
 
-    matrix = crash_matrix(saga(*six), Order, world=Shop)
-
-    assert time.process_time() - begin < 5
-    assert matrix.places == 504
-    assert f"A saga of six steps takes {matrix.runs:,} runs" in (repository / "docs" / "testing.md").read_text()
+    assert matrix.places == 240
+    assert f"A saga of four steps takes {matrix.runs:,} runs" in (repository / "docs" / "testing.md").read_text()
 
 
 def test_sagas_testing_needs_no_pytest() -> None:
@@ -143,3 +144,9 @@ def test_sagas_testing_needs_no_pytest() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("former", "name"), [("Plan", "CrashPlan"), ("Finding", "CrashFinding")])
+def test_former_names_are_found_and_warn(former: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"is now called sagas.testing.crashes.{name}"):
+        assert getattr(crashes, former) is getattr(crashes, name)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus
 from sagas.progress import Action
-from sagas.storage.base import Hold
-from sagas.testing.crashes import SAGA_ID, Moment, Outcome, Plan, crash_matrix
-from sagas.testing.crashes.rehearsal import Crash, _Attempt, _Connection, _Script
-from tests.unit.testing.shop import Charge, Order, Reserve, Shop, saga, step
+from sagas.storage.records import Lease
+from sagas.testing.crashes import SAGA_ID, CrashMatrix, CrashPlan, Moment, Outcome, crash_matrix
+from sagas.testing.crashes.script import Crash, Script
+from sagas.testing.crashes.simulated_process import CrashingStorage
+from sagas.testing.crashes.simulation import SimulatedStep
+from tests.sagas.testing.shop import Charge, Order, Reserve, Shop, saga, step
 
 MOMENTS = ["before", "after", "before the checkpoint of", "after the checkpoint of"]
 
@@ -25,18 +27,27 @@ class Two(Saga[Order]):
 
 
 @pytest.fixture(scope="module")
-def runs_of_two() -> list[tuple[str, ...]]:
+def matrix_of_two() -> CrashMatrix:
     """The whole matrix of two steps."""
-    return crashes_of(Two)
+    return crash_matrix(Two, Order, world=Shop)
+
+
+@pytest.fixture(scope="module")
+def runs_of_two(matrix_of_two: CrashMatrix) -> list[tuple[str, ...]]:
+    """The same as text."""
+    return as_text(matrix_of_two.plans)
 
 
 def crashes_of(made: type[Saga[Any]], **options: Any) -> list[tuple[str, ...]]:
     """Every run's failure and crashes, as text."""
-    plans = crash_matrix(made, Order, world=Shop, **options).plans
+    return as_text(crash_matrix(made, Order, world=Shop, **options).plans)
+
+
+def as_text(plans: Iterable[CrashPlan]) -> list[tuple[str, ...]]:
     return [(_failure(plan), *(f"{c.moment} {c.action} {c.step}" for c in plan.crashes)) for plan in plans]
 
 
-def _failure(plan: Plan) -> str:
+def _failure(plan: CrashPlan) -> str:
     if plan.failure is None:
         return ""
     return f"{plan.failure.step} {plan.failure.how.name}{' once' if plan.failure.once else ''}"
@@ -101,8 +112,8 @@ def test_no_pairs_unless_wanted() -> None:
     assert not [run for run in crashes_of(Two, pairs=False) if len(run) > 2]
 
 
-def test_counts_tell_what_was_done() -> None:
-    matrix = crash_matrix(Two, Order, world=Shop)
+def test_counts_tell_what_was_done(matrix_of_two: CrashMatrix) -> None:
+    matrix = matrix_of_two
 
     assert matrix.runs == len(matrix.plans)
     assert matrix.places == 4 * (2 + 1 + 2 + 2 + 3 + 4 + 4)
@@ -118,16 +129,16 @@ def test_an_action_without_compensation_is_no_place() -> None:
 
 
 def test_what_returns_after_its_timeout_reaches_no_place() -> None:
-    script = _Script(None, crashes=[])
+    script = Script(None, crashes=[])
     script.begin(1)
     call = Call(saga_id=SAGA_ID, step_name="reserve", attempt=1, idempotency_key="k")
 
-    def act(context: Order, call: Call) -> str:
+    def act(self: Any, order: Order, call: Call) -> Order:
         script.turn += 1  # the engine gave it up, and has gone on
-        return "late"
+        return order
 
-    attempt = _Attempt(script, Reserve, Action.ACT, Order(), call)
-    assert attempt.perform(Reserve(Shop()), act, None) == "late"
+    late = step("reserve", act)
+    assert SimulatedStep(late, late(Shop()), script).act(Order(), call) == Order()
     assert [place.moment for place in script.trace] == [Moment.BEFORE]
 
 
@@ -197,33 +208,32 @@ def _seen(check: Callable[[Outcome[Any]], bool], made: type[Saga[Any]]) -> list[
     return [outcome for outcome in outcomes if check(outcome)]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_crash_leaves_the_saga_as_sigkill_would(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_leaves_the_saga_as_sigkill_would(monkeypatch: pytest.MonkeyPatch) -> None:
     given_back: list[object] = []
     monkeypatch.setattr(MemorySagaStorage, "release", lambda *arguments: given_back.append(arguments))
-    outcomes = _seen(lambda o: o.plan.failure is None and len(o.plan.crashes) == 1, Two)
+    outcomes = _seen(lambda o: o.plan.failure is None and [c.step for c in o.plan.crashes] == ["charge"], Two)
 
-    (outcome,) = (o for o in outcomes if (o.plan.crashes[0].step, o.plan.crashes[0].moment) == ("charge", moment))
-
-    # The first process vanished: no failure is counted for it, and once its lease had run out the second went on.
-    survivor = "process 1" if moment == "after the checkpoint of" else "process 2"
-    rows = [(row.step, row.status, row.worker) for row in outcome.log]
-    assert rows == [("reserve", "completed", "process 1"), ("charge", "completed", survivor)]
-    times = [row.created_at.timestamp() for row in outcome.log if row.created_at]
-    assert times[1] - times[0] == (0 if survivor == "process 1" else 30)
+    assert {outcome.plan.crashes[0].moment for outcome in outcomes} == set(Moment)
+    for outcome in outcomes:
+        # The first process vanished: no failure is counted for it, and once its lease had run out the second went on.
+        survivor = "process 1" if outcome.plan.crashes[0].moment is Moment.AFTER_CHECKPOINT else "process 2"
+        rows = [(row.step, row.status, row.worker) for row in outcome.log]
+        assert rows == [("reserve", "completed", "process 1"), ("charge", "completed", survivor)]
+        times = [row.created_at.timestamp() for row in outcome.log if row.created_at]
+        assert times[1] - times[0] == (0 if survivor == "process 1" else 30)
     assert given_back == []
 
 
 @pytest.mark.parametrize("method", ["take", "checkpoint", "renew", "release", "load"])
 def test_a_dead_process_reaches_no_storage(method: str) -> None:
-    script = _Script(None, crashes=[0])
+    script = Script(None, crashes=[0])
     script.begin(1)
-    connection: Any = _Connection(MemorySagaStorage(), script)
+    connection: Any = CrashingStorage(MemorySagaStorage(), script)
     with pytest.raises(Crash):
-        script.reach("reserve", Action.ACT, Moment.BEFORE, 1)
+        script.reach(Moment.BEFORE, "reserve", Action.ACT, 1)
 
     with pytest.raises(Crash):
-        getattr(connection, method)(Hold(SAGA_ID, 1, "the dead one"), None)
+        getattr(connection, method)(Lease(SAGA_ID, 1, "the dead one"), None)
 
 
 def test_recovery_builds_new_steps() -> None:

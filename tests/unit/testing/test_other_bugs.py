@@ -101,6 +101,19 @@ def test_an_answer_lost_once_shows_an_act_that_ignores_its_key() -> None:
     assert str(finding.plan) == "charge takes effect, but its answer is lost once"
 
 
+def test_answers_that_are_always_lost_show_the_same_act() -> None:
+    def charge(self: Any, order: Order, call: Call) -> None:
+        self.shop.charges[f"{order.id}.{call.attempt}"] = 99
+
+    def refund(self: Any, order: Order, call: Call) -> None:
+        self.shop.charges.pop(f"{order.id}.1", None)
+
+    patient = step("charge", charge, refund, retry=RetryPolicy(max_attempts=2, retry_on=(OutcomeUnknown,)))
+    (finding,) = findings(saga(patient, Notify))
+
+    assert (finding.fault, finding.step) == (Fault.ACT_NOT_REPEATABLE, "charge")
+
+
 def test_the_users_check_is_told_of_together_with_its_run() -> None:
     def check(shop: Shop, outcome: Outcome[Order]) -> None:
         if outcome.status is SagaStatus.COMPENSATED:
@@ -129,6 +142,21 @@ def test_a_check_that_only_a_crash_fails_blames_what_ran_twice() -> None:
     assert finding.left_behind == "check: it returned False"
 
 
+def test_two_bugs_that_leave_the_same_behind_are_two() -> None:
+    def charge(self: Any, order: Order, call: Call) -> None:
+        self.shop.letters.append(call.step_name)
+
+    def check(shop: Shop, _: Outcome[Order]) -> bool:
+        return len(shop.letters) == len(set(shop.letters))
+
+    made = saga(step("charge", charge), step("again", charge))
+
+    assert bugs(made, check=check, snapshot=lambda shop: shop.stock) == {
+        (Fault.ACT_NOT_REPEATABLE, "charge"),
+        (Fault.ACT_NOT_REPEATABLE, "again"),
+    }
+
+
 def test_a_check_that_fails_without_a_crash_blames_nothing_else() -> None:
     def check(_: Shop, outcome: Outcome[Order]) -> bool:
         return "answer" not in str(outcome.plan)
@@ -147,10 +175,13 @@ def test_all_bugs_are_reported_together() -> None:
         self.shop.stock["lamp"] += order.pieces
 
     def tell(self: Any, order: Order, call: Call) -> None:
-        self.told = True
+        self.told.append(order.id)
 
     made = saga(
-        step("reserve", Reserve.act, give_back), step("charge", charge, Charge.compensate), step("tell", tell), Notify
+        step("reserve", Reserve.act, give_back),
+        step("charge", charge, Charge.compensate),
+        step("tell", tell, told=[]),
+        Notify,
     )
 
     assert bugs(made) == {

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, PrivateAttr
 
-from sagas.testing.crashes.snapshot import can_see_into, content, differences, is_data, without_notes
+from sagas.testing.crashes.snapshot import content, differences, shows_data, without_notes
 
 
 class Colour(StrEnum):
@@ -51,8 +51,8 @@ class Node:
         return self.value * 2
 
 
-def told(found: object, expected: object, *, exact: bool = False) -> list[str]:
-    return list(differences(content(found, exact=exact), content(expected, exact=exact), "it"))
+def told(found: object, expected: object) -> list[str]:
+    return differences(content(found), content(expected), "it")
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def told(found: object, expected: object, *, exact: bool = False) -> list[str]:
         (Slotted(1), Slotted(2), "it.left is 1 instead of 2"),
         (Model(size=3), Model(), "it.size is 3 instead of 1"),
         (Node(1, Node(2)), Node(1, Node(3)), "it.next.value is 2 instead of 3"),
-        (Node(1, None), Node(1, Node(3)), "it.next is None instead of Node(value=3, next=None, tags={})"),
+        (None, {"a": 3}, "it is None instead of {\"['a']\": 3}"),
         ({"lamp": {7: 1}}, {"lamp": {7: 2}}, "it['lamp'][7] is 1 instead of 2"),
         ({}, {"lamp": "on"}, "it['lamp'] is missing ('on')"),
         ([1, 2], [1, 3], "it[1] is 2 instead of 3"),
-        ([1, 2, 2], [1, 2], "it has 2 too much"),
-        ((1,), (1, 2), "it lacks 2"),
+        ([1, 2, 2], [1, 2], "it[2] is left over (2)"),
+        ((1,), (1, 2), "it[1] is missing (2)"),
         ({1, 2}, {1}, "it{2} is left over"),
         (deque([{"a": 1}]), deque([{"a": 2}]), "it[0]['a'] is 1 instead of 2"),
         (Decimal("1.5"), Decimal("1.6"), "it is Decimal('1.5') instead of Decimal('1.6')"),
@@ -92,9 +92,20 @@ def test_a_difference_is_told_with_the_way_to_it(found: object, expected: object
         ((1, 2), [1, 2]),
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         (1, 1.0),
+        (Colour.RED, "red"),
         (Plain(do=lambda: None), Plain(do=lambda: None)),
     ],
-    ids=["locks and loggers", "nan", "counted down to 0", "read by default", "tuple", "order", "float", "functions"],
+    ids=[
+        "locks and loggers",
+        "nan",
+        "counted down to 0",
+        "read by default",
+        "tuple",
+        "order",
+        "float",
+        "StrEnum",
+        "functions",
+    ],
 )
 def test_what_makes_no_difference_is_none(one: object, other: object) -> None:
     assert told(one, other) == []
@@ -115,32 +126,14 @@ def test_content_stays_when_the_object_changes() -> None:
     before = content(node)
     node.next.append(3)
 
-    assert list(differences(content(node), before, "it")) == ["it.next has 3 too much"]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "difference"),
-    [
-        (Colour.RED, "red", "it is Colour <Colour.RED: 'red'> instead of 'red'"),
-        (defaultdict(list), {}, "it.__class__ is left over ('defaultdict')"),
-        ((1,), [1], "it is tuple[1] instead of [1]"),
-    ],
-)
-def test_types_count_when_they_are_to(one: object, other: object, difference: str) -> None:
-    assert told(one, other) == []
-    assert told(one, other, exact=True) == [difference]
-
-
-@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (True, 1), ({Colour.RED: 1}, {"red": 1})])
-def test_types_that_behave_alike_do_not_count(one: object, other: object) -> None:
-    assert told(one, other, exact=True) == []
+    assert differences(content(node), before, "it") == ["it.next[1] is left over (3)"]
 
 
 def test_cached_properties_are_no_content() -> None:
     node = Node(1)
     assert node.double == 2
 
-    assert told(node, Node(1), exact=True) == []
+    assert told(node, Node(1)) == []
 
 
 def test_private_attributes_of_models_are_content() -> None:
@@ -164,23 +157,7 @@ def test_private_attributes_of_models_are_content() -> None:
     ],
 )
 def test_what_shows_nothing_is_known(value: object, seen: bool) -> None:
-    assert can_see_into(value) is seen
-
-
-@pytest.mark.parametrize(
-    ("value", "data"),
-    [
-        (None, True),
-        ([1, {"a": Decimal(2)}], True),
-        (Node(1), True),
-        (Model(), True),
-        (Plain(), False),
-        ([threading.Lock()], False),
-        (Node(1, Plain()), False),
-    ],
-)
-def test_data_is_told_from_clients(value: object, data: bool) -> None:
-    assert is_data(value) is data
+    assert shows_data(content(value)) is seen
 
 
 def test_mere_notes_of_a_name_can_be_left_out() -> None:
@@ -192,7 +169,7 @@ def test_mere_notes_of_a_name_can_be_left_out() -> None:
     amounts: dict[str, Any] = {"paid": {"k": 3, "l": 0}, "k": 1}
 
     assert without_notes(content(notes), ["k"]) == content({"seen": {"l"}, "done": {"l": 3}, "log": ["l"]})
-    assert without_notes(content(rows), ["k"]) == content({"rows": [("k", 3, "refund"), ("l", 0)], "by_id": {}})
+    assert without_notes(content(rows), ["k"]) == content({"rows": [(3, "refund"), ("l", 0)], "by_id": {}})
     assert without_notes(content(amounts), ["k"]) == content(amounts)
 
 

@@ -333,8 +333,8 @@ class Settings(TestCase):
 
 class Checks(TestCase):
     def test_the_project_has_no_error(self):
-        # No result backend, no watched link and a short lease are this project's choice.
-        self.assertEqual({found.id for found in run_checks()}, {"sagas.W002", "sagas.W012", "sagas.W016"})
+        # An unwatched connection to the broker is this project's choice.
+        self.assertEqual({found.id for found in run_checks()}, {"sagas.W016"})
 
     def test_a_wrong_setting_is_an_error_of_the_check(self):
         with override_settings(SAGAS={"LEASE_SECOND": 1}):

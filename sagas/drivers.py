@@ -1,0 +1,192 @@
+"""Running the loop in a thread: each command is done where the loop is driven, and waits for its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Final
+
+from sagas.definition import AnySaga, Step
+from sagas.errors import LeaseLost, StorageUnavailable
+from sagas.execution import (
+    Apply,
+    Begin,
+    Command,
+    Done,
+    Interrupted,
+    Interruption,
+    Load,
+    Loop,
+    Perform,
+    Report,
+    Send,
+    Wait,
+    decline,
+    failed_attempt,
+    holder_failed,
+    saga_loop,
+)
+from sagas.graph import Graph
+from sagas.lease import KeptLease
+from sagas.loops import start_thread
+from sagas.progress import Action, Move
+from sagas.runtime import Runtime
+from sagas.step_runner import perform
+from sagas.storage.records import Acquired
+from sagas.telemetry.logs import working_on
+
+#: How often a worker that waits looks whether it is to stop.
+_LOOK_SECONDS: Final = 0.1
+
+
+def execute(saga: AnySaga, graph: Graph, acquired: Acquired, runtime: Runtime) -> Report:
+    """Bring a saga that this process has acquired as far as it goes now, and give it back.
+
+    Raises:
+        StorageUnavailable: the database went away and this process is to stop; the lease runs out by itself.
+        BaseException: what ends the process itself (SystemExit, KeyboardInterrupt), once the attempt is counted.
+    """
+    work = working_on.set((acquired.record, None))
+    try:
+        with (
+            giving_back_on_error(acquired, runtime),
+            runtime.keeper.keep(acquired.lease) as kept,
+            runtime.observer.running(acquired),
+        ):
+            return ThreadDriver(acquired, runtime, kept).drive(saga_loop(saga, graph, acquired, runtime))
+    finally:
+        working_on.reset(work)
+
+
+def decline_now(acquired: Acquired, runtime: Runtime, reason: str) -> Report:
+    """Give a saga back that this process's code does not fit."""
+    return ThreadDriver(acquired, runtime, None).drive(decline(acquired, runtime, reason))
+
+
+@contextmanager
+def giving_back_on_error(acquired: Acquired, runtime: Runtime) -> Iterator[None]:
+    """Give the saga back with a failed attempt if the block raises what is no fault of the saga's.
+
+    An observer that fails, say, or a process that can start no thread. Nothing is done to a saga that was given back.
+    """
+    try:
+        yield
+    except (LeaseLost, StorageUnavailable):
+        raise
+    except Exception as error:
+        event = holder_failed(error, None)
+        last_error = f"{event.error_type}: {event.message}"
+        failed = failed_attempt(runtime, acquired.record.recovery_attempts, event, last_error=last_error)
+        with suppress(Exception):  # it must not hide what happened
+            runtime.storage.apply(acquired.lease, failed)
+        raise
+
+
+class ThreadDriver:
+    """Does what a loop yields, in the thread that drives it.
+
+    A single action is performed in this very thread, where the caller's connections and context are; several at once
+    each have a thread.
+
+    Args:
+        acquired: the saga's lease and record.
+        runtime: whose storage, resolver and observer are used.
+        kept: the lease as it is being renewed; None if it is not.
+    """
+
+    def __init__(self, acquired: Acquired, runtime: Runtime, kept: KeptLease | None) -> None:
+        self._acquired = acquired
+        self._runtime = runtime
+        self._kept = kept
+        self._steps: dict[type[Step[Any]], Step[Any]] = {}
+        self._running: dict[Future[Any], Move] = {}
+
+    def drive(self, loop: Loop) -> Report:
+        """Run a loop to its end, and return its report."""
+        try:
+            command = next(loop)
+            while True:
+                try:
+                    answer = self._do(command)
+                except BaseException as error:
+                    command = loop.throw(error)
+                else:
+                    command = loop.send(answer)
+        except StopIteration as stop:
+            report: Report = stop.value
+            return report
+
+    def _do(self, command: Command) -> Any:
+        runtime, lease = self._runtime, self._acquired.lease
+        match command:
+            case Interrupted():
+                return interruption(runtime, self._kept)
+            case Apply(transition):
+                return runtime.storage.apply(lease, transition)
+            case Perform(begin):
+                return self._perform(begin)
+            case Load():
+                return runtime.storage.load(lease.saga_id)
+            case Wait(seconds, interruptible):
+                return self._wait(seconds, interruptible=interruptible)
+            case Send(claim):
+                return runtime.send(claim)
+
+    def _perform(self, begin: tuple[Begin, ...]) -> Done:
+        if len(begin) == 1 and not self._running:
+            (only,) = begin
+            step = self._step(only.step)
+            try:
+                return Done(only.move, self._act(only, step))
+            except BaseException as error:
+                return Done(only.move, error=error)
+        for each in begin:
+            outcome: Future[Any] = Future()
+            act = partial(self._act, each, self._step(each.step))
+            start_thread(partial(copy_context().run, act), outcome, name="sagas-step")
+            self._running[outcome] = each.move
+        ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
+        return Done(self._running.pop(ended), *_settled(ended))
+
+    def _step(self, kind: type[Step[Any]]) -> Step[Any]:
+        # Outside of the action: what a resolver raises is no failure of the step's.
+        return self._steps.get(kind) or self._steps.setdefault(kind, self._runtime.resolve(kind))
+
+    def _act(self, begin: Begin, step: Step[Any]) -> Any:
+        runtime, record, move = self._runtime, self._acquired.record, begin.move
+        method = step.act if move.action is Action.ACT else step.compensate
+        action = runtime.framework.around(partial(method, begin.context, begin.call))
+        work = (record, move)
+        working_on.set(work)
+        if self._kept is not None:
+            self._kept.work = work
+        with runtime.observer.acting(record, move):
+            return perform(action, timeout=begin.step.timeout)
+
+    def _wait(self, seconds: float, *, interruptible: bool) -> None:
+        if not interruptible:
+            self._runtime.sleep(seconds)
+            return
+        left = seconds
+        while left > 0 and interruption(self._runtime, self._kept) is None:
+            self._runtime.sleep(min(left, _LOOK_SECONDS))
+            left -= _LOOK_SECONDS
+
+
+def interruption(runtime: Runtime, kept: KeptLease | None) -> Interruption | None:
+    """Return why a saga is to be put down, if there is a reason."""
+    if runtime.stopping():
+        return Interruption.STOPPING
+    if kept is not None and kept.lost:
+        return Interruption.LOST
+    if kept is not None and kept.yield_requested:
+        return Interruption.YIELD
+    return None
+
+
+def _settled(outcome: Future[Any]) -> tuple[Any, BaseException | None]:
+    error = outcome.exception()
+    return (None, error) if error is not None else (outcome.result(), None)

@@ -1,0 +1,110 @@
+"""The graph of a saga: its nodes and which of them come before which, as data.
+
+A saga class makes one from its `steps`. It is stored once for each content, so that a saga can be drawn, explained and
+gone on with by what it was started with, whatever code runs now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from sagas.errors import DefinitionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of a graph.
+
+    Attributes:
+        name: stable name in the log.
+        kind: what it does: "step" acts and compensates.
+        after: the nodes that must have succeeded before it begins.
+        pivot: whether the saga only goes forward once it has succeeded.
+        undoable: whether it has a compensation.
+    """
+
+    name: str
+    kind: str = "step"
+    after: tuple[str, ...] = ()
+    pivot: bool = False
+    undoable: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The nodes of one version of a saga, each after those that it depends on.
+
+    Args:
+        saga: the saga's name.
+        version: the one that its class declares.
+        nodes: in an order in which they may run.
+
+    Raises:
+        DefinitionError: two nodes have one name, or a node comes before one that it depends on.
+    """
+
+    saga: str
+    version: int
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.name in seen:
+                raise DefinitionError(f"saga {self.saga}: two nodes are named {node.name!r}: give one another name.")
+            if missing := set(node.after) - seen:
+                raise DefinitionError(
+                    f"saga {self.saga}: node {node.name!r} depends on {', '.join(sorted(missing))}, which does not "
+                    "come before it: list it earlier."
+                )
+            seen.add(node.name)
+
+    @classmethod
+    def chain(cls, saga: str, version: int, nodes: Iterable[Node]) -> Graph:
+        """Return the graph of a list: each node after the one before it."""
+        linked: list[Node] = []
+        for node in nodes:
+            after = (linked[-1].name,) if linked else ()
+            linked.append(Node(**{**asdict(node), "after": after}))
+        return cls(saga, version, tuple(linked))
+
+    @cached_property
+    def named(self) -> dict[str, Node]:
+        """Each node by its name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def successors(self) -> dict[str, tuple[str, ...]]:
+        """Those that directly depend on each node."""
+        found: dict[str, list[str]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in node.after:
+                found[name].append(node.name)
+        return {name: tuple(names) for name, names in found.items()}
+
+    @cached_property
+    def text(self) -> str:
+        """The graph as JSON, as it is stored."""
+        nodes = [{key: value for key, value in asdict(node).items() if value} for node in self.nodes]
+        return json.dumps({"saga": self.saga, "version": self.version, "nodes": nodes}, separators=(",", ":"))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of its text, in hexadecimal digits: the key under which it is stored."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, text: str) -> Graph:
+        """Return the graph of a stored text; what a newer version wrote into a node is passed over."""
+        stored: dict[str, Any] = json.loads(text)
+        known = Node.__dataclass_fields__
+        nodes = (
+            Node(**{key: tuple(value) if key == "after" else value for key, value in node.items() if key in known})
+            for node in stored["nodes"]
+        )
+        return cls(stored["saga"], stored["version"], tuple(nodes))

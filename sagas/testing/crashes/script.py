@@ -1,0 +1,64 @@
+"""Takes one run through its plan: knows the place that it has reached, and ends processes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from sagas.definition import Call
+from sagas.progress import Action
+from sagas.testing.crashes.crash_plan import Failure, Moment, Place
+
+
+class Crash(BaseException):
+    """The process is dead: nothing runs any more."""
+
+
+@dataclass
+class Script:
+    """One run.
+
+    Attributes:
+        failure: the step that fails.
+        crashes: positions in `trace` at which the process crashes.
+        trace: the places reached so far.
+        struck: whether the planned failure came about.
+        raised: the last exception that a step raised by itself.
+        turn: grows with each action and checkpoint, so that an action knows whether its timeout left it behind.
+    """
+
+    failure: Failure | None
+    crashes: Collection[int]
+    trace: list[Place] = field(default_factory=list)
+    struck: bool = False
+    raised: BaseException | None = None
+    turn: int = 0
+    _process: int = 0
+    _alive: bool = False
+
+    def begin(self, process: int) -> None:
+        """Let a new process run."""
+        self._process, self._alive = process, True
+
+    def require_alive(self) -> None:
+        """Raise Crash in what a dead process still does."""
+        if not self._alive:
+            raise Crash
+
+    def reach(self, moment: Moment, step: str, action: Action, attempt: int) -> None:
+        """Note the place, and crash if the plan says so."""
+        self.require_alive()
+        self.trace.append(Place(step, action, moment, attempt, self._process))
+        if len(self.trace) - 1 in self.crashes:
+            self._alive = False
+            raise Crash
+
+    def failure_of(self, action: Action, call: Call) -> Failure | None:
+        """Return the failure that the plan has for this attempt."""
+        failure = self.failure
+        if failure is None or action is not Action.ACT or call.step_name != failure.step:
+            return None
+        if call.attempt > failure.attempts:
+            return None
+        self.struck = True
+        return failure

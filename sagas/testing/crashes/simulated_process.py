@@ -1,0 +1,141 @@
+"""The engine and its storage as the simulation uses them: no other module of this package knows how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, cast
+from uuid import UUID
+
+from sagas.definition import PATIENT, AnySaga, Resolver
+from sagas.definitions import Definitions
+from sagas.execution import Outcome
+from sagas.lease import KeptLease, LeaseKeeper
+from sagas.progress import Action, Verdict
+from sagas.recovery import recover
+from sagas.registry import Registry
+from sagas.runtime import Runtime
+from sagas.settings import Settings
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.memory import MemorySagaStorage
+from sagas.storage.records import Applied, Lease, LogEntry, NewSaga, SagaRecord
+from sagas.storage.transitions import Transition, describe
+from sagas.testing.clock import FakeClock
+from sagas.testing.crashes.crash_plan import Moment
+from sagas.testing.crashes.script import Crash, Script
+
+__all__ = ["SAGA_ID", "LogEntry", "SimulatedSaga", "describe"]
+
+#: The same in every run, so that idempotency keys are too.
+SAGA_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
+_SETTINGS: Final = Settings()
+
+
+class SimulatedSaga:
+    """A saga that is stored in memory; processes bring it on, one after the other, and no time passes meanwhile.
+
+    Args:
+        saga: its class.
+        context: what it starts with.
+        script: what goes wrong.
+
+    Raises:
+        ContextError: the context cannot be stored.
+    """
+
+    def __init__(self, saga: AnySaga, context: Any, script: Script) -> None:
+        self._saga = saga
+        self._script = script
+        self._clock = FakeClock()
+        self._storage = MemorySagaStorage(self._clock)
+        self._registry = Registry([saga])
+        self._keeper = _NoKeeper(self._storage, _SETTINGS.lease_seconds)
+        new = NewSaga(
+            id=SAGA_ID,
+            name=saga.stored_name(),
+            context=saga.codec.dump_checked(context),
+            definition=Definitions(self._storage, self._registry).register(saga.graph),
+        )
+        self._storage.create_sagas([new])
+
+    @property
+    def record(self) -> SagaRecord:
+        """The saga as it is stored."""
+        return self._storage.load(SAGA_ID)
+
+    @property
+    def failures(self) -> tuple[LogEntry, ...]:
+        """The actions that failed, oldest first."""
+        return tuple(entry for entry in self.record.log if describe(entry) is not None)
+
+    def run_process(self, number: int, resolve: Resolver) -> bool:
+        """Recover the saga in a new process; return whether another process would bring it further.
+
+        When it would, the clock advances until the saga is due: a lease has run out, or a retry has come.
+        """
+        self._script.begin(number)
+        storage = cast(ISagaStorage, CrashingStorage(self._storage, self._script))
+        runtime = Runtime(
+            storage=storage,
+            keeper=self._keeper,
+            settings=_SETTINGS,
+            owner=f"process {number}",
+            resolve=resolve,
+            stopping=lambda: False,
+            send=lambda _: None,
+            sleep=self._clock.advance,
+            random=lambda: 0.0,
+        )
+        try:
+            definitions = Definitions(storage, self._registry)
+            declined = recover(SAGA_ID, runtime=runtime, definitions=definitions).outcome is Outcome.DECLINED
+        except Crash:
+            declined = False
+        record = self.record
+        # A worker whose code does not fit leaves a saga to others, and here are none.
+        if record.status.finished or record.available_at is None or declined or self._repeats_itself(record):
+            return False
+        self._clock.advance(max((record.available_at - self._clock()).total_seconds(), 0.0))
+        return True
+
+    def _repeats_itself(self, record: SagaRecord) -> bool:
+        """Whether an action that is tried for hours by default has failed as often as makes a saga dead."""
+        last = record.log[-1] if record.log else None
+        step = next((step for step in self._saga.steps if last and step.name == last.step), None)
+        if last is None or step is None or last.verdict is not Verdict.RETRY:
+            return False
+        policy = step.compensate_retry if last.action is Action.COMPENSATE else step.retry_after_pivot()
+        return policy is PATIENT and last.attempt >= _SETTINGS.max_recovery_attempts
+
+
+class CrashingStorage:
+    """The storage as one process has it: a dead process gets no answer, and a process may crash at a checkpoint."""
+
+    def __init__(self, storage: ISagaStorage, script: Script) -> None:
+        self._storage = storage
+        self._script = script
+
+    def __getattr__(self, name: str) -> Any:
+        self._script.require_alive()
+        return getattr(self._storage, name)
+
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        self._script.require_alive()
+        self._script.turn += 1
+        ended = [e for e in transition.events if e.action in (Action.ACT, Action.COMPENSATE)]
+        if not ended:
+            return self._storage.apply(lease, transition)
+        reach = partial(self._script.reach, step=ended[0].step, action=ended[0].action, attempt=ended[0].attempt)
+        reach(Moment.BEFORE_CHECKPOINT)
+        applied = self._storage.apply(lease, transition)
+        reach(Moment.AFTER_CHECKPOINT)
+        return applied
+
+
+class _NoKeeper(LeaseKeeper):
+    """Renews nothing: here time passes only between processes."""
+
+    @contextmanager
+    def keep(self, lease: Lease) -> Iterator[KeptLease]:
+        yield KeptLease(lease)

@@ -1,0 +1,180 @@
+"""One run of a saga as planned: real engine, storage in memory, and processes that die where the plan says.
+
+A crash is like SIGKILL: nothing of the engine or of the step runs after it, and the next process begins with new steps,
+once the lease of the dead one has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from sagas.context import ContextT
+from sagas.definition import Call, Saga, Step
+from sagas.progress import Action, SagaStatus
+from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, Moment, Place
+from sagas.testing.crashes.script import Script
+from sagas.testing.crashes.simulated_process import LogEntry, SimulatedSaga, describe
+from sagas.testing.crashes.snapshot import Content, content
+
+WorldT = TypeVar("WorldT")
+
+#: More than any saga needs that ends.
+_MOST_PROCESSES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[ContextT]):
+    """How a run ended, for a `check` of your own.
+
+    Attributes:
+        status: COMPLETED or COMPENSATED.
+        context: as it was stored last.
+        plan: what went wrong in this run: `plan.failure` and `plan.crashes`; as text it is one line.
+        log: the saga's log, oldest row first.
+    """
+
+    status: SagaStatus
+    context: ContextT
+    plan: CrashPlan
+    log: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case(Generic[ContextT, WorldT]):
+    """What is the same in every run: the saga, and how its user makes and looks at the rest."""
+
+    saga: type[Saga[ContextT]]
+    make_world: Callable[[], WorldT]
+    make_context: Callable[[WorldT], ContextT]
+    make_step: Callable[[type[Step[Any]], WorldT], Step[Any]]
+    look: Callable[[WorldT], object]
+    check: Callable[[WorldT, Outcome[ContextT]], object] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What was seen of one run.
+
+    Attributes:
+        plan: what went wrong.
+        trace: the places it came by, those of its crashes among them.
+        status: how the saga ended; FAILED when it did not end.
+        error: why a step failed last, or why the saga did not end.
+        failures: the rows of its log about actions that failed.
+        raised: the last exception that a step raised by itself.
+        struck: whether the planned failure of a step came about.
+        world: what the world held at the end.
+        context: what the stored context held at the end; None if it cannot be compared with that of another run.
+        refused: what `check` says against it.
+    """
+
+    plan: CrashPlan
+    trace: tuple[Place, ...]
+    status: SagaStatus
+    error: str | None
+    failures: tuple[LogEntry, ...]
+    raised: BaseException | None
+    struck: bool
+    world: Content
+    context: Content | None
+    refused: str | None
+
+
+def simulate(case: Case[ContextT, WorldT], failure: Failure | None = None, crashes: Collection[int] = ()) -> Run:
+    """Run the saga until it ended.
+
+    Args:
+        case: the saga.
+        failure: the step that fails.
+        crashes: positions in the run's trace at which the process crashes.
+    """
+    world = case.make_world()
+    script = Script(failure, crashes)
+    saga = SimulatedSaga(case.saga, case.make_context(world), script)
+    for number in range(1, _MOST_PROCESSES):
+        if not saga.run_process(number, lambda step: SimulatedStep(step, case.make_step(step, world), script)):
+            break
+    record, failures = saga.record, saga.failures
+    context = case.saga.codec.load(record.context)
+    plan = CrashPlan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
+    refused = None
+    if record.status.finished and case.check is not None:
+        outcome = Outcome(status=record.status, context=context, plan=plan, log=record.log)
+        refused = _refusal(partial(case.check, world, outcome))
+    return Run(
+        plan=plan,
+        trace=tuple(script.trace),
+        status=record.status if record.status.finished else SagaStatus.FAILED,
+        error=describe(failures[-1]) if failures else record.last_error,
+        failures=failures,
+        raised=script.raised,
+        struck=script.struck,
+        world=content(case.look(world)),
+        context=content(context),
+        refused=refused,
+    )
+
+
+class SimulatedStep(Step[Any]):
+    """A user's step, with the failure that is planned for it and a place to crash on either side."""
+
+    def __init__(self, kind: type[Step[Any]], step: Step[Any], script: Script) -> None:
+        self._kind = kind
+        self._step = step
+        self._script = script
+
+    def act(self, context: Any, call: Call) -> Any:
+        return self._perform(Action.ACT, self._step.act, context, call)
+
+    def compensate(self, context: Any, call: Call) -> Any:
+        return self._perform(Action.COMPENSATE, self._step.compensate, context, call)
+
+    def _perform(self, action: Action, method: Callable[[Any, Call], Any], context: Any, call: Call) -> Any:
+        with ExitStack() as attempt:
+            attempt.enter_context(self._attempt(action, call))
+            result = method(context, call)
+            return self._awaited(result, attempt.pop_all()) if inspect.isawaitable(result) else result
+
+    async def _awaited(self, result: Awaitable[Any], attempt: ExitStack) -> Any:
+        with attempt:
+            return await result
+
+    @contextmanager
+    def _attempt(self, action: Action, call: Call) -> Iterator[None]:
+        script = self._script
+        reach = partial(script.reach, step=call.step_name, action=action, attempt=call.attempt)
+        reach(Moment.BEFORE)
+        failure = script.failure_of(action, call)
+        if failure is not None and failure.how is not How.ANSWER_LOST:
+            reach(Moment.AFTER)
+            raise failure.error(self._kind)
+        script.turn += 1
+        turn = script.turn
+        try:
+            yield
+        except (Exception, asyncio.CancelledError) as error:
+            if script.turn == turn:
+                script.raised = error
+                reach(Moment.AFTER)
+            raise
+        if script.turn != turn:
+            return  # too late: its timeout left it behind
+        reach(Moment.AFTER)
+        if failure is not None:
+            raise failure.error(self._kind)
+
+
+def _refusal(check: Callable[[], object]) -> str | None:
+    try:
+        verdict = check()
+    except Exception as error:
+        # pytest adds lines that show the values compared.
+        text = next(iter(str(error).strip().splitlines()), "")
+        return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return "it returned False" if verdict is False else None

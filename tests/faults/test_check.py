@@ -1,0 +1,79 @@
+"""The checker and the shop of the fault runs, on sagas that ran undisturbed and a ledger that is then falsified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from sagas import PostgresSagaStorage, SagaEngine
+from tests.faults import shop
+from tests.faults.check import STEPS, Findings, check
+from tests.faults.cluster import libpq
+from tests.faults.shop import FaultyOrder, Order
+
+#: Ways to fail, and whether the saga is undone then.
+FAILURES = {"clean": True, "doubt": True, "late": True, "flaky": False, "undo": False}
+
+
+@pytest.fixture
+def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The database of the sagas, which is the ledger's, too."""
+    url = libpq(database_url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(shop.LEDGER)
+    monkeypatch.setenv("LEDGER_URL", url)
+    monkeypatch.setattr(shop._local, "pid", None, raising=False)
+    return url
+
+
+@pytest.fixture
+def started(url: str, storage: PostgresSagaStorage) -> dict[UUID, Order]:
+    """One saga for every way to fail."""
+    engine = SagaEngine(storage)
+    runs = [{}, *({STEPS[2]: how} for how in FAILURES)]
+    return {engine.run(FaultyOrder, Order(failing=failing)).saga_id: Order(failing=failing) for failing in runs}
+
+
+@pytest.fixture
+def findings(url: str, started: dict[UUID, Order]) -> Callable[..., Findings]:
+    """Falsify the ledger of the first saga, which completed, and check all."""
+    first = next(iter(started))
+
+    def falsified(statement: str = "SELECT") -> Findings:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement, {"saga": first, "step": STEPS[0]})
+        return check(url, url, started, set(), max_attempts=5)
+
+    return falsified
+
+
+def test_sagas_that_fail_in_every_way_are_as_they_must_be(findings: Callable[..., Findings]) -> None:
+    assert findings().all() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("lost", "DELETE FROM effects WHERE saga_id = %(saga)s AND step = %(step)s"),
+        ("lost", "UPDATE effects SET present = false WHERE saga_id = %(saga)s AND step = %(step)s"),
+        ("lost", "DELETE FROM saga_executions WHERE id = %(saga)s"),
+        ("doubled", "UPDATE effects SET results = 2 WHERE saga_id = %(saga)s AND step = %(step)s"),
+        ("doubled", "INSERT INTO effects VALUES ('another key', %(saga)s, %(step)s, true, 1, 1)"),
+        ("wrong", "UPDATE saga_executions SET status = 'COMPENSATED' WHERE id = %(saga)s"),
+        ("stuck", "UPDATE saga_executions SET status = 'RUNNING', finished_at = NULL WHERE id = %(saga)s"),
+    ],
+)
+def test_what_does_not_add_up_is_found(kind: str, statement: str, findings: Callable[..., Findings]) -> None:
+    found = vars(findings(statement))
+    assert [name for name, list_ in found.items() if list_] == [kind]
+
+
+def test_an_effect_that_was_undone_before_it_arrived_never_takes_place(url: str) -> None:
+    effect = {"key": "key", "saga": UUID(int=1), "step": STEPS[0]}
+    for statement in (shop.UNDO, shop.ACT, shop.ACT):
+        shop.ledger(statement, effect)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT present, results FROM effects").fetchall() == [(False, 0)]
