@@ -101,7 +101,7 @@ def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, round
                 for member in team:
                     member.begin(seconds)
                 rates[name].append(sum(member.rate() for member in team))
-    return rates
+        return Contest(rates, {name: 1e6 * min(team[0].cpu_seconds) for name, team in ready.items()})
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -1,10 +1,11 @@
-"""Everything works through a PgBouncer in transaction mode with two connections to the server.
+"""Each method of the storage works through a PgBouncer in transaction mode with two connections to the server.
 
 Twice: one that knows nothing of prepared statements, and one that keeps track of them, if it can (1.22 and newer).
 """
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +18,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
-from sagas.cli.migrate import migrate_database
+from sagas.cli.migrating import migrate_database
 from sagas.errors import StorageUnavailable
-<<<<<<< HEAD
-from sagas.storage import PostgresSagaStorage
-=======
 from sagas.storage import ISagaStorage, PostgresSagaStorage
->>>>>>> contract
 from sagas.storage.postgres.dsn import make_engine
 from sagas.storage.records import SagaFilter
 from sagas.storage.schema import HEAD
+from sagas.testing import StorageContract
 from tests.calls import DEADLINE_SECONDS, backends, new_saga
 from tests.contract import test_postgres
 from tests.pgbouncer import PgBouncerServer, installed, version
@@ -80,10 +78,6 @@ def storage(pooled_url: sa.URL) -> Iterator[PostgresSagaStorage]:
     storage.close()
 
 
-<<<<<<< HEAD
-class TestStorageBehindPgBouncer(test_postgres.TestPostgresSagaStorage):
-    """The whole contract, on the `storage` above; time is passed directly."""
-=======
 def _left_out() -> set[str]:
     """The contract's tests but those that call from many threads, and one for each method of a storage.
 
@@ -107,7 +101,6 @@ TestStorageBehindPgBouncer = type(
     (test_postgres.TestPostgresSagaStorage,),
     {"__module__": __name__, **dict.fromkeys(_left_out())},
 )
->>>>>>> contract
 
 
 # -- many at once -----------------------------------------------------------------------------------------------------
