@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.storage import statements as sql
 
 SMALL = 100_000
@@ -20,11 +20,13 @@ ROUNDS = 9
 # One in a hundred is recoverable: its holder's lease has run out. As many are under live leases, the rest is history.
 # The n-th was started n milliseconds ago; ids are of version 7, as the engine makes them, and the oldest are first.
 _FILL = """
-INSERT INTO saga_executions (id, name, status, context, version, lease_owner, available_at, created_at, updated_at,
-    finished_at)
+INSERT INTO saga_executions (id, name, status, state, context, version, lease_owner, lease_token, available_at,
+    created_at, updated_at, finished_at)
 SELECT uuidv7(-n * interval '1 ms'), 'order-' || n %% 20,
-    CASE WHEN n %% 100 < 2 THEN 'RUNNING' ELSE 'COMPLETED' END, '{"order_id":"o-1"}', 1 + n %% 3,
+    CASE WHEN n %% 100 < 2 THEN 'RUNNING' ELSE 'COMPLETED' END,
+    CASE WHEN n %% 100 < 2 THEN 'running' ELSE 'finished' END, '{"order_id":"o-1"}', 1 + n %% 3,
     CASE n %% 100 WHEN 0 THEN 'gone@host/1.1' WHEN 1 THEN 'alive@host/2.2' END,
+    CASE WHEN n %% 100 < 2 THEN gen_random_uuid() END,
     CASE n %% 100 WHEN 0 THEN now() - n * interval '1 ms' WHEN 1 THEN now() + interval '1 day' ELSE 'infinity' END,
     now(), now(), CASE WHEN n %% 100 >= 2 THEN now() - n * interval '1 ms' END
 FROM generate_series(%(oldest)s::bigint, %(newest)s, -1) AS n"""
@@ -71,9 +73,9 @@ def _filled(target: Database, size: int) -> Database:
     return target
 
 
-def _claim(storage: SqlAlchemySagaStorage) -> float:
+def _claim(storage: PostgresSagaStorage) -> float:
     began = time.perf_counter()
-    result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5, mark_seconds=60.0)
+    result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5)
     seconds = time.perf_counter() - began
     if len(result.claims) != LIMIT:
         raise RuntimeError(f"{len(result.claims)} sagas were claimed instead of {LIMIT}")

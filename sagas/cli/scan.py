@@ -16,8 +16,8 @@ from sagas.cli.ids import shown_ids
 from sagas.cli.list import MOST
 from sagas.cli.render import fitted, one_line, out, table, text, when
 from sagas.cli.serialize import AsJson, print_json
-from sagas.storage.XXX import PAUSED, QUEUE
 from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
+from sagas.storage.XXX import PAUSED, QUEUE
 
 #: Sagas of each kind in a dry run.
 _SHOWN: Final = 10

@@ -20,8 +20,8 @@ from sagas.cli.standing import NextStep, in_words, next_step, standing
 from sagas.cli.timeline import seconds_between, timeline
 from sagas.errors import SagaError
 from sagas.registry import Registry
-from sagas.storage.records import SagaRecord
 from sagas.storage.operator_answers import Surroundings
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 #: A context may be megabytes; its beginning is for a reader, the whole for `--json`.
