@@ -265,6 +265,7 @@ class SagaEngine:
             # In a thread, as the event loop must not wait for a connection of the storage's own.
             await asyncio.to_thread(self.storage.connect)
             self._connected = True
+        await self._register_in_thread(saga)
         return await call_within(connection, start)
 
     def send(self, *saga_ids: UUID | str) -> None:
@@ -322,8 +323,7 @@ class SagaEngine:
         return await self._shielded(self._run_async(saga, context, idempotency_key))
 
     async def _run_async(self, saga: type[Saga[ContextT]], context: ContextT, key: str | None) -> Report:
-        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
-            await call_in_thread(partial(self.definitions.register, saga.graph))
+        await self._register_in_thread(saga)
         (new,) = self._new_sagas(saga, [context], None if key is None else [key])
         runtime = self.runtime()
         with runtime.observer.starting([new]) as traceparent:
@@ -419,6 +419,11 @@ class SagaEngine:
         )
 
     # -- details ----------------------------------------------------------------------------------------------
+
+    async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
+        """Register a saga's definition, so that the event loop need not wait when it is started."""
+        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
+            await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _new_sagas(
         self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None
