@@ -91,5 +91,5 @@ def _plan(target: Database) -> list[str]:
         "probe": PROBE_SECONDS,
     }
     with target.connect() as connection, connection.transaction(force_rollback=True):
-        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {query("claim_due")}", parameters).fetchall()
+        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {query('claim_due')}", parameters).fetchall()
     return [row[0] for row in rows]
