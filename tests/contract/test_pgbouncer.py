@@ -20,7 +20,7 @@ from sagas.storage.connecting import make_engine
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
-from sagas.cli.migrating import migrate_database
+from sagas.cli.migrate import migrate_database
 from sagas.errors import StorageUnavailable
 from sagas.storage import ISagaStorage, SqlAlchemySagaStorage
 from sagas.storage.schema import HEAD

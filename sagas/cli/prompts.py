@@ -1,15 +1,19 @@
-"""Asking before something is changed."""
+"""Before something is changed: the question, and who acts and why, for the log."""
 
 from __future__ import annotations
 
+import getpass
+import socket
 import sys
 from typing import Annotated
 
 import typer
 
 from sagas.cli.errors import CommandFailed
+from sagas.text import printable
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept in the saga's log with your name.")]
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -30,3 +34,12 @@ def confirm(question: str, yes: bool) -> None:
         typer.echo(err=True)
     if answer.strip().lower() not in ("y", "yes"):
         raise CommandFailed("not confirmed, so nothing was changed: answer y, or give --yes.")
+
+
+def operator() -> str:
+    """Return who acts: the user and host of this process."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"  # a container's user without a name
+    return printable(f"{user}@{socket.gethostname()}")

@@ -1,4 +1,4 @@
-"""What `sagas migrate` does: bring the database to the newest layout."""
+"""`sagas migrate`: bring the database to the newest layout."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from contextlib import suppress
 from typing import Final
 
 import sqlalchemy as sa
+import typer
 
+from sagas import api
 from sagas.errors import SchemaBehind
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.postgres.dsn import make_engine
-from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
+from sagas.storage.schema import HEAD, REVISIONS, current_version
+from sagas.storage.schema import migrate as migrate_tables
 
 #: For whoever upgrades a deployment of 0.1.0, which ended with revision 0004 at the latest.
 _NEW_COMMANDS: Final = (
     "Start workers by `celery -A sagas worker` now, and beat by `celery -A sagas beat`: the package no longer has "
     "a module `tasks`. To have sagas in an application of your own, call sagas.celery.install(app)."
 )
+
+
+def migrate() -> None:
+    """Bring the database to the newest layout."""
+    typer.echo(migrate_database(api.settings().database_url))
 
 
 def migrate_database(url: str) -> str:
@@ -37,7 +45,7 @@ def migrate_database(url: str) -> str:
     if before == HEAD:
         return f"already at {HEAD}."
     with engine.connect() as connection:
-        migrate(connection)
+        migrate_tables(connection)
     done = f"migrated from {before or 'no version'} to {_version(engine)}."
     return done if before is None else f"{done} {_NEW_COMMANDS}"
 

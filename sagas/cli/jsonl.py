@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final
+
+from pydantic_core import from_json
 
 from sagas.context import MAX_CONTEXT_BYTES
 from sagas.definition import AnySaga
@@ -42,10 +44,6 @@ class BadLine:
     reason: str
 
 
-class _Unusable(Exception):
-    """Why a line cannot be used."""
-
-
 def read_lines(source: BinaryIO, saga: AnySaga, key_field: str | None = None) -> Iterator[GoodLine | BadLine]:
     """Read one line after the other; blank ones are skipped.
 
@@ -58,13 +56,12 @@ def read_lines(source: BinaryIO, saga: AnySaga, key_field: str | None = None) ->
         if not raw.strip():
             continue
         try:
-            text = _text(raw)
-            data = _parse(text)
-            context = saga.codec.load(text)
+            data = _parse(raw)
+            context = saga.codec.load(raw.decode())
             # start_many refuses a whole batch for one context that cannot be stored.
             saga.codec.dump_checked(context)
             key = None if key_field is None else _key(data, key_field)
-        except (_Unusable, ContextError) as error:
+        except (ContextError, ValueError) as error:
             yield BadLine(number, str(error))
         else:
             yield GoodLine(number=number, context=context, key=key, size=len(raw))
@@ -81,40 +78,27 @@ def _numbered(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield number, raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
 
 
-def _text(raw: bytes) -> str:
+def _parse(raw: bytes) -> Any:
     if len(raw) > _LONGEST_LINE:
-        raise _Unusable(f"longer than {_LONGEST_LINE // 2**20} MB, more than any context may be")
+        raise ValueError(f"longer than {_LONGEST_LINE // 2**20} MB, more than any context may be")
     try:
-        return raw.rstrip().decode()
-    except UnicodeDecodeError as error:
-        raise _Unusable(f"not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})") from None
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except json.JSONDecodeError as error:
-        raise _Unusable(f"invalid JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise _Unusable("invalid JSON (nested too deeply)") from None
+        return from_json(raw.rstrip(), allow_inf_nan=False)
     except ValueError as error:
-        raise _Unusable(f"invalid JSON ({str(error).partition(':')[0]})") from None
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise _Unusable(f"invalid JSON ({constant} is not a JSON value)")
+        raise ValueError(f"invalid JSON ({str(error).replace('at line 1 column', 'at column')})") from None
 
 
 def _key(data: Any, field: str) -> str:
     if not isinstance(data, dict) or field not in data:
-        raise _Unusable(f"no field {field!r} to take the idempotency key from")
+        raise ValueError(f"no field {field!r} to take the idempotency key from")
     value = data[field]
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise _Unusable(f"field {field!r} is {json.dumps(value):.60}, and an idempotency key is text or a whole number")
+        raise ValueError(
+            f"field {field!r} is {json.dumps(value):.60}, and an idempotency key is text or a whole number"
+        )
     try:
         check_idempotency_key(value)
     except ValueError as error:
-        raise _Unusable(f"field {field!r}: {error}") from None
+        raise ValueError(f"field {field!r}: {error}") from None
     return value

@@ -1,48 +1,56 @@
-"""`sagas doctor`: prints a line for each check, and below it each finding with its reason and its cure."""
+"""`sagas doctor`: a line for each check, and below it each finding with its reason and its cure."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import typer
 from rich.text import Text
 
-from sagas.cli.words import console, fitted, one_line, terminal_width
+from sagas.cli.render import count_of, fitted, out
+from sagas.cli.serialize import AsJson, print_json
 from sagas.doctor import OK, PROBLEM, SKIPPED, WARNING, Finding, Installation, Result, examine
+from sagas.text import one_line
 
 _STYLES: Final = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", SKIPPED: "dim"}
 _STATE_WIDTH: Final = max(map(len, _STYLES)) + 2
 _NAME_WIDTH: Final = 15
 
 
-def examine_installation(environment: Mapping[str, str], *, as_json: bool) -> bool:
-    """Examine the installation that the environment describes, and print the results.
+def doctor(as_json: AsJson = False) -> None:
+    """Check this installation: say what is wrong, why it matters, and what to do.
 
-    Returns:
-        False if there is a problem; warnings alone do not count.
+    Changes nothing. The exit code is 0 without a problem (also with warnings), 1 with at least one, and 2 for a command
+    line that cannot be understood.
     """
-    results = examine(Installation(environment))
+    results = examine(Installation(os.environ))
     every = list(results if as_json else _printed(results))
     count = Counter(finding.severity for result in every for finding in result.findings)
     if as_json:
-        typer.echo(json.dumps(_as_json(every, count), indent=2))
+        print_json(
+            {
+                "problems": count[PROBLEM],
+                "warnings": count[WARNING],
+                "checks": [{"state": result.state, **asdict(result)} for result in every],
+            }
+        )
     else:
-        typer.echo(f"{_number(count, PROBLEM)}, {_number(count, WARNING)}.")
-    return not count[PROBLEM]
+        typer.echo(f"{count_of(count[PROBLEM], 'problem')}, {count_of(count[WARNING], 'warning')}.")
+    if count[PROBLEM]:
+        raise typer.Exit(1)
 
 
 def _printed(results: Iterable[Result]) -> Iterator[Result]:
     """Print each result as soon as it is known, because some checks take seconds."""
-    out, width = console(), terminal_width()
     for result in results:
-        out.print(fitted(_line(result), width, indent=_STATE_WIDTH + _NAME_WIDTH))
+        out(fitted(_line(result), indent=_STATE_WIDTH + _NAME_WIDTH))
         for finding in result.findings:
             for line in _lines(finding):
-                out.print(fitted(line, width, indent=12))
+                out(fitted(line, indent=12))
         yield result
 
 
@@ -60,15 +68,3 @@ def _lines(finding: Finding) -> Iterator[Text]:
     yield Text.assemble("    ", (finding.id, _STYLES[finding.severity]), f": {one_line(finding.what)}")
     yield Text.assemble(("      why:  ", "bold"), one_line(finding.why))
     yield Text.assemble(("      cure: ", "bold"), one_line(finding.cure))
-
-
-def _number(count: Counter[str], severity: str) -> str:
-    return f"{count[severity]} {severity}{'' if count[severity] == 1 else 's'}"
-
-
-def _as_json(results: Iterable[Result], count: Counter[str]) -> dict[str, Any]:
-    return {
-        "problems": count[PROBLEM],
-        "warnings": count[WARNING],
-        "checks": [{"state": result.state, **asdict(result)} for result in results],
-    }
