@@ -174,7 +174,7 @@ def test_json_tells_what_happens_next_and_the_seconds_between_rows(
 
     data = json.loads(sagas("show", str(saga_id), "--json").stdout)
 
-    assert data["standing"] == "dead"
+    assert data["state"] == "dead"
     assert data["next"] == f"dead: see to the cause, then `sagas recover {saga_id}` runs it once more"
     assert data["next_step"] == {
         "words": "compensate reserve, attempt 2",
@@ -277,7 +277,7 @@ def test_a_worker_that_was_killed_is_in_the_timeline_before_and_after_another_go
 
     engine.recover(new.id)
     _, _, pay, undone = (row.split(maxsplit=2) for row in told())
-    assert (pay[0], pay[2].partition(":")[0]) == ("pay", "act failed, attempt 1, in doubt; the saga aborts")
+    assert (pay[0], pay[2].partition(":")[0]) == ("pay", "act failed, attempt 1; the saga aborts")
     assert (undone[0], undone[2]) == ("reserve", "compensate completed")
 
 

@@ -57,12 +57,12 @@ def test_the_longest_due_the_queue_and_the_last_scan_are_told_with_their_ages(
     quiet = labels(sagas("stats").stdout)
     assert (quiet["oldest due"], quiet["queue"], quiet["last scan"]) == ("-", "empty", "never")
 
+    storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5)
     new(queued=True)
     sql(
         "UPDATE saga_executions SET updated_at = now() - interval '5 minutes 5 seconds', "
         "available_at = now() - interval '5 minutes'"
     )
-    storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5)
     sql("UPDATE saga_scans SET at = now() - interval '3 minutes 5 seconds'")
     due = new("w/1", -430)
     told, data = labels(sagas("stats").stdout), json.loads(sagas("stats", "--json").stdout)
