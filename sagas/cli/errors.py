@@ -11,6 +11,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
+from sagas.cli.database import closed_afterwards
 from sagas.errors import SagaError
 from sagas.registry import namesakes
 from sagas.storage.postgres.dsn import reason
@@ -53,7 +54,8 @@ class SentenceGroup(TyperGroup):
             )
         _failed.set(False)
         try:
-            super().invoke(ctx)
+            with closed_afterwards():
+                super().invoke(ctx)
         except SagaError as error:
             complain(error)
         except (DBAPIError, psycopg.Error) as error:
