@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.storage import statements as sql
 
 SMALL = 100_000
@@ -71,7 +71,7 @@ def _filled(target: Database, size: int) -> Database:
     return target
 
 
-def _claim(storage: SqlAlchemySagaStorage) -> float:
+def _claim(storage: PostgresSagaStorage) -> float:
     began = time.perf_counter()
     result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5, mark_seconds=60.0)
     seconds = time.perf_counter() - began

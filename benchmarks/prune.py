@@ -23,7 +23,7 @@ from sagas import SagaEngine, configure
 from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 SAGAS = 1_000_000
 LIVE_SAGAS = 100
@@ -50,7 +50,7 @@ FROM generate_series(1, %(sagas)s) AS n, generate_series(1, %(logs)s) AS step
 ORDER BY n, step"""
 
 
-class _CountingStorage(SqlAlchemySagaStorage):
+class _CountingStorage(PostgresSagaStorage):
     """The real storage, which also keeps how long each batch of the prune took."""
 
     batches: list[float]
@@ -175,13 +175,13 @@ def _check_pruned(admin: sa.Engine) -> None:
             raise RuntimeError(f"the prune left {rows} rows of finished sagas.")
 
 
-def _live_sagas(storage: SqlAlchemySagaStorage) -> list[Hold]:
+def _live_sagas(storage: PostgresSagaStorage) -> list[Hold]:
     new = [NewSaga(id=new_saga_id(), name="order", context='{"n": 1}') for _ in range(LIVE_SAGAS)]
     storage.create_sagas(new, owner=_OWNER, for_seconds=3600)
     return [Hold(saga.id, 1, _OWNER) for saga in new]
 
 
-def _writes_during(storage: SqlAlchemySagaStorage, holds: list[Hold], work: Any) -> list[float]:
+def _writes_during(storage: PostgresSagaStorage, holds: list[Hold], work: Any) -> list[float]:
     """Return how long each write to a live saga took while this was done."""
     done = threading.Event()
 

@@ -114,8 +114,12 @@ class SchemaBehind(SagaError):
     """The database lacks tables or columns that this version needs: run `sagas migrate`."""
 
 
+class SchemaAhead(SagaError):
+    """A newer release has changed the tables so that this one cannot use them: install the newer one."""
+
+
 class MigrationRefused(SagaError):
-    """The database holds something that the newer layout cannot; nothing was changed."""
+    """The database cannot be migrated as it is; the message says why and what to do. Nothing was changed."""
 
 
 class BrokerUnavailable(SagaError):

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.finding import Finding, problem, warning
-from sagas.errors import SchemaBehind
+from sagas.errors import SchemaAhead, SchemaBehind
 from sagas.storage.postgres.dsn import reason
 from sagas.storage.schema import HEAD, REVISIONS
 from sagas.storage.tables import metadata
@@ -87,7 +87,7 @@ def _database(installation: Installation) -> Iterator[Finding | str]:
 def _schema(installation: Installation) -> Iterator[Finding | str]:
     try:
         version = installation.server.schema_version()
-    except SchemaBehind as error:
+    except (SchemaAhead, SchemaBehind) as error:
         yield SCHEMA_BEHIND.seen(str(error))
         return
     yield f"at {version}" if version in REVISIONS else f"at {version}, made by newer code; this code has {HEAD}"

@@ -89,7 +89,7 @@ def test_our_image_bears_the_projects_version(name: str) -> None:
 
 
 def test_the_readme_names_our_image_as_it_is() -> None:
-    assert f"`FROM {PROJECT['name']}:{PROJECT['version']}`" in (REPOSITORY / "README.md").read_text()
+    assert f"`FROM {PROJECT['name']}:{PROJECT['version']}`" in (REPOSITORY / "docs/deployment.md").read_text()
 
 
 @every_service

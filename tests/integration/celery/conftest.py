@@ -17,7 +17,7 @@ from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.integration.celery.forking import ForkedCelery
+from tests.forking import ForkedCelery
 from tests.integration.celery.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from sagas.storage.schema import VERSION_TABLE, migrate
+from sagas.storage.schema import HEAD, VERSION_TABLE, migrate
 from tests.integration.cli.conftest import Command
 
 
@@ -32,26 +32,56 @@ def test_an_empty_database_is_answered_with_the_command_that_makes_its_tables(
     result = sagas(*command)
 
     assert result.stderr == (
-        "error: the database has no saga tables of this version, and this code needs 0005: run `sagas migrate`.\n"
+        f"error: the database has no saga tables of this version, and this code needs {HEAD}: run `sagas migrate`.\n"
     )
     assert result.exit_code == 1
 
 
 def test_migrating_from_nothing_makes_the_tables_and_migrating_again_changes_nothing(sagas: Command) -> None:
-    assert sagas("migrate").stdout == "migrated from no version to 0005.\n"
+    assert sagas("migrate").stdout == f"migrated from no version to {HEAD}.\n"
     assert sagas("list").exit_code == 0
     again = sagas("migrate")
-    assert (again.stdout, again.stderr, again.exit_code) == ("already at 0005.\n", "", 0)
+    assert (again.stdout, again.stderr, again.exit_code) == (f"already at {HEAD}.\n", "", 0)
 
 
 def test_an_older_layout_is_brought_to_the_newest(sagas: Command, empty: sa.Engine) -> None:
     with empty.connect() as connection:
         migrate(connection, to="0001")
 
-    assert "is at version 0001, and this code needs 0005: run `sagas migrate`." in sagas("list").stderr
+    assert f"is at version 0001, and this code needs {HEAD}: run `sagas migrate`." in sagas("list").stderr
     told = sagas("migrate").stdout
-    assert told.startswith("migrated from 0001 to 0005. ")
+    assert told.startswith(f"migrated from 0001 to {HEAD}. ")
     assert "`celery -A sagas worker`" in told
+
+
+def test_progress_is_told_on_stderr_in_a_few_lines(sagas: Command, empty: sa.Engine) -> None:
+    with empty.connect() as connection:
+        migrate(connection, to="0004")
+        connection.exec_driver_sql(
+            "INSERT INTO saga_executions (id, name, context) SELECT gen_random_uuid(), 'order', '{}' "
+            "FROM generate_series(1, 2000)"
+        )
+        connection.commit()
+
+    lines = sagas("migrate").stderr.splitlines()
+
+    assert lines[0] == "rewriting saga_executions: 20 of 2,000 rows"
+    assert lines[-1] == "building indexes ..."
+    assert len(lines) < 20
+
+
+def test_tables_that_this_code_cannot_use_are_refused_and_left_alone(sagas: Command, empty: sa.Engine) -> None:
+    sagas("migrate")
+    with empty.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '0099', oldest = '0098'")
+
+    for command in ("migrate", "list"):
+        result = sagas(command)
+        assert result.stderr == (
+            "error: the database is at version 0099, which code older than 0098 cannot use, and this code ends at "
+            f"{HEAD}: install the newer release of celery-sagas here.\n"
+        )
+        assert result.exit_code == 1
 
 
 def test_a_layout_that_newer_code_made_is_left_as_it_is(sagas: Command, empty: sa.Engine) -> None:
@@ -61,7 +91,7 @@ def test_a_layout_that_newer_code_made_is_left_as_it_is(sagas: Command, empty: s
 
     result = sagas("migrate")
 
-    assert result.stdout == "already at 0099, which newer code made and this code (0005) works with.\n"
+    assert result.stdout == f"already at 0099, which newer code made and this code ({HEAD}) works with.\n"
     assert result.exit_code == 0
 
 

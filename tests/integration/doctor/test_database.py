@@ -106,7 +106,7 @@ def test_a_schema_that_is_behind_is_reported_and_a_newer_one_is_fine(
         assert "`sagas migrate`" in found["schema-behind"].cure
         migrate(connection)
         assert [*SCHEMA.run(here)] == [f"at {HEAD}"]
-        connection.exec_driver_sql("UPDATE sagas_alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE saga_schema SET version_num = '9999'")
         connection.commit()
     engine.dispose()
     assert [*SCHEMA.run(here)] == [f"at 9999, made by newer code; this code has {HEAD}"]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from sagas import MemorySagaStorage, SagaStatus
-from sagas.storage.records import Claim
+from sagas.storage.records import Claim, SagaState
 from sagas.storage.transactions import _Outbox
 from tests.callers import Shop
 from tests.samples import QuickEngine, Trip
@@ -54,7 +54,7 @@ def test_key_is_found_within_the_same_transaction(shop: Shop) -> None:
 def test_memory_takes_part_in_no_transaction(shop: Shop) -> None:
     engine = QuickEngine(MemorySagaStorage())
 
-    with shop.database.connect() as connection, pytest.raises(TypeError, match="takes part in no transaction"):
+    with shop.database.connect() as connection, pytest.raises(TypeError, match="has no transactions to join"):
         engine.start(shop.saga, Trip(), connection=connection)
 
 
@@ -69,7 +69,7 @@ def test_saga_started_in_a_session_is_sent_after_the_commit_and_not_before(shop:
         assert (shop.stored, shop.sent) == ({saga_id}, [saga_id])
 
     assert shop.dispatcher.sent == [Claim(saga_id, 0, pending=True)]
-    assert shop.engine.stored().lease_owner == "queue"
+    assert shop.engine.stored().state is SagaState.QUEUED
 
 
 def test_session_can_be_used_on_after_its_sagas_were_sent(shop: Shop) -> None:

@@ -18,6 +18,7 @@ from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, current_version, migrate
 from sagas.storage.tables import metadata
 from tests.databases import database
+from tests.forking import run_python
 
 ENVIRONMENT: Final = """
 import os
@@ -78,14 +79,8 @@ class Application:
 
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         url = self.engine.url.render_as_string(hide_password=False)
-        return subprocess.run(
-            [sys.executable, "-m", "alembic", *arguments],
-            cwd=self.directory,
-            env=os.environ | {"URL": url, "PYTHONPATH": str(Path(__file__).parents[3])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = os.environ | {"URL": url, "PYTHONPATH": str(Path(__file__).parents[3])}
+        return run_python("-m", "alembic", *arguments, environment=environment, directory=self.directory)
 
     @property
     def tables(self) -> set[str]:
@@ -118,6 +113,38 @@ def test_migration_of_the_applications_that_fails_takes_the_saga_tables_back(app
 
     assert "division by zero" in done.stderr
     assert application.tables <= {"alembic_version"}
+
+
+@pytest.mark.parametrize(
+    ("last", "scanned", "told"),
+    [
+        ("op.execute('SELECT 1 / 0')", False, "division by zero"),
+        ("pass", True, "workers of the version before still run"),
+        ("pass", False, ""),
+    ],
+)
+def test_tables_of_0_1_0_are_migrated_within_the_applications_migration_or_left_as_they_were(
+    application: Application, last: str, scanned: bool, told: str
+) -> None:
+    with application.engine.connect() as connection:
+        migrate(connection, to="0004")
+        connection.exec_driver_sql(
+            "INSERT INTO saga_executions (id, name, context) VALUES (gen_random_uuid(), 'order', '{}')"
+        )
+        if scanned:
+            connection.exec_driver_sql("INSERT INTO saga_scans (worker, at) VALUES ('web-1', clock_timestamp())")
+        connection.commit()
+    application.write(last)
+
+    done = application.alembic("upgrade", "head")
+
+    assert (told in done.stderr, done.returncode == 0) == (True, not told)
+    with application.engine.connect() as connection:
+        assert current_version(connection) == ("0004" if told else HEAD)
+        if told:
+            assert "orders" not in application.tables
+        else:
+            assert connection.exec_driver_sql("SELECT id FROM orders").scalars().all() == [1]
 
 
 def test_script_without_a_connection_is_refused(application: Application) -> None:
