@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from typing import Final
 
 from sagas import api
+from sagas.inspection import Inspector
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.operations import Operations
 
 _opened: Final[ContextVar[ExitStack | None]] = ContextVar("opened", default=None)
 
@@ -37,10 +37,10 @@ def storage() -> PostgresSagaStorage:
     return opened
 
 
-def operations() -> Operations:
+def inspector() -> Inspector:
     """Return what answers questions about that database.
 
     Raises:
         ConfigurationError: a setting cannot work.
     """
-    return Operations(storage())
+    return Inspector(storage())

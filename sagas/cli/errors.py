@@ -12,11 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
 from sagas.cli.database import closed_afterwards
-from sagas.cli.render import one_line
 from sagas.errors import SagaError
 from sagas.registry import namesakes
 from sagas.storage.postgres.dsn import reason
-from sagas.text import printable
+from sagas.text import one_line, printable
 
 _failed: Final[ContextVar[bool]] = ContextVar("failed")
 
