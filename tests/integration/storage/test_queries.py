@@ -106,7 +106,7 @@ def planned(server_url: sa.URL, template: str) -> Iterator[sa.Connection]:
             id, name, idempotency_key, status, state, context, version, lease_owner, lease_token, available_at,
             finished_at
         )
-        SELECT gen_random_uuid(), 'name ' || mod(n, 7), n || state, status, state, '{{}}', 1,
+        SELECT gen_random_uuid(), 'name ' || mod(n, 7), n || status || state, status, state, '{{}}', 1,
             CASE WHEN state = 'running' THEN 'worker-' || mod(n, 50) END,
             CASE WHEN state = 'running' THEN gen_random_uuid() END,
             CASE WHEN state IN ('finished', 'dead') THEN 'infinity' ELSE now() - n * interval '1 second' END,
