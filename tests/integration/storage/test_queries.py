@@ -65,9 +65,11 @@ _INDEXES: Final = {
         name: {_ROW}
         for name in (
             *("apply", "apply_many", "apply_progress", "renew", "set_definition", "set_status", "count_attempt"),
-            *("set_attempts", "lock", "claim_by_id", "release_claims", "find", "take_back_within"),
+            *("set_attempts", "lock", "claim_by_id", "release_claims", "take_back_within"),
         )
     },
+    # Which one, its filters decide.
+    "find": set(),
     **{name: {_ROW, _LOG} for name in ("acquire", "load")},
     **{name: {_KEY} for name in ("find_by_key", "find_by_key_within", "create_one", "create_many", "create_within")},
     "claim_new": {"saga_executions_unstarted", _QUEUED, _ROW},
