@@ -5,5 +5,5 @@
 - integration: real servers and processes. PostgreSQL, Celery, Django, the command, the documentation's examples.
 - faults: every order of two workers' calls, real processes that are killed, frozen and cut off, outages of the broker.
 
-Modules beside these folders are shared by them. A test that takes ten seconds or more is marked `slow`, and begun first.
+Modules beside these folders are shared. A test that takes ten seconds or more is marked `slow`, and begun first.
 """
