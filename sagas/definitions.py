@@ -35,6 +35,10 @@ class Definitions:
             self._stored[graph.hash] = graph
         return graph.hash
 
+    def knows(self, graph: Graph) -> bool:
+        """Whether this process knows that a graph is stored."""
+        return graph.hash in self._stored
+
     def fitting(self, record: SagaRecord) -> tuple[AnySaga, Graph]:
         """Return the class that goes on with a saga, and the graph that the saga was started with.
 

@@ -36,6 +36,7 @@ from sagas.progress import Action, Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform
 from sagas.storage.records import Acquired
+from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
 
 #: How often a worker that waits looks whether it is to stop.
@@ -77,12 +78,16 @@ def giving_back_on_error(acquired: Acquired, runtime: Runtime) -> Iterator[None]
     except (LeaseLost, StorageUnavailable):
         raise
     except Exception as error:
-        event = holder_failed(error, None)
-        last_error = f"{event.error_type}: {event.message}"
-        failed = failed_attempt(runtime, acquired.record.recovery_attempts, event, last_error=last_error)
         with suppress(Exception):  # it must not hide what happened
-            runtime.storage.apply(acquired.lease, failed)
+            runtime.storage.apply(acquired.lease, failed_outside(acquired, runtime, error))
         raise
+
+
+def failed_outside(acquired: Acquired, runtime: Runtime, error: Exception) -> FailedAttempt:
+    """Return the transition for an error around the loop; what its saga had in flight then is unknown."""
+    event = holder_failed(error, None)
+    last_error = f"{event.error_type}: {event.message}"
+    return failed_attempt(runtime, acquired.record.recovery_attempts, event, last_error=last_error)
 
 
 class ThreadDriver:

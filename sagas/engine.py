@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 from uuid import UUID
 
 from sagas import recovery
+from sagas.async_driver import execute_async
 from sagas.background import InBackground
 from sagas.context import ContextT
 from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
@@ -21,6 +23,7 @@ from sagas.drivers import execute
 from sagas.errors import ConfigurationError, SagaError
 from sagas.execution import Outcome, Report
 from sagas.framework import Framework
+from sagas.group_commit import GroupWriter
 from sagas.ids import new_saga_id
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
@@ -36,15 +39,18 @@ from sagas.storage.records import (
     Acquired,
     Claim,
     Lease,
+    LeaseRequest,
     LogEntry,
     NewSaga,
     OnConflict,
+    SagaRecord,
     shared_owner,
     utc_now,
 )
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
 from sagas.telemetry.logs import saga_logger
-from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
+from sagas.telemetry.observer import Observer
+from sagas.telemetry.resolving import resolve_observer
 
 logger = saga_logger(__name__)
 
@@ -99,6 +105,8 @@ class SagaEngine:
         self._keeper = LeaseKeeper(storage, self.settings.lease_seconds)
         self.definitions = Definitions(storage, self.registry)
         self._deliveries = Deliveries(storage)
+        self._writer = GroupWriter(storage)
+        self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
         self._connected = False
@@ -203,7 +211,7 @@ class SagaEngine:
         if not new:
             return []
         options: dict[str, Any] = {} if on_conflict == "return" else {"on_conflict": on_conflict}
-        with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
+        with resolve_observer(self._observer).starting(new) as traceparent:
             if traceparent is not None:
                 new = _traced(new, traceparent)
             claims: list[Claim] = []
@@ -257,6 +265,7 @@ class SagaEngine:
             # In a thread, as the event loop must not wait for a connection of the storage's own.
             await asyncio.to_thread(self.storage.connect)
             self._connected = True
+        await self._register_in_thread(saga)
         return await call_within(connection, start)
 
     def send(self, *saga_ids: UUID | str) -> None:
@@ -301,14 +310,8 @@ class SagaEngine:
                 new = _traced(new, traceparent)
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
-            record = self.storage.load(saga_id)
-            message = f"a saga with this idempotency key was started before and is {record.status}."
-            return Report(
-                saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message
-            )
-        record = new[0].as_record(now=utc_now(), lease=request)
-        acquired = Acquired(Lease(saga_id, 1, request.owner, request.token), record, SagaStatus.PENDING)
-        return execute(saga, saga.graph, acquired, runtime)
+            return _started_before(self.storage.load(saga_id))
+        return execute(saga, saga.graph, _just_started(new[0], request), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -317,7 +320,19 @@ class SagaEngine:
 
         If the caller is cancelled, the saga goes on.
         """
-        return await self._in_new_thread(lambda: self.run(saga, context, idempotency_key=idempotency_key))
+        return await self._shielded(self._run_async(saga, context, idempotency_key))
+
+    async def _run_async(self, saga: type[Saga[ContextT]], context: ContextT, key: str | None) -> Report:
+        await self._register_in_thread(saga)
+        (new,) = self._new_sagas(saga, [context], None if key is None else [key])
+        runtime = self.runtime()
+        with runtime.observer.starting([new]) as traceparent:
+            if traceparent is not None:
+                (new,) = _traced([new], traceparent)
+            saga_id, is_new, request = await self._writer.create(new, runtime.request())
+        if not is_new:
+            return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
+        return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -361,7 +376,15 @@ class SagaEngine:
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
         """Do as `recover` does, from a coroutine, as `run_async` does."""
-        return await self._in_new_thread(lambda: self.recover(saga_id, by_hand=by_hand))
+        return await self._shielded(
+            recovery.recover_async(
+                parse_saga_id(saga_id),
+                runtime=self.runtime(),
+                definitions=self.definitions,
+                writer=self._writer,
+                by_hand=by_hand,
+            )
+        )
 
     def scan(self) -> ScanReport:
         """Claim what is due and send it to workers.
@@ -375,7 +398,7 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: give it a CeleryDispatcher of "
                 "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings, whom_to_tell(self._observer) or NOBODY)
+        return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
@@ -391,11 +414,16 @@ class SagaEngine:
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
-            observer=whom_to_tell(self._observer) or NOBODY,
+            observer=resolve_observer(self._observer),
             framework=self._framework,
         )
 
     # -- details ----------------------------------------------------------------------------------------------
+
+    async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
+        """Register a saga's definition, so that the event loop need not wait when it is started."""
+        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
+            await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _new_sagas(
         self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None
@@ -422,14 +450,12 @@ class SagaEngine:
             for index, document in enumerate(documents)
         ]
 
-    async def _in_new_thread(self, function: Callable[[], Report]) -> Report:
-        def call() -> Report:
-            try:
-                return function()
-            finally:
-                self._framework.thread_ends()
-
-        return await call_in_thread(call)
+    async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
+        # The loop itself keeps no task alive that nobody else refers to.
+        task = asyncio.ensure_future(running)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
 
     def _send_after_commit(self, claims: Sequence[Claim]) -> None:
         try:
@@ -463,6 +489,17 @@ def check_idempotency_key(key: str) -> None:
             f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
             "and without halves of surrogate pairs."
         )
+
+
+def _just_started(new: NewSaga, request: LeaseRequest) -> Acquired:
+    """A new saga under its first lease, as it was stored with it."""
+    lease = Lease(new.id, 1, request.owner, request.token)
+    return Acquired(lease, new.as_record(now=utc_now(), lease=request), SagaStatus.PENDING)
+
+
+def _started_before(record: SagaRecord) -> Report:
+    message = f"a saga with this idempotency key was started before and is {record.status}."
+    return Report(saga_id=record.id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message)
 
 
 def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:

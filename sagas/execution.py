@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -308,10 +309,8 @@ class _Execution:
                 return self._report(Outcome.LOST, str(lost))
         except BaseException as error:
             # The process is about to end: whatever comes of counting it must not hide why.
-            try:
+            with suppress(LeaseLost, StorageUnavailable):
                 yield from self._fail(error)
-            except (LeaseLost, StorageUnavailable):
-                pass
             raise
 
     def _advance(self) -> Generator[Command, Any, Report | None]:

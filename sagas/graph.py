@@ -102,9 +102,14 @@ class Graph:
     def parse(cls, text: str) -> Graph:
         """Return the graph of a stored text; what a newer version wrote into a node is passed over."""
         stored: dict[str, Any] = json.loads(text)
-        known = Node.__dataclass_fields__
         nodes = (
-            Node(**{key: tuple(value) if key == "after" else value for key, value in node.items() if key in known})
+            Node(
+                name=node["name"],
+                kind=node.get("kind", "step"),
+                after=tuple(node.get("after", ())),
+                pivot=node.get("pivot", False),
+                undoable=node.get("undoable", False),
+            )
             for node in stored["nodes"]
         )
         return cls(stored["saga"], stored["version"], tuple(nodes))

@@ -36,7 +36,7 @@ RECOVERABLE = (SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED)
 
 
 class Action(StrEnum):
-    """What a row of the log is about: the two things a step can do, what an operator did, or what became of a holder."""
+    """What a row of the log is about: the two things a step can do, an operator's doing, or a holder's fate."""
 
     ACT = "act"
     COMPENSATE = "compensate"

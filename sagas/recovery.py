@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from sagas.definition import backoff
+from sagas.async_driver import execute_async
+from sagas.definition import AnySaga, backoff
 from sagas.definitions import Definitions
 from sagas.drivers import decline_now, execute, giving_back_on_error
-from sagas.errors import DefinitionNotFound, InvalidSagaId, LogDoesNotFit, StorageUnavailable, UnknownSaga
+from sagas.errors import DefinitionNotFound, InvalidSagaId, LeaseLost, LogDoesNotFit, StorageUnavailable, UnknownSaga
 from sagas.execution import Outcome, Report
+from sagas.graph import Graph
+from sagas.group_commit import GroupWriter
+from sagas.loops import call_in_thread
 from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage, not_found
 from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
-from sagas.telemetry.observer import NOBODY, Observer
+from sagas.telemetry.observer import NullObserver, Observer
 
 logger = saga_logger(__name__)
 
@@ -80,6 +85,40 @@ def recover(
         SagaNotFound: no saga has this id.
         StorageUnavailable: the database does not answer.
     """
+    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, told=told)
+    return found if isinstance(found, Report) else execute(found.saga, found.graph, found.acquired, runtime)
+
+
+async def recover_async(
+    saga_id: UUID, *, runtime: Runtime, definitions: Definitions, writer: GroupWriter, by_hand: bool = False
+) -> Report:
+    """Do as `recover` does, on this event loop; writes go through `writer`."""
+    find = partial(acquire, saga_id, runtime=runtime, definitions=definitions, by_hand=by_hand)
+    found = await call_in_thread(find)
+    if isinstance(found, Report):
+        return found
+    return await execute_async(found.saga, found.graph, found.acquired, runtime, writer)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A saga that is acquired, the class that goes on with it, and the graph that it was started with."""
+
+    acquired: Acquired
+    saga: AnySaga
+    graph: Graph
+
+
+def acquire(
+    saga_id: UUID,
+    *,
+    runtime: Runtime,
+    definitions: Definitions,
+    version: int | None = None,
+    by_hand: bool = False,
+    told: LogEntry | None = None,
+) -> Found | Report:
+    """Acquire a saga and find its code, or report why not; arguments and errors are those of `recover`."""
     acquired = runtime.storage.acquire(
         saga_id,
         runtime.request(),
@@ -89,16 +128,24 @@ def recover(
     )
     if isinstance(acquired, NotAcquired):
         return _skipped(saga_id, acquired)
-    with giving_back_on_error(acquired, runtime):
-        if told is not None:
-            runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
-        try:
-            saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
-            if acquired.record.definition is None:
-                _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
-        except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
-            return decline_now(acquired, runtime, str(error))
-    return execute(saga, graph, acquired, runtime)
+    try:
+        with giving_back_on_error(acquired, runtime):
+            return _find(acquired, runtime, definitions, told)
+    except LeaseLost as error:
+        record, message = acquired.record, str(error)
+        return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
+
+
+def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, told: LogEntry | None) -> Found | Report:
+    if told is not None:
+        runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
+    try:
+        saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
+        if acquired.record.definition is None:
+            _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
+    except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
+        return decline_now(acquired, runtime, str(error))
+    return Found(acquired, saga, graph)
 
 
 def _define(acquired: Acquired, runtime: Runtime, definition_hash: str) -> None:
@@ -118,13 +165,16 @@ def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
     raise AssertionError("unreachable")
 
 
-def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer = NOBODY) -> ScanReport:
+def scan(
+    storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer | None = None
+) -> ScanReport:
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
         BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
+    observer = observer or NullObserver()
     with observer.scanning():
         report = _scan(storage, dispatcher, settings)
         dispatched, died = len(report.dispatched), len(report.died)

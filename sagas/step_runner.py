@@ -61,7 +61,7 @@ def _in_loop(awaitable: Awaitable[Any], timeout: float | None) -> Any:
         if inspect.iscoroutine(awaitable):
             awaitable.close()  # it will not be awaited
         refuse_within_async_step("performing a saga", "run_async")
-    future = asyncio.run_coroutine_threadsafe(_settle(awaitable, timeout), steps.loop)
+    future = asyncio.run_coroutine_threadsafe(settle(awaitable, timeout), steps.loop)
     try:
         error, value = _wait(future, steps.loop, timeout)
     except BaseException:
@@ -93,7 +93,7 @@ def _wait(future: Future[Any], loop: asyncio.AbstractEventLoop, timeout: float |
             stood_still = not loop.is_running()
 
 
-async def _settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[BaseException | None, Any]:
+async def settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[BaseException | None, Any]:
     # SystemExit and the like would end the loop for every other saga: they are handed to the caller instead.
     try:
         async with asyncio.timeout(timeout) as bound:

@@ -11,7 +11,15 @@ import sqlalchemy as sa
 
 from sagas.ids import new_saga_id
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import Acquired, ClaimResult, Lease, LeaseRequest, NewSaga, NotAcquired, SagaRecord
+from sagas.storage.records import (
+    Acquired,
+    ClaimResult,
+    Lease,
+    LeaseRequest,
+    NewSaga,
+    NotAcquired,
+    SagaRecord,
+)
 
 DEADLINE_SECONDS: Final = 60
 
@@ -21,10 +29,9 @@ def new_saga(key: str | None = None) -> NewSaga:
     return NewSaga(id=new_saga_id(), name="order", context='{"n": 1}', idempotency_key=key)
 
 
-def held_saga(storage: PostgresSagaStorage, *, for_seconds: float = 60.0) -> Lease:
-    """A saga in its first run; with 0 seconds its lease has run out."""
-    saga = new_saga()
-    request = LeaseRequest(owner="worker-1", seconds=for_seconds)
+def held_saga(storage: PostgresSagaStorage, *, for_seconds: float = 60.0, key: str | None = None) -> Lease:
+    """A saga in its first run; with 0 seconds its lease has expired."""
+    saga, request = new_saga(key), LeaseRequest(owner="worker-1", seconds=for_seconds)
     storage.create_sagas([saga], lease=request)
     return Lease(saga.id, 1, request.owner, request.token)
 
@@ -37,15 +44,15 @@ def writing_to(engine: sa.Engine, saga: NewSaga | SagaRecord) -> Iterator[None]:
         yield
 
 
-def acquire(storage: PostgresSagaStorage, lease: Lease) -> Acquired | NotAcquired:
-    """Acquire it by another worker."""
+def acquire(storage: PostgresSagaStorage, lease: Lease, *, by_hand: bool = False) -> Acquired | NotAcquired:
+    """Acquire it for another worker."""
     request = LeaseRequest(owner="worker-2", seconds=60)
-    return storage.acquire(lease.saga_id, request, max_recovery_attempts=5)
+    return storage.acquire(lease.saga_id, request, max_recovery_attempts=5, by_hand=by_hand)
 
 
-def claim(storage: PostgresSagaStorage) -> ClaimResult:
-    """Scan for recoverable sagas."""
-    return storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5)
+def claim(storage: PostgresSagaStorage, *, pending: bool = False, limit: int = 10) -> ClaimResult:
+    """Scan."""
+    return storage.claim_sagas(pending=pending, limit=limit, max_recovery_attempts=5)
 
 
 def wait_until(happened: Callable[[], Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sagas.cli.words import one_line, utc, when
+from sagas.cli.render import one_line, utc, when
 from sagas.errors import SagaError
 from sagas.plan import plan_as_started
 from sagas.progress import Action, End, next_move

@@ -9,8 +9,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
+from sagas.cli.render import one_line
 from sagas.cli.standing import Standing, standing
-from sagas.cli.words import one_line
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LogEntry, SagaRecord
 from sagas.text import printable

@@ -63,6 +63,8 @@ class Suspended:
 class GaveBack:
     """The holder gives the saga back as it is; no attempt is spent.
 
+    An operator who gives a saga back has seen to it: the recovery attempts become 0, and suspicion ends.
+
     Attributes:
         status: any but COMPLETED and COMPENSATED.
         after_seconds: when it is due.
@@ -175,7 +177,7 @@ def change_of(transition: Transition) -> Change:
                 status=status,
                 state=SagaState.QUEUED if queued else SagaState.READY,
                 after_seconds=PROBE_SECONDS if queued else after,
-                resets=resets,
+                resets=resets or any(entry.action is Action.OPERATOR for entry in transition.events),
                 last_error=last_error or error,
             )
         case FailedAttempt(after_seconds=after, max_recovery_attempts=maximum, last_error=last_error):

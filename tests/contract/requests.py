@@ -91,6 +91,8 @@ def _acquire(name: str, version: Callable[[SagaRecord], int | None], *, by_hand:
             record.id, request, max_recovery_attempts=MAXIMUM, version=version(record), by_hand=by_hand
         ),
         lambda record, now: acquired_by_rules(record, request, now, version=version(record), by_hand=by_hand),
+        # Of an abort depends only as what a saga is acquired that may be, of what is in flight only the row of the log.
+        lambda kind: sum([kind.aborted, bool(kind.in_flight), kind.suspect or kind.name == PAUSED]) < 2,
     )
 
 
@@ -126,7 +128,9 @@ def logged(changed: Reclaimed | SagaRecord) -> SagaRecord:
 
 _DONE: Final = completed("reserve", Action.ACT)
 _UNDONE: Final = completed("reserve", Action.COMPENSATE, 2)
-_RETRY: Final = replace(failed("charge", Action.ACT, Verdict.RETRY, 3), error_type="Full", message="não", traceback="1\n2")
+_RETRY: Final = replace(
+    failed("charge", Action.ACT, Verdict.RETRY, 3), error_type="Full", message="não", traceback="1\n2"
+)
 _DOUBT: Final = failed("charge", Action.ACT, Verdict.TURN_BACK, in_doubt=True)
 _SKIPPED: Final = LogEntry(
     step="charge", action=Action.COMPENSATE, status=EntryStatus.SKIPPED, by="ann", because='by "hand"'

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import rules
@@ -111,18 +112,13 @@ def write(cursor: psycopg.Cursor[Any], records: Sequence[SagaRecord]) -> None:
         for record in records:
             values = {name: getattr(record, name) for name in _COLUMNS}
             in_flight = None if record.in_flight is None else list(record.in_flight)
-            copy.write_row((values | {"available_at": record.available_at or "infinity", "in_flight": in_flight}).values())
+            values |= {"available_at": record.available_at or "infinity", "in_flight": in_flight}
+            copy.write_row(list(values.values()))
     logs = "saga_logs (saga_id, step_name, action, status, attempt, version, worker, details, created_at)"
     with cursor.copy(f"COPY {logs} FROM STDIN") as copy:
-        for record in records:
-            for entry in record.log:
-                copy.write_row(
-                    (
-                        *(record.id, entry.step, entry.action, entry.status, entry.attempt, entry.version, entry.worker),
-                        psycopg.types.json.Jsonb(mapping.details_of(entry)),
-                        entry.created_at,
-                    )
-                )
+        for saga_id, entry in ((record.id, entry) for record in records for entry in record.log):
+            columns = (saga_id, entry.step, entry.action, entry.status, entry.attempt, entry.version, entry.worker)
+            copy.write_row((*columns, Jsonb(mapping.details_of(entry)), entry.created_at))
 
 
 def read(cursor: psycopg.Cursor[Any], ids: Sequence[UUID]) -> dict[UUID, SagaRecord]:
@@ -136,10 +132,11 @@ def read(cursor: psycopg.Cursor[Any], ids: Sequence[UUID]) -> dict[UUID, SagaRec
             COALESCE(l.log, '[]') AS log
         FROM saga_executions e
         LEFT JOIN (
-            SELECT saga_id, jsonb_agg(to_jsonb(saga_logs) ORDER BY id) AS log FROM saga_logs GROUP BY saga_id
+            SELECT saga_id, jsonb_agg(to_jsonb(saga_logs) ORDER BY id) AS log
+            FROM saga_logs WHERE saga_id = ANY (%(ids)s) GROUP BY saga_id
         ) AS l ON l.saga_id = e.id
-        WHERE e.id = ANY (%s)""",
-        [list(ids)],
+        WHERE e.id = ANY (%(ids)s)""",
+        {"ids": list(ids)},
     ).fetchall()
     return {row["id"]: bare(mapping.record_of(row)) for row in found}
 

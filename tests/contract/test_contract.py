@@ -12,7 +12,7 @@ import pytest
 
 from sagas.storage import ISagaStorage, MemorySagaStorage
 from sagas.testing import StorageContract
-from sagas.testing.storage_contract.foundation import Foundation
+from sagas.testing.storage_contract.base import ContractBase
 
 METHODS = sorted(ISagaStorage.__abstractmethods__)
 
@@ -62,7 +62,7 @@ def test_without_a_pass_time_of_the_authors_real_time_passes(monkeypatch: pytest
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
 
-    Foundation().pass_time(MemorySagaStorage(), 1.5)
+    ContractBase().pass_time(MemorySagaStorage(), 1.5)
 
     assert slept == [1.5]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from sagas.storage.base import NewSaga
 
 from sagas.ids import new_saga_id
 from sagas.storage import ISagaStorage, MemorySagaStorage
+from sagas.storage.records import NewSaga
 from sagas.testing import FakeClock, StorageContract
 
 
@@ -37,7 +37,7 @@ def test_no_transaction_of_the_callers_can_be_joined(storage: MemorySagaStorage)
     new = NewSaga(id=new_saga_id(), name="order", context="{}")
 
     with pytest.raises(TypeError, match="without a connection"):
-        storage.create_sagas([new], owner=None, connection=object())
+        storage.create_sagas([new], connection=object())
 
 
 def test_without_a_clock_of_the_tests_time_is_the_real_one() -> None:
@@ -45,6 +45,6 @@ def test_without_a_clock_of_the_tests_time_is_the_real_one() -> None:
     new = NewSaga(id=new_saga_id(), name="order", context="{}")
     before = datetime.now(UTC)
 
-    storage.create_sagas([new], owner=None)
+    storage.create_sagas([new])
 
     assert before <= storage.load(new.id).created_at <= datetime.now(UTC)

@@ -15,18 +15,18 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
-from sagas.storage.base import QUEUE, SagaFilter
-from sagas.storage.connecting import make_engine
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
 from sagas.cli.migrating import migrate_database
 from sagas.errors import StorageUnavailable
-from sagas.storage import ISagaStorage, SqlAlchemySagaStorage
+from sagas.storage import ISagaStorage, PostgresSagaStorage
+from sagas.storage.postgres.dsn import make_engine
+from sagas.storage.records import SagaFilter
 from sagas.storage.schema import HEAD
 from sagas.testing import StorageContract
 from tests.calls import DEADLINE_SECONDS, backends, new_saga
-from tests.contract import test_sqlalchemy
+from tests.contract import test_postgres
 from tests.pgbouncer import PgBouncerServer, installed, version
 from tests.samples import Stage, Trip
 
@@ -71,9 +71,9 @@ def pooled_url(pooler: PgBouncerServer, engine: sa.Engine, tracking: bool) -> sa
 
 
 @pytest.fixture
-def storage(pooled_url: sa.URL) -> Iterator[SqlAlchemySagaStorage]:
+def storage(pooled_url: sa.URL) -> Iterator[PostgresSagaStorage]:
     """A storage behind the pooler."""
-    storage = SqlAlchemySagaStorage(pooled_url)
+    storage = PostgresSagaStorage(pooled_url)
     yield storage
     storage.close()
 
@@ -98,7 +98,7 @@ def _left_out() -> set[str]:
 #: On the `storage` above; time is passed directly.
 TestStorageBehindPgBouncer = type(
     "TestStorageBehindPgBouncer",
-    (test_sqlalchemy.TestSqlAlchemySagaStorage,),
+    (test_postgres.TestPostgresSagaStorage,),
     {"__module__": __name__, **dict.fromkeys(_left_out())},
 )
 
@@ -134,7 +134,7 @@ def _of_sessions(engine: sa.Engine, pooled_url: sa.URL, query: str) -> list[Any]
 
 
 def test_threads_run_sagas_at_once_through_two_connections(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, pooled_url: sa.URL
+    storage: PostgresSagaStorage, engine: sa.Engine, pooled_url: sa.URL
 ) -> None:
     trip = Stage().saga("flight", "hotel", "car")
     runner = SagaEngine(storage, sagas=[trip])
@@ -149,13 +149,13 @@ def test_threads_run_sagas_at_once_through_two_connections(
 
 
 def test_scans_at_once_claim_each_saga_once_and_leave_no_setting_behind(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, pooled_url: sa.URL
+    storage: PostgresSagaStorage, engine: sa.Engine, pooled_url: sa.URL
 ) -> None:
     due = [new_saga() for _ in range(THREADS * 10)]
-    storage.create_sagas(due, owner=None)
+    storage.create_sagas(due)
 
     def scan(_: int) -> list[Any]:
-        scanned = storage.claim_sagas(pending=True, limit=len(due), max_recovery_attempts=5, mark_seconds=60)
+        scanned = storage.claim_sagas(pending=True, limit=len(due), max_recovery_attempts=5)
         return [claim.saga_id for claim in scanned.claims]
 
     claimed = [saga_id for ids in _all_at_once(scan) for saga_id in ids]
@@ -175,20 +175,20 @@ def test_migrations_at_once_take_turns(pooler: PgBouncerServer, empty_database_u
         said = list(pool.map(migrate_database, [url, url]))
 
     assert all(HEAD in sentence for sentence in said), said
-    storage = SqlAlchemySagaStorage(url)
+    storage = PostgresSagaStorage(url)
     storage.check_schema()
     storage.close()
 
 
 def test_a_saga_started_in_the_callers_transaction_exists_if_and_only_if_it_commits(
-    storage: SqlAlchemySagaStorage, pooled_url: sa.URL
+    storage: PostgresSagaStorage, pooled_url: sa.URL
 ) -> None:
     kept, undone = new_saga("kept"), new_saga("undone")
     own = sa.create_engine(pooled_url.set(query={}), connect_args={"prepare_threshold": None})
     with Session(own) as session:
-        storage.create_sagas([kept], owner=QUEUE, for_seconds=60, connection=session)
+        storage.create_sagas([kept], queued=True, connection=session)
         session.commit()
-        storage.create_sagas([undone], owner=QUEUE, for_seconds=60, connection=session)
+        storage.create_sagas([undone], queued=True, connection=session)
         session.rollback()
     own.dispose()
 
@@ -200,7 +200,7 @@ def test_a_saga_started_in_the_callers_transaction_exists_if_and_only_if_it_comm
 
 @pytest.mark.parametrize("broken", ["the server", "the pooler"])
 def test_after_an_outage_one_call_may_fail_and_no_more(
-    storage: SqlAlchemySagaStorage, pooler: PgBouncerServer, engine: sa.Engine, broken: str
+    storage: PostgresSagaStorage, pooler: PgBouncerServer, engine: sa.Engine, broken: str
 ) -> None:
     storage.find(SagaFilter())
     if broken == "the pooler":
@@ -249,7 +249,7 @@ def test_no_client_runs_the_statement_of_another(pooled_url: sa.URL) -> None:
 @pytest.mark.skipif(not TRACKS, reason="this pgbouncer cannot keep track of prepared statements: 1.22 or newer can")
 @pytest.mark.parametrize("tracking", [True], indirect=True)
 def test_a_pooler_that_keeps_track_is_given_statements_to_prepare(
-    storage: SqlAlchemySagaStorage, engine: sa.Engine, pooled_url: sa.URL
+    storage: PostgresSagaStorage, engine: sa.Engine, pooled_url: sa.URL
 ) -> None:
     _all_at_once(lambda _: [storage.find(SagaFilter()) for _ in range(ROUNDS)])
 

@@ -19,25 +19,30 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from sagas.storage.base import (
-    QUEUE,
-    Claim,
-    ClaimResult,
-    Hold,
-    Intervention,
-    LogEntry,
-    NewSaga,
-    Pause,
-    Refused,
-    Release,
-    SagaFilter,
-    SagaRecord,
-    Taken,
-)
 
 from sagas.errors import ActionRefused, LeaseLost, SagaNotFound
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage import MemorySagaStorage, SqlAlchemySagaStorage
+from sagas.storage import MemorySagaStorage, PostgresSagaStorage, memory, rules, transitions
+from sagas.storage.postgres import mapping
+from sagas.storage.postgres import storage as postgres
+from sagas.storage.records import (
+    Acquired,
+    Applied,
+    Claim,
+    ClaimResult,
+    Lease,
+    LeaseRequest,
+    LogEntry,
+    NewSaga,
+    NotAcquired,
+    Pause,
+    SagaFilter,
+    SagaRecord,
+    SagaState,
+    shared_owner,
+)
+from sagas.storage.rules import check_legal
+from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
 
 _EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "120"))
 _UNIT: Final = 100.0
@@ -48,7 +53,7 @@ _TIMES: Final = ("available_at", "created_at", "updated_at", "finished_at")
 _seconds = st.sampled_from([0.0, _UNIT, 2 * _UNIT])
 _leases = st.sampled_from([_UNIT, 2 * _UNIT])
 _names = st.sampled_from(["order", "trip"])
-_workers = st.sampled_from(["worker-1", "worker-2"])
+_workers = st.sampled_from(["worker-1", "worker-2", shared_owner("worker-3")])
 _maximum = st.sampled_from([2, 2, 1, 3])
 _waits = st.sampled_from([0, 0, 1, 2])
 _picks = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, 5, 6])
@@ -57,22 +62,6 @@ _contexts = st.none() | st.sampled_from(['{"n": 1}', '{"n":2,  "a": "ü"}'])
 _errors = st.sampled_from([None, "lost its nerve"])
 _steps = st.sampled_from(["hotel", "car"])
 
-_releases = st.builds(
-    Release,
-    status=st.sampled_from([SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED]),
-    after_seconds=_seconds,
-    interrupted=st.booleans(),
-    to_queue=st.booleans(),
-    last_error=_errors,
-) | st.builds(
-    Release,
-    status=st.just(SagaStatus.FAILED),
-    after_seconds=_seconds,
-    failed_attempt=st.just(True),
-    max_recovery_attempts=_maximum,
-    interrupted=st.booleans(),
-    last_error=_errors,
-)
 _completions = st.builds(
     LogEntry,
     step=_steps,
@@ -100,9 +89,41 @@ _doings = st.builds(
     by=st.just("ann"),
     because=st.just("não"),
 )
-_entries = _completions | _failures | _doings
+_entry = _completions | _failures | _doings
+_one_or_two = st.tuples(_entry) | st.tuples(_entry) | st.tuples(_entry, _entry)
+_events = st.just(()) | _one_or_two
 _standing = st.sampled_from([SagaStatus.RUNNING, SagaStatus.COMPENSATING])
-_ends = st.sampled_from([SagaStatus.COMPLETED, SagaStatus.COMPENSATED])
+_transitions: st.SearchStrategy[Transition] = st.one_of(
+    st.builds(
+        Progressed,
+        events=_one_or_two,
+        status=_standing,
+        context=_contexts,
+        in_flight=st.sampled_from([None, (), ("hotel",), ("hotel",), ("car", 'b "c" \\ ü')]),
+    ),
+    st.builds(Suspended, events=_events, status=_standing, after_seconds=_seconds, context=_contexts),
+    st.builds(
+        GaveBack,
+        status=st.sampled_from([SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED]),
+        after_seconds=_seconds,
+        queued=st.booleans(),
+        events=_events,
+        last_error=_errors,
+    ),
+    st.builds(
+        FailedAttempt,
+        events=_events,
+        after_seconds=_seconds,
+        max_recovery_attempts=_maximum,
+        last_error=_errors,
+    ),
+    st.builds(
+        Ended,
+        events=_events,
+        status=st.sampled_from([SagaStatus.COMPLETED, SagaStatus.COMPENSATED]),
+        context=_contexts,
+    ),
+)
 
 
 class Clock:
@@ -124,48 +145,50 @@ class Storages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_resumes, saga_asks")
+            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_asks, saga_deliveries")
             self.apart = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one() - datetime.now(UTC)
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)
-        self.postgres = SqlAlchemySagaStorage(self.engine)
+        self.postgres = PostgresSagaStorage(self.engine)
         self.agreed: list[SagaRecord] = []
         # The newest first, so that the simplest choice is the one that still counts for something.
         self.ids = [_UNKNOWN]
-        self.holds: list[Hold] = []
+        self.leases: list[Lease] = []
+        self.tokens = 0
         self.claims: list[Claim] = []
 
     # -- starting and reading ---------------------------------------------------------------------------------
 
-    @initialize(owners=st.lists(st.sampled_from([None, QUEUE, "worker-1"]), min_size=1, max_size=3))
-    def begin(self, owners: Sequence[str | None]) -> None:
-        for owner in owners:
-            self.start([None], "order", owner, _UNIT)
+    @initialize(begins=st.lists(st.sampled_from(["ready", "queued", "worker-1"]), min_size=1, max_size=3))
+    def begin(self, begins: Sequence[str]) -> None:
+        for how in begins:
+            self.start([None], "order", how, _UNIT)
 
     @precondition(lambda self: len(self.ids) < 9)
     @rule(
         keys=st.lists(st.sampled_from([None, "key"]), min_size=1, max_size=2),
         name=_names,
-        owner=st.sampled_from([None, QUEUE, "worker-1", "worker-2"]),
+        how=st.sampled_from(["ready", "queued"]) | _workers,
         seconds=_seconds,
     )
-    def start(self, keys: Sequence[str | None], name: str, owner: str | None, seconds: float) -> None:
+    def start(self, keys: Sequence[str | None], name: str, how: str, seconds: float) -> None:
         first = len(self.ids)
         new = [
             NewSaga(id=UUID(int=first + number), name=name, context='{"n": 0}', idempotency_key=key)
             for number, key in enumerate(keys)
         ]
         self.ids[:0] = reversed([saga.id for saga in new])
-        for saga_id, is_new in self.both("create_sagas", new, owner=owner, for_seconds=seconds):
-            if is_new and owner not in (None, QUEUE):
-                self.holds.insert(0, Hold(saga_id, 1, owner))
+        request = None if how in ("ready", "queued") else self._request(how, seconds)
+        for saga_id, is_new in self.both("create_sagas", new, queued=how == "queued", lease=request):
+            if is_new and request is not None:
+                self.leases.insert(0, Lease(saga_id, 1, request.owner, request.token))
 
     @rule(
         method=st.sampled_from(["load", "find", "get_sagas_for_recovery"]),
         pick=_picks,
         statuses=st.lists(st.sampled_from(SagaStatus), max_size=2),
         name=st.none() | _names,
-        dead=st.none() | st.booleans(),
+        states=st.lists(st.sampled_from(SagaState), max_size=2),
         limit=_limits,
         maximum=_maximum,
         stale=st.sampled_from([None, 0.0, _UNIT, 2.5 * _UNIT]),
@@ -176,7 +199,7 @@ class Storages(RuleBasedStateMachine):
         pick: int,
         statuses: list[SagaStatus],
         name: str | None,
-        dead: bool | None,
+        states: list[SagaState],
         limit: int,
         maximum: int,
         stale: float | None,
@@ -185,7 +208,7 @@ class Storages(RuleBasedStateMachine):
             case "load":
                 self.both("load", _pick(self.ids, pick))
             case "find":
-                self.both("find", SagaFilter(statuses=statuses, name=name, dead=dead, limit=limit))
+                self.both("find", SagaFilter(statuses=statuses, states=states, name=name, limit=limit))
             case _:
                 self.both("get_sagas_for_recovery", limit, maximum, stale, name)
 
@@ -199,93 +222,78 @@ class Storages(RuleBasedStateMachine):
         maximum=_maximum,
         by=st.sampled_from(["anybody", "message", "late message", "hand"]),
     )
-    def take(self, after: int, pick: int, owner: str, lease: float, maximum: int, by: str) -> None:
+    def acquire(self, after: int, pick: int, owner: str, lease: float, maximum: int, by: str) -> None:
         self.time_passes(after)
         saga_id = _pick(self.ids, pick)
         known = {saga.id: saga.version for saga in self.agreed}.get(saga_id, 0)
         version = {"message": known, "late message": known - 1}.get(by)
-        self._take(saga_id, owner, lease, maximum, version=version, by_hand=by == "hand")
+        self._acquire(saga_id, owner, lease, maximum, version=version, by_hand=by == "hand")
 
     @precondition(lambda self: self.claims)
-    @rule(pick=_picks, owner=_workers, lease=_leases, maximum=_maximum)
-    def receive(self, pick: int, owner: str, lease: float, maximum: int) -> None:
+    @rule(pick=_picks, owner=_workers, lease=_leases, maximum=_maximum, arrives=st.booleans())
+    def receive(self, pick: int, owner: str, lease: float, maximum: int, arrives: bool) -> None:
         claim = _pick(self.claims, pick)
-        self._take(claim.saga_id, owner, lease, maximum, version=claim.version)
+        if arrives:
+            self._note_delivery(claim)
+        self._acquire(claim.saga_id, owner, lease, maximum, version=claim.version)
 
-    @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=_entries, status=_standing, context=_contexts)
-    def go_on(self, pick: int, entry: LogEntry, status: SagaStatus, context: str | None) -> None:
-        self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
-
-    @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=_entries, context=_contexts, release=_releases)
-    def go_on_later(self, pick: int, entry: LogEntry, context: str | None, release: Release) -> None:
-        hold = _pick(self.holds, pick)
-        self._checkpoint(hold, entry, status=release.status, context=context, release=release)
-
-    @precondition(lambda self: self.holds)
-    @rule(pick=_picks, entry=st.none() | _entries, status=_ends, context=_contexts)
-    def end(self, pick: int, entry: LogEntry | None, status: SagaStatus, context: str | None) -> None:
-        self._checkpoint(_pick(self.holds, pick), entry, status=status, context=context)
-
-    @precondition(lambda self: self.holds)
-    @rule(pick=_picks, release=_releases)
-    def release(self, pick: int, release: Release) -> None:
-        self.both("release", _pick(self.holds, pick), release)
-
-    @precondition(lambda self: self.holds)
-    @rule(pick=_picks, lease=_leases, later=st.sampled_from([0, 0, 1, -1]), owner=st.none() | _workers | st.just(QUEUE))
-    def renew(self, pick: int, lease: float, later: int, owner: str | None) -> None:
-        hold = _pick(self.holds, pick)
-        self.both("renew", replace(hold, version=hold.version + later, owner=owner or hold.owner), lease)
-
+    @precondition(lambda self: self.leases)
     @rule(
         pick=_picks,
-        entry=_entries,
-        status=_standing | _ends,
-        release=_releases,
-        maximum=_maximum,
-        refuses=st.sampled_from([False, False, True]),
+        transition=_transitions,
+        later=st.sampled_from([0, 0, 0, 1, -1]),
+        forged=st.sampled_from([0, 0, 0, 1]),
     )
-    def intervene(
-        self, pick: int, entry: LogEntry, status: SagaStatus, release: Release, maximum: int, refuses: bool
-    ) -> None:
-        def decide(record: SagaRecord) -> Intervention:
-            if refuses:
-                raise ActionRefused("not now")
-            back = None if status.finished else replace(release, status=status)
-            return Intervention(entry=entry, status=status, release=back)
+    def apply(self, pick: int, transition: Transition, later: int, forged: int) -> None:
+        lease = self._lease(pick, later, forged)
+        self.both("apply", lease, transition)
+        self.both("load", lease.saga_id)
 
-        self.both("intervene", _pick(self.ids, pick), decide, owner="ann", max_recovery_attempts=maximum)
+    @precondition(lambda self: len(self.leases) > 1)
+    @rule(picks=st.lists(_picks, max_size=3), transitions=st.tuples(_transitions, _transitions, _transitions))
+    def apply_many(self, picks: list[int], transitions: tuple[Transition, ...]) -> None:
+        asked = {_pick(self.leases, pick).saga_id: _pick(self.leases, pick) for pick in picks}
+        self.both("apply_many", list(zip(asked.values(), transitions, strict=False)))
+        for saga_id in asked:
+            self.both("load", saga_id)
+
+    @precondition(lambda self: self.leases)
+    @rule(pick=_picks, seconds=_leases, later=st.sampled_from([0, 0, 1, -1]), forged=st.sampled_from([0, 0, 1]))
+    def renew(self, pick: int, seconds: float, later: int, forged: int) -> None:
+        lease = self._lease(pick, later, forged)
+        self.both("renew", lease, seconds)
+        self.both("set_definition", lease, f"{later}{forged}")
+
+    @rule(pick=_picks, transition=_transitions, maximum=_maximum, refuses=st.sampled_from([False, False, True]))
+    def operate(self, pick: int, transition: Transition, maximum: int, refuses: bool) -> None:
+        def decide(record: SagaRecord) -> Transition:
+            if refuses or isinstance(transition, Progressed):
+                raise ActionRefused("not now")
+            return transition
+
+        self.both("operate", _pick(self.ids, pick), decide, owner="ann", max_recovery_attempts=maximum)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
-    @rule(after=_waits, pending=st.booleans(), limit=_limits, maximum=_maximum, waiting=st.sampled_from([0, 0, 1, 2]))
-    def claim(self, after: int, pending: bool, limit: int, maximum: int, waiting: int) -> None:
+    @rule(after=_waits, pending=st.booleans(), limit=_limits, maximum=_maximum)
+    def claim(self, after: int, pending: bool, limit: int, maximum: int) -> None:
         self.time_passes(after)
-        result = self.both(
-            "claim_sagas",
-            pending=pending,
-            limit=limit,
-            max_recovery_attempts=maximum,
-            mark_seconds=_UNIT,
-            messages_waiting=waiting,
-        )
+        result = self.both("claim_sagas", pending=pending, limit=limit, max_recovery_attempts=maximum)
         self.claims[:0] = result.claims
 
     @rule(picks=st.lists(_picks, max_size=2, unique=True))
     def claim_by_id(self, picks: list[int]) -> None:
-        claims = self.both("claim_by_id", list({_pick(self.ids, pick): None for pick in picks}), mark_seconds=_UNIT)
+        claims = self.both("claim_by_id", list({_pick(self.ids, pick): None for pick in picks}))
         self.claims[:0] = claims
 
-    @rule(owner=_workers | st.just(QUEUE), maximum=_maximum)
-    def seize_orphans(self, owner: str, maximum: int) -> None:
-        self.both("seize_orphans", owner, max_recovery_attempts=maximum)
+    @rule(owner=_workers, maximum=_maximum)
+    def reclaim(self, owner: str, maximum: int) -> None:
+        self.both("reclaim", owner, max_recovery_attempts=maximum)
 
     @precondition(lambda self: self.claims)
     @rule(picks=st.lists(_picks, max_size=2))
-    def unclaim(self, picks: list[int]) -> None:
-        self.both("unclaim", [_pick(self.claims, pick) for pick in picks])
+    def release_claims(self, picks: list[int]) -> None:
+        self.both("release_claims", [_pick(self.claims, pick) for pick in picks])
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
@@ -300,8 +308,8 @@ class Storages(RuleBasedStateMachine):
         self.both("pauses")
 
     @rule(pick=_picks, seconds=st.sampled_from([0, 1e6]))
-    def ask_back(self, pick: int, seconds: float) -> None:
-        self.both("ask_back", _pick(self.ids, pick), by="ann", for_seconds=seconds)
+    def request_yield(self, pick: int, seconds: float) -> None:
+        self.both("request_yield", _pick(self.ids, pick), by="ann", for_seconds=seconds)
 
     # -- recovery by other means, housekeeping, time ----------------------------------------------------------
 
@@ -334,26 +342,36 @@ class Storages(RuleBasedStateMachine):
         assert self._plain_memory(in_memory) == self._plain_postgres(in_postgres), f"{method}() leaves other records"
         if in_memory != self.agreed:
             self._set_times()
+        for saga in in_postgres:
+            check_legal(saga)
         return None if isinstance(ours, Exception) else ours
 
-    def _take(
-        self, saga_id: UUID, owner: str, lease: float, maximum: int, *, version: int | None, by_hand: bool = False
+    def _acquire(
+        self, saga_id: UUID, owner: str, seconds: float, maximum: int, *, version: int | None, by_hand: bool = False
     ) -> None:
-        result = self.both(
-            "take",
-            saga_id,
-            owner=owner,
-            lease_seconds=lease,
-            max_recovery_attempts=maximum,
-            version=version,
-            by_hand=by_hand,
-        )
-        if isinstance(result, Taken):
-            self.holds.insert(0, result.hold)
+        request = self._request(owner, seconds)
+        result = self.both("acquire", saga_id, request, max_recovery_attempts=maximum, version=version, by_hand=by_hand)
+        if isinstance(result, Acquired):
+            self.leases.insert(0, result.lease)
 
-    def _checkpoint(self, hold: Hold, entry: LogEntry | None, **arguments: Any) -> None:
-        self.both("checkpoint", hold, entry, **arguments)
-        self.both("load", hold.saga_id)
+    def _request(self, owner: str, seconds: float) -> LeaseRequest:
+        self.tokens += 1
+        return LeaseRequest(owner=owner, seconds=seconds, token=UUID(int=self.tokens))
+
+    def _lease(self, pick: int, later: int, forged: int) -> Lease:
+        lease = _pick(self.leases, pick)
+        return replace(lease, version=lease.version + later, token=UUID(int=lease.token.int + forged))
+
+    def _note_delivery(self, claim: Claim) -> None:
+        assert claim.queued_at is not None
+        self.memory.note_delivery(claim)
+        now = datetime.now(UTC) + self.apart
+        self.postgres.note_delivery(replace(claim, queued_at=now + (claim.queued_at - self.clock.now)))
+        with self.engine.begin() as connection:
+            found = connection.exec_driver_sql("SELECT pending, queued_at, at FROM saga_deliveries").fetchall()
+        in_memory = self._plain_memory(sorted((key, *times) for key, times in self.memory._deliveries.items()))
+        assert in_memory == self._plain_postgres(sorted(map(tuple, found)))
+        self._set_times()
 
     def _plain_memory(self, value: Any) -> Any:
         return _plain(value, self.clock.now)
@@ -378,15 +396,25 @@ class Storages(RuleBasedStateMachine):
             times[name] = [time and (time - self.clock.now).total_seconds() for time in stored]
         with self.engine.begin() as connection:
             connection.exec_driver_sql(_SET, times)
+            for pending, delivered in self.memory._deliveries.items():
+                queued_at, at = [time and (time - self.clock.now).total_seconds() for time in delivered]
+                connection.exec_driver_sql(_SET_DELIVERIES, {"pending": pending, "queued_at": queued_at, "at": at})
 
 
 _SET: Final = f"""
 UPDATE saga_executions e SET
-    {", ".join(f"{name} = statement_timestamp() + make_interval(secs => t.{name})" for name in _TIMES[1:])},
-    available_at = COALESCE(statement_timestamp() + make_interval(secs => t.available_at), 'infinity')
+    {", ".join(f"{name} = transaction_timestamp() + make_interval(secs => t.{name})" for name in _TIMES[1:])},
+    available_at = COALESCE(transaction_timestamp() + make_interval(secs => t.available_at), 'infinity')
 FROM unnest(CAST(%(id)s AS uuid[]), {", ".join(f"CAST(%({name})s AS float8[])" for name in _TIMES)})
     AS t(id, {", ".join(_TIMES)})
 WHERE e.id = t.id"""
+
+
+_SET_DELIVERIES: Final = """
+UPDATE saga_deliveries SET
+    at = transaction_timestamp() + make_interval(secs => %(at)s),
+    queued_at = transaction_timestamp() + make_interval(secs => %(queued_at)s)
+WHERE pending = %(pending)s"""
 
 
 def _pick(some: list[Any], number: int) -> Any:
@@ -413,12 +441,16 @@ def _plain(value: Any, now: datetime) -> Any:
             return replace(value, id=0, created_at=None)
         case Pause():
             return value.name, value.by, value.because
-        case Taken(hold=hold, record=record, status_before=status):
-            return hold, _plain(record, now), status
-        case Refused(why=why, record=record):
+        case Acquired(lease=lease, record=record, status_before=status):
+            return lease, _plain(record, now), status
+        case NotAcquired(why=why, record=record):
             return why, _plain(record, now)
-        case ClaimResult(claims=claims, died=died, missing=missing):
-            return sorted(claims, key=lambda claim: claim.saga_id), sorted(died), missing
+        case Applied():
+            return {f.name: _plain(getattr(value, f.name), now) for f in fields(value)}
+        case Claim():
+            return value.saga_id, value.version, value.pending, _plain(value.queued_at, now)
+        case ClaimResult(claims=claims, died=died, lost=lost):
+            return sorted(_plain(claim, now) for claim in claims), sorted(died), lost
         case list() | tuple():
             return [_plain(item, now) for item in value]
         case _:
@@ -427,9 +459,12 @@ def _plain(value: Any, now: datetime) -> Any:
 
 @pytest.fixture(autouse=True)
 def _moments_are_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a saga rests whose message is missing: long enough that no slow machine makes a difference."""
-    monkeypatch.setattr("sagas.storage.memory._IN_HAND", timedelta(seconds=_UNIT))
-    monkeypatch.setattr("sagas.storage.sqlalchemy._IN_HAND_SECONDS", _UNIT)
+    """How long a message may take: long enough that no slow machine makes a difference."""
+    moments = {"PROBE_SECONDS": _UNIT, "MOST_PROBE_SECONDS": 4 * _UNIT, "OVERTAKING_SECONDS": _UNIT / 2, "PROBES": 2}
+    for module in (transitions, rules, memory, mapping, postgres):
+        for name, value in moments.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
 
 
 @pytest.mark.timeout(900)  # to make a failure short takes minutes

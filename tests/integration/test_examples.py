@@ -19,6 +19,7 @@ from sagas.ids import new_saga_id
 from sagas.progress import Action
 from sagas.storage.records import Lease, NewSaga, completed
 from sagas.testing.processes import wait_until
+from tests.forking import run_python
 
 Leave = Callable[..., Hold]
 
@@ -166,14 +167,8 @@ def _without_settings() -> dict[str, str]:
 def _run(
     command: list[Path | str], environment: dict[str, str], cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
+    return run_python(
+        *map(str, command), environment=environment, directory=cwd or Path.cwd(), timeout=DEADLINE_SECONDS
     )
 
 

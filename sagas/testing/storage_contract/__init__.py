@@ -8,61 +8,58 @@
         def pass_time(self, storage: ISagaStorage, seconds: float) -> None:
             clock.advance(seconds)
 
-Without a `pass_time` of its own the suite sleeps, and takes some minutes; `Foundation` tells of its two other settings.
+Without a `pass_time` of its own the suite sleeps, and takes many minutes; see `ContractBase`.
 """
 
 import pytest
 
 _PARTS = (
-    "foundation",
+    "base",
     "attempts",
     "starting",
-    "taking",
     "fencing",
-    "writing",
+    "acquiring",
+    "applying",
     "dispatching",
+    "messages",
+    "pausing",
     "operating",
     "housekeeping",
 )
 # Before they are imported: then a failed assert in them shows its values, as one in the author's own module does.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
-from sagas.testing.storage_contract.attempts import AttemptsContract, RecoveryQueryContract  # noqa: E402
-from sagas.testing.storage_contract.dispatching import ClaimingContract, CrashContract, MarkContract  # noqa: E402
+from sagas.testing.storage_contract import acquiring, applying, attempts, dispatching, pausing, starting  # noqa: E402
 from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
-from sagas.testing.storage_contract.operating import (  # noqa: E402
-    AskingContract,
-    InterveningContract,
-    OperatorLogContract,
-    PausingContract,
-)
-from sagas.testing.storage_contract.starting import ReadingContract, StartingContract  # noqa: E402
-from sagas.testing.storage_contract.taking import RefusingContract, SeizingContract, TakingContract  # noqa: E402
-from sagas.testing.storage_contract.writing import CheckpointContract, GivingBackContract, RenewingContract  # noqa: E402
+from sagas.testing.storage_contract.messages import LostMessageContract  # noqa: E402
+from sagas.testing.storage_contract.operating import OperatingContract  # noqa: E402
 
 __all__ = ["StorageContract"]
 
 
 class StorageContract(
-    StartingContract,
-    ReadingContract,
-    TakingContract,
-    SeizingContract,
-    RefusingContract,
+    starting.StartingContract,
+    starting.DefinitionContract,
+    starting.ReadingContract,
+    acquiring.AcquiringContract,
+    acquiring.ReclaimingContract,
+    acquiring.SuspectContract,
+    acquiring.RefusingContract,
+    acquiring.LostOwnerContract,
     FencingContract,
-    CheckpointContract,
-    GivingBackContract,
-    RenewingContract,
-    ClaimingContract,
-    CrashContract,
-    MarkContract,
-    RecoveryQueryContract,
-    AttemptsContract,
-    PausingContract,
-    InterveningContract,
-    AskingContract,
-    OperatorLogContract,
+    applying.ApplyingContract,
+    applying.ApplyingManyContract,
+    applying.RenewingContract,
+    dispatching.ClaimingContract,
+    dispatching.CrashContract,
+    dispatching.ReleasingContract,
+    LostMessageContract,
+    attempts.RecoveryQueryContract,
+    attempts.AttemptsContract,
+    pausing.PausingContract,
+    pausing.YieldingContract,
+    OperatingContract,
     HousekeepingContract,
 ):
     """Everything that `ISagaStorage` promises, one test for each promise.

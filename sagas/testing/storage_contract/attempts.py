@@ -11,9 +11,19 @@ import pytest
 
 from sagas.errors import IllegalStatusChange, LeaseLost, SagaNotFound
 from sagas.ids import new_saga_id
-from sagas.progress import Action, SagaStatus, Verdict, turned_back
-from sagas.storage.base import LARGEST, MOST_ATTEMPTS, QUEUE, ISagaStorage, Refusal, Release, completed
-from sagas.testing.storage_contract.foundation import MAXIMUM, THREADS, Foundation, all_at_once
+from sagas.progress import Action, SagaStatus, Verdict, aborted
+from sagas.storage.contract import LARGEST, MOST_ATTEMPTS, ISagaStorage
+from sagas.storage.records import Refusal, SagaState
+from sagas.storage.transitions import PROBE_SECONDS, Progressed
+from sagas.testing.storage_contract.base import (
+    DONE,
+    MAXIMUM,
+    RUNNING,
+    THREADS,
+    ContractBase,
+    all_at_once,
+    failed_attempt,
+)
 
 #: What neither counts rows nor attempts.
 _NO_COUNTS: Final[list[Any]] = [True, 1.5, 1.0, "1", None, 10**20, 10**400, math.inf, math.nan]
@@ -23,12 +33,12 @@ _BACKWARD: Final = {SagaStatus.COMPENSATING, SagaStatus.FAILED}
 #: In which state of a saga `increment_recovery_attempts` may set which status; any other is refused.
 _LEGAL: Final[dict[str, set[SagaStatus]]] = {
     "pending": {SagaStatus.PENDING, *_FORWARD},
-    "pending, in the queue": {SagaStatus.PENDING, *_FORWARD},
+    "pending, queued": {SagaStatus.PENDING, *_FORWARD},
     "running": _FORWARD,
-    "running, in the queue": _FORWARD,
+    "running, queued": _FORWARD,
     "running, held": {SagaStatus.RUNNING},
     "running, lease expired": _FORWARD,
-    "running, parked": _FORWARD,
+    "running, paused": _FORWARD,
     "compensating": _BACKWARD,
     "compensating, held": {SagaStatus.COMPENSATING},
     "compensating, lease expired": _BACKWARD,
@@ -40,7 +50,7 @@ _LEGAL: Final[dict[str, set[SagaStatus]]] = {
 }
 
 
-class RecoveryQueryContract(Foundation):
+class RecoveryQueryContract(ContractBase):
     """`get_sagas_for_recovery`."""
 
     @pytest.mark.parametrize("status", [SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED])
@@ -79,27 +89,27 @@ class RecoveryQueryContract(Foundation):
         assert storage.get_sagas_for_recovery(limit=10) == []
 
     def test_a_saga_whose_lease_ran_out_needs_recovery(self, storage: ISagaStorage) -> None:
-        hold = self.run(storage)
+        lease = self.run(storage)
         self.pass_time(storage, self.a_while * 1.5)
 
-        assert storage.get_sagas_for_recovery(limit=10) == [hold.saga_id]
+        assert storage.get_sagas_for_recovery(limit=10) == [lease.saga_id]
 
-    def test_a_saga_in_the_queue_is_left_out_while_its_mark_protects_it(self, storage: ISagaStorage) -> None:
-        hold = self.in_queue(storage)
+    def test_a_queued_saga_is_left_out_until_its_message_may_be_lost(self, storage: ISagaStorage) -> None:
+        lease = self.in_queue(storage)
 
-        self.pass_time(storage, self.a_while / 2)
+        self.pass_time(storage, PROBE_SECONDS * 0.8)
         assert storage.get_sagas_for_recovery(limit=10) == []
-        self.pass_time(storage, self.a_while)
-        assert storage.get_sagas_for_recovery(limit=10) == [hold.saga_id]
+        self.pass_time(storage, PROBE_SECONDS * 0.4)
+        assert storage.get_sagas_for_recovery(limit=10) == [lease.saga_id]
 
     def test_a_saga_that_backs_off_is_left_out_until_it_is_due(self, storage: ISagaStorage) -> None:
-        hold = self.run(storage)
-        storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True, after_seconds=self.a_while))
+        lease = self.run(storage)
+        storage.apply(lease, failed_attempt(after_seconds=self.a_while))
 
         self.pass_time(storage, self.a_while / 2)
         assert storage.get_sagas_for_recovery(limit=10) == []
         self.pass_time(storage, self.a_while)
-        assert storage.get_sagas_for_recovery(limit=10) == [hold.saga_id]
+        assert storage.get_sagas_for_recovery(limit=10) == [lease.saga_id]
 
     def test_a_dead_saga_is_left_out_whatever_the_maximum(self, storage: ISagaStorage) -> None:
         self.die(storage)
@@ -140,7 +150,7 @@ class RecoveryQueryContract(Foundation):
         assert storage.get_sagas_for_recovery(limit=10, saga_name="refund") == [refund]
         assert storage.get_sagas_for_recovery(limit=10, saga_name="refunds") == []
 
-    def test_asking_marks_and_locks_nothing(self, storage: ISagaStorage) -> None:
+    def test_a_query_changes_and_locks_nothing(self, storage: ISagaStorage) -> None:
         saga_id = self.free(storage)
         before = storage.load(saga_id)
 
@@ -169,7 +179,7 @@ class RecoveryQueryContract(Foundation):
         assert storage.get_sagas_for_recovery(LARGEST, LARGEST, LARGEST) == []
 
 
-class AttemptsContract(Foundation):
+class AttemptsContract(ContractBase):
     """`increment_recovery_attempts` and `set_recovery_attempts`."""
 
     def test_incrementing_counts_one_more_attempt_and_keeps_the_status(self, storage: ISagaStorage) -> None:
@@ -207,35 +217,40 @@ class AttemptsContract(Foundation):
         storage.increment_recovery_attempts(saga_id, status)
         after = storage.load(saga_id)
         assert (after.status, after.recovery_attempts) == (status, before.recovery_attempts + 1)
-        assert turned_back(after.log) == (turned_back(before.log) or status is SagaStatus.COMPENSATING)
-        assert len(after.log) - len(before.log) == turned_back(after.log) - turned_back(before.log)
+        assert aborted(after.log) == (aborted(before.log) or status is SagaStatus.COMPENSATING)
+        aborts = aborted(after.log) - aborted(before.log)
+        loses = status is not before.status and state.endswith("lease expired")
+        assert len(after.log) - len(before.log) == aborts + loses
+        assert (after.state, after.lease_owner is None) == (
+            SagaState.READY if loses else before.state,
+            loses or before.lease_owner is None,
+        )
         assert (after.finished_at, after.version) == (before.finished_at, before.version)
 
     @pytest.mark.parametrize("status", [SagaStatus.FAILED, SagaStatus.COMPENSATING])
-    def test_a_holder_whose_lease_ran_out_writes_nothing_once_the_status_is_set(
+    def test_a_leaseer_whose_lease_ran_out_writes_nothing_once_the_status_is_set(
         self, storage: ISagaStorage, status: SagaStatus
     ) -> None:
-        hold = self.run(storage)
+        lease = self.run(storage)
         self.pass_time(storage, self.a_while * 1.5)
 
-        storage.increment_recovery_attempts(hold.saga_id, status)
+        storage.increment_recovery_attempts(lease.saga_id, status)
 
         with pytest.raises(LeaseLost):
-            storage.checkpoint(hold, completed("reserve", Action.ACT), status=SagaStatus.RUNNING)
-        taken = self.taken(self.take(storage, hold.saga_id))
-        assert (taken.record.recovery_attempts, taken.status_before) == (1, status)
-        doubtful = any(entry.in_doubt for entry in taken.record.log)
-        assert (taken.record.interrupted, doubtful) == (not doubtful, status is SagaStatus.COMPENSATING)
+            storage.apply(lease, Progressed(events=(DONE,), status=RUNNING))
+        acquired = self.acquired(self.acquire(storage, lease.saga_id))
+        assert (acquired.record.recovery_attempts, acquired.status_before) == (1, status)
+        assert acquired.record.log[0].action is Action.HOLDER
 
-    def test_an_aborted_saga_is_taken_to_compensate_and_tells_who_aborted_it(self, storage: ISagaStorage) -> None:
+    def test_an_aborted_saga_is_acquired_to_compensate_and_tells_who_aborted_it(self, storage: ISagaStorage) -> None:
         saga_id = self.free(storage)
 
         storage.increment_recovery_attempts(saga_id, SagaStatus.COMPENSATING)
         storage.increment_recovery_attempts(saga_id, SagaStatus.FAILED)
 
-        taken = self.taken(self.take(storage, saga_id))
-        assert (taken.record.status, taken.status_before) == (SagaStatus.COMPENSATING, SagaStatus.FAILED)
-        (note,) = taken.record.log
+        acquired = self.acquired(self.acquire(storage, saga_id))
+        assert (acquired.record.status, acquired.status_before) == (SagaStatus.COMPENSATING, SagaStatus.FAILED)
+        (note,) = acquired.record.log
         assert (note.action, note.verdict, note.in_doubt) == (Action.OPERATOR, Verdict.TURN_BACK, False)
         assert (note.by, note.because) == ("increment_recovery_attempts", "the status was set to COMPENSATING")
         assert note.created_at is not None
@@ -287,13 +302,14 @@ class AttemptsContract(Foundation):
 
         saga = storage.load(saga_id)
         assert (saga.dead, saga.recovery_attempts, saga.status) == (False, 0, SagaStatus.FAILED)
+        assert saga.state is SagaState.READY
         assert storage.get_sagas_for_recovery(limit=10) == [saga_id]
 
     def test_setting_attempts_of_a_saga_that_backs_off_does_not_make_it_due(self, storage: ISagaStorage) -> None:
-        hold = self.run(storage)
-        storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True, after_seconds=self.a_while))
+        lease = self.run(storage)
+        storage.apply(lease, failed_attempt(after_seconds=self.a_while))
 
-        storage.set_recovery_attempts(hold.saga_id, 0)
+        storage.set_recovery_attempts(lease.saga_id, 0)
 
         assert storage.get_sagas_for_recovery(limit=10) == []
 
@@ -305,13 +321,13 @@ class AttemptsContract(Foundation):
         saga = storage.load(saga_id)
         assert (saga.status, saga.available_at) == (SagaStatus.COMPLETED, None)
 
-    def test_setting_attempts_does_not_end_the_lease_of_a_holder(self, storage: ISagaStorage) -> None:
-        hold = self.recover(storage, spent=MAXIMUM - 1)
+    def test_setting_attempts_does_not_end_the_lease_of_a_leaseer(self, storage: ISagaStorage) -> None:
+        lease = self.recover(storage, spent=MAXIMUM - 1)
 
-        storage.set_recovery_attempts(hold.saga_id, 0)
+        storage.set_recovery_attempts(lease.saga_id, 0)
 
-        storage.renew(hold, self.a_while)
-        assert storage.load(hold.saga_id).recovery_attempts == 0
+        storage.renew(lease, self.a_while)
+        assert storage.load(lease.saga_id).recovery_attempts == 0
 
     @pytest.mark.parametrize("value", [-1, MOST_ATTEMPTS + 1, *_NO_COUNTS])
     def test_what_is_no_number_of_attempts_is_refused(self, storage: ISagaStorage, value: Any) -> None:
@@ -328,7 +344,7 @@ class AttemptsContract(Foundation):
         storage.increment_recovery_attempts(saga_id)
         storage.increment_recovery_attempts(saga_id, SagaStatus.FAILED)
         assert storage.load(saga_id).recovery_attempts == MOST_ATTEMPTS
-        assert self.refused(self.take(storage, saga_id)).why is Refusal.DEAD
+        self.refused(self.acquire(storage, saga_id), Refusal.DEAD)
         assert self.claim(storage).died == (saga_id,)
 
     def test_setting_attempts_of_an_unknown_saga_raises_saga_not_found(self, storage: ISagaStorage) -> None:
@@ -341,26 +357,25 @@ class AttemptsContract(Foundation):
         """A saga in this state of `_LEGAL`."""
         status, _, where = state.partition(", ")
         match where or status:
-            case "in the queue":
-                return self.start(storage, owner=QUEUE) if status == "pending" else self.in_queue(storage).saga_id
+            case "queued":
+                return self.start(storage, queued=True) if status == "pending" else self.in_queue(storage).saga_id
             case "held" | "lease expired":
-                hold = self.recover(storage)
+                lease = self.recover(storage)
                 if status == "compensating":
-                    self.turn_back(storage, hold)
+                    self.abort(storage, lease)
                 if where == "lease expired":
                     self.pass_time(storage, self.a_while * 1.5)
-                return hold.saga_id
-            case "parked":
+                return lease.saga_id
+            case "paused":
                 saga_id = self.free(storage)
                 storage.pause("order", by="ann", because="why")
                 return saga_id
             case "backs off" | "failed while compensating":
-                hold = self.recover(storage)
+                lease = self.recover(storage)
                 if where != "backs off":
-                    self.turn_back(storage, hold)
-                release = Release(status=SagaStatus.FAILED, failed_attempt=True, after_seconds=self.a_while)
-                storage.release(hold, release)
-                return hold.saga_id
+                    self.abort(storage, lease)
+                storage.apply(lease, failed_attempt(after_seconds=self.a_while))
+                return lease.saga_id
             case "pending":
                 return self.start(storage)
             case "dead":

@@ -24,6 +24,11 @@ STALE = 1000
 LIMIT = 200
 
 
+@pytest.fixture
+def environment(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"SAGAS_SCAN_LIMIT": str(LIMIT)}
+
+
 def leave_behind(engine: SagaEngine, count: int) -> list:
     """Store sagas whose worker died during its first step, with its lease run out."""
     context = ThreeSteps.codec.dump(Job())
@@ -57,7 +62,7 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
     assert len(set(waiting)) == LIMIT, "an id is in the queue twice"
     assert set(waiting) <= stale
 
-    celery("worker", SAGAS_SCAN_LIMIT=str(LIMIT), SAGAS_LEASE_SECONDS="60")
+    celery("worker", SAGAS_LEASE_SECONDS="60")
     celery("beat")
     celery("beat")
     storage = engine.storage

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import sqlalchemy as sa
 
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.databases import database
+from tests.forking import run_python
 
 pytest.importorskip("django")
 
@@ -52,15 +52,7 @@ def run(variables: dict[str, str]) -> Run:
 
     def run(*arguments: str, code: int = 0, **changed: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **variables, **changed}
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=PROJECT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=170,
-            check=False,
-        )
+        done = run_python(*arguments, environment=environment, directory=PROJECT, timeout=170)
         assert done.returncode == code, f"{arguments}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

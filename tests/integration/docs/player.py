@@ -1,4 +1,4 @@
-"""Run as a program: executes a page's Python blocks, one after the other in one module, and tells what each said.
+"""A program: executes a page's Python blocks, one after the other in one module, and tells what each said.
 
 It reads the blocks' texts as a JSON list and prints a JSON list. A block says what it prints; one that defines tests is
 followed by a run of those tests, and says why they failed.
@@ -51,7 +51,7 @@ def _run_suite(text: str) -> None:
         raise AssertionError(done.stdout)
 
 
-if __name__ == "__main__":
+def main() -> None:
     page = ModuleType("__main__")
     sys.modules["__main__"] = page  # where dataclasses and pydantic look their annotations up
     print(json.dumps([play(text, f"block {number}", page) for number, text in enumerate(json.load(sys.stdin), 1)]))

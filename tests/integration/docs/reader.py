@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import pytest
 
 from sagas import PostgresSagaStorage
 from sagas.settings import PREFIX
+from tests.forking import Forked
 from tests.integration.docs.pages import README, REPOSITORY, Block, blocks
 
 DEADLINE_SECONDS = 150
-_PLAYER = Path(__file__).with_name("player.py")
 
 
 class Reader:
@@ -59,21 +58,29 @@ class Reader:
         path = f"{self.directory}{os.pathsep}{REPOSITORY}"
         return {**inherited, "PYTHONPATH": path, **settings}
 
-    def run(self, *command: str, **settings: str) -> str:
-        """Run a command, which must succeed, and return what it prints."""
-        return self._run(command, settings)
-
     def play(self, played: Sequence[Block], **settings: str) -> list[str]:
         """Execute Python blocks in one process, one after the other, and return what each said."""
-        texts = json.dumps([block.text for block in played])
-        return list(json.loads(self._run([sys.executable, str(_PLAYER)], settings, texts).splitlines()[-1]))
+        given, output, errors = (self.directory / f"player.{name}" for name in ("in", "out", "err"))
+        given.write_text(json.dumps([block.text for block in played]))
+        output.unlink(missing_ok=True)
+        code = Forked(
+            "tests.integration.docs.player:main",
+            ["player"],
+            environment=self.environment(settings),
+            directory=self.directory,
+            output=output,
+            errors=errors,
+            given=given,
+        ).wait(DEADLINE_SECONDS)
+        assert code == 0, errors.read_text()[-3000:]
+        return list(json.loads(output.read_text().splitlines()[-1]))
 
-    def _run(self, command: Sequence[str], settings: dict[str, str], given: str | None = None) -> str:
+    def run(self, *command: str, **settings: str) -> str:
+        """Run a command, which must succeed, and return what it prints."""
         done = subprocess.run(
             command,
             env=self.environment(settings),
             cwd=self.directory,
-            input=given,
             capture_output=True,
             text=True,
             timeout=DEADLINE_SECONDS,

@@ -18,6 +18,7 @@ from sagas.errors import MigrationRefused
 from sagas.storage.schema import HEAD, current_version, migrate
 from sagas.storage.tables import metadata
 from tests.databases import database
+from tests.forking import run_python
 
 ENVIRONMENT: Final = """
 import os
@@ -78,14 +79,8 @@ class Application:
 
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         url = self.engine.url.render_as_string(hide_password=False)
-        return subprocess.run(
-            [sys.executable, "-m", "alembic", *arguments],
-            cwd=self.directory,
-            env=os.environ | {"URL": url, "PYTHONPATH": str(Path(__file__).parents[3])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = os.environ | {"URL": url, "PYTHONPATH": str(Path(__file__).parents[3])}
+        return run_python("-m", "alembic", *arguments, environment=environment, directory=self.directory)
 
     @property
     def tables(self) -> set[str]:

@@ -1,0 +1,187 @@
+"""Programs forked from a process that has imported them: a start costs 50 ms and not seconds of a processor.
+
+Each has a process, a session, an environment and a directory of its own. Only its modules are imported already, so what
+a pool patches before they are (gevent, eventlet) needs a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import pkgutil
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from signal import Signals
+from types import ModuleType
+from typing import Final
+
+from sagas.testing.processes import CeleryProcess
+
+#: What workers, beat, Flower and users' programs import; none of it looks at the environment.
+_IMPORTED: Final = [
+    "celery.bin.celery",
+    "celery.apps.worker",
+    "celery.apps.beat",
+    "celery.backends.redis",
+    "celery.concurrency.prefork",
+    "celery.concurrency.thread",
+    "celery.worker.consumer",
+    "alembic.command",
+    "alembic.config",
+    "kombu.transport.redis",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sagas.celery.doctor",
+    "sagas.celery.tasks",
+    "sagas.celery.worker",
+    "sagas.storage.sqlalchemy",
+]
+_PR_SET_PDEATHSIG: Final = 1
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload([*_IMPORTED, __name__])
+
+
+class Forked:
+    """One program; as much of subprocess.Popen as tests use.
+
+    Args:
+        program: the function that it is, as `module:function`.
+        arguments: its name and its arguments.
+        environment: all of its variables.
+        directory: its working directory, from which it can import, too.
+        output: file that takes what it prints.
+        errors: file that takes what it prints to stderr; default: the same.
+        given: file that it can read from stdin; default: nothing.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path,
+        output: Path,
+        errors: Path | None = None,
+        given: Path = Path(os.devnull),
+    ) -> None:
+        files = (given, output, errors or output)
+        for file in files[1:]:
+            file.touch()
+        self._process = _forking.Process(
+            target=_run, args=(program, [*arguments], dict(environment), directory, files), daemon=True
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
+        return self._process.exitcode
+
+
+class ForkedCelery(CeleryProcess):
+    """One `celery -A ...` process with its children, in a process group of its own, as `CeleryProcess` is."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str
+    ) -> None:
+        self.log = log
+        self._process = Forked(  # type: ignore[assignment]
+            "celery.__main__:main",
+            ["celery", "-A", application, *arguments],
+            environment={**os.environ, **environment},
+            directory=directory,
+            output=log,
+        )
+
+
+def start_celery(
+    arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str = "sagas"
+) -> CeleryProcess:
+    """Start a `celery -A ...` process: a forked one, unless what it is to have must be there before its modules are."""
+    needs_an_interpreter = {"gevent", "eventlet"} & set(arguments) or "LD_PRELOAD" in environment
+    start = CeleryProcess if needs_an_interpreter else ForkedCelery
+    return start(arguments, environment=environment, log=log, directory=directory, application=application)
+
+
+def run_python(
+    *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 150.0
+) -> subprocess.CompletedProcess[str]:
+    """Run `python` with these arguments, which are `-m module ...`, `-c code ...` or `script ...`."""
+    with tempfile.TemporaryDirectory(prefix="sagas-tests-") as home:
+        output, errors = Path(home) / "output", Path(home) / "errors"
+        process = Forked(
+            f"{__name__}:python",
+            ["python", *arguments],
+            environment=environment,
+            directory=directory,
+            output=output,
+            errors=errors,
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.send_signal(Signals.SIGKILL)
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
+
+
+def python() -> None:
+    """Do what `python` does with its arguments."""
+    match sys.argv[1:]:
+        case ["-m", module, *arguments]:
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *arguments]:
+            sys.argv = ["-c", *arguments]
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            exec(code, vars(main))
+        case [script, *arguments]:
+            sys.argv = [script, *arguments]
+            sys.path.insert(0, str(Path(script).parent))
+            runpy.run_path(script, run_name="__main__")
+
+
+def _run(program: str, arguments: list[str], environment: dict[str, str], directory: Path, files: tuple[Path, ...]):
+    """Become the program: in a session of its own, which ends with the process that was forked."""
+    os.setsid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number, (file, mode) in enumerate(zip(files, ("rb", "ab", "ab"), strict=True)):
+        with file.open(mode) as opened:
+            os.dup2(opened.fileno(), number)
+    sys.stdin = os.fdopen(0)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(directory)
+    sys.path[:0] = [str(directory), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = arguments
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    multiprocessing.set_start_method(None, force=True)
+    try:
+        pkgutil.resolve_name(program)()
+    finally:
+        # A forked process ends without what an interpreter does at its end.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
