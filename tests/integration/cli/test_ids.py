@@ -136,8 +136,8 @@ def test_looking_a_saga_up_reads_no_table_as_a_whole(
 ) -> None:
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         connection.execute(
-            "INSERT INTO saga_executions (id, name, context, idempotency_key) "
-            "SELECT gen_random_uuid(), 'n' || i % 7, '{}', i FROM generate_series(1, 20000) AS i"
+            "INSERT INTO saga_executions (id, name, state, context, idempotency_key) "
+            "SELECT gen_random_uuid(), 'n' || i % 7, 'ready', '{}', i FROM generate_series(1, 20000) AS i"
         )
         connection.execute("ANALYZE saga_executions")
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}", parameters, prepare=False))
