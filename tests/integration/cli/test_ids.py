@@ -8,11 +8,11 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from sagas.storage.operations import Operations
+from sagas.storage.operator_statements import NAMED, SAME_MILLISECOND
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli.ids import saga_id_of, short_ids
-from sagas.storage.operations import Operations
-from sagas.storage.operator_statements import NAMED, SAME_MILLISECOND
 from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
