@@ -92,8 +92,9 @@ def test_ctrl_c_ends_it_between_batches_and_what_was_deleted_is_told(
     database_url: str,
 ) -> None:
     sql(
-        "INSERT INTO saga_executions (id, name, context, status, available_at, finished_at) SELECT gen_random_uuid(), "
-        "'order', '{}', 'COMPLETED', 'infinity', now() - interval '1 hour' - n * interval '1 second' "
+        "INSERT INTO saga_executions (id, name, context, status, state, available_at, finished_at) "
+        "SELECT gen_random_uuid(), 'order', '{}', 'COMPLETED', 'finished', 'infinity', "
+        "now() - interval '1 hour' - n * interval '1 second' "
         "FROM generate_series(1, 3000) AS n"
     )
     # A row of the log of the 1,500th, which another session is at: the second batch waits for it.
