@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -105,16 +106,20 @@ class SagaUnreadable(SagaError):
     """A saga was taken and what the database returned cannot be read; it was given back, and no attempt was spent."""
 
 
-class QuestionTooLong(SagaError):
-    """The database took longer to answer an operator's question than any may; nothing was changed."""
+class QueryTimeout(SagaError):
+    """The database took longer to answer the inspector than a question may; nothing was changed."""
 
 
 class SchemaBehind(SagaError):
     """The database lacks tables or columns that this version needs: run `sagas migrate`."""
 
 
+class SchemaAhead(SagaError):
+    """A newer release has changed the tables so that this one cannot use them: install the newer one."""
+
+
 class MigrationRefused(SagaError):
-    """The database holds something that the newer layout cannot; nothing was changed."""
+    """The database cannot be migrated as it is; the message says why and what to do. Nothing was changed."""
 
 
 class BrokerUnavailable(SagaError):
@@ -134,3 +139,10 @@ class StepTimedOut(OutcomeUnknown):
 
 class ActionRefused(SagaError):
     """An operator's action does not suit the saga as it stands; nothing was changed."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "QuestionTooLong":
+        warnings.warn("QuestionTooLong is called QueryTimeout now.", DeprecationWarning, stacklevel=2)
+        return QueryTimeout
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,7 +24,7 @@ from sagas.storage.contract import ISagaStorage, not_found
 from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
-from sagas.telemetry.observer import NOBODY, Observer
+from sagas.telemetry.observer import NullObserver, Observer
 
 logger = saga_logger(__name__)
 
@@ -165,13 +165,16 @@ def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
     raise AssertionError("unreachable")
 
 
-def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer = NOBODY) -> ScanReport:
+def scan(
+    storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer | None = None
+) -> ScanReport:
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
         BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
+    observer = observer or NullObserver()
     with observer.scanning():
         report = _scan(storage, dispatcher, settings)
         dispatched, died = len(report.dispatched), len(report.died)

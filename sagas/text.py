@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Generator, Iterator
 from typing import Any, Final
@@ -29,6 +30,12 @@ def printable(text: object, *, keep: str = "") -> str:
 def _shown(character: str) -> str:
     escaped = category(character) in _ESCAPED
     return character.encode("unicode_escape").decode("ascii") if escaped else character
+
+
+def one_line(text: str, longest: int | None = None) -> str:
+    """Return a message on one line, its own lines joined, harmless to a terminal, and cut to so many characters."""
+    line = printable(re.sub(r"[ \t\r\n]+", " ", text.strip()))
+    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def printable_traceback(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from sagas import pruning
 from sagas.api import current_engine
 from sagas.celery.alone import recover_alone
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
-from sagas.errors import ConfigurationError, SagaError, SchemaBehind, StorageUnavailable
+from sagas.errors import ConfigurationError, SagaError, SchemaAhead, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
 from sagas.storage.contract import require_positive
 from sagas.storage.records import Claim, Refusal
@@ -56,7 +56,7 @@ def scan() -> dict[str, Any]:
     """Claim what is due in the database and send one task per saga; fired by beat, harmless at any time."""
     try:
         return current_engine().scan().as_json()
-    except (StorageUnavailable, SchemaBehind) as error:
+    except (StorageUnavailable, SchemaAhead, SchemaBehind) as error:
         # Celery logs an expected error at INFO, which few workers show; and without scans nothing else would tell.
         logger.warning("no scan: %s", error)
         raise

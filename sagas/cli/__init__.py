@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, *, name: str = "sagas") -> None
     handler = logging.StreamHandler()
     handler.addFilter(_SaidOnce())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", handlers=[handler])
-    commands(None if arguments is None else list(arguments), prog_name=name)
+    commands(arguments, prog_name=name)
 
 
 class _SaidOnce(logging.Filter):

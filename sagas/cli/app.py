@@ -1,25 +1,27 @@
-"""The `sagas` command as a whole, and the commands that act; what each does is in the module it calls."""
+"""The `sagas` command: its commands, and what they have in common."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from sagas import api
-from sagas.cli.acting import acting
-from sagas.cli.code import complete_name
-from sagas.cli.doctoring import examine_installation
+from sagas.cli.doctor import doctor
 from sagas.cli.errors import SentenceGroup
-from sagas.cli.lines import read_lines
+from sagas.cli.graph import graph
+from sagas.cli.list import list_sagas
 from sagas.cli.metrics import metrics
-from sagas.cli.migrating import migrate_database
-from sagas.cli.reading import AsJson
-from sagas.cli.reading import app as reading
-from sagas.cli.starting import start_lines
-from sagas.storage import PostgresSagaStorage
+from sagas.cli.migrate import migrate
+from sagas.cli.operate import compensate, recover, resolve, retry, skip
+from sagas.cli.pause import pause, resume
+from sagas.cli.prune import prune
+from sagas.cli.scan import scan
+from sagas.cli.show import show
+from sagas.cli.start import start
+from sagas.cli.stats import stats
+from sagas.cli.workers import workers
 
 app = typer.Typer(
     cls=SentenceGroup,
@@ -57,67 +59,9 @@ def _options(
     pass
 
 
-@app.command()
-def migrate() -> None:
-    """Bring the database to the newest layout."""
-    typer.echo(migrate_database(api.settings().database_url))
-
-
-@app.command()
-def start(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            autocompletion=complete_name,
-            help="The saga's name, as its class in SAGAS_MODULES has it.",
-        ),
-    ],
-    source: Annotated[
-        typer.FileBinaryRead,
-        typer.Option("--from", metavar="FILE", help="A JSON context on each line; - for standard input."),
-    ],
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="FIELD", help="The field of each line that is its idempotency key."),
-    ] = None,
-) -> None:
-    """Start a saga for each line of a file.
-
-    Bad lines are told with their numbers and the others start. With --key, the same file again starts nothing twice.
-    """
-    engine = api.new_engine()
-    saga = engine.registry.get(name)
-    if not start_lines(engine, saga, read_lines(source, saga, key)):
-        raise typer.Exit(1)
-
-
-app.add_typer(acting)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Check this installation: say what is wrong, why it matters, and what to do.
-
-    Changes nothing. The exit code is 0 without a problem (also with warnings), 1 with at least one, and 2 for a command
-    line that cannot be understood.
-    """
-    if not examine_installation(os.environ, as_json=as_json):
-        raise typer.Exit(1)
-
-
-@app.command("metrics")
-def metrics_(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen.")] = 9808,
-    host: Annotated[str, typer.Option(help="On which interface; the default is this host's own.")] = "127.0.0.1",
-    once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
-) -> None:
-    """Serve metrics of the database to Prometheus.
-
-    No worker needs to be up.
-    """
-    storage = PostgresSagaStorage(api.settings().database_url)
-    metrics(storage, host=host, port=port, once=once)
-
-
-app.add_typer(reading)
+_COMMANDS: Final[tuple[Callable[..., None], ...]] = (
+    *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(list_sagas, show, stats, workers, scan, prune, graph),
+)
+for _command in _COMMANDS:
+    app.command("list" if _command is list_sagas else None)(_command)

@@ -1,37 +1,38 @@
-"""How a command fails: one sentence on stderr and an exit code, never a traceback for what we foresaw."""
+"""How a command fails: one sentence on stderr and an exit code, never a traceback for an error that was foreseen."""
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
-from sagas.cli.words import one_line
+from sagas.cli.database import closed_afterwards
 from sagas.errors import SagaError
 from sagas.registry import namesakes
 from sagas.storage.postgres.dsn import reason
-from sagas.text import printable
+from sagas.text import one_line, printable
+
+_failed: Final[ContextVar[bool]] = ContextVar("failed")
 
 
 class CommandFailed(SagaError):
     """A command cannot do what it was asked; the message is what the operator reads."""
 
 
-def complain(sentence: object) -> None:
-    """Print an error on stderr, on one line."""
-    typer.echo(f"error: {one_line(str(sentence))}", err=True)
+def complain(sentence: object, severity: str = "error") -> None:
+    """Print a sentence on stderr, on one line. The command goes on, and ends with exit code 1."""
+    typer.echo(f"{severity}: {one_line(str(sentence))}", err=True)
+    fail()
 
 
-def _is_text(argument: str) -> bool:
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def fail() -> None:
+    """Let the command end with exit code 1."""
+    _failed.set(True)
 
 
 class SentenceGroup(TyperGroup):
@@ -51,10 +52,21 @@ class SentenceGroup(TyperGroup):
                 "rename it.",
                 err=True,
             )
+        _failed.set(False)
         try:
-            return super().invoke(ctx)
+            with closed_afterwards():
+                super().invoke(ctx)
         except SagaError as error:
             complain(error)
         except (DBAPIError, psycopg.Error) as error:
             complain(f"the database refused what the command asked of it: {reason(error)}.")
-        raise typer.Exit(1)
+        if _failed.get():
+            raise typer.Exit(1)
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

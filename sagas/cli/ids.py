@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from contextlib import suppress
+from typing import Annotated, Final
 from uuid import UUID
 
+import typer
+
 from sagas.cli.errors import CommandFailed, complain
+from sagas.cli.render import terminal_width
 from sagas.errors import InvalidSagaId, SagaNotFound
+from sagas.inspection import Inspector
 from sagas.storage.contract import not_found
-from sagas.storage.operations import Operations
 from sagas.text import printable
 
-#: The first characters of an id say when its saga was started, to the millisecond: what a short id has at least.
+#: The first characters of an id say when its saga was started, to the millisecond: the shortest id that is shown.
 _MILLISECOND: Final = 12
-#: A shorter beginning would match too many to be looked through for an end.
+#: A shorter beginning would fit too many sagas.
 _SHORTEST: Final = 8
 _SHORT_ID: Final = re.compile(r"([0-9a-f-]+)(?:(?:\.\.|…)([0-9a-f-]+))?", re.IGNORECASE)
 _CANDIDATES: Final = 10
-#: What the help says of an argument that is one.
+
 WHICH: Final = "A saga's id, as `sagas list` shows it or from its beginning, or its idempotency key."
+SagaIds = Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)]
 
 
-def saga_id_of(text: str, operations: Operations) -> UUID:
+def saga_id_of(text: str, inspector: Inspector) -> UUID:
     """Return the id of the one saga that the text names: by its id, the beginning of that, or an idempotency key.
 
     Raises:
@@ -32,48 +37,46 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
         StorageUnavailable: the database does not answer.
     """
     text = text.strip()
-    whole = _whole(text)
-    begins, ends = _parts(text)
-    found = operations.named(
-        key=_storable(text),
-        first=whole or _bound(begins, "0"),
-        last=whole or _bound(begins, "f"),
-        ends=ends,
-        limit=_CANDIDATES + 1,
-    )
-    # A whole id is one saga's, also where an id of yours is another saga's idempotency key.
-    found = [saga for saga in found if saga.id == whole] or found
+    first, last, ends = _range(text)
+    # No key holds a NUL or half a character.
+    key = None if re.search("[\x00\ud800-\udfff]", text) else text
+    found = inspector.matching(key=key, first=first, last=last, ends=ends, limit=_CANDIDATES + 1)
+    # A whole id is one saga's, also where it is another saga's idempotency key.
+    found = [saga for saga in found if saga.id == first == last] or found
     if len(found) == 1:
         return found[0].id
     if found:
         shown = "; ".join(f"{saga.id} ({printable(saga.name)}, {saga.status})" for saga in found[:_CANDIDATES])
         more = " and more" if len(found) > _CANDIDATES else ""
         raise CommandFailed(f"{printable(text)!r} names several sagas: {shown}{more}. Give the whole id of one.")
-    if whole is not None:
-        raise not_found(whole)
+    if first is not None and first == last:
+        raise not_found(first)
     raise InvalidSagaId(
         f"no saga has the id or the idempotency key {printable(text)[:300]!r}: copy an id from `sagas list`, as it is "
         f"there or from its beginning, at least {_SHORTEST} characters."
     )
 
 
-def saga_ids_of(texts: Iterable[str], operations: Operations) -> tuple[list[UUID], bool]:
-    """Return the ids that the texts name, each once, and whether all of them name a saga; tell of those that do not."""
+def saga_ids_of(texts: Iterable[str], inspector: Inspector) -> list[UUID]:
+    """Return the ids that the texts name, each once; complain of those that name none."""
     ids: dict[UUID, None] = {}
-    well = True
     for text in texts:
         try:
-            ids[saga_id_of(text, operations)] = None
+            ids[saga_id_of(text, inspector)] = None
         except (InvalidSagaId, SagaNotFound, CommandFailed) as error:
             complain(error)
-            well = False
-    return list(ids), well
+    return list(ids)
 
 
-def short_ids(ids: Iterable[UUID], operations: Operations) -> Mapping[UUID, str]:
-    """Return for each id the short one to show: its millisecond, and its end where others began in the same one."""
+def shown_ids(ids: Iterable[UUID], inspector: Inspector) -> Mapping[UUID, str]:
+    """Return how ids are shown: short on a terminal, whole in a file or a pipe."""
+    return {each: str(each) for each in ids} if terminal_width() is None else short_ids(ids, inspector)
+
+
+def short_ids(ids: Iterable[UUID], inspector: Inspector) -> Mapping[UUID, str]:
+    """Return the short form of each id: its millisecond, and its end where other ids have the same millisecond."""
     wanted = set(ids)
-    together = operations.ids_of_the_same_millisecond(wanted)
+    together = inspector.ids_of_the_same_millisecond(wanted)
     return {saga_id: _short(saga_id, together.get(saga_id.int >> 80, ())) for saga_id in wanted}
 
 
@@ -89,26 +92,12 @@ def _short(saga_id: UUID, together: Iterable[UUID]) -> str:
     return str(saga_id)
 
 
-def _whole(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-def _parts(text: str) -> tuple[str, str]:
-    """Return the hexadecimal digits with which an id begins and ends; none if the text is no short id."""
+def _range(text: str) -> tuple[UUID | None, UUID | None, str]:
+    """Return the first and the last id that the text may mean, and with which digits it ends; no ids if it is no id."""
+    with suppress(ValueError):
+        return UUID(text), UUID(text), ""
     matched = _SHORT_ID.fullmatch(text)
-    if matched is None:
-        return "", ""
-    begins, ends = (part.replace("-", "").lower() for part in (matched[1], matched[2] or ""))
-    return (begins, ends) if _SHORTEST <= len(begins) <= 32 and len(ends) <= 32 else ("", "")
-
-
-def _bound(begins: str, fill: str) -> UUID | None:
-    return UUID(begins.ljust(32, fill)) if begins else None
-
-
-def _storable(text: str) -> str | None:
-    """Return the text if it can be a key: what holds a NUL or half a character is none's."""
-    return None if re.search("[\x00\ud800-\udfff]", text) else text
+    begins, ends = ((part or "").replace("-", "").lower() for part in (matched.groups() if matched else ("", "")))
+    if not (_SHORTEST <= len(begins) <= 32 and len(ends) <= 32):
+        return None, None, ""
+    return UUID(begins.ljust(32, "0")), UUID(begins.ljust(32, "f")), ends

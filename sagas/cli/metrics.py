@@ -1,20 +1,24 @@
-"""What `sagas metrics` does: print the metrics of the database, or serve them to Prometheus until it is stopped."""
+"""`sagas metrics`: print the metrics of the database, or serve them to Prometheus until it is stopped."""
 
 from __future__ import annotations
 
 from threading import Event
+from typing import Annotated
 
 import typer
 
+from sagas.cli.database import storage
 from sagas.cli.errors import CommandFailed
-from sagas.storage import PostgresSagaStorage
 
 
-def metrics(storage: PostgresSagaStorage, *, host: str, port: int, once: bool) -> None:
-    """Print the metrics once, or serve them on this address; each scrape asks the database.
+def metrics(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where to listen.")] = 9808,
+    host: Annotated[str, typer.Option(help="On which interface; the default is this host's own.")] = "127.0.0.1",
+    once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
+) -> None:
+    """Serve metrics of the database to Prometheus.
 
-    Raises:
-        CommandFailed: prometheus-client is not installed, or the address is taken.
+    No worker needs to be up.
     """
     try:
         from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -25,7 +29,7 @@ def metrics(storage: PostgresSagaStorage, *, host: str, port: int, once: bool) -
             f"metrics need more than is installed ({error}): pip install 'celery-sagas[metrics]'."
         ) from error
     registry = CollectorRegistry()
-    registry.register(DatabaseMetrics(storage))
+    registry.register(DatabaseMetrics(storage()))
     if once:
         typer.echo(generate_latest(registry), nl=False)
         return

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sagas.doctor.finding import Finding
-from sagas.doctor.inspector import Inspector
+from sagas.doctor.server import STATEMENT_SECONDS, Server
+from sagas.inspection import Inspector
 from sagas.registry import Registry
 from sagas.settings import Settings
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.postgres.dsn import make_engine
 
 #: One second more than a connection to the database may take, so that the database check reports the real reason.
 _SECONDS: Final = 6.0
@@ -30,9 +33,19 @@ class Installation:
     registry: Registry = field(default_factory=Registry)
 
     @property
+    def server(self) -> Server:
+        """Asks the server of the database that the settings name."""
+        return Server(self.settings.database_url)
+
+    @property
+    def storage(self) -> PostgresSagaStorage:
+        """That database. Each question has a connection of its own: a check that hangs blocks no later one."""
+        return PostgresSagaStorage(make_engine(self.settings.database_url))
+
+    @property
     def inspector(self) -> Inspector:
-        """Asks the database that the settings name."""
-        return Inspector(self.settings.database_url)
+        """Answers questions about the sagas there."""
+        return Inspector(self.storage, answer_seconds=STATEMENT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

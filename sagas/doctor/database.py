@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.finding import Finding, problem, warning
-from sagas.errors import SchemaBehind
+from sagas.errors import SchemaAhead, SchemaBehind
 from sagas.storage.postgres.dsn import reason
 from sagas.storage.schema import HEAD, REVISIONS
 from sagas.storage.tables import metadata
@@ -30,9 +30,10 @@ SESSION_SETTINGS: Final = warning(
 )
 SCHEMA_BEHIND: Final = problem(
     "schema-behind",
-    what="the database lacks tables or columns that this version needs",
+    what="the tables in the database are too old for this version, or too new",
     why="Workers of this version, and programs that start sagas, refuse to run.",
-    cure="Run `sagas migrate`. Workers of the previous version may keep running meanwhile.",
+    cure="Run `sagas migrate`, after all workers of 0.1.0 were stopped. If the tables are too new, install the release "
+    "that the message tells of.",
 )
 READ_ONLY: Final = problem(
     "database-read-only",
@@ -69,14 +70,14 @@ SYNCHRONOUS_COMMIT_OFF: Final = warning(
 
 
 def _database(installation: Installation) -> Iterator[Finding | str]:
-    inspector = installation.inspector
+    server = installation.server
     try:
-        server, changed = inspector.server(), inspector.changed_settings()
+        facts, changed = server.facts(), server.changed_settings()
     except DBAPIError as error:
-        message = f"the database at {inspector.address} does not answer: {reason(error)}."
-        yield DATABASE_DOWN.seen(message, address=inspector.address)
+        message = f"the database at {server.address} does not answer: {reason(error)}."
+        yield DATABASE_DOWN.seen(message, address=server.address)
         return
-    yield f"PostgreSQL {server['version']} at {inspector.address}"
+    yield f"PostgreSQL {facts['version']} at {server.address}"
     if changed:
         yield SESSION_SETTINGS.seen(
             f"{', '.join(f'{name} is {value!r}' for name, value, _ in changed)}.",
@@ -86,31 +87,31 @@ def _database(installation: Installation) -> Iterator[Finding | str]:
 
 def _schema(installation: Installation) -> Iterator[Finding | str]:
     try:
-        version = installation.inspector.schema_version()
-    except SchemaBehind as error:
+        version = installation.server.schema_version()
+    except (SchemaAhead, SchemaBehind) as error:
         yield SCHEMA_BEHIND.seen(str(error))
         return
     yield f"at {version}" if version in REVISIONS else f"at {version}, made by newer code; this code has {HEAD}"
 
 
 def _privileges(installation: Installation) -> Iterator[Finding | str]:
-    server, tables = installation.inspector.server(), installation.inspector.access()
-    if server["in_recovery"]:
+    facts, tables = installation.server.facts(), installation.server.access()
+    if facts["in_recovery"]:
         yield READ_ONLY.seen("the server is in recovery: it is a replica, or was restored and not promoted.")
-    elif server["read_only"] == "on":
-        yield READ_ONLY.seen(f"default_transaction_read_only is on for {server['user']} in this database.")
+    elif facts["read_only"] == "on":
+        yield READ_ONLY.seen(f"default_transaction_read_only is on for {facts['user']} in this database.")
     if missing := [f"{table['name']} ({', '.join(table['missing'])})" for table in tables if table["missing"]]:
-        message = f"{server['user']} lacks privileges on {', '.join(missing)}."
-        yield PRIVILEGES_MISSING.seen(message, tables=", ".join(metadata.tables), user=server["user"])
+        message = f"{facts['user']} lacks privileges on {', '.join(missing)}."
+        yield PRIVILEGES_MISSING.seen(message, tables=", ".join(metadata.tables), user=facts["user"])
     if hidden := [table["name"] for table in tables if table["rows_hidden"]]:
-        yield ROW_SECURITY.seen(f"it applies to {server['user']} on {', '.join(hidden)}.")
+        yield ROW_SECURITY.seen(f"it applies to {facts['user']} on {', '.join(hidden)}.")
 
 
 def _durability(installation: Installation) -> Iterator[Finding | str]:
-    server = installation.inspector.server()
-    if off := [name for name in ("fsync", "full_page_writes") if server[name] == "off"]:
+    facts = installation.server.facts()
+    if off := [name for name in ("fsync", "full_page_writes") if facts[name] == "off"]:
         yield FSYNC_OFF.seen(f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} off.")
-    if server["synchronous_commit"] == "off":
+    if facts["synchronous_commit"] == "off":
         yield SYNCHRONOUS_COMMIT_OFF.seen("synchronous_commit is off.")
 
 

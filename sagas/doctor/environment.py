@@ -8,7 +8,7 @@ from typing import Final
 from sagas import api
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.finding import Finding, problem, warning
-from sagas.doctor.inspector import Inspector
+from sagas.doctor.server import Server
 from sagas.engine import named_resolver
 from sagas.errors import ConfigurationError, SagaError
 from sagas.registry import Registry
@@ -47,7 +47,7 @@ def _settings(installation: Installation) -> Iterator[Finding | str]:
             yield SETTING_UNKNOWN.seen(f"{variable} is set, and no setting has this name.")
     try:
         settings = api.settings(installation.environment)
-        Inspector(settings.database_url)
+        Server(settings.database_url)
     except ConfigurationError as error:
         yield SETTINGS_UNUSABLE.seen(str(error))
     else:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.checks import every_check
 from sagas.doctor.finding import PROBLEM, WARNING, Finding, problem
+from sagas.errors import QueryTimeout
 from sagas.storage.postgres.dsn import reason
 
 OK: Final = "ok"
@@ -116,6 +117,8 @@ def _for_application(finding: Finding, installation: Installation) -> Finding:
 
 def _failed(check: Check, error: BaseException) -> Finding:
     words = f"{type(error).__name__}: {error}"
+    if isinstance(error, QueryTimeout):
+        return NO_ANSWER.seen(f"the check {check.name!r} was stopped: {error}", check=check.name)
     if isinstance(error, DBAPIError):  # its own text would repeat the statement
         words = f"{type(error.orig).__name__}: {reason(error)}"
         if isinstance(error.orig, QueryCanceled):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Final, TypeVar
+from uuid import UUID
 
+from sagas.definitions import Definitions
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.finding import Finding, problem, warning
-from sagas.doctor.inspector import LIMIT, Row
 from sagas.duration import duration
-from sagas.errors import LogDoesNotFit, UnknownSaga
-from sagas.plan import plan_as_started
-from sagas.registry import Registry
+from sagas.errors import DefinitionNotFound, LogDoesNotFit, SagaNotFound, UnknownSaga
+from sagas.inspection.models import Count, Statistics
+from sagas.plan import plan_for
 from sagas.settings import Settings
+from sagas.storage.records import SagaState
+from sagas.storage.rules import SCHEDULED
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,83 +67,89 @@ def scans_are_late_after(settings: Settings) -> float:
 
 
 def _scans(installation: Installation) -> Iterator[Finding | str]:
-    settings, last = installation.settings, installation.inspector.last_scan()
+    settings, statistics = installation.settings, _statistics(installation)
+    last = statistics.last_scan
     if last is None:
         yield SCAN_LATE.seen("no scan ever ran on this database.")
         return
-    ran = f"the last scan ran {duration(last['age'])} ago, on {last['worker']}"
-    if last["age"] > scans_are_late_after(settings):
+    age = (statistics.now - last.at).total_seconds()
+    ran = f"the last scan ran {duration(age)} ago, on {last.host}"
+    if age > scans_are_late_after(settings):
         yield SCAN_LATE.seen(f"{ran}; one is due every {settings.scan_interval_seconds:g} s.")
     else:
         yield ran
 
 
 def _definitions(installation: Installation) -> Iterator[Finding | str]:
-    rows = _unfinished(installation)
-    definitions = _merged(rows, _definition)
-    many = "" if len(definitions) == 1 else "s"
-    yield f"{_number(sum(row['sagas'] for row in rows))} unfinished, {len(definitions)} definition{many}"
-    misfits = {definition: _misfit(installation.registry, *definition) for definition in definitions}
-    for (name, misfit), row in _merged(rows, lambda row: (row["name"], misfits[_definition(row)])).items():
-        if misfit:
-            yield DEFINITION_CHANGED.seen(f"{_sagas(row)} named {name!r}: {misfit}", example=row["example"])
-    for name, row in _merged(_in_state("declined", rows), lambda row: row["name"]).items():
-        yield DECLINED.seen(f"{_sagas(row)} named {name!r}: {row['last_error']}", example=row["example"])
+    counts = _statistics(installation).unfinished
+    alike = _grouped(counts, lambda count: (count.name, count.definition, count.definition_version))
+    many = "" if len(alike) == 1 else "s"
+    yield f"{_sum(counts)} unfinished, {len(alike)} definition{many}"
+    definitions = Definitions(installation.storage, installation.registry)
+    misfits: dict[tuple[str, str], list[Count]] = defaultdict(list)
+    for same in alike.values():
+        if misfit := _misfit(installation, definitions, same[0].example):
+            misfits[same[0].name, misfit] += same
+    for (name, misfit), same in misfits.items():
+        yield DEFINITION_CHANGED.seen(f"{_sagas(_sum(same))} named {name!r}: {misfit}", example=same[0].example)
+    for name, same in _grouped((count for count in counts if count.declined), _name).items():
+        what = f"{_sagas(_sum(same))} named {name!r}: {same[0].last_error}"
+        yield DECLINED.seen(what, example=same[0].example)
 
 
-def _misfit(registry: Registry, name: str, definition_version: str) -> str | None:
-    """Return why this code cannot continue these sagas, or None if it can."""
+def _misfit(installation: Installation, definitions: Definitions, example: UUID) -> str | None:
+    """Return why this code cannot continue a saga, or None if it can, or if the saga is gone."""
     try:
-        plan_as_started(registry.fitting(name, definition_version), definition_version)
-    except (UnknownSaga, LogDoesNotFit) as error:
+        plan_for(*definitions.fitting(installation.inspector.details(example).record))
+    except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
         return str(error)
+    except SagaNotFound:
+        pass
     return None
 
 
 def _stuck(installation: Installation) -> Iterator[Finding | str]:
-    rows = _unfinished(installation)
-    for name, row in _merged(_in_state("dead", rows), lambda row: row["name"]).items():
-        error = (row["last_error"] or "no error was kept")[:_LAST_ERROR_CHARACTERS]
-        message = f"{_sagas(row)} named {name!r} {_are(row)} dead, such as {row['example']}: {error}"
-        yield DEAD.seen(message, name=shlex.quote(name), example=row["example"])
-    for row in _merged(_in_state("overdue", rows), lambda row: row["state"]).values():
-        since = f"the first since {duration(row['age'])}, such as {row['example']}"
-        yield OVERDUE.seen(f"{_sagas(row)} {_are(row)} due, {since}.")
+    statistics = _statistics(installation)
+    for name, same in _grouped(statistics.in_state(SagaState.DEAD), _name).items():
+        dead, example = _sum(same), same[0].example
+        error = (same[0].last_error or "no error was kept")[:_LAST_ERROR_CHARACTERS]
+        message = f"{_sagas(dead)} named {name!r} {_are(dead)} dead, such as {example}: {error}"
+        yield DEAD.seen(message, name=shlex.quote(name), example=example)
+    overdue = sum(count.due for count in statistics.unfinished if count.state in SCHEDULED)
+    oldest = [each for each in (statistics.oldest_pending, statistics.oldest_recoverable) if each]
+    if overdue and oldest:
+        first = min(oldest, key=lambda each: each.due_since)
+        since = duration((statistics.now - first.due_since).total_seconds())
+        yield OVERDUE.seen(f"{_sagas(overdue)} {_are(overdue)} due, the first since {since}, such as {first.id}.")
 
 
-def _unfinished(installation: Installation) -> list[Row]:
+def _statistics(installation: Installation) -> Statistics:
     # Later than a late scan, so that one missed scan is not reported twice.
-    return installation.inspector.unfinished(overdue_seconds=2 * scans_are_late_after(installation.settings))
+    late_seconds = 2 * scans_are_late_after(installation.settings)
+    return installation.inspector.statistics(ended_within_seconds=0, late_seconds=late_seconds)
 
 
-def _in_state(state: str, rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row["state"] == state]
+def _grouped(counts: Iterable[Count], key: Callable[[Count], Key]) -> dict[Key, list[Count]]:
+    grouped: dict[Key, list[Count]] = defaultdict(list)
+    for count in counts:
+        grouped[key(count)].append(count)
+    return grouped
 
 
-def _merged(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, Row]:
-    """Return one row for each key, with the total of sagas and the greatest age."""
-    merged: dict[Key, Row] = {}
-    for row in rows:
-        same = merged.setdefault(key(row), {**row, "sagas": 0})
-        age = max(same["age"] or 0, row["age"] or 0)
-        merged[key(row)] = {**same, "sagas": same["sagas"] + row["sagas"], "age": age}
-    return merged
+def _name(count: Count) -> str:
+    return count.name
 
 
-def _definition(row: Row) -> tuple[str, str]:
-    return row["name"], row["definition_version"]
+def _sum(counts: Iterable[Count]) -> int:
+    return sum(count.sagas for count in counts)
 
 
-def _number(count: int) -> str:
-    return f"{'at least ' if count >= LIMIT else ''}{count}"
+def _sagas(number: int) -> str:
+    return f"{number} {'saga' if number == 1 else 'sagas'}"
 
 
-def _sagas(row: Row) -> str:
-    return f"{_number(row['sagas'])} {'saga' if row['sagas'] == 1 else 'sagas'}"
-
-
-def _are(row: Row) -> str:
-    return "is" if row["sagas"] == 1 else "are"
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 SCANS: Final = Check("scans", _scans, (SCAN_LATE,), needs=("schema",))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
+from sagas.storage.upgrade import MAKE_TABLES_ARE_NEWER, TABLES_ARE_NEWER
+
 metadata = sa.MetaData()
+sa.event.listen(metadata, "before_create", sa.DDL(MAKE_TABLES_ARE_NEWER))  # type: ignore[no-untyped-call]
 
 _NOW = sa.text("clock_timestamp()")
 
@@ -34,7 +37,8 @@ saga_executions = sa.Table(
     sa.Column("traceparent", sa.String(64)),
     # `sagas.storage.rules` has the table of states. No CHECK: PostgreSQL reads the text of each anew in every
     # statement that writes to the table.
-    sa.Column("state", sa.String(16), nullable=False, server_default="ready"),
+    # The default raises an error: only version 0.1.0 stores a saga without a state.
+    sa.Column("state", sa.String(16), nullable=False, server_default=sa.text(f"{TABLES_ARE_NEWER}()")),
     # Random for each acquire: together with the version it is the fence of a holder's writes.
     sa.Column("lease_token", sa.Uuid),
     # The hash of a row of saga_definitions.

@@ -63,7 +63,7 @@ class Suspended:
 class GaveBack:
     """The holder gives the saga back as it is; no attempt is spent.
 
-    One that an operator gives back with a note has all its attempts again.
+    An operator who gives a saga back has seen to it: the recovery attempts become 0, and suspicion ends.
 
     Attributes:
         status: any but COMPLETED and COMPENSATED.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sagas.errors import SagaError
+from sagas.inspection import Inspector
+from sagas.inspection.models import Count, Oldest, Statistics
 from sagas.storage import PostgresSagaStorage
-from sagas.telemetry import database_statements as sql
+from sagas.storage.records import SagaState
+from sagas.storage.transitions import PROBE_SECONDS
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
@@ -21,8 +26,8 @@ logger = saga_logger(__name__)
 STATEMENT_SECONDS: Final = 3.0
 #: The answer after this long is that the database does not answer: Prometheus itself gives up after ten.
 DEADLINE_SECONDS: Final = 8.0
-
-Row = Mapping[str, Any]
+#: How far back finished sagas are counted, in seconds: short, because all of them are read at every scrape.
+RECENT_SECONDS: Final = 300
 
 
 class DatabaseMetrics(Collector):
@@ -43,31 +48,25 @@ class DatabaseMetrics(Collector):
         statement_seconds: float = STATEMENT_SECONDS,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
-        self._storage = storage
-        self._statement_seconds = statement_seconds
+        self._inspector = Inspector(storage, answer_seconds=statement_seconds)
         self._deadline_seconds = deadline_seconds
         self._lock = threading.Lock()
-        self._reading: Future[list[Metric]] | None = None
+        self._reading: Future[Statistics] | None = None
 
     def collect(self) -> Iterable[Metric]:
         """Return what the database tells now."""
-        up = GaugeMetricFamily("sagas_database_up", "Whether the database answered all that was asked, in time.")
         try:
-            found = self._read_in_time()
+            statistics = self._read_in_time()
         except (SagaError, TimeoutError) as error:
             logger.warning("no metrics of the database: %s", error)
-            found = []
-        up.add_metric([], 1 if found else 0)
-        return [up, *found]
+            return [_up(False)]
+        return [_up(True), *_metrics(statistics)]
 
     def describe(self) -> Iterable[Metric]:
         """Return the names, without asking the database."""
-        return [
-            GaugeMetricFamily("sagas_database_up", "Whether the database answered all that was asked, in time."),
-            *_metrics([], [], {}, [], []),
-        ]
+        return [_up(False), *_metrics(Statistics(now=datetime.min))]
 
-    def _read_in_time(self) -> list[Metric]:
+    def _read_in_time(self) -> Statistics:
         with self._lock:
             # One question at a time: scrapes that come while the database hangs wait for the same answer.
             if self._reading is None or self._reading.done():
@@ -80,67 +79,79 @@ class DatabaseMetrics(Collector):
         except TimeoutError:
             raise TimeoutError(f"it did not answer within {self._deadline_seconds:g} s") from None
 
-    def _answer(self, reading: Future[list[Metric]]) -> None:
+    def _answer(self, reading: Future[Statistics]) -> None:
         try:
-            reading.set_result(self._read())
+            reading.set_result(self._inspector.statistics(ended_within_seconds=RECENT_SECONDS))
         except BaseException as error:  # carried to whoever asked
             reading.set_exception(error)
 
-    def _read(self) -> list[Metric]:
-        milliseconds = str(round(1000 * self._statement_seconds))
-        with self._storage.connections.cursor() as cursor, cursor.connection.transaction():
-            cursor.execute(sql.BOUND, {"milliseconds": milliseconds})
-            unfinished = cursor.execute(sql.UNFINISHED).fetchall()
-            finished = cursor.execute(sql.FINISHED, {"seconds": sql.RECENT_SECONDS}).fetchall()
-            (oldest,) = cursor.execute(sql.OLDEST).fetchall()
-            scans = cursor.execute(sql.LAST_SCAN).fetchall()
-            pauses = cursor.execute(sql.PAUSES).fetchall()
-        return _metrics(unfinished, finished, oldest, scans, pauses)
+
+def _up(up: bool) -> Metric:
+    help_text = "Whether the database answered all that was asked, in time."
+    return GaugeMetricFamily("sagas_database_up", help_text, value=int(up))
 
 
-def _metrics(
-    unfinished: Sequence[Row], finished: Sequence[Row], oldest: Row, scans: Sequence[Row], pauses: Sequence[Row]
-) -> list[Metric]:
+def _metrics(statistics: Statistics) -> list[Metric]:
+    now = statistics.now
     by_status = GaugeMetricFamily(
         "sagas_unfinished", "Sagas that have not ended, by name and status.", labels=["saga", "status"]
     )
-    counted = {
-        "dead": GaugeMetricFamily("sagas_dead", "Sagas that recovery gave up.", labels=["saga"]),
-        "queued": GaugeMetricFamily("sagas_queued", "Sagas for which a message waits in the broker.", labels=["saga"]),
-        "held": GaugeMetricFamily("sagas_leases", "Sagas that a worker holds the lease of.", labels=["saga"]),
-    }
-    recent = GaugeMetricFamily(
-        "sagas_recently_finished",
-        f"Sagas that ended within the last {sql.RECENT_SECONDS // 60} minutes, by name and status.",
-        labels=["saga", "status"],
-    )
-    ages = {
-        "recoverable": "How long the oldest recoverable saga has been due, in seconds; 0 if none is.",
-        "pending": "How long the oldest saga that never ran has been due, in seconds; 0 if none is.",
-    }
+    dead = GaugeMetricFamily("sagas_dead", "Sagas that recovery gave up.", labels=["saga"])
+    queued = GaugeMetricFamily("sagas_queued", "Sagas for which a message waits in the broker.", labels=["saga"])
+    leases = GaugeMetricFamily("sagas_leases", "Sagas that a worker holds the lease of.", labels=["saga"])
     overdue = GaugeMetricFamily(
         "sagas_oldest_queued_seconds",
         "How long the oldest message in the broker has been overdue, in seconds.",
         labels=["saga"],
     )
+    for name in sorted({count.name for count in statistics.unfinished}):
+        counts = [count for count in statistics.unfinished if count.name == name]
+        for status, sagas in _by_status(counts).items():
+            by_status.add_metric([name, status], sagas)
+        dead.add_metric([name], sum(count.sagas for count in counts if count.state is SagaState.DEAD))
+        waiting = [count for count in counts if count.state is SagaState.QUEUED]
+        queued.add_metric([name], sum(count.sagas for count in waiting))
+        # Those that are due have a lease that ran out.
+        leases.add_metric([name], sum(count.sagas - count.due for count in counts if count.state is SagaState.RUNNING))
+        if waiting:
+            overdue.add_metric([name], max(0.0, *(_age(count.since, now) - PROBE_SECONDS for count in waiting)))
+    recent = GaugeMetricFamily(
+        "sagas_recently_finished",
+        f"Sagas that ended within the last {RECENT_SECONDS // 60} minutes, by name and status.",
+        labels=["saga", "status"],
+    )
+    for ended in statistics.ended:
+        recent.add_metric([ended.name, ended.status], ended.sagas)
+    recoverable = GaugeMetricFamily(
+        "sagas_oldest_recoverable_seconds",
+        "How long the oldest recoverable saga has been due, in seconds; 0 if none is.",
+        value=_due(statistics.oldest_recoverable, now),
+    )
+    pending = GaugeMetricFamily(
+        "sagas_oldest_pending_seconds",
+        "How long the oldest saga that never ran has been due, in seconds; 0 if none is.",
+        value=_due(statistics.oldest_pending, now),
+    )
     scan = GaugeMetricFamily("sagas_last_scan_age_seconds", "How long ago the last scan was; absent if none ever was.")
+    if statistics.last_scan is not None:
+        scan.add_metric([], _age(statistics.last_scan.at, now))
     paused = GaugeMetricFamily("sagas_paused_seconds", "How long a name has been paused.", labels=["saga"])
+    for pause in statistics.pauses:
+        paused.add_metric([pause.name], _age(pause.since, now))
+    return [by_status, dead, queued, leases, recent, recoverable, pending, overdue, scan, paused]
 
-    for row in unfinished:
-        by_status.add_metric([row["name"], row["status"]], row["sagas"])
-    for column, family in counted.items():
-        for name in sorted({row["name"] for row in unfinished}):
-            family.add_metric([name], sum(row[column] for row in unfinished if row["name"] == name))
-    for name in sorted({row["name"] for row in unfinished if row["queued"]}):
-        overdue.add_metric([name], max(row["overdue"] for row in unfinished if row["name"] == name))
-    for row in finished:
-        recent.add_metric([row["name"], row["status"]], row["sagas"])
-    oldest_of = [
-        GaugeMetricFamily(f"sagas_oldest_{kind}_seconds", help_text, value=oldest.get(kind))
-        for kind, help_text in ages.items()
-    ]
-    for row in scans:
-        scan.add_metric([], row["age"])
-    for row in pauses:
-        paused.add_metric([row["name"]], row["age"])
-    return [by_status, *counted.values(), recent, *oldest_of, overdue, scan, paused]
+
+def _by_status(counts: Iterable[Count]) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for count in counts:
+        sums[count.status] += count.sagas
+    return sums
+
+
+def _due(oldest: Oldest | None, now: datetime) -> float:
+    return _age(oldest.due_since if oldest else None, now)
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    """Return how many seconds ago it was; 0 for what was written after the snapshot, or never."""
+    return 0.0 if since is None else max((now - since).total_seconds(), 0.0)

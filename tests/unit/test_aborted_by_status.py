@@ -33,9 +33,7 @@ class Case:
         storage.create_sagas([new], lease=request)
         self.lease = Lease(new.id, 1, request.owner, request.token)
         for step in done:
-            storage.apply(
-                self.lease, Progressed(events=(completed(step, Action.ACT),), status=SagaStatus.RUNNING)
-            )
+            storage.apply(self.lease, Progressed(events=(completed(step, Action.ACT),), status=SagaStatus.RUNNING))
 
     def give_back(self, *, in_doubt: bool = False) -> None:
         """Put it down, because what ran it failed in the middle of a step, or in between."""

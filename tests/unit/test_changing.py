@@ -129,7 +129,9 @@ def test_saga_started_under_the_new_name_has_it_everywhere_and_old_code_declines
     renamed = new.saga(new.step("rental", [dies, None], aliases=["car"]))
     world.interrupted(renamed)
 
-    assert_declined(world, world.recover(old.saga("car")), "step 'rental', which this saga was started with, is none of")
+    assert_declined(
+        world, world.recover(old.saga("car")), "step 'rental', which this saga was started with, is none of"
+    )
     assert old.calls == []
     assert world.recover(renamed).outcome == "completed"
     assert keys(new) == ["rental:act", "rental:act"]

@@ -149,9 +149,7 @@ def test_engine_that_cannot_build_a_step_has_a_failed_attempt(stage: Stage, cloc
     stored = engine.stored()
     assert (stored.status, stored.recovery_attempts, stored.lease_owner) == (SagaStatus.FAILED, 1, None)
     assert stored.last_error == "ContainerBroken: no database client"
-    assert [(row.action, row.status, row.message) for row in stored.log] == [
-        ("holder", "failed", "no database client")
-    ]
+    assert [(row.action, row.status, row.message) for row in stored.log] == [("holder", "failed", "no database client")]
     clock.forward(10)
     assert QuickEngine(engine.storage, sagas=engine.registry).recover(stored.id).outcome == "completed"
 

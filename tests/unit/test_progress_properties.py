@@ -56,7 +56,9 @@ def plans(draw: st.DrawFn, *, chains: bool = False) -> Plan:
     count = draw(st.integers(1, 6))
     names = [f"s{index}" for index in range(count)]
     after = [
-        (names[index - 1],) if chains and index else tuple(n for n in names[:index] if not chains and draw(st.booleans()))
+        (names[index - 1],)
+        if chains and index
+        else tuple(n for n in names[:index] if not chains and draw(st.booleans()))
         for index in range(count)
     ]
     nodes = [Node(name=name, after=before) for name, before in zip(names, after, strict=True)]

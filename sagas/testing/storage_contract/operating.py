@@ -9,7 +9,7 @@ import pytest
 
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.ids import new_saga_id
-from sagas.progress import Action, SagaStatus, Verdict, turned_back
+from sagas.progress import Action, SagaStatus, Verdict, aborted
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Applied, NotAcquired, Refusal, SagaRecord, SagaState, failed, note
 from sagas.storage.transitions import Ended, GaveBack, Transition
@@ -64,7 +64,7 @@ class OperatingContract(ContractBase):
 
             saga = storage.load(saga_id)
             assert (saga.status, saga.state, saga.recovery_attempts) == (decision.status, state, attempts)
-            assert turned_back(saga.log) is (decision is _ABORT or decision.events == (SKIPPED,))
+            assert aborted(saga.log) is (decision is _ABORT or decision.events == (SKIPPED,))
         self._is_refused(storage, saga_id, Refusal.FINISHED)
 
     @pytest.mark.parametrize("state", ["dead", "due", "queued", "paused", "unstarted", "crashed"])

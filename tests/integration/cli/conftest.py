@@ -1,4 +1,4 @@
-"""The command, in this process or as one of its own, on a database of the test's own and with its broker down."""
+"""The command, in this process or as one of its own, on an empty database and with its broker down."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 
 from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.cli.app import app
+from sagas.ids import new_saga_id
+from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.cli.shop import Order, PlaceOrder
 
 #: What SAGAS_MODULES names.
@@ -26,6 +28,12 @@ class Command(Protocol):
     """Runs `sagas` with these arguments."""
 
     def __call__(self, *arguments: str, stdin: bytes = b"", **environment: str) -> Result: ...
+
+
+@pytest.fixture
+def database_url(emptied_url: str) -> str:
+    """The module's database, which holds no saga."""
+    return emptied_url
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def ordered(engine: SagaEngine) -> Callable[[str], UUID]:
 
 @pytest.fixture
 def sql(storage: PostgresSagaStorage, database_url: str) -> Callable[..., Any]:
-    """Executes a statement in the test's database."""
+    """Executes a statement in the database."""
     database = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
 
     def execute(statement: str, **parameters: Any) -> None:
@@ -91,3 +99,23 @@ def sql(storage: PostgresSagaStorage, database_url: str) -> Callable[..., Any]:
             connection.execute(sa.text(statement), parameters)
 
     return execute
+
+
+@pytest.fixture
+def new(storage: PostgresSagaStorage) -> Callable[..., UUID]:
+    """Stores a saga that is queued, or that this owner has, or had, for so many seconds."""
+
+    def new(
+        owner: str | None = None, for_seconds: float = 600.0, name: str = "place-order", *, queued: bool = False
+    ) -> UUID:
+        saga = NewSaga(id=new_saga_id(), name=name, context='{"item": "tea"}')
+        lease = LeaseRequest(owner=owner, seconds=for_seconds) if owner else None
+        storage.create_sagas([saga], queued=queued, lease=lease)
+        return saga.id
+
+    return new
+
+
+def labels(output: str) -> dict[str, str]:
+    """Return the facts below a table, by their labels."""
+    return {line[:12].strip(): line[12:] for line in output.rpartition("\n\n")[2].splitlines()}

@@ -62,7 +62,7 @@ def run(variables: dict[str, str]) -> Run:
 @pytest.fixture(scope="module")
 def migrated(run: Run) -> None:
     done = run("manage.py", "migrate", "-v1")
-    assert "Applying sagas.0001_revision_0005... OK" in done.stdout
+    assert "Applying sagas.0002_revision_0006... OK" in done.stdout
 
 
 def test_the_projects_own_tests_pass(run: Run) -> None:

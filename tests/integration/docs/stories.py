@@ -25,7 +25,7 @@ from tests.docs.commands import commands_of
 from tests.docs.languages import check_python, run_sql
 from tests.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
 from tests.docs.reader import Reader
-from tests.sagas.cli.test_documentation import examples
+from tests.integration.cli.test_documentation import examples
 
 Story = Callable[[Page, Reader], None]
 _TRIPS = """

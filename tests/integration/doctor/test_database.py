@@ -15,8 +15,8 @@ from sagas.doctor import Installation
 from sagas.doctor.database import DATABASE, DURABILITY, PRIVILEGES, SCHEMA
 from sagas.storage.schema import HEAD, REVISIONS, migrate
 from sagas.testing.servers import PostgresServer
-from tests.sagas.doctor.conftest import found_by
-from tests.sagas.storage import pgbouncer
+from tests import pgbouncer
+from tests.integration.doctor.conftest import found_by
 
 Installed = Callable[..., Installation]
 
@@ -88,7 +88,7 @@ def test_a_database_that_is_read_only_by_default_is_reported(installation: Insta
 def test_a_server_in_recovery_is_reported_as_read_only(server_directory: Path, installation: Installed) -> None:
     with PostgresServer(server_directory / f"doctor-replica-{secrets.token_hex(4)}") as server:
         server.stop()
-        (server._data / "standby.signal").touch()
+        (server._home / "data" / "standby.signal").touch()
         server.start()
         assert set(found_by(PRIVILEGES, installation(database_url=server.url))) == {"database-read-only"}
 
@@ -106,7 +106,7 @@ def test_a_schema_that_is_behind_is_reported_and_a_newer_one_is_fine(
         assert "`sagas migrate`" in found["schema-behind"].cure
         migrate(connection)
         assert [*SCHEMA.run(here)] == [f"at {HEAD}"]
-        connection.exec_driver_sql("UPDATE sagas_alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE saga_schema SET version_num = '9999'")
         connection.commit()
     engine.dispose()
     assert [*SCHEMA.run(here)] == [f"at 9999, made by newer code; this code has {HEAD}"]

@@ -12,7 +12,7 @@ import pytest
 from sagas import Settings
 from sagas.doctor import Finding, Installation
 from sagas.doctor.environment import CODE, SETTINGS
-from tests.sagas.doctor.conftest import found_by
+from tests.integration.doctor.conftest import found_by
 
 _numbers = itertools.count(1)
 

@@ -10,7 +10,10 @@ import sqlalchemy as sa
 
 from sagas import Settings
 from sagas.doctor import OK, PROBLEM, SKIPPED, WARNING, Check, Finding, Installation, Result, examine, problem, warning
-from sagas.doctor.inspector import Inspector
+from sagas.doctor.server import Server
+from sagas.inspection import Inspector
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.postgres.dsn import make_engine
 
 BAD = problem("bad", what="it is bad", why="Because.", cure="Do {it}.")
 SO_SO = warning("so-so", what="it is so-so", why="Because.", cure="Do it.")
@@ -86,15 +89,19 @@ def test_a_check_that_hangs_is_left_behind() -> None:
 
 
 def test_the_database_stops_a_statement_that_waits_too_long(database_url: str) -> None:
-    inspector = Inspector(database_url, statement_seconds=0.1)
+    inspector = Inspector(PostgresSagaStorage(make_engine(database_url)), answer_seconds=0.1)
+    server = Server(database_url, statement_seconds=0.1)
     engine = sa.create_engine(database_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("LOCK TABLE saga_executions")
-        result = examined(Check("a", lambda _: inspector.unfinished(overdue_seconds=1), ()))["a"]
+        results = examined(
+            Check("a", lambda _: map(str, inspector.statistics().unfinished), ()),
+            Check("b", lambda _: map(str, server._rows("SELECT FROM saga_executions")), ()),
+        )
     engine.dispose()
-    (finding,) = result.findings
-    assert finding.id == "no-answer"
-    assert "statement timeout" in finding.what
+    for result in results.values():
+        (finding,) = result.findings
+        assert finding.id == "no-answer"
 
 
 def test_commands_of_celery_name_the_users_application() -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, scoped_session, sessionmake
 
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.errors import AlreadyStarted, HiddenRow, SagaNotFound, StorageUnavailable, TransactionRefused
+from sagas.storage.records import SagaState
 from sagas.storage.transactions import CallersTransaction
 from tests.callers import Shop
 from tests.databases import database
@@ -279,7 +280,7 @@ def test_send_after_a_commit_sends_at_once_and_only_once(shop: Shop) -> None:
     shop.engine.send(one, str(two))
     shop.engine.send(one, two)
     assert shop.sent == [one, two]
-    assert {shop.engine.storage.load(saga_id).lease_owner for saga_id in (one, two)} == {"queue"}
+    assert {shop.engine.storage.load(saga_id).state for saga_id in (one, two)} == {SagaState.QUEUED}
     assert shop.engine.scan().dispatched == ()
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sagas.storage.XXX import PAUSED, Release
 
 from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
 from sagas.operating import Operator
-from sagas.progress import Action, EntryStatus
-from sagas.storage.records import SagaFilter
+from sagas.progress import Action, EntryStatus, Progress
+from sagas.storage.records import Acquired, Lease, LeaseRequest, SagaFilter, SagaState
+from sagas.storage.transitions import GaveBack
 from sagas.testing.processes import wait_until
 from tests.samples import DEADLINE_SECONDS, SETTINGS, FakeDispatcher, QuickEngine, Stage, Trip, always, book
 
@@ -99,8 +99,7 @@ def test_a_saga_that_waits_for_a_retry_is_turned_back_and_undone_in_reverse(
 def test_a_step_that_may_have_begun_is_undone_too(engine: QuickEngine, operator: Operator, stage: Stage) -> None:
     trip = stage.saga("hotel", "car")
     saga_id = engine.start(trip, Trip())
-    hold = _held(engine, saga_id)
-    engine.storage.release(hold, Release(status=SagaStatus.RUNNING, interrupted=True))
+    _lost_by_its_holder(engine, saga_id)
 
     operator.compensate(saga_id, because="why")
 
@@ -175,7 +174,7 @@ def test_a_live_holder_gives_its_saga_back_after_its_step_and_the_result_is_kept
     acting = pool.submit(
         Operator(person, by="ann@pc", wait_seconds=DEADLINE_SECONDS).compensate, record.id, because="w"
     )
-    wait_until(lambda: any(lease.asked_back for lease in worker._heartbeat._leases), what="the ask to arrive")
+    wait_until(lambda: any(kept.yield_requested for kept in worker._keeper._leases), what="the ask to arrive")
 
     gate.open.set()
 
@@ -192,17 +191,16 @@ def test_of_two_operators_who_wait_the_one_who_is_done_does_not_end_the_others_w
     settings = Settings(lease_seconds=60)
     engine = SagaEngine(emptied_storage, settings=settings, sagas=[stage.saga("hotel")], node="ann@pc")
     saga_id = engine.start(stage.saga("hotel"), Trip())
-    hold = _held(engine, saga_id)
+    lease = _held(engine, saga_id)
     waiting = pool.submit(Operator(engine, by="ann", wait_seconds=DEADLINE_SECONDS).retry, saga_id, because="why")
-    wait_until(lambda: emptied_storage.renew(hold, 60), what="the ask to arrive")
+    wait_until(lambda: emptied_storage.renew(lease, 60), what="the ask to arrive")
 
-    emptied_storage.ask_back(saga_id, by="bob", for_seconds=0)
+    emptied_storage.request_yield(saga_id, by="bob", for_seconds=0)
 
-    wait_until(lambda: emptied_storage.renew(hold, 60), what="the ask to arrive again")
-    emptied_storage.release(hold, Release(status=SagaStatus.RUNNING, after_seconds=60))
+    wait_until(lambda: emptied_storage.renew(lease, 60), what="the ask to arrive again")
+    emptied_storage.apply(lease, GaveBack(status=SagaStatus.RUNNING, after_seconds=60))
     assert waiting.result(DEADLINE_SECONDS).log[-1].step == "retry"
-    taken = _held(engine, saga_id)
-    assert emptied_storage.renew(taken, 60) is False
+    assert emptied_storage.renew(_held(engine, saga_id), 60) is False
 
 
 def test_an_operator_who_dies_while_waiting_asks_for_seconds_only(
@@ -210,11 +208,11 @@ def test_an_operator_who_dies_while_waiting_asks_for_seconds_only(
 ) -> None:
     engine = SagaEngine(emptied_storage, sagas=[stage.saga("hotel")], node="ann@pc")
     saga_id = engine.start(stage.saga("hotel"), Trip())
-    hold = _held(engine, saga_id)
+    lease = _held(engine, saga_id)
     asked: list[float] = []
-    monkeypatch.setattr(emptied_storage, "ask_back", lambda _, by, for_seconds: asked.append(for_seconds))
+    monkeypatch.setattr(emptied_storage, "request_yield", lambda _, by, for_seconds: asked.append(for_seconds))
 
-    with pytest.raises(ActionRefused, match=f"held by {hold.owner}"):
+    with pytest.raises(ActionRefused, match=f"held by {lease.owner}"):
         Operator(engine, by="ann", wait_seconds=0.4).retry(saga_id, because="why")
 
     assert max(asked) <= 5
@@ -226,7 +224,7 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
     engine: QuickEngine, operator: Operator, stage: Stage, action: str
 ) -> None:
     saga_id = engine.start(stage.saga("hotel"), Trip())
-    hold = _held(engine, saga_id)
+    lease = _held(engine, saga_id)
     before = engine.storage.load(saga_id)
     calls = {
         "compensate": lambda: operator.compensate(saga_id, because="why"),
@@ -235,7 +233,7 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
         "retry": lambda: operator.retry(saga_id, because="why"),
     }
 
-    with pytest.raises(ActionRefused, match=rf"held by {hold.owner}.*--wait"):
+    with pytest.raises(ActionRefused, match=rf"held by {lease.owner}.*--wait"):
         calls[action]()
 
     assert engine.storage.load(saga_id) == before
@@ -252,7 +250,7 @@ def test_a_running_saga_of_a_paused_name_stops_at_the_next_step_and_goes_on_once
     assert gate.begun.wait(DEADLINE_SECONDS)
     (record,) = emptied_storage.find(SagaFilter())
     emptied_storage.pause("trip", by="ann", because="why")
-    wait_until(lambda: any(lease.asked_back for lease in worker._heartbeat._leases), what="the ask to arrive")
+    wait_until(lambda: any(kept.yield_requested for kept in worker._keeper._leases), what="the ask to arrive")
 
     gate.open.set()
 
@@ -365,10 +363,13 @@ def test_a_dead_saga_that_is_retried_is_due_with_all_its_attempts(
 def test_a_retry_keeps_in_mind_that_a_step_may_have_begun(
     engine: QuickEngine, operator: Operator, stage: Stage
 ) -> None:
-    saga_id = engine.start(stage.saga("hotel"), Trip())
-    engine.storage.release(_held(engine, saga_id), Release(status=SagaStatus.RUNNING, interrupted=True))
+    trip = stage.saga("hotel")
+    saga_id = engine.start(trip, Trip())
+    _lost_by_its_holder(engine, saga_id)
 
-    assert operator.retry(saga_id, because="why").interrupted
+    record = operator.retry(saga_id, because="why")
+
+    assert Progress(trip.graph, record.log).in_doubt == {"hotel"}
 
 
 def test_the_dead_are_found_each_once_while_they_are_retried(
@@ -390,7 +391,7 @@ def test_paused_and_failed_is_not_dead(engine: QuickEngine, operator: Operator, 
     operator.retry(saga_id, because="why")
     engine.storage.pause("trip", by="ann", because="why")
 
-    assert engine.storage.load(saga_id).lease_owner == PAUSED
+    assert engine.storage.load(saga_id).state is SagaState.PAUSED
     assert list(operator.dead()) == []
 
 
@@ -415,11 +416,17 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
 # -- details ------------------------------------------------------------------------------------------------------
 
 
-def _held(engine: SagaEngine, saga_id: UUID) -> Hold:
-    taken = engine.storage.take(
-        saga_id, owner="worker-9", lease_seconds=60, max_recovery_attempts=SETTINGS.max_recovery_attempts, by_hand=True
-    )
-    return taken.hold  # type: ignore[union-attr]
+def _held(engine: SagaEngine, saga_id: UUID) -> Lease:
+    request = LeaseRequest(owner="worker-9", seconds=60)
+    most = SETTINGS.max_recovery_attempts
+    acquired = engine.storage.acquire(saga_id, request, max_recovery_attempts=most, by_hand=True)
+    assert isinstance(acquired, Acquired)
+    return acquired.lease
+
+
+def _lost_by_its_holder(engine: SagaEngine, saga_id: UUID) -> None:
+    owner = _held(engine, saga_id).owner
+    assert engine.storage.reclaim(owner, max_recovery_attempts=SETTINGS.max_recovery_attempts) == 1
 
 
 def _dead(engine: QuickEngine, stage: Stage) -> UUID:

@@ -115,6 +115,40 @@ def test_migration_of_the_applications_that_fails_takes_the_saga_tables_back(app
     assert application.tables <= {"alembic_version"}
 
 
+@pytest.mark.parametrize(
+    ("last", "scanned", "told"),
+    [
+        ("op.execute('SELECT 1 / 0')", False, "division by zero"),
+        ("pass", True, "workers of the version before still run"),
+        ("pass", False, ""),
+    ],
+)
+def test_tables_of_0_1_0_are_migrated_within_the_applications_migration_or_left_as_they_were(
+    application: Application, last: str, scanned: bool, told: str
+) -> None:
+    with application.engine.connect() as connection:
+        migrate(connection, to="0004")
+        connection.exec_driver_sql(
+            "INSERT INTO saga_executions (id, name, context) VALUES (gen_random_uuid(), 'order', '{}')"
+        )
+        if scanned:
+            connection.exec_driver_sql(
+                "INSERT INTO saga_scans (worker, at) VALUES ('web-1', now() + interval '1 hour')"
+            )
+        connection.commit()
+    application.write(last)
+
+    done = application.alembic("upgrade", "head")
+
+    assert (told in done.stderr, done.returncode == 0) == (True, not told)
+    with application.engine.connect() as connection:
+        assert current_version(connection) == ("0004" if told else HEAD)
+        if told:
+            assert "orders" not in application.tables
+        else:
+            assert connection.exec_driver_sql("SELECT id FROM orders").scalars().all() == [1]
+
+
 def test_script_without_a_connection_is_refused(application: Application) -> None:
     application.write()
 

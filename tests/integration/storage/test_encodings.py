@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas import Saga, SagaEngine, SagaStatus
-from sagas.cli.migrating import migrate_database
+from sagas.cli.migrate import migrate_database
 from sagas.errors import CharacterNotStorable
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.records import SagaFilter

@@ -16,10 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.errors import StorageUnavailable
-from sagas.storage import PostgresSagaStorage, checkout
-from sagas.storage.operations import Operations
+from sagas.storage import PostgresSagaStorage
+from sagas.inspection import Inspector
+from sagas.storage.postgres import pool
 from sagas.storage.records import SagaFilter
-from tests.calls import DEADLINE_SECONDS, backends, claim, cut_all, held_saga, new_saga, take, wait_until
+from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, cut_all, held_saga, new_saga, wait_until
 
 THREADS: Final = 12
 
@@ -71,9 +72,9 @@ def test_operations_at_once_share_as_many_connections_as_the_pool_has(storages: 
 
 def test_a_renewal_waits_for_no_other_operation(storages: Storages, database_url: str) -> None:
     storage = storages(database_url, pool_size=1)
-    hold = held_saga(storage)
+    lease = held_saga(storage)
     with storage.connections.cursor():
-        assert storage.renew(hold, 60) is False
+        assert storage.renew(lease, 60) is False
 
 
 def test_an_operation_for_which_no_connection_becomes_free_says_which_setting_is_too_low(
@@ -81,7 +82,7 @@ def test_an_operation_for_which_no_connection_becomes_free_says_which_setting_is
 ) -> None:
     storage = storages(database_url, pool_size=1)
     storage.check_schema()
-    monkeypatch.setattr(checkout, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "_WAIT_SECONDS", 0.01)
     with storage.connections.cursor(), pytest.raises(StorageUnavailable, match=r"all 1 .* SAGAS_DATABASE_POOL_SIZE"):
         storage.find(SagaFilter())
     assert storage.find(SagaFilter()) == []
@@ -94,7 +95,7 @@ def test_a_connection_that_another_takes_at_once_frees_its_place(
     connections = storage.connections
     keep = connections.keep
 
-    def kept_and_taken(returned: checkout.Checkout) -> None:
+    def kept_and_taken(returned: pool.Checkout) -> None:
         keep(returned)
         assert connections.cursor(at_once=True) is returned  # a renewal, before the first is done with it
 
@@ -102,7 +103,7 @@ def test_a_connection_that_another_takes_at_once_frees_its_place(
     monkeypatch.setattr(connections, "keep", kept_and_taken)
     storage.find(SagaFilter())
     monkeypatch.undo()
-    monkeypatch.setattr(checkout, "_WAIT_SECONDS", 5.0)
+    monkeypatch.setattr(pool, "_WAIT_SECONDS", 5.0)
     storage.find(SagaFilter())  # its place is free
 
 
@@ -144,7 +145,7 @@ def test_connections_that_nobody_needs_any_more_are_closed(
     with storage.connections.cursor(), storage.connections.cursor(), storage.connections.cursor():
         pass
     assert len(backends(engine, "state = 'idle'")) >= 3
-    monkeypatch.setattr(checkout, "_KEPT_SECONDS", 0)
+    monkeypatch.setattr(pool, "_KEPT_SECONDS", 0)
 
     used = {_session(storage) for _ in range(5)}
 
@@ -163,15 +164,15 @@ def test_a_server_that_closes_idle_sessions_is_not_noticed(
     with server.connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET idle_session_timeout = '2s'")
     storage = storages(database_url)
-    hold = held_saga(storage)
+    lease = held_saga(storage)
     operations: list[Callable[[PostgresSagaStorage], Any]] = [
-        lambda one: one.create_sagas([new_saga()], owner=None),
-        lambda one: one.create_sagas([new_saga(), new_saga("o-1")], owner=None),
-        lambda one: one.renew(hold, 60),
-        lambda one: take(one, hold),
+        lambda one: one.create_sagas([new_saga()]),
+        lambda one: one.create_sagas([new_saga(), new_saga("o-1")]),
+        lambda one: one.renew(lease, 60),
+        lambda one: acquire(one, lease),
         claim,
         lambda one: one.pause("order", by="me", because="why"),
-        lambda one: Operations(one).statistics(),
+        lambda one: Inspector(one).statistics(),
     ]
     ready = [storages(database_url) for _ in operations]
     sessions = {_session(one) for one in ready}
@@ -188,7 +189,7 @@ def test_a_server_that_closes_idle_sessions_is_not_noticed(
 def test_after_a_restart_idle_connections_are_replaced(
     storages: Storages, database_url: str, server_url: sa.URL, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkout, "_TRUSTED_SECONDS", -1)  # as if a while had passed
+    monkeypatch.setattr(pool, "_TRUSTED_SECONDS", -1)  # as if a while had passed
     storage = storages(database_url)
     with storage.connections.cursor(), storage.connections.cursor(), storage.connections.cursor():
         pass
@@ -204,7 +205,7 @@ def test_after_a_restart_idle_connections_are_replaced(
 FORKING: Final = """
 import os, sys
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.base import SagaFilter
+from sagas.storage.records import SagaFilter
 
 storage = PostgresSagaStorage(sys.argv[1], pool_size=1)
 with storage.connections.cursor() as cursor:

@@ -12,12 +12,13 @@ from typing import Final
 
 import pytest
 import sqlalchemy as sa
-from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.operations import Operations
+from sagas.inspection import Inspector
+from sagas.storage.records import LeaseRequest
+from sagas.storage.transitions import FailedAttempt
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
 from tests.samples import Stage, Trip
 
@@ -91,10 +92,10 @@ def _all_goes_well(storage: PostgresSagaStorage) -> None:
     assert saga.finished_at is not None
     assert saga.created_at < saga.finished_at
     assert all(entry.created_at is not None for entry in saga.log)
-    operations = Operations(storage)
-    assert operations.look_up(saga_id)[0] == saga
-    assert sum(ended.sagas for ended in operations.statistics().ended_lately) == 4
-    assert operations.dry_run(limit=5, max_recovery_attempts=5, shown=5).verdicts == ()
+    inspector = Inspector(storage)
+    assert inspector.details(saga_id).record == saga
+    assert sum(ended.sagas for ended in inspector.statistics().ended) == 4
+    assert inspector.dry_run(limit=5, max_recovery_attempts=5, shown=5).verdicts == ()
 
 
 def test_settings_of_the_database_do_no_harm(unusual_url: str) -> None:
@@ -161,16 +162,17 @@ def test_the_environment_does_no_harm(database_url: str) -> None:
 def test_a_saga_that_cannot_be_read_is_given_back_and_no_attempt_is_spent(
     storage: PostgresSagaStorage, engine: sa.Engine, change: str, reason: str
 ) -> None:
-    hold = held_saga(storage)
-    storage.release(hold, Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=5))
+    lease = held_saga(storage)
+    storage.apply(lease, FailedAttempt(events=(), after_seconds=0.0, max_recovery_attempts=5))
     with engine.begin() as connection:
         for constraint in ("action", "status"):
             connection.exec_driver_sql(f"ALTER TABLE saga_logs DROP CONSTRAINT IF EXISTS ck_saga_logs_{constraint}")
         connection.exec_driver_sql(change)
 
     for _ in range(7):
-        with pytest.raises(SagaUnreadable, match=rf"{hold.saga_id} was given back, no attempt spent: .*{reason}"):
-            storage.take(hold.saga_id, owner="w", lease_seconds=60, max_recovery_attempts=5, by_hand=True)
+        with pytest.raises(SagaUnreadable, match=rf"{lease.saga_id} was given back, no attempt spent: .*{reason}"):
+            request = LeaseRequest(owner="w", seconds=60)
+            storage.acquire(lease.saga_id, request, max_recovery_attempts=5, by_hand=True)
 
     with engine.connect() as connection:
         row = connection.exec_driver_sql(
@@ -215,11 +217,11 @@ def test_a_key_whose_saga_cannot_be_seen_ends_in_an_error_that_says_so(
     storage: PostgresSagaStorage, database_url: str, tenant_url: str, count: int
 ) -> None:
     owner = PostgresSagaStorage(database_url)
-    owner.create_sagas([replace(new_saga("o-1"), context='{"n": 2}')], owner=None)
+    owner.create_sagas([replace(new_saga("o-1"), context='{"n": 2}')])
     tenant = PostgresSagaStorage(tenant_url)
 
     with pytest.raises(HiddenRow, match=r"order was not started: .*'o-1' is taken.*row-level security"):
-        tenant.create_sagas([new_saga("o-1"), new_saga("o-2"), new_saga()][:count], owner=None)
+        tenant.create_sagas([new_saga("o-1"), new_saga("o-2"), new_saga()][:count])
 
     owner.close()
     tenant.close()

@@ -100,7 +100,9 @@ def test_a_takeover_is_counted_when_the_holder_was_cut_off_and_not_when_it_faile
 def test_a_lost_lease_and_a_declined_saga_count_as_such(watched: Watched, stage: Stage) -> None:
     def stolen(_: Trip, call) -> None:
         record = watched.storage.load(call.saga_id)
-        watched.storage.release(Lease(record.id, record.version, str(record.lease_owner)), Release(status=record.status))
+        watched.storage.release(
+            Lease(record.id, record.version, str(record.lease_owner)), Release(status=record.status)
+        )
 
     watched.engine.run(stage.saga(stage.step("hotel", [stolen])), Trip())
     assert watched.value("sagas_runs_total", saga="trip", outcome="lost") == 1

@@ -15,7 +15,7 @@ from sagas.testing.crashes import SAGA_ID, CrashMatrix, CrashPlan, Moment, Outco
 from sagas.testing.crashes.script import Crash, Script
 from sagas.testing.crashes.simulated_process import CrashingStorage
 from sagas.testing.crashes.simulation import SimulatedStep
-from tests.sagas.testing.shop import Charge, Order, Reserve, Shop, saga, step
+from tests.unit.testing.shop import Charge, Order, Reserve, Shop, saga, step
 
 MOMENTS = ["before", "after", "before the checkpoint of", "after the checkpoint of"]
 

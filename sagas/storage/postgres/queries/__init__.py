@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -11,8 +12,18 @@ _COMMENT: Final = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 _PARAMETER: Final = re.compile(r":'(\w+)'")
 
 
-@cache
-def query(name: str) -> str:
-    """Return a statement in psycopg's style, its comments left out; parameters written `:'name'` become `%(name)s`."""
-    text = files(__package__).joinpath(f"{name}.sql").read_text()
-    return _PARAMETER.sub(r"%(\1)s", _COMMENT.sub("", text).replace("%", "%%")).strip()
+def loader(package: str) -> Callable[[str], str]:
+    """Return a function that loads a statement of this package by its name, the file's without `.sql`.
+
+    The statement is in psycopg's style and its comments are left out: parameters written `:'name'` become `%(name)s`.
+    """
+
+    @cache
+    def query(name: str) -> str:
+        text = files(package).joinpath(f"{name}.sql").read_text()
+        return _PARAMETER.sub(r"%(\1)s", _COMMENT.sub("", text).replace("%", "%%")).strip()
+
+    return query
+
+
+query: Final = loader(__name__)

@@ -1,0 +1,40 @@
+"""Durations as an operator types them: ages such as 90s, 10m, 2h or 3d, and seconds to wait."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import typer
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: A hundred years. PostgreSQL's intervals are longer; ages are not.
+_LONGEST: Final = 36_500 * 86_400
+
+
+def parse_age(age: str) -> float:
+    """Return the seconds of an age such as 90s, 10m, 2h or 3d.
+
+    Raises:
+        typer.BadParameter: it is no age above 0 and up to a hundred years.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age.strip())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= _LONGEST:
+        raise typer.BadParameter(f"{age!r} is not an age: give a number above 0 and its unit, as 90s, 10m, 2h or 3d.")
+    return seconds
+
+
+def parse_wait(written: str | float) -> float:
+    """Return a number of seconds up to a day.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= _SECONDS["d"]:  # which NaN is not either
+        raise typer.BadParameter(f"{written!r} is no number of seconds between 0 and {_SECONDS['d']}.")
+    return seconds

@@ -1,0 +1,16 @@
+"""The tables as of revision 0006."""
+
+from __future__ import annotations
+
+from django.db.migrations import Migration as DjangoMigration
+
+from sagas.django.tables import migration_to
+
+
+class Migration(DjangoMigration):
+    """Brings the tables to revision 0006."""
+
+    dependencies = [("sagas", "0001_revision_0005")]
+    # On a connection of its own, in a transaction of its own.
+    atomic = False
+    operations = [migration_to("0006")]

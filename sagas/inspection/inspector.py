@@ -1,0 +1,338 @@
+"""The inspector: one method for each question about the sagas of a PostgreSQL database.
+
+Each question reads one snapshot, can write nothing, and is cancelled by the server after some seconds, so that asking
+during an incident does not make it worse. Times and ages are the database's own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import errors as pg
+
+from sagas.errors import QueryTimeout
+from sagas.inspection.models import (
+    Count,
+    DryRun,
+    Ended,
+    Holder,
+    Judged,
+    LastScan,
+    Match,
+    Oldest,
+    Page,
+    PageFilter,
+    PausedName,
+    Queue,
+    SagaDetails,
+    ScanVerdict,
+    Statistics,
+    Verdicts,
+    Workers,
+)
+from sagas.inspection.queries import query
+from sagas.progress import SagaStatus
+from sagas.storage import PostgresSagaStorage
+from sagas.storage.contract import not_found
+from sagas.storage.postgres.mapping import record_of
+from sagas.storage.postgres.queries import query as storage_query
+from sagas.storage.records import Pause, SagaState
+from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
+from sagas.storage.transitions import PROBE_SECONDS
+
+#: After how long the server cancels a question; one that reads a whole index may take longer.
+ANSWER_SECONDS: Final = 10.0
+WHOLE_INDEX_SECONDS: Final = 300.0
+HOUR: Final = 3600.0
+#: Clocks of those who start sagas differ by less, so that a range of ids finds what was started within a time.
+_CLOCKS_DIFFER: Final = timedelta(hours=1)
+#: No saga is older, and times stay within what dates can hold.
+_GREATEST_AGE: Final = timedelta(days=50 * 365)
+#: More sagas do not begin within a millisecond, unless their ids are made otherwise: short ones may then be ambiguous.
+_MOST_IN_A_MILLISECOND: Final = 10_000
+
+#: The indexes that have the unfinished sagas of each state (`sagas.storage.tables`).
+_INDEXES: Final = {
+    SagaState.READY: ("unstarted", "due"),
+    SagaState.RUNNING: ("due",),
+    SagaState.WAITING: ("due",),
+    SagaState.QUEUED: ("queued",),
+    SagaState.PAUSED: ("stopped",),
+    SagaState.DEAD: ("stopped",),
+}
+
+
+class Inspector:
+    """Answers questions about the sagas of a database.
+
+    Args:
+        storage: whose database is asked.
+        answer_seconds: after how long the server cancels a question.
+
+    Raises, from every method:
+        QueryTimeout: the server did not answer in time.
+        StorageUnavailable, SchemaBehind: as from the storage.
+    """
+
+    def __init__(self, storage: PostgresSagaStorage, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._storage = storage
+        self._answer_seconds = answer_seconds
+
+    def page(self, wanted: PageFilter) -> Page:
+        """Return a page of sagas."""
+        with self._asking("narrow the list by a name, a status or an age") as question:
+            started_from = _ago(question.now, wanted.newer_than_seconds)
+            started_until = _ago(question.now, wanted.older_than_seconds)
+            rows = question.ask(
+                "page",
+                statuses=[status.value for status in wanted.statuses] or None,
+                states=[state.value for state in wanted.states] or None,
+                name=wanted.name,
+                leased_by=wanted.leased_by,
+                after=wanted.after,
+                started_from=started_from,
+                first_id=started_from and _first_id(started_from - _CLOCKS_DIFFER),
+                started_until=started_until,
+                last_id=started_until and _first_id(started_until + _CLOCKS_DIFFER),
+                indexes=_indexes(wanted),
+                limit=wanted.limit + 1,
+            )
+        records = tuple(record_of(row) for row in rows[: wanted.limit])
+        return Page(now=question.now, records=records, more=len(rows) > wanted.limit)
+
+    def details(self, saga_id: UUID) -> SagaDetails:
+        """Return a saga with its log, and what else bears on it.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
+        with self._asking() as question:
+            rows = question.run(storage_query("load"), {"id": saga_id})
+            if not rows:
+                raise not_found(saga_id)
+            record = record_of(rows[0])
+            (bearing,) = question.ask("bearing", id=saga_id, name=record.name)
+        yield_requested_by = bearing.pop("yield_requested_by")
+        pause = None if bearing["name"] is None else Pause(**bearing)
+        return SagaDetails(now=question.now, record=record, pause=pause, yield_requested_by=yield_requested_by)
+
+    def matching(
+        self, *, key: str | None, first: UUID | None = None, last: UUID | None = None, ends: str = "", limit: int
+    ) -> list[Match]:
+        """Return the sagas with this idempotency key, and those whose id is in this range.
+
+        Args:
+            key: of any saga name; None: no key is meant.
+            first, last: the range of ids; None: no id is meant.
+            ends: hexadecimal digits with which an id in the range has to end.
+            limit: how many at most.
+        """
+        with self._asking("give the whole id") as question:
+            rows = question.ask("matching", key=key, first=first, last=last, ends=ends, limit=limit)
+        return [_made(Match, row) for row in rows]
+
+    def ids_of_the_same_millisecond(self, ids: Iterable[UUID]) -> dict[int, list[UUID]]:
+        """Return all ids that begin with the same 48 bits as one of these, by those bits."""
+        wanted = {saga_id.int >> 80 for saga_id in ids}
+        together: dict[int, list[UUID]] = {beginning: [] for beginning in wanted}
+        with self._asking("ask with whole ids") as question:
+            rows = question.ask(
+                "same_millisecond",
+                firsts=[UUID(int=beginning << 80) for beginning in wanted],
+                lasts=[UUID(int=(beginning + 1 << 80) - 1) for beginning in wanted],
+                limit=_MOST_IN_A_MILLISECOND,
+            )
+        for row in rows:
+            together[row["id"].int >> 80].append(row["id"])
+        return together
+
+    def names(self) -> list[str]:
+        """Return the names of unfinished sagas, of those with an idempotency key, and those that are paused."""
+        with self._asking() as question:
+            return [row["name"] for row in question.ask("names")]
+
+    def statistics(
+        self, *, ended_within_seconds: float = HOUR, late_seconds: float = 0.0, whole: bool = False
+    ) -> Statistics:
+        """Return how many sagas are in which state.
+
+        Args:
+            ended_within_seconds: how far back finished sagas are counted.
+            late_seconds: count as due only what has been due for longer than this.
+            whole: count all finished sagas too, which reads an index of the whole history.
+        """
+        seconds = max(self._answer_seconds, WHOLE_INDEX_SECONDS) if whole else None
+        with self._asking("leave out the finished sagas" if whole else None, seconds) as question:
+            unfinished = question.unfinished(late_seconds)
+            ended = question.ask("ended", seconds=ended_within_seconds) if ended_within_seconds else []
+            oldest = {row.pop("pending"): Oldest(**row) for row in question.ask("oldest_due")}
+            pauses = question.run(storage_query("pauses"), {})
+            last_scan = question.ask("last_scan")
+            finished = question.ask("finished") if whole else []
+        return Statistics(
+            now=question.now,
+            unfinished=unfinished,
+            ended=tuple(_made(Ended, row) for row in ended),
+            oldest_pending=oldest.get(True),
+            oldest_recoverable=oldest.get(False),
+            pauses=tuple(Pause(**row) for row in pauses),
+            last_scan=LastScan(**last_scan[0]) if last_scan else None,
+            finished_in_total={SagaStatus(row["status"]): row["sagas"] for row in finished} if whole else None,
+        )
+
+    def workers(self) -> Workers:
+        """Return who holds what, what waits in the queues, and what is paused."""
+        with self._asking() as question:
+            holders = question.ask("holders")
+            unfinished = question.unfinished()
+            pauses = [Pause(**row) for row in question.run(storage_query("pauses"), {})]
+        return Workers(
+            now=question.now,
+            workers=tuple(Holder(**row) for row in holders),
+            queue=tuple(_queues(unfinished)),
+            paused=tuple(_paused_names(unfinished, pauses)),
+        )
+
+    def dry_run(self, *, limit: int, max_recovery_attempts: int, shown: int) -> DryRun:
+        """Return what a scan would do now with each unfinished saga.
+
+        It cannot foresee two things: a scan skips rows that are being written at that moment, and it makes ready what
+        is paused although its name was resumed.
+
+        Args:
+            limit: how many the scan lets wait in the queue at most.
+            max_recovery_attempts: after how many failed attempts a saga is dead.
+            shown: how many sagas to return of each verdict.
+        """
+        with self._asking() as question:
+            rows = question.ask(
+                "dry_run",
+                limit=limit,
+                max_attempts=max_recovery_attempts,
+                shown=shown,
+                probe=PROBE_SECONDS,
+                overtaking=OVERTAKING_SECONDS,
+                probes=PROBES,
+            )
+        counts: dict[ScanVerdict, int] = {}
+        first: dict[ScanVerdict, list[Judged]] = defaultdict(list)
+        for row in rows:
+            verdict = ScanVerdict(row.pop("verdict"))
+            counts[verdict] = row.pop("sagas")
+            first[verdict].append(_made(Judged, row))
+        return DryRun(
+            now=question.now,
+            verdicts=tuple(
+                Verdicts(verdict=verdict, sagas=counts[verdict], first=tuple(first[verdict]))
+                for verdict in ScanVerdict
+                if verdict in counts
+            ),
+        )
+
+    def prunable(self, older_than_seconds: float) -> int:
+        """Return how many finished sagas ended longer ago than this, counted by their index."""
+        seconds = max(self._answer_seconds, WHOLE_INDEX_SECONDS)
+        with self._asking("give a greater age", seconds) as question:
+            (row,) = question.ask("prunable", age=older_than_seconds)
+        return int(row["sagas"])
+
+    @contextmanager
+    def _asking(self, cure: str | None = None, seconds: float | None = None) -> Iterator[_Question]:
+        limit = seconds or self._answer_seconds
+        with self._storage.connections.cursor() as cursor:
+            try:
+                with cursor.connection.transaction():
+                    yield _Question(cursor, limit)
+            except pg.QueryCanceled as error:
+                raise QueryTimeout(
+                    f"the database did not answer within {limit:g} seconds, so the query was cancelled: "
+                    f"{f'{cure}, or ' if cure else ''}ask again when the database has less to do."
+                ) from error
+
+
+class _Question:
+    """The transaction of one question; `now` is the database's time."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], seconds: float) -> None:
+        self._cursor = cursor
+        cursor.execute(query("begin"))
+        (row,) = self.ask("bound", milliseconds=str(round(seconds * 1000)))
+        self.now: datetime = row["now"]
+
+    def ask(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return self.run(query(name), parameters)
+
+    def run(self, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        # Not prepared, so that each is planned for its own values.
+        return self._cursor.execute(statement, parameters, prepare=False).fetchall()
+
+    def unfinished(self, late_seconds: float = 0.0) -> tuple[Count, ...]:
+        rows = self.ask("unfinished", late=late_seconds, lately=HOUR, probe=PROBE_SECONDS)
+        return tuple(_made(Count, row) for row in rows)
+
+
+def _made(kind: type[Any], row: Mapping[str, Any]) -> Any:
+    """Return a row as this kind, its words for status and state as such."""
+    values = {**row, "status": SagaStatus(row["status"])}
+    if "state" in row:
+        values["state"] = SagaState(row["state"])
+    return kind(**values)
+
+
+def _queues(unfinished: Sequence[Count]) -> Iterator[Queue]:
+    for pending in (True, False):
+        queued = [
+            count
+            for count in unfinished
+            if count.state is SagaState.QUEUED and (count.status is SagaStatus.PENDING) is pending
+        ]
+        if queued:
+            yield Queue(
+                pending=pending,
+                sagas=sum(count.sagas for count in queued),
+                since=min(count.since for count in queued if count.since),
+                overdue=sum(count.due for count in queued),
+            )
+
+
+def _paused_names(unfinished: Sequence[Count], pauses: Sequence[Pause]) -> Iterator[PausedName]:
+    parked = {pause.name: 0 for pause in pauses}
+    for count in unfinished:
+        if count.state is SagaState.PAUSED:
+            parked[count.name] = parked.get(count.name, 0) + count.sagas
+    by_name = {pause.name: pause for pause in pauses}
+    for name, sagas in sorted(parked.items()):
+        pause = by_name.get(name)
+        if pause is None:
+            yield PausedName(name=name, parked=sagas)
+        else:
+            yield PausedName(name=name, parked=sagas, by=pause.by, because=pause.because, since=pause.since)
+
+
+def _indexes(wanted: PageFilter) -> list[str] | None:
+    """Return the indexes of unfinished sagas that can have a match; None if finished sagas can match too."""
+    if wanted.leased_by is not None:
+        return ["due"]
+    states = wanted.states
+    if not states and wanted.statuses and not any(status.finished for status in wanted.statuses):
+        states = [state for state in SagaState if state is not SagaState.FINISHED]
+    if not states or SagaState.FINISHED in states:
+        return None
+    return sorted({index for state in states for index in _INDEXES[state]})
+
+
+def _ago(now: datetime, seconds: float | None) -> datetime | None:
+    if seconds is None:
+        return None
+    return now - timedelta(seconds=min(seconds, _GREATEST_AGE.total_seconds()))
+
+
+def _first_id(moment: datetime) -> UUID:
+    """Return the first id of a time: it begins with the milliseconds since 1970."""
+    return UUID(int=max(0, round(moment.timestamp() * 1000)) << 80)

@@ -1,0 +1,114 @@
+"""By which plans the server answers: never from the table as a whole, and from no more of the history than is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from sagas.inspection.queries import query
+from tests.databases import database
+
+DUE: Final = "now() - interval '1 minute'"
+LATER: Final = "now() + interval '1 minute'"
+NEVER: Final = "'infinity'"
+
+UNSTARTED: Final = "saga_executions_unstarted"
+STARTED: Final = "saga_executions_due"
+QUEUED: Final = "saga_executions_queued"
+STOPPED: Final = "saga_executions_stopped"
+FINISHED: Final = "saga_executions_finished"
+IDS: Final = "saga_executions_pkey"
+KEYS: Final = "saga_executions_idempotency"
+UNFINISHED: Final = {UNSTARTED, STARTED, QUEUED, STOPPED}
+
+
+@pytest.fixture(scope="module")
+def history(server_url: sa.URL, template: str) -> Iterator[psycopg.Connection[Any]]:
+    """20,000 sagas that finished within the last two weeks, and 500 unfinished ones, started before them."""
+    v7 = "CAST(rpad(lpad(to_hex(CAST(1000 * extract(epoch FROM {at}) AS bigint)), 12, '0'), 32, md5(n::text)) AS uuid)"
+    started = "now() - n * interval '1 minute'"
+    with database(server_url, f"TEMPLATE {template}") as engine:
+        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            for status, state, owner, available_at, finished_at, first, last in (
+                ("COMPLETED", "finished", "NULL", NEVER, started, 1, 20_000),
+                ("RUNNING", "running", "'w/1'", LATER, "NULL", 20_001, 20_100),
+                ("FAILED", "dead", "NULL", NEVER, "NULL", 20_101, 20_200),
+                ("PENDING", "ready", "NULL", DUE, "NULL", 20_201, 20_300),
+                ("RUNNING", "queued", "NULL", DUE, "NULL", 20_301, 20_400),
+                ("RUNNING", "paused", "NULL", DUE, "NULL", 20_401, 20_500),
+            ):
+                connection.execute(f"""
+                    INSERT INTO saga_executions (id, name, idempotency_key, status, state, context, version,
+                        lease_owner, available_at, created_at, finished_at)
+                    SELECT {v7.format(at=started)}, 'order' || n % 5, n, '{status}', '{state}', '{{}}', 1, {owner},
+                        {available_at}, {started}, {finished_at}
+                    FROM generate_series({first}, {last}) AS n""")
+            connection.execute("VACUUM ANALYZE saga_executions")
+            yield connection
+
+
+def plan(connection: psycopg.Connection[Any], name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of the plan that read sagas, or an index of them, with what they read."""
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {query(name)}"
+    ((explained,),) = connection.execute(explain, parameters, prepare=False).fetchall()
+    read, left = [], [explained[0]["Plan"]]
+    while left:
+        node = left.pop()
+        left += node.get("Plans", [])
+        if "saga_executions" in (node.get("Relation Name") or node.get("Index Name", "")):
+            read.append(node)
+    return read
+
+
+FILTERS: Final = (
+    *("statuses", "states", "name", "leased_by", "after"),
+    *("started_from", "first_id", "started_until", "last_id", "indexes"),
+)
+
+
+def page(**filters: Any) -> dict[str, Any]:
+    return dict.fromkeys(FILTERS) | {"limit": 51} | filters
+
+
+ALL: Final = ["due", "queued", "stopped", "unstarted"]
+NEWER: Final = {"started_from": "now", "first_id": "f" * 32}
+OLDER: Final = {"started_until": "now", "last_id": "0" * 32}
+SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overtaking": 5.0, "probes": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "indexes", "most"),
+    [
+        ("page", page(), {IDS}, 51),
+        ("page", page(after="f" * 32), {IDS}, 51),
+        ("page", page(**NEWER), {IDS}, 0),
+        ("page", page(**OLDER), {IDS}, 0),
+        ("page", page(states=["dead"], indexes=["stopped"]), {STOPPED}, 200),
+        ("page", page(states=["queued"], indexes=["queued"]), {QUEUED}, 100),
+        ("page", page(leased_by="w", indexes=["due"]), {STARTED}, 100),
+        ("page", page(statuses=["FAILED"], indexes=ALL), UNFINISHED, 500),
+        ("matching", {"key": None, "first": "0" * 32, "last": "0" * 32, "ends": "", "limit": 9}, {IDS, KEYS}, 5),
+        ("matching", {"key": "17", "first": None, "last": None, "ends": "", "limit": 9}, {KEYS}, 5),
+        ("same_millisecond", {"firsts": ["0" * 32], "lasts": ["0" * 32], "limit": 9}, {IDS}, 0),
+        ("names", {}, {KEYS, *UNFINISHED}, 500),
+        ("unfinished", {"late": 0, "lately": 3600, "probe": 5.0}, UNFINISHED, 500),
+        ("ended", {"seconds": 3600}, {FINISHED}, 60),
+        ("oldest_due", {}, {UNSTARTED, STARTED}, 1),
+        ("holders", {}, {STARTED}, 100),
+        ("dry_run", SCAN, UNFINISHED, 500),
+        ("prunable", {"age": 1e6}, {FINISHED}, 4000),
+    ],
+)
+def test_a_question_reads_the_index_that_is_there_for_it(
+    history: psycopg.Connection[Any], name: str, parameters: dict[str, Any], indexes: set[str], most: int
+) -> None:
+    read = plan(history, name, parameters)
+
+    assert {node["Index Name"] for node in read if "Index Name" in node} <= indexes, read
+    assert not [node for node in read if node["Node Type"].endswith("Seq Scan")], read
+    assert max(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in read) <= most, read
