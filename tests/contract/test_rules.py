@@ -212,6 +212,7 @@ def _is_by_a_rule(record: SagaRecord, after: SagaRecord, now: datetime) -> None:
     outcomes: list[SagaRecord] = [record]
     if record.state is SagaState.QUEUED:
         outcomes += [rules.queue(record, now), rules.probe(record, now), rules.release(record, now)]
+        outcomes += [rules.pause_queued(record, now)] if record.name == PAUSED else []
     if record.state in rules.SCHEDULED and record.due(now):
         outcomes += [
             requests.logged(rules.claim(record, now, max_recovery_attempts=MAXIMUM, name_paused=record.name == PAUSED)),

@@ -373,7 +373,14 @@ class Message(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """What a process was told to do: scan, send, operate, or bring the saga on, as a message or its first lease says."""
+    """What a process was told to do: scan, send, operate, or bring the saga on.
+
+    Attributes:
+        number: of the actor.
+        message: why it brings the saga on, unless it holds the saga from the beginning.
+        fits: whether its code knows the saga.
+        command: that an operator typed.
+    """
 
     kind: str
     owner: str = ""

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -55,6 +55,8 @@ _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaSt
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}
 _ACTIONS = (Action.ACT, Action.COMPENSATE)
 _ENDS = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
+#: Messages overtake each other by no more than this.
+_GRACE = timedelta(seconds=rules.OVERTAKING_SECONDS)
 #: The number of a holder that is no more, while its lease still runs.
 _GONE = -1
 
@@ -113,8 +115,8 @@ class Books(NamedTuple):
                 must(not (paused and answer.value.claims), "a scan dispatched a saga of a paused name")
                 books = self._claimed(world, new, answer.value)
             case "note_delivery" if number is None:
-                passing = rules.lost_message(old, request.args[0].queued_at)
-                books = self._replace(passed=self.passed or passing)
+                later = request.args[0].queued_at - world.stored.queued_at
+                books = self._replace(passed=self.passed or later > _GRACE)
             case "reclaim":
                 books = self._lost_lease(old, new, holder_is_dead=True)
             case "release_claims" if new != old:
@@ -391,3 +393,410 @@ def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, 
 
 
 # -- the search itself --------------------------------------------------------------------------------------------
+class WithoutFence(MemorySagaStorage):
+    """Accepts what any holder writes."""
+
+    def _held(self, lease: Lease) -> SagaRecord:
+        return self._sagas[lease.saga_id]
+
+
+class ResetsNoAttempts(MemorySagaStorage):
+    """Counts attempts without looking at progress."""
+
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        before = self._sagas[lease.saga_id].recovery_attempts
+        applied = super().apply(lease, transition)
+        after = self._sagas[lease.saga_id]
+        if not after.status.finished:
+            self._put(replace(after, recovery_attempts=before))
+        return applied
+
+
+class TellsNobodyOfLostHolders(MemorySagaStorage):
+    """Reclaims without a row in the log."""
+
+    def _log(self, saga: SagaRecord, events: Sequence[LogEntry]) -> SagaRecord:
+        return super()._log(saga, [event for event in events if event.status is not EntryStatus.LOST])
+
+
+class ForgetsWhatWasInFlight(MemorySagaStorage):
+    """Reclaims without a word that the step in progress may have begun."""
+
+    def _log(self, saga: SagaRecord, events: Sequence[LogEntry]) -> SagaRecord:
+        lost = EntryStatus.LOST
+        return super()._log(saga, [replace(e, in_flight=()) if e.status is lost else e for e in events])
+
+
+class QueuesNothing(MemorySagaStorage):
+    """Claims and leaves the saga ready."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        result = super().claim_sagas(**arguments)
+        for claim in result.claims:
+            self._put(replace(self._sagas[claim.saga_id], state=SagaState.READY, available_at=self._clock()))
+        return result
+
+
+class ProbesWhileMessagesMove(MemorySagaStorage):
+    """Does not look at when the last message reached a worker."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        deliveries = self._deliveries
+        self._deliveries = {pending: (newest, at - timedelta(hours=1)) for pending, (newest, at) in deliveries.items()}
+        result = super().claim_sagas(**arguments)
+        self._deliveries = deliveries
+        return result
+
+
+class AcquiresForAnyMessage(MemorySagaStorage):
+    """Does not look at the version that a message was sent for."""
+
+    def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
+        found = self._sagas[saga_id]
+        return super().acquire(saga_id, request, **arguments | {"version": found.version})
+
+
+class AcquiresTheSuspect(MemorySagaStorage):
+    """Lets a process that holds others acquire what such a process crashed with."""
+
+    def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
+        found = self._sagas[saga_id]
+        if not found.suspect:
+            return super().acquire(saga_id, request, **arguments)
+        self._put(replace(found, suspect=False))
+        acquired = super().acquire(saga_id, request, **arguments)
+        self._put(replace(self._sagas[saga_id], suspect=True))
+        return acquired
+
+
+class ScansFreeNothing(MemorySagaStorage):
+    """Leaves what a resume that was cut off has left paused."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        before = self._sagas
+        self._sagas = {saga_id: saga for saga_id, saga in before.items() if saga.state is not SagaState.PAUSED}
+        result = super().claim_sagas(**arguments)
+        self._sagas = before | self._sagas
+        return result
+
+
+class ScansByAnEarlierLook(MemorySagaStorage):
+    """Claims by the pauses that there were when the scan began."""
+
+    def claim_as_seen(self, seen: tuple[Pause, ...], **arguments: Any) -> ClaimResult:
+        pauses, self._pauses = self._pauses, {pause.name: pause for pause in seen}
+        result = self.claim_sagas(**arguments)
+        self._pauses = pauses
+        return result
+
+
+class DispatchesThePaused(MemorySagaStorage):
+    """Scans without a look at the pauses."""
+
+    def claim_sagas(self, **arguments: Any) -> ClaimResult:
+        pauses, self._pauses = self._pauses, {}
+        result = super().claim_sagas(**arguments)
+        self._pauses = pauses
+        return result
+
+
+class AcquiresThePaused(MemorySagaStorage):
+    """Acquires without a look at the pauses."""
+
+    def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
+        pauses, self._pauses = self._pauses, {}
+        result = super().acquire(saga_id, request, **arguments)
+        self._pauses = pauses
+        return result
+
+
+class OperatesInALiveLease(MemorySagaStorage):
+    """Lets an operator write to what a worker holds."""
+
+    def operate(self, saga_id: UUID, *arguments: Any, **more: Any) -> Applied | NotAcquired:
+        saga = self._sagas[saga_id]
+        if not saga.status.finished:
+            free = {"lease_owner": None, "lease_token": None, "in_flight": None}
+            self._put(replace(saga, state=SagaState.READY, **free))
+        return super().operate(saga_id, *arguments, **more)
+
+
+class OperatesInTwoWrites(MemorySagaStorage):
+    """Keeps the lease, whatever becomes of the writing."""
+
+    def operate(self, saga_id: UUID, decide: Any, **arguments: Any) -> Applied | NotAcquired:
+        try:
+            return super().operate(saga_id, decide, **arguments)
+        except ActionRefused:
+            maximum = arguments["max_recovery_attempts"]
+            request = LeaseRequest(owner=arguments["owner"], seconds=9.0)
+            self.acquire(saga_id, request, max_recovery_attempts=maximum, by_hand=True)
+            raise
+
+
+class OperatesAtTheSameVersion(MemorySagaStorage):
+    """Does not fence the holder off that was cut off."""
+
+    def operate(self, saga_id: UUID, *arguments: Any, **more: Any) -> Applied | NotAcquired:
+        version = self._sagas[saga_id].version
+        done = super().operate(saga_id, *arguments, **more)
+        if isinstance(done, Applied):
+            self._put(replace(self._sagas[saga_id], version=version))
+        return done
+
+
+class ForgetsASkipInTheLog(MemorySagaStorage):
+    """Writes that a step was skipped as a note."""
+
+    def _signed(self, lease: Lease, transition: Transition) -> list[LogEntry]:
+        note, skipped = Action.OPERATOR, EntryStatus.SKIPPED
+        return [replace(e, action=note) if e.status is skipped else e for e in super()._signed(lease, transition)]
+
+
+class AbortsWithoutItsEvent(MemorySagaStorage):
+    """Sets the status to COMPENSATING, and says so nowhere in the log."""
+
+    def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
+        log = self._sagas[saga_id].log
+        super().increment_recovery_attempts(saga_id, new_status)
+        kept = tuple(e for e in self._sagas[saga_id].log if e in log or e.verdict is None)
+        self._put(replace(self._sagas[saga_id], log=kept))
+
+
+def by_owner(record: SagaRecord, lease: Lease) -> bool:
+    """Fences by the owner alone."""
+    return record.state is SagaState.RUNNING and record.lease_owner == lease.owner
+
+
+def by_version(record: SagaRecord, lease: Lease) -> bool:
+    """Fences by the version alone, so what a scan reclaimed is the holder's still."""
+    return record.version == lease.version
+
+
+def without_token(record: SagaRecord, lease: Lease) -> bool:
+    """Fences by version and owner, which two requests of one process share."""
+    return (record.state, record.version, record.lease_owner) == (SagaState.RUNNING, lease.version, lease.owner)
+
+
+def counts_the_first(record: SagaRecord) -> bool:
+    """Counts the crash of the first lease too."""
+    return not is_shared(record.lease_owner)
+
+
+def counts_shared(record: SagaRecord) -> bool:
+    """Counts the crash of a process that held others too."""
+    return record.version >= 2
+
+
+def keeps_in_flight(transition: Transition) -> Change:
+    """Writes what is in flight only once."""
+    change = change_of(transition)
+    return replace(change, in_flight=None) if len(transition.events) and transition.events[0].attempt > 1 else change
+
+
+class ForgetsWhy(Progress):
+    """Goes on as if no earlier holder had decided to abort."""
+
+    def __init__(self, graph: Graph, log: Sequence[LogEntry], **more: Any) -> None:
+        super().__init__(graph, [entry for entry in log if not (entry.version and entry.verdict)], **more)
+
+
+class NeverAborted(Progress):
+    """Goes on as if nothing had ever aborted a saga."""
+
+    aborted = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
+
+
+class LooksAtTheLastEvent(Progress):
+    """Believes that a saga has aborted only as long as its last event says so."""
+
+    def add(self, entry: Entry) -> None:
+        super().add(entry)
+        self.aborted = entry.verdict is Verdict.TURN_BACK
+
+
+class ForgetsLostHolders(Progress):
+    """Goes on as if no step could have begun that no event tells of."""
+
+    def _holder_lost(self, entry: Entry) -> None:
+        pass
+
+
+class CountsActsOfCode(Progress):
+    """Counts no skipped step as done."""
+
+    def _step_ended(self, entry: Entry) -> None:
+        super()._step_ended(entry)
+        if entry.status is EntryStatus.SKIPPED:
+            self._done.discard(entry.step)
+
+
+class CompensatesSkipped(Progress):
+    """Goes back over what was skipped, too."""
+
+    def _step_ended(self, entry: Entry) -> None:
+        super()._step_ended(entry)
+        if entry.status is EntryStatus.SKIPPED:
+            self._settled.discard(entry.step)
+
+
+class ForgetsWhatWasSetAside(Progress):
+    """Owes no compensation whose attempts were spent once."""
+
+    def _owed(self) -> list[Node]:
+        return [node for node in super()._owed() if node.name not in self._set_aside]
+
+
+def finds_nothing(*_: object) -> Generator[object, object, None]:
+    """Never finds out that what it wrote was applied."""
+    yield from ()
+
+
+def none_in_flight(**columns: Any) -> Progressed:
+    """Writes that no step is in flight, whatever begins next."""
+    return Progressed(**columns | {"in_flight": ()})
+
+
+def began_nothing(error: BaseException, in_flight: tuple[str, ...] | None) -> LogEntry:
+    """Fails an attempt as if no step could have begun."""
+    return LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.FAILED, in_flight=())
+
+
+def without_verdict(**entry: Any) -> LogEntry:
+    """Aborts without the event that says so."""
+    return LogEntry(**entry | {"verdict": None})
+
+
+_EXPIRING = Scenario(left=bounds(2, of=["expiries"]))
+_SPLIT = Scenario(left=bounds(1, failures=1), outcomes={"act car": (DONE, FAILS)})
+_FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
+_IN_DOUBT = Scenario(left=bounds(1), outcomes={"act car": UNKNOWN})
+_EXITING = operated("compensate", scans=1, failures=1, of=("crashes",), outcomes={"act car": (DONE, EXITS)})
+_PAUSING = operated("pause", "resume", operations=2, scans=1, of=("crashes",), in_place=False)
+_RETRIED = operated("retry", scans=1, failures=1, outcomes={"act car": (DONE, FAILS)})
+_MOVING = SCENARIOS["messages of others move"]
+_SHARED = SCENARIOS["one worker holds several"]
+_UNDOING_BOTH = SCENARIOS["the first is undone while undoing the second fails"]
+_SKIPPING_BACK = SCENARIOS["an operator skips a compensation"]
+_SKIPPING = SCENARIOS["an operator skips an act"]
+_FENCE = "was accepted from a holder that had lost its lease"
+_LEFT = "COMPENSATED, but the effects are"
+_FORWARD_AGAIN = "the saga ran forward after it had aborted"
+_SKIPPED = "code did a step that an operator had skipped"
+_WAITS = "a message was sent again that may well wait"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "rule"),
+    [
+        (WithoutFence, _EXPIRING, _FENCE),
+        (ResetsNoAttempts, _EXPIRING, "attempts: counted 1, not 0"),
+        (TellsNobodyOfLostHolders, _EXPIRING, "the log does not tell whose lease ended without its holder"),
+        (ForgetsWhatWasInFlight, _SPLIT, _LEFT),
+        (ForgetsWhatWasInFlight, operated("compensate"), _LEFT),
+        (QueuesNothing, _EXPIRING, "a second message for the same saga"),
+        (ProbesWhileMessagesMove, _MOVING, _WAITS),
+        (AcquiresForAnyMessage, Scenario(left=bounds(1)), "at a version that it was not sent for"),
+        (AcquiresTheSuspect, _SHARED, "acquired a suspect saga"),
+        (ScansFreeNothing, _PAUSING, "the saga never ends"),
+        (DispatchesThePaused, _PAUSING, "a scan dispatched a saga of a paused name"),
+        (AcquiresThePaused, _PAUSING, "a message acquired a saga of a paused name"),
+        (OperatesInALiveLease, operated("compensate"), "a live lease was reclaimed"),
+        (OperatesInTwoWrites, SCENARIOS["two operators abort it and retry it"], "that was refused changed something"),
+        (OperatesAtTheSameVersion, operated("retry"), "the fencing token did not grow"),
+        (ForgetsASkipInTheLog, _SKIPPING, _SKIPPED),
+        (AbortsWithoutItsEvent, SCENARIOS["a scheduler aborts it"], _FORWARD_AGAIN),
+    ],
+)
+def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorage], scenario: Scenario, rule: str):
+    found = explore(scenario, mutant)
+
+    print(f"\n{found.violation}")
+    assert rule in (found.violation or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "scenario", "rule"),
+    [
+        ("storage.rules.holds", by_owner, replace(_EXPIRING, owners=("A", "A")), _FENCE),
+        ("storage.rules.holds", by_version, _EXPIRING, _FENCE),
+        ("storage.rules.holds", without_token, SCENARIOS["a replica takes over"], _FENCE),
+        ("storage.rules.crash_counts", lambda record: False, _EXPIRING, "attempts: counted 0, not 1"),
+        ("storage.rules.crash_counts", counts_the_first, _EXPIRING, "attempts: counted 1, not 0"),
+        ("storage.rules.crash_counts", counts_shared, _SHARED, "attempts: counted 1, not 0"),
+        ("storage.rules.is_shared", lambda owner: False, _SHARED, "suspect: False, and it should be True"),
+        ("storage.rules.lost_message", lambda record, delivered: False, _MOVING, "the saga never ends"),
+        ("storage.rules.PROBES", 0, Scenario(left=bounds(1)), "the saga never ends"),
+        ("storage.rules.OVERTAKING_SECONDS", 0.0, _MOVING, _WAITS),
+        ("storage.rules.change_of", keeps_in_flight, SCENARIOS["the first is tried again"], "is known to be in flight"),
+        ("execution.Progress", NeverAborted, _FAILING, "RUNNING after aborting"),
+        ("execution.Progress", LooksAtTheLastEvent, _FAILING, "RUNNING after aborting"),
+        ("execution.Progress", ForgetsWhy, _FAILING, _FORWARD_AGAIN),
+        ("execution.Progress", ForgetsLostHolders, _RETRIED, _LEFT),
+        ("execution.Progress", CountsActsOfCode, _SKIPPING, _SKIPPED),
+        ("execution.Progress", CompensatesSkipped, _SKIPPING_BACK, _SKIPPED),
+        ("execution.Progress", ForgetsWhatWasSetAside, _UNDOING_BOTH, _LEFT),
+        ("execution._Execution._find_applied", finds_nothing, _FAILING, "an action completed twice"),
+        ("execution.Progressed", none_in_flight, _SPLIT, "is known to be in flight"),
+        ("execution.holder_failed", began_nothing, _EXITING, _LEFT),
+        ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, f"{_LEFT} ('undone', 'done')"),
+        ("operating.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
+    ],
+)
+def test_an_engine_that_breaks_a_rule_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, broken: Any, scenario: Scenario, rule: str
+):
+    monkeypatch.setattr(f"sagas.{name}", broken)
+
+    found = explore(scenario)
+
+    print(f"\n{found.violation}")
+    assert rule in (found.violation or "")
+
+
+def test_a_scan_that_claims_by_an_earlier_look_at_the_pauses_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    def claim_in_two_steps(self: Any, **arguments: Any) -> Any:
+        return self.process.ask("claim_as_seen", self.pauses(), **arguments)
+
+    monkeypatch.setattr(Storage, "claim_sagas", claim_in_two_steps)
+
+    found = explore(_PAUSING, ScansByAnEarlierLook)
+
+    print(f"\n{found.violation}")
+    assert "a scan dispatched a saga of a paused name" in (found.violation or "")
+
+
+def test_a_holder_that_ignores_a_requested_yield_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    def deaf(self: Any) -> bool:
+        return bool(self.process.ask("yield_requested?") and False)
+
+    monkeypatch.setattr(KeptForOperators, "yield_requested", property(deaf, lambda self, value: None))
+
+    found = explore(operated("compensate"))
+
+    print(f"\n{found.violation}")
+    assert "went on although its yield was requested" in (found.violation or "")
+
+
+def test_a_service_that_forgets_what_it_undid_may_be_left_with_a_late_effect():
+    # No engine can call a request back that a frozen worker has sent: the service must refuse it, by its key.
+    found = explore(replace(_SPLIT, forgets=True))
+
+    print(f"\n{found.violation}")
+    assert "COMPENSATED, but the effects are" in (found.violation or "")
+
+
+def test_a_violation_is_told_by_the_shortest_schedule():
+    found = explore(Scenario(left=bounds(1, of=["expiries"])), WithoutFence)
+
+    assert found.violation is not None
+    assert found.violation.splitlines()[1:] == [
+        "  2. start: send()",
+        "  3. A receives the message for version 0",
+        "  4. A: acquire(version=0) -> acquired at version 1, RUNNING",
+        "  5. time passes, and what A holds is over",
+        "  6. scan 1: claim_sagas(pending=False) -> 1 claimed, 0 died, 0 lost",
+        "  7. A: act hotel -> ok",
+        "  8. A: apply(Progressed, act hotel completed, RUNNING) -> ok",
+        "     the fence: apply was accepted from a holder that had lost its lease",
+    ]
