@@ -14,12 +14,12 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sagas.storage.base import Hold, NewSaga, completed
-
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import Progressed
 
 stop = threading.Event()
 
@@ -55,10 +55,12 @@ def demo_engine() -> SagaEngine:
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
     for order, charged in (Order("tea"), False), (Order("coffee"), True), (Order("cocoa", in_stock=False), True):
         saga = NewSaga(id=new_saga_id(), name=PlaceOrder.name, context=PlaceOrder.codec.dump(order))
-        storage.create_sagas([saga], owner="a-worker-that-died", for_seconds=30)
+        request = LeaseRequest(owner="a-worker-that-died", seconds=30)
+        storage.create_sagas([saga], lease=request)
         if charged:
-            hold = Hold(saga.id, 1, "a-worker-that-died")
-            storage.checkpoint(hold, completed(Charge.name, Action.ACT), status=SagaStatus.RUNNING)
+            lease = Lease(saga.id, 1, request.owner, request.token)
+            charge = completed(Charge.name, Action.ACT)
+            storage.apply(lease, Progressed(events=(charge,), status=SagaStatus.RUNNING, in_flight=(Ship.name,)))
     ago = timedelta(0)  # ten minutes later: the lease is long over
     return SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
 
