@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.database import Database
 from benchmarks.rows import Row
 from sagas import PostgresSagaStorage
-from sagas.storage import statements as sql
+from sagas.storage.postgres.queries import query
+from sagas.storage.transitions import PROBE_SECONDS
 
 SMALL = 100_000
 LARGE = 10_000_000
@@ -79,7 +80,7 @@ def _claim(storage: PostgresSagaStorage) -> float:
     seconds = time.perf_counter() - began
     if len(result.claims) != LIMIT:
         raise RuntimeError(f"{len(result.claims)} sagas were claimed instead of {LIMIT}")
-    storage.unclaim(result.claims)
+    storage.release_claims(result.claims)
     return seconds
 
 
@@ -87,9 +88,8 @@ def _plan(target: Database) -> list[str]:
     parameters: dict[str, Any] = {
         "limit": LIMIT,
         "max_attempts": 5,
-        "seconds": 60.0,
-        "next_owner": "queue",
+        "probe": PROBE_SECONDS,
     }
     with target.connect() as connection, connection.transaction(force_rollback=True):
-        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql.CLAIM[False]}", parameters).fetchall()
+        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {query('claim_due')}", parameters).fetchall()
     return [row[0] for row in rows]

@@ -30,6 +30,7 @@ from sagas.testing.servers import BrokerServer, PostgresServer
 from tests.faults import shop
 from tests.faults.check import Findings, check
 from tests.faults.network import Link, addresses, link_to
+from tests.forking import start_celery
 
 
 @dataclass
@@ -243,7 +244,9 @@ class Cluster:
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
-        return CeleryProcess(
+        # A peer's application has modules of its own.
+        start = start_celery if self._system.application == OurSystem.application else CeleryProcess
+        return start(
             command, environment=environment, log=log, directory=self.directory, application=self._system.application
         )
 

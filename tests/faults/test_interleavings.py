@@ -119,6 +119,8 @@ class Books(NamedTuple):
                 books = self._lost_lease(old, new, holder_is_dead=True)
             case "release_claims" if new != old:
                 books = self._replace(dispatched=False)
+        if (old.state, new.state) == (SagaState.QUEUED, SagaState.PAUSED):
+            books = books._replace(dispatched=False)  # its message is used up, or given up for lost
         if new is not old and new != old:
             books._agree(old, new)
         books._effects_fit(new, after.effects)
@@ -169,9 +171,7 @@ class Books(NamedTuple):
     ) -> Books:
         books = self._lost_lease(old, new)
         if isinstance(result, NotAcquired):
-            # A message that finds the name paused is used up, and the saga is paused too.
-            paused = old.state is SagaState.QUEUED and new.state is SagaState.PAUSED
-            return books._replace(dispatched=books.dispatched and not paused)
+            return books
         assert isinstance(result, Acquired)
         version, by_hand = request.kwargs["version"], request.kwargs["by_hand"]
         must(version in (None, old.version), "a message acquired the saga at a version that it was not sent for")

@@ -334,9 +334,10 @@ class PostgresSagaStorage(ISagaStorage):
         }
         with self._scanning() as cursor:
             cursor.execute(query("free_resumed"), {"limit": _PAUSED_AT_ONCE})
-            lost = cursor.execute(query("claim_lost"), parameters).fetchall()
+            missed = cursor.execute(query("claim_lost"), parameters).fetchall()
             due = cursor.execute(query("claim_new" if pending else "claim_due"), parameters).fetchall()
             cursor.execute(query("note_scan"), parameters)
+        lost = [row for row in missed if row["state"] == SagaState.QUEUED]
         queued = [*lost, *(row for row in due if row["state"] == SagaState.QUEUED)]
         return ClaimResult(
             claims=tuple(Claim(row["id"], row["version"], pending, row["queued_at"]) for row in queued),
