@@ -16,12 +16,13 @@ from datetime import UTC, datetime, timedelta
 
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
-from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.records import Acquired, LeaseRequest, completed
 from sagas.storage.transitions import Progressed
 
 stop = threading.Event()
+DIED = LeaseRequest(owner="a-worker-that-died", seconds=30)
+CHARGED = completed("charge", Action.ACT)
 
 
 @dataclass
@@ -53,16 +54,13 @@ def demo_engine() -> SagaEngine:
     """Return an engine whose storage holds what a worker left that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
+    engine = SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
     for order, charged in (Order("tea"), False), (Order("coffee"), True), (Order("cocoa", in_stock=False), True):
-        saga = NewSaga(id=new_saga_id(), name=PlaceOrder.name, context=PlaceOrder.codec.dump(order))
-        request = LeaseRequest(owner="a-worker-that-died", seconds=30)
-        storage.create_sagas([saga], lease=request)
-        if charged:
-            lease = Lease(saga.id, 1, request.owner, request.token)
-            charge = completed(Charge.name, Action.ACT)
-            storage.apply(lease, Progressed(events=(charge,), status=SagaStatus.RUNNING, in_flight=(Ship.name,)))
+        acquired = storage.acquire(engine.start(PlaceOrder, order), DIED, max_recovery_attempts=5)
+        if charged and isinstance(acquired, Acquired):
+            storage.apply(acquired.lease, Progressed(events=(CHARGED,), status=SagaStatus.RUNNING))
     ago = timedelta(0)  # ten minutes later: the lease is long over
-    return SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
+    return engine
 
 
 def recover_once(engine: SagaEngine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import NoReturn
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sagas import MemorySagaStorage, RetryPolicy, SagaStatus
-from sagas.errors import BrokerUnavailable
+from sagas.errors import StorageUnavailable
 from sagas.storage.records import Acquired, Lease, LeaseRequest
 from sagas.storage.transitions import GaveBack
 from sagas.telemetry.metrics import Metrics
@@ -113,7 +114,9 @@ def test_a_lost_lease_and_a_declined_saga_count_as_such(watched: Watched, stage:
     assert watched.value("sagas_runs_total", saga="unknown", outcome="declined") == 1
 
 
-def test_scans_count_what_they_did_and_whether_they_could(clock: Clock, stage: Stage) -> None:
+def test_scans_count_what_they_did_and_whether_they_could(
+    clock: Clock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dispatcher = FakeDispatcher()
     watched = Watched(clock, dispatcher)
     dispatcher.capacity = 0  # starting leaves the sagas to the scan
@@ -121,8 +124,12 @@ def test_scans_count_what_they_did_and_whether_they_could(clock: Clock, stage: S
     dispatcher.capacity = 2
 
     watched.engine.scan()
-    dispatcher.silent_about = {False}
-    with pytest.raises(BrokerUnavailable):
+
+    def away(**_: object) -> NoReturn:
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(watched.storage, "claim_sagas", away)
+    with pytest.raises(StorageUnavailable):
         watched.engine.scan()
 
     assert len(saga_ids) == 3
