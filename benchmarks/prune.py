@@ -196,8 +196,8 @@ def _writes_during(storage: PostgresSagaStorage, leases: list[Lease], work: Any)
             if number % 2:
                 storage.renew(lease, 3600)
             else:
-                done = (completed("step", Action.ACT),)
-                storage.apply(lease, Progressed(events=done, status=SagaStatus.RUNNING, context='{"n": 2}'))
+                acted = (completed("step", Action.ACT),)
+                storage.apply(lease, Progressed(events=acted, status=SagaStatus.RUNNING, context='{"n": 2}'))
             took.append(time.perf_counter() - began)
         return took
 
