@@ -38,11 +38,11 @@ class OperatingContract(ContractBase):
 
         saga = storage.load(saga_id)
         assert (seen[0].version, seen[0].lease_owner, saga.version) == (2, "ann@pc", 2)
-        assert (saga.status, saga.state, saga.recovery_attempts) == (RUNNING, SagaState.READY, 2)
+        assert (saga.status, saga.state, saga.recovery_attempts) == (RUNNING, SagaState.READY, 0)
         assert applied == Applied(
             status=RUNNING,
             state=SagaState.READY,
-            recovery_attempts=2,
+            recovery_attempts=0,
             available_at=saga.available_at,
             log=saga.log,
         )
@@ -53,7 +53,7 @@ class OperatingContract(ContractBase):
 
     def test_a_dead_saga_can_be_tried_again_skipped_aborted_and_ended(self, storage: ISagaStorage) -> None:
         for decision, state, attempts in (
-            (_RETRY, SagaState.READY, MAXIMUM - 1),
+            (_RETRY, SagaState.READY, 0),
             (GaveBack(events=(SKIPPED,), status=COMPENSATING, queued=True), SagaState.QUEUED, 0),
             (_ABORT, SagaState.READY, MAXIMUM - 1),
             (_RESOLVE, SagaState.FINISHED, 0),
