@@ -51,7 +51,7 @@ def empty_queue():
 
 
 def sent():
-    return CeleryDispatcher(app).waiting(pending=True)
+    return CeleryDispatcher(app).length(RUN_QUEUE)
 
 
 class Transactions(TransactionTestCase):
