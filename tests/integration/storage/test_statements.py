@@ -11,13 +11,13 @@ from typing import Any, Final, Self
 import psycopg
 import pytest
 import sqlalchemy as sa
-from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed, note
 
 from sagas import SagaEngine
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import SqlAlchemySagaStorage
 from sagas.storage import statements as sql
+from sagas.storage.base import Hold, NewSaga, Release, SagaFilter, completed, failed, note
 from tests.calls import DEADLINE_SECONDS, new_saga
 from tests.samples import Stage, Trip
 
