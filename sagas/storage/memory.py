@@ -267,7 +267,8 @@ class MemorySagaStorage(ISagaStorage):
         for saga in lost:
             self._put(rules.queue(saga, now))
         moves = delivered_at is not None and delivered_at > now - timedelta(seconds=PROBE_SECONDS)
-        probed = [] if moves else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
+        waits = moves or any(rules.probed_lately(saga, now) for saga in queued)
+        probed = [] if waits else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
         for saga in probed:
             self._put(rules.probe(saga, now))
         return [Claim(saga.id, saga.version, pending, now) for saga in (*lost, *probed)]
