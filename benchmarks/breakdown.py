@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagas.storage.base import NewSaga
-
 from benchmarks.contestants.limit import COMMITS, TABLE, commit_bare_rows
 from benchmarks.database import Database, server
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from sagas import MemorySagaStorage, SagaEngine
+from sagas.storage.records import Applied, Lease, NewSaga
+from sagas.storage.transitions import Transition, change_of
 
 SAGAS = 1_000
 ROUNDS = 5
@@ -26,8 +26,9 @@ class _NoStorage(MemorySagaStorage):
     def create_sagas(self, sagas: Sequence[NewSaga], **_: Any) -> list[tuple[uuid.UUID, bool]]:
         return [(saga.id, True) for saga in sagas]
 
-    def checkpoint(self, *_: Any, **__: Any) -> None:
-        return
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        change = change_of(transition)
+        return Applied(status=change.status, state=change.state, recovery_attempts=0, available_at=None)
 
 
 def measure(directory: Path) -> list[Row]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
-from sagas import SqlAlchemySagaStorage
-from sagas.storage import statements as sql
+from sagas import PostgresSagaStorage
+from sagas.storage.postgres.queries import query
+from sagas.storage.transitions import PROBE_SECONDS
 
 SMALL = 100_000
 LARGE = 10_000_000
@@ -20,11 +21,13 @@ ROUNDS = 9
 # One in a hundred is recoverable: its holder's lease has run out. As many are under live leases, the rest is history.
 # The n-th was started n milliseconds ago; ids are of version 7, as the engine makes them, and the oldest are first.
 _FILL = """
-INSERT INTO saga_executions (id, name, status, context, version, lease_owner, available_at, created_at, updated_at,
-    finished_at)
+INSERT INTO saga_executions (id, name, status, state, context, version, lease_owner, lease_token, available_at,
+    created_at, updated_at, finished_at)
 SELECT uuidv7(-n * interval '1 ms'), 'order-' || n %% 20,
-    CASE WHEN n %% 100 < 2 THEN 'RUNNING' ELSE 'COMPLETED' END, '{"order_id":"o-1"}', 1 + n %% 3,
+    CASE WHEN n %% 100 < 2 THEN 'RUNNING' ELSE 'COMPLETED' END,
+    CASE WHEN n %% 100 < 2 THEN 'running' ELSE 'finished' END, '{"order_id":"o-1"}', 1 + n %% 3,
     CASE n %% 100 WHEN 0 THEN 'gone@host/1.1' WHEN 1 THEN 'alive@host/2.2' END,
+    CASE WHEN n %% 100 < 2 THEN gen_random_uuid() END,
     CASE n %% 100 WHEN 0 THEN now() - n * interval '1 ms' WHEN 1 THEN now() + interval '1 day' ELSE 'infinity' END,
     now(), now(), CASE WHEN n %% 100 >= 2 THEN now() - n * interval '1 ms' END
 FROM generate_series(%(oldest)s::bigint, %(newest)s, -1) AS n"""
@@ -71,13 +74,13 @@ def _filled(target: Database, size: int) -> Database:
     return target
 
 
-def _claim(storage: SqlAlchemySagaStorage) -> float:
+def _claim(storage: PostgresSagaStorage) -> float:
     began = time.perf_counter()
-    result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5, mark_seconds=60.0)
+    result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5)
     seconds = time.perf_counter() - began
     if len(result.claims) != LIMIT:
         raise RuntimeError(f"{len(result.claims)} sagas were claimed instead of {LIMIT}")
-    storage.unclaim(result.claims)
+    storage.release_claims(result.claims)
     return seconds
 
 
@@ -85,9 +88,8 @@ def _plan(target: Database) -> list[str]:
     parameters: dict[str, Any] = {
         "limit": LIMIT,
         "max_attempts": 5,
-        "seconds": 60.0,
-        "next_owner": "queue",
+        "probe": PROBE_SECONDS,
     }
     with target.connect() as connection, connection.transaction(force_rollback=True):
-        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {sql.CLAIM[False]}", parameters).fetchall()
+        rows = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {query('claim_due')}", parameters).fetchall()
     return [row[0] for row in rows]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from statistics import median
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,8 @@ class Contestant:
             env=os.environ | {"BENCH_URL": url},
         )
         self._module = module
+        #: Processor time of its process for each saga, of each turn.
+        self.cpu_seconds: list[float] = []
 
     def wait_until_ready(self) -> None:
         """Wait until it has connected and warmed up."""
@@ -45,6 +48,7 @@ class Contestant:
     def rate(self) -> float:
         """Wait until it is through, and return the sagas a second."""
         answer = json.loads(self._answer())
+        self.cpu_seconds.append(float(answer["cpu_seconds"] / max(answer["runs"], 1)))
         return float(answer["runs"] / answer["seconds"])
 
     def _answer(self) -> str:
@@ -64,8 +68,21 @@ class Contestant:
         self._process.communicate()
 
 
-def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """Let teams of contestants take turns, round after round; return each team's sagas a second in every round.
+@dataclass(frozen=True)
+class Contest:
+    """What each team did.
+
+    Attributes:
+        rates: its sagas a second, in every round.
+        cpu_microseconds: processor time of its first member for a saga, the least of the rounds.
+    """
+
+    rates: dict[str, list[float]]
+    cpu_microseconds: dict[str, float]
+
+
+def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, rounds: int) -> Contest:
+    """Let teams of contestants take turns, round after round.
 
     Args:
         teams: name → the arguments of its members, who run at once.
@@ -84,7 +101,7 @@ def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, round
                 for member in team:
                     member.begin(seconds)
                 rates[name].append(sum(member.rate() for member in team))
-    return rates
+        return Contest(rates, {name: 1e6 * min(team[0].cpu_seconds) for name, team in ready.items()})
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

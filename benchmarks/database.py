@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from sagas import SqlAlchemySagaStorage
+from sagas import PostgresSagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 
@@ -59,9 +59,9 @@ class Database:
             migrate(connection)
         engine.dispose()
 
-    def storage(self) -> SqlAlchemySagaStorage:
+    def storage(self) -> PostgresSagaStorage:
         """Return a storage on it."""
-        return SqlAlchemySagaStorage(self.sqlalchemy_url)
+        return PostgresSagaStorage(self.sqlalchemy_url)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sagas.storage.base import Hold, NewSaga, completed
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import Progressed
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
@@ -23,7 +24,7 @@ from sagas import SagaEngine, configure
 from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
-from sagas.storage import SqlAlchemySagaStorage
+from sagas.storage import PostgresSagaStorage
 
 SAGAS = 1_000_000
 LIVE_SAGAS = 100
@@ -36,10 +37,10 @@ _LOOK_SECONDS = 0.005
 
 # Ids in the order of age, as those of version 7 are; a context of some 200 bytes.
 _FILL_SAGAS = """
-INSERT INTO saga_executions (id, name, idempotency_key, definition_version, status, context, version, available_at,
+INSERT INTO saga_executions (id, name, idempotency_key, definition, status, state, context, version, available_at,
     created_at, updated_at, finished_at)
-SELECT lpad(to_hex(n), 32, '0')::uuid, 'order', 'order-' || n, 'fingerprint', 'COMPLETED',
-    jsonb_build_object('order', n, 'note', repeat('x', 160)), 1, 'infinity', finished, finished, finished
+SELECT lpad(to_hex(n), 32, '0')::uuid, 'order', 'order-' || n, '', 'COMPLETED', 'finished',
+    json_build_object('order', n, 'note', repeat('x', 160)), 1, 'infinity', finished, finished, finished
 FROM generate_series(1, %(sagas)s) AS n,
     LATERAL (SELECT now() - make_interval(days => 2 * %(days)s, secs => -n * 0.001)) AS one(finished)
 ORDER BY n"""
@@ -50,7 +51,7 @@ FROM generate_series(1, %(sagas)s) AS n, generate_series(1, %(logs)s) AS step
 ORDER BY n, step"""
 
 
-class _CountingStorage(SqlAlchemySagaStorage):
+class _CountingStorage(PostgresSagaStorage):
     """The real storage, which also keeps how long each batch of the prune took."""
 
     batches: list[float]
@@ -106,12 +107,12 @@ def measure(url: str, sagas: int) -> dict[str, Any]:
     admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     try:
         _fill(admin, sagas)
-        holds = _live_sagas(storage)
-        baseline = _writes_during(storage, holds, lambda: time.sleep(BASELINE_SECONDS))
+        leases = _live_sagas(storage)
+        baseline = _writes_during(storage, leases, lambda: time.sleep(BASELINE_SECONDS))
         configure(SagaEngine(storage))
         with _lock_waits(admin) as waits:
             began = time.perf_counter()
-            writes = _writes_during(storage, holds, lambda: prune(older_than_days=_AGE_DAYS))
+            writes = _writes_during(storage, leases, lambda: prune(older_than_days=_AGE_DAYS))
             seconds = time.perf_counter() - began
         _check_pruned(admin)
         with admin.connect() as connection:
@@ -175,26 +176,28 @@ def _check_pruned(admin: sa.Engine) -> None:
             raise RuntimeError(f"the prune left {rows} rows of finished sagas.")
 
 
-def _live_sagas(storage: SqlAlchemySagaStorage) -> list[Hold]:
+def _live_sagas(storage: PostgresSagaStorage) -> list[Lease]:
     new = [NewSaga(id=new_saga_id(), name="order", context='{"n": 1}') for _ in range(LIVE_SAGAS)]
-    storage.create_sagas(new, owner=_OWNER, for_seconds=3600)
-    return [Hold(saga.id, 1, _OWNER) for saga in new]
+    request = LeaseRequest(owner=_OWNER, seconds=3600)
+    storage.create_sagas(new, lease=request)
+    return [Lease(saga.id, 1, request.owner, request.token) for saga in new]
 
 
-def _writes_during(storage: SqlAlchemySagaStorage, holds: list[Hold], work: Any) -> list[float]:
+def _writes_during(storage: PostgresSagaStorage, leases: list[Lease], work: Any) -> list[float]:
     """Return how long each write to a live saga took while this was done."""
     done = threading.Event()
 
     def write() -> list[float]:
         took = []
-        for number, hold in enumerate(itertools.cycle(holds)):
+        for number, lease in enumerate(itertools.cycle(leases)):
             if done.is_set():
                 return took
             began = time.perf_counter()
             if number % 2:
-                storage.renew(hold, 3600)
+                storage.renew(lease, 3600)
             else:
-                storage.checkpoint(hold, completed("step", Action.ACT), status=SagaStatus.RUNNING, context='{"n": 2}')
+                acted = (completed("step", Action.ACT),)
+                storage.apply(lease, Progressed(events=acted, status=SagaStatus.RUNNING, context='{"n": 2}'))
             took.append(time.perf_counter() - began)
         return took
 

@@ -1,12 +1,12 @@
-"""How fast a saga of three no-op steps runs in place: against bare commits, and against peers."""
+"""How fast sagas of three no-op steps run in place: against bare commits, and against peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
 
-from benchmarks.contest import contest, ratio
-from benchmarks.contestants.limit import TABLE
+from benchmarks.contest import Contest, contest, ratio
+from benchmarks.contestants.limit import COMMITS, TABLE
 from benchmarks.database import Database
 from benchmarks.rows import Row
 
@@ -14,7 +14,10 @@ CLIENTS = 8
 
 
 def measure(database: Callable[[str], Database], peers_python: str) -> list[Row]:
-    """Run sagas with one client and with eight; return both shares of the limit, and how far ahead of peers."""
+    """Run sagas with one client, with eight, and with a hundred in flight in one process.
+
+    Return the shares of the limit, and how far ahead of peers. Each row tells the processor time of a checkpoint.
+    """
     limit, ours, cqrs, dbos = (database(name) for name in ("limit", "ours", "cqrs", "dbos"))
     limit.execute(TABLE)
     ours.migrate()
@@ -27,8 +30,15 @@ def measure(database: Callable[[str], Database], peers_python: str) -> list[Row]
     alone = contest(one_client, seconds=2, rounds=7)
     eight_clients = {name: one_client[name] * CLIENTS for name in ("limit", "ours")}
     together = contest(eight_clients, seconds=3, rounds=5)
+    hundred = {
+        "limit": one_client["limit"],
+        "ours": [{"module": "benchmarks.contestants.in_flight", "url": ours.url}],
+        "dbos": [{"module": "benchmarks.peers.dbos_in_flight", "url": dbos.url, "python": peers_python}],
+    }
+    in_flight = contest(hundred, seconds=3, rounds=5)
 
-    def row(name: str, rates: dict[str, list[float]], against: str, what: str, goal: float) -> Row:
+    def row(name: str, held: Contest, against: str, what: str, goal: float) -> Row:
+        rates = held.rates
         return Row(
             name=name,
             unit="sagas/s",
@@ -37,12 +47,21 @@ def measure(database: Callable[[str], Database], peers_python: str) -> list[Row]
             limit=median(rates[against]),
             ratio=ratio(rates["ours"], rates[against]),
             goal=goal,
-            details={"ours": rates["ours"], against: rates[against]},
+            details={
+                "ours": rates["ours"],
+                against: rates[against],
+                "processor microseconds a checkpoint": {
+                    "ours": held.cpu_microseconds["ours"] / COMMITS,
+                    against: held.cpu_microseconds[against] / COMMITS,
+                },
+            },
         )
 
     return [
-        row("running a saga, one client", alone, "limit", "4 bare commits", 0.6),
+        row("running a saga, one client", alone, "limit", "4 bare commits", 0.75),
         row("running a saga, against dbos", alone, "dbos", "dbos", 6),
         row("running a saga, against python-cqrs", alone, "python-cqrs", "python-cqrs", 6),
-        row("running sagas, eight clients", together, "limit", "4 bare commits, eight clients", 0.45),
+        row("running sagas, eight clients", together, "limit", "4 bare commits, eight clients", 0.65),
+        row("running sagas, 100 in flight in one process", in_flight, "limit", "4 bare commits, one client", 1.5),
+        row("running sagas, 100 in flight, against dbos", in_flight, "dbos", "dbos, as many in flight", 6),
     ]

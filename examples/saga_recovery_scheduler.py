@@ -14,14 +14,15 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sagas.storage.base import Hold, NewSaga, completed
-
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
-from sagas.ids import new_saga_id
 from sagas.progress import Action
+from sagas.storage.records import Acquired, LeaseRequest, completed
+from sagas.storage.transitions import Progressed
 
 stop = threading.Event()
+DIED = LeaseRequest(owner="a-worker-that-died", seconds=30)
+CHARGED = completed("charge", Action.ACT)
 
 
 @dataclass
@@ -53,14 +54,13 @@ def demo_engine() -> SagaEngine:
     """Return an engine whose storage holds what a worker left that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
+    engine = SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
     for order, charged in (Order("tea"), False), (Order("coffee"), True), (Order("cocoa", in_stock=False), True):
-        saga = NewSaga(id=new_saga_id(), name=PlaceOrder.name, context=PlaceOrder.codec.dump(order))
-        storage.create_sagas([saga], owner="a-worker-that-died", for_seconds=30)
-        if charged:
-            hold = Hold(saga.id, 1, "a-worker-that-died")
-            storage.checkpoint(hold, completed(Charge.name, Action.ACT), status=SagaStatus.RUNNING)
+        acquired = storage.acquire(engine.start(PlaceOrder, order), DIED, max_recovery_attempts=5)
+        if charged and isinstance(acquired, Acquired):
+            storage.apply(acquired.lease, Progressed(events=(CHARGED,), status=SagaStatus.RUNNING))
     ago = timedelta(0)  # ten minutes later: the lease is long over
-    return SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
+    return engine
 
 
 def recover_once(engine: SagaEngine) -> None:

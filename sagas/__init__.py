@@ -1,5 +1,7 @@
 """Sagas that survive their worker: durable, fenced, recovered from PostgreSQL."""
 
+from typing import TYPE_CHECKING
+
 from sagas.api import (
     configure,
     current_engine,
@@ -14,6 +16,7 @@ from sagas.api import (
     start_many,
 )
 from sagas.definition import Call, RetryPolicy, Saga, Step
+from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
 from sagas.errors import OutcomeUnknown, SagaError
 from sagas.execution import Report
@@ -47,3 +50,8 @@ __all__ = [
     "start_async",
     "start_many",
 ]
+
+if TYPE_CHECKING:
+    SqlAlchemySagaStorage = PostgresSagaStorage
+else:
+    __getattr__ = former_names(__name__, {"SqlAlchemySagaStorage": (PostgresSagaStorage, "sagas.PostgresSagaStorage")})

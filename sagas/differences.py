@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 #: Equal ones of the same type are the same.
 _EXACT: Final = frozenset({str, bytes, int, float, bool, type(None)})
+#: Equal ones of the same type are the same, and none is unlike itself, as a float may be.
+_PLAIN: Final = _EXACT - {float}
 #: Types whose value is all there is to them: one that comes back as its base type with the same value has lost nothing.
 _VALUES: Final = (str, bytes, int, float, complex, Decimal, date, time, timedelta, UUID, PurePath)
 
@@ -26,7 +28,17 @@ def first_difference(before: Any, after: Any) -> str | None:
 
     Compared are types, values, and every attribute, also those that are no fields. Values are never shown.
     """
-    return _Comparison().differ(before, after, "")
+    return None if _plainly_same(before, after) else _Comparison().differ(before, after, "")
+
+
+def _plainly_same(before: Any, after: Any) -> bool:
+    """Whether two are objects of one class that hold equal values of plain types: most contexts after most steps."""
+    mine, kept = getattr(before, "__dict__", None), getattr(after, "__dict__", None)
+    kind = type(before)
+    if not mine or kind is not type(after) or hasattr(kind, "__slots__"):
+        return False
+    plain = all(type(value) in _PLAIN for value in mine.values())
+    return plain and mine == kept and all(type(kept[name]) is type(value) for name, value in mine.items())
 
 
 class _Comparison:

@@ -49,7 +49,8 @@ from sagas.storage.records import (
 )
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
 from sagas.telemetry.logs import saga_logger
-from sagas.telemetry.observer import NOBODY, Observer, whom_to_tell
+from sagas.telemetry.observer import Observer
+from sagas.telemetry.resolving import resolve_observer
 
 logger = saga_logger(__name__)
 
@@ -210,7 +211,7 @@ class SagaEngine:
         if not new:
             return []
         options: dict[str, Any] = {} if on_conflict == "return" else {"on_conflict": on_conflict}
-        with (whom_to_tell(self._observer) or NOBODY).starting(new) as traceparent:
+        with resolve_observer(self._observer).starting(new) as traceparent:
             if traceparent is not None:
                 new = _traced(new, traceparent)
             claims: list[Claim] = []
@@ -264,6 +265,7 @@ class SagaEngine:
             # In a thread, as the event loop must not wait for a connection of the storage's own.
             await asyncio.to_thread(self.storage.connect)
             self._connected = True
+        await self._register_in_thread(saga)
         return await call_within(connection, start)
 
     def send(self, *saga_ids: UUID | str) -> None:
@@ -321,8 +323,7 @@ class SagaEngine:
         return await self._shielded(self._run_async(saga, context, idempotency_key))
 
     async def _run_async(self, saga: type[Saga[ContextT]], context: ContextT, key: str | None) -> Report:
-        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
-            await call_in_thread(partial(self.definitions.register, saga.graph))
+        await self._register_in_thread(saga)
         (new,) = self._new_sagas(saga, [context], None if key is None else [key])
         runtime = self.runtime()
         with runtime.observer.starting([new]) as traceparent:
@@ -397,7 +398,7 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: give it a CeleryDispatcher of "
                 "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings, whom_to_tell(self._observer) or NOBODY)
+        return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
@@ -413,11 +414,16 @@ class SagaEngine:
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
             in_doubt_on=self._in_doubt_on,
-            observer=whom_to_tell(self._observer) or NOBODY,
+            observer=resolve_observer(self._observer),
             framework=self._framework,
         )
 
     # -- details ----------------------------------------------------------------------------------------------
+
+    async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
+        """Register a saga's definition, so that the event loop need not wait when it is started."""
+        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
+            await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _new_sagas(
         self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None

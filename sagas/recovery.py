@@ -13,7 +13,7 @@ from sagas.async_driver import execute_async
 from sagas.definition import AnySaga, backoff
 from sagas.definitions import Definitions
 from sagas.drivers import decline_now, execute, giving_back_on_error
-from sagas.errors import DefinitionNotFound, InvalidSagaId, LogDoesNotFit, StorageUnavailable, UnknownSaga
+from sagas.errors import DefinitionNotFound, InvalidSagaId, LeaseLost, LogDoesNotFit, StorageUnavailable, UnknownSaga
 from sagas.execution import Outcome, Report
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
@@ -24,7 +24,7 @@ from sagas.storage.contract import ISagaStorage, not_found
 from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
-from sagas.telemetry.observer import NOBODY, Observer
+from sagas.telemetry.observer import NullObserver, Observer
 
 logger = saga_logger(__name__)
 
@@ -128,15 +128,23 @@ def acquire(
     )
     if isinstance(acquired, NotAcquired):
         return _skipped(saga_id, acquired)
-    with giving_back_on_error(acquired, runtime):
-        if told is not None:
-            runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
-        try:
-            saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
-            if acquired.record.definition is None:
-                _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
-        except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
-            return decline_now(acquired, runtime, str(error))
+    try:
+        with giving_back_on_error(acquired, runtime):
+            return _find(acquired, runtime, definitions, told)
+    except LeaseLost as error:
+        record, message = acquired.record, str(error)
+        return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
+
+
+def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, told: LogEntry | None) -> Found | Report:
+    if told is not None:
+        runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
+    try:
+        saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
+        if acquired.record.definition is None:
+            _until_answered(runtime, lambda: _define(acquired, runtime, definitions.register(graph)))
+    except (UnknownSaga, LogDoesNotFit, DefinitionNotFound) as error:
+        return decline_now(acquired, runtime, str(error))
     return Found(acquired, saga, graph)
 
 
@@ -157,13 +165,16 @@ def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
     raise AssertionError("unreachable")
 
 
-def scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer = NOBODY) -> ScanReport:
+def scan(
+    storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer | None = None
+) -> ScanReport:
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
         BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
+    observer = observer or NullObserver()
     with observer.scanning():
         report = _scan(storage, dispatcher, settings)
         dispatched, died = len(report.dispatched), len(report.died)

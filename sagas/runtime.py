@@ -13,7 +13,7 @@ from sagas.lease import LeaseKeeper
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Claim, LeaseRequest
-from sagas.telemetry.observer import NOBODY, Observer
+from sagas.telemetry.observer import NullObserver, Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Runtime:
     stopping: Callable[[], bool]
     send: Callable[[Claim], None]
     in_doubt_on: tuple[type[BaseException], ...] = ()
-    observer: Observer = NOBODY
+    observer: Observer = field(default_factory=NullObserver)
     framework: Framework = field(default_factory=Framework)
     at_once: int = 16
     sleep: Callable[[float], None] = time.sleep

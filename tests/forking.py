@@ -117,6 +117,15 @@ class ForkedCelery(CeleryProcess):
         )
 
 
+def start_celery(
+    arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str = "sagas"
+) -> CeleryProcess:
+    """Start a `celery -A ...` process: a forked one, unless what it is to have must be there before its modules are."""
+    needs_an_interpreter = {"gevent", "eventlet"} & set(arguments) or "LD_PRELOAD" in environment
+    start = CeleryProcess if needs_an_interpreter else ForkedCelery
+    return start(arguments, environment=environment, log=log, directory=directory, application=application)
+
+
 def run_python(
     *arguments: str, environment: Mapping[str, str], directory: Path, timeout: float = 150.0
 ) -> subprocess.CompletedProcess[str]:

@@ -12,16 +12,28 @@ WARM_UP = 50
 
 
 def serve(run_one: Callable[[], object]) -> None:
-    """Read `go SECONDS` from standard input, run sagas for that long, and answer `{"runs": ..., "seconds": ...}`."""
-    # What libraries print must not be taken for an answer.
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for _ in range(WARM_UP):
-        run_one()
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        seconds = float(line.split()[1])
+    """Read `go SECONDS` from standard input, run sagas for that long, and answer how many and what they cost."""
+
+    def run(seconds: float) -> int:
         runs, began = 0, time.perf_counter()
-        while (passed := time.perf_counter() - began) < seconds:
+        while time.perf_counter() - began < seconds:
             run_one()
             runs += 1
-        print(json.dumps({"runs": runs, "seconds": passed}), file=answers, flush=True)
+        return runs
+
+    for _ in range(WARM_UP):
+        run_one()
+    serve_rounds(run)
+
+
+def serve_rounds(run: Callable[[float], int]) -> None:
+    """Do as `serve` does with a function that runs sagas for so many seconds and returns how many."""
+    # What libraries print must not be taken for an answer.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    run(0.2)
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        began, spent = time.perf_counter(), time.process_time()
+        runs = run(float(line.split()[1]))
+        answer = {"runs": runs, "seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - spent}
+        print(json.dumps(answer), file=answers, flush=True)

@@ -86,6 +86,9 @@ class PythonCqrs:
             return -1
         return row[0] if row else 0
 
+    def queued(self) -> dict[UUID, tuple[str, int]]:
+        return {}
+
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
         return {}  # it does not say who works on what
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sagas.celery.application import own_application
 from sagas.celery.installation import install
 from sagas.errors import ConfigurationError
 
@@ -21,8 +22,6 @@ __all__ = ["app", "install"]
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        from sagas.celery.application import own_application
-
         try:
             return own_application()
         except ConfigurationError as error:

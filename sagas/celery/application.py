@@ -16,6 +16,7 @@ from kombu.connection import Connection
 
 from sagas import api
 from sagas.celery.configuration import configuration
+from sagas.celery.dispatch import provide_default
 from sagas.celery.installation import add_sagas, has_sagas, installed, unwrapped
 from sagas.celery.names import QUEUES
 from sagas.celery.redis_channels import keep_clients
@@ -157,6 +158,9 @@ def configured_application() -> Celery:
     if named := api.settings().celery_app:
         return _named_application(named)
     return installed() or own_application()
+
+
+provide_default(configured_application)
 
 
 def _named_application(name: str) -> Celery:

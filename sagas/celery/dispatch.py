@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -30,6 +30,19 @@ _POOL_SECONDS: Final = 5
 _RETRY_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
 
+def default_application() -> Celery:
+    """Return the application that carries sagas where none is given; `sagas.celery.application` provides it."""
+    return _providers[-1]()
+
+
+def provide_default(application: Callable[[], Celery]) -> None:
+    """Name what returns the application that carries sagas where none is given."""
+    _providers.append(application)
+
+
+_providers: Final[list[Callable[[], Celery]]] = []
+
+
 class CeleryDispatcher:
     """Sends each saga to a worker as one small message: its id, and the version that the message is for.
 
@@ -45,9 +58,7 @@ class CeleryDispatcher:
     def app(self) -> Celery:
         """The application whose broker carries the messages."""
         if self._app is None:
-            from sagas.celery.application import configured_application
-
-            self._app = configured_application()
+            self._app = default_application()
         return self._app
 
     def send(self, claims: Sequence[Claim]) -> int:

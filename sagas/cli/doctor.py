@@ -1,20 +1,20 @@
-"""`sagas doctor`: prints a line for each check, and below it each finding with its reason and its cure."""
+"""`sagas doctor`: a line for each check, and below it each finding with its reason and its cure."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 import typer
 from rich.text import Text
 
-from sagas.cli.render import count_of, fitted, one_line, out
-from sagas.cli.serialize import AsJson
+from sagas.cli.render import count_of, fitted, out
+from sagas.cli.serialize import AsJson, print_json
 from sagas.doctor import OK, PROBLEM, SKIPPED, WARNING, Finding, Installation, Result, examine
+from sagas.text import one_line
 
 _STYLES: Final = {OK: "green", WARNING: "yellow", PROBLEM: "bold red", SKIPPED: "dim"}
 _STATE_WIDTH: Final = max(map(len, _STYLES)) + 2
@@ -31,7 +31,13 @@ def doctor(as_json: AsJson = False) -> None:
     every = list(results if as_json else _printed(results))
     count = Counter(finding.severity for result in every for finding in result.findings)
     if as_json:
-        typer.echo(json.dumps(_as_json(every, count), indent=2))
+        print_json(
+            {
+                "problems": count[PROBLEM],
+                "warnings": count[WARNING],
+                "checks": [{"state": result.state, **asdict(result)} for result in every],
+            }
+        )
     else:
         typer.echo(f"{count_of(count[PROBLEM], 'problem')}, {count_of(count[WARNING], 'warning')}.")
     if count[PROBLEM]:
@@ -62,11 +68,3 @@ def _lines(finding: Finding) -> Iterator[Text]:
     yield Text.assemble("    ", (finding.id, _STYLES[finding.severity]), f": {one_line(finding.what)}")
     yield Text.assemble(("      why:  ", "bold"), one_line(finding.why))
     yield Text.assemble(("      cure: ", "bold"), one_line(finding.cure))
-
-
-def _as_json(results: Iterable[Result], count: Counter[str]) -> dict[str, Any]:
-    return {
-        "problems": count[PROBLEM],
-        "warnings": count[WARNING],
-        "checks": [{"state": result.state, **asdict(result)} for result in results],
-    }

@@ -11,11 +11,11 @@ import typer
 from sqlalchemy.exc import DBAPIError
 from typer.core import TyperGroup
 
-from sagas.cli.render import one_line
+from sagas.cli.database import closed_afterwards
 from sagas.errors import SagaError
 from sagas.registry import namesakes
 from sagas.storage.postgres.dsn import reason
-from sagas.text import printable
+from sagas.text import one_line, printable
 
 _failed: Final[ContextVar[bool]] = ContextVar("failed")
 
@@ -54,7 +54,8 @@ class SentenceGroup(TyperGroup):
             )
         _failed.set(False)
         try:
-            super().invoke(ctx)
+            with closed_afterwards():
+                super().invoke(ctx)
         except SagaError as error:
             complain(error)
         except (DBAPIError, psycopg.Error) as error:

@@ -162,7 +162,7 @@ def graph_as_json(saga: AnySaga) -> dict[str, Any]:
         "aliases": saga.aliases,
         "version": saga.version,
         "continues": saga.continues,
-        "definition_version": saga.definition_version,
+        "definition": saga.graph.hash,
         "class": f"{saga.__module__}.{saga.__qualname__}",
         "steps": [_node_as_json(node) for node in _nodes(saga)],
     }

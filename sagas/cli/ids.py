@@ -13,8 +13,8 @@ import typer
 from sagas.cli.errors import CommandFailed, complain
 from sagas.cli.render import terminal_width
 from sagas.errors import InvalidSagaId, SagaNotFound
+from sagas.inspection import Inspector
 from sagas.storage.contract import not_found
-from sagas.storage.operations import Operations
 from sagas.text import printable
 
 #: The first characters of an id say when its saga was started, to the millisecond: the shortest id that is shown.
@@ -28,7 +28,7 @@ WHICH: Final = "A saga's id, as `sagas list` shows it or from its beginning, or 
 SagaIds = Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)]
 
 
-def saga_id_of(text: str, operations: Operations) -> UUID:
+def saga_id_of(text: str, inspector: Inspector) -> UUID:
     """Return the id of the one saga that the text names: by its id, the beginning of that, or an idempotency key.
 
     Raises:
@@ -40,7 +40,7 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
     first, last, ends = _range(text)
     # No key holds a NUL or half a character.
     key = None if re.search("[\x00\ud800-\udfff]", text) else text
-    found = operations.named(key=key, first=first, last=last, ends=ends, limit=_CANDIDATES + 1)
+    found = inspector.matching(key=key, first=first, last=last, ends=ends, limit=_CANDIDATES + 1)
     # A whole id is one saga's, also where it is another saga's idempotency key.
     found = [saga for saga in found if saga.id == first == last] or found
     if len(found) == 1:
@@ -57,26 +57,26 @@ def saga_id_of(text: str, operations: Operations) -> UUID:
     )
 
 
-def saga_ids_of(texts: Iterable[str], operations: Operations) -> list[UUID]:
+def saga_ids_of(texts: Iterable[str], inspector: Inspector) -> list[UUID]:
     """Return the ids that the texts name, each once; complain of those that name none."""
     ids: dict[UUID, None] = {}
     for text in texts:
         try:
-            ids[saga_id_of(text, operations)] = None
+            ids[saga_id_of(text, inspector)] = None
         except (InvalidSagaId, SagaNotFound, CommandFailed) as error:
             complain(error)
     return list(ids)
 
 
-def shown_ids(ids: Iterable[UUID], operations: Operations) -> Mapping[UUID, str]:
+def shown_ids(ids: Iterable[UUID], inspector: Inspector) -> Mapping[UUID, str]:
     """Return how ids are shown: short on a terminal, whole in a file or a pipe."""
-    return {each: str(each) for each in ids} if terminal_width() is None else short_ids(ids, operations)
+    return {each: str(each) for each in ids} if terminal_width() is None else short_ids(ids, inspector)
 
 
-def short_ids(ids: Iterable[UUID], operations: Operations) -> Mapping[UUID, str]:
+def short_ids(ids: Iterable[UUID], inspector: Inspector) -> Mapping[UUID, str]:
     """Return the short form of each id: its millisecond, and its end where other ids have the same millisecond."""
     wanted = set(ids)
-    together = operations.ids_of_the_same_millisecond(wanted)
+    together = inspector.ids_of_the_same_millisecond(wanted)
     return {saga_id: _short(saga_id, together.get(saga_id.int >> 80, ())) for saga_id in wanted}
 
 

@@ -8,16 +8,17 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from sagas.cli.database import operations
+from sagas.cli.database import inspector
 from sagas.cli.durations import parse_age
 from sagas.cli.ids import saga_id_of, shown_ids
 from sagas.cli.loading import check_name, complete_name
-from sagas.cli.render import out, table, text, utc
+from sagas.cli.render import out, table, text
 from sagas.cli.serialize import AsJson, print_json, summary_of
-from sagas.cli.standing import in_brief
-from sagas.duration import duration
+from sagas.duration import duration, utc
+from sagas.inspection.models import PageFilter
+from sagas.inspection.standing import in_brief
 from sagas.progress import SagaStatus
-from sagas.storage.operator_answers import Listing
+from sagas.storage.records import SagaState
 
 #: More than anybody reads, and less than memory holds.
 MOST: Final = 1_000_000
@@ -52,18 +53,18 @@ def list_sagas(
     as_json: AsJson = False,
 ) -> None:
     """List sagas, the newest first."""
-    asked = operations()
-    wanted = Listing(
+    asked = inspector()
+    wanted = PageFilter(
         statuses=status or (),
         name=name,
-        dead=dead,
+        states=[SagaState.DEAD] if dead else (),
         leased_by=leased_by,
         older_than_seconds=older_than,
         newer_than_seconds=newer_than,
         after=None if after is None else saga_id_of(after, asked),
         limit=limit,
     )
-    page = asked.list_sagas(wanted)
+    page = asked.page(wanted)
     ids = {} if as_json else shown_ids((record.id for record in page.records), asked)
     if as_json:
         print_json([summary_of(record) for record in page.records])
@@ -96,7 +97,7 @@ def status_text(status: SagaStatus) -> Text:
     return text(status, _STATUS_STYLES.get(status, ""))
 
 
-def _next_page(wanted: Listing, last: str, as_json: bool) -> str:
+def _next_page(wanted: PageFilter, last: str, as_json: bool) -> str:
     """Return the command that lists what follows this saga, the last of a page."""
     words = ["sagas", "list"]
     for status in wanted.statuses:
@@ -110,4 +111,4 @@ def _next_page(wanted: Listing, last: str, as_json: bool) -> str:
         ("--after", last),
     ):
         words += [option, value] if value else []
-    return shlex.join([*words, *["--dead"] * wanted.dead, *["--json"] * as_json])
+    return shlex.join([*words, *["--dead"] * bool(wanted.states), *["--json"] * as_json])

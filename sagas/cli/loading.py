@@ -17,7 +17,7 @@ import typer
 
 from sagas import api
 from sagas.cli.errors import complain
-from sagas.errors import ConfigurationError, QuestionTooLong, SagaError
+from sagas.errors import ConfigurationError, QueryTimeout, SagaError
 from sagas.registry import Registry
 from sagas.text import printable
 
@@ -80,7 +80,7 @@ def check_name(name: str, names_in_database: Callable[[], Iterable[str]]) -> Non
     """
     try:
         names = set(names_in_database())
-    except QuestionTooLong:
+    except QueryTimeout:
         return
     try:
         for saga in known_sagas():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from time import monotonic
 from typing import Final
 
@@ -39,10 +39,17 @@ def migrate_database(url: str) -> str:
         SchemaAhead: a newer release changed it so that this one cannot use it.
         MigrationRefused: it cannot be migrated as it is; nothing was changed.
     """
-    with suppress(SchemaBehind):
+    with suppress(SchemaBehind), closing(PostgresSagaStorage(url)) as storage:
         # Whether the URL can be used and the database answers, in the same words as from every other command.
-        PostgresSagaStorage(url).check_schema()
+        storage.check_schema()
     engine = make_engine(url).execution_options(isolation_level="READ COMMITTED")
+    try:
+        return _migrate(engine)
+    finally:
+        engine.dispose()
+
+
+def _migrate(engine: sa.Engine) -> str:
     before = _version(engine)
     if before is not None and before not in REVISIONS:
         return f"already at {before}, which newer code made and this code ({HEAD}) works with."

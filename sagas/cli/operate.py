@@ -14,20 +14,21 @@ from uuid import UUID
 import typer
 
 from sagas import api
-from sagas.cli.database import operations, storage
+from sagas.cli.database import inspector, storage
 from sagas.cli.durations import parse_wait
 from sagas.cli.errors import complain, fail
 from sagas.cli.ids import WHICH, SagaIds, saga_ids_of
 from sagas.cli.loading import check_name
 from sagas.cli.prompts import Because, Yes, confirm, operator
-from sagas.cli.render import count_of, fitted, one_line, out
-from sagas.cli.standing import in_words
+from sagas.cli.render import count_of, fitted, out
 from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LeaseLost, LogDoesNotFit, SagaNotFound, UnknownSaga
+from sagas.inspection.models import SagaDetails
+from sagas.inspection.standing import in_words
 from sagas.operating import Operator
 from sagas.progress import SagaStatus
 from sagas.storage.records import SagaRecord, note
-from sagas.text import printable
+from sagas.text import one_line, printable
 
 #: Outcomes of a recovery that leave the operator something to do.
 _BAD_OUTCOMES: Final = frozenset({"failed", "dead", "declined", "lost"})
@@ -56,7 +57,7 @@ def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes 
     """
     by = operator()
     engine = api.new_engine(node=by)
-    ids = saga_ids_of(saga_ids, operations())
+    ids = saga_ids_of(saga_ids, inspector())
     _confirm("recover", ids, yes)
     for saga_id in ids:
         try:
@@ -81,11 +82,11 @@ def retry(
     if bool(saga_ids) == dead or (name and not dead):
         raise typer.BadParameter("give either ids, or --dead with or without --name.")
     operator = _without_code()
-    ids = [record.id for record in operator.dead(name)] if dead else saga_ids_of(saga_ids or (), operations())
+    ids = [record.id for record in operator.dead(name)] if dead else saga_ids_of(saga_ids or (), inspector())
     if dead and not ids:
         typer.echo(f"no sagas {f'named {printable(name)} ' if name else ''}are dead.", err=True)
         if name:
-            check_name(name, operations().names)
+            check_name(name, inspector().names)
     _confirm("retry", ids, yes)
     _for_each(ids, lambda saga_id: operator.retry(saga_id, because=because))
 
@@ -141,7 +142,7 @@ def _confirm(what: str, ids: Sequence[UUID], yes: bool) -> None:
 
 def _act(saga_ids: Iterable[str], what: str, yes: bool, action: Callable[[UUID], SagaRecord]) -> None:
     """Ask about each saga as it stands, then act on all of them."""
-    ids = saga_ids_of(saga_ids, operations())
+    ids = saga_ids_of(saga_ids, inspector())
     for saga_id in ids:
         record = storage().load(saga_id)
         confirm(f"{printable(record.name)} {record.id} is {record.status}: {what}?", yes)
@@ -155,5 +156,5 @@ def _for_each(ids: Iterable[UUID], action: Callable[[UUID], SagaRecord]) -> None
         except (ActionRefused, LogDoesNotFit, SagaNotFound, UnknownSaga) as error:
             complain(error)
         else:
-            state = in_words(record, datetime.now(UTC))
+            state = in_words(SagaDetails(now=datetime.now(UTC), record=record))
             out(fitted(f"{record.id}  {printable(record.name)}  {record.status}: {state}"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sagas.cli.database import operations, storage
+from sagas.cli.database import inspector, storage
 from sagas.cli.errors import CommandFailed
 from sagas.cli.loading import check_name, nearest_of, stored_name
 from sagas.cli.prompts import Because, Yes, confirm, operator
@@ -24,7 +24,7 @@ def pause(
     """
     name = stored_name(name)
     shown = printable(name)
-    check_name(name, operations().names)
+    check_name(name, inspector().names)
     confirm(f"pause every saga named {shown!r}?", yes)
     parked = storage().pause(name, by=operator(), because=because)
     typer.echo(f"{shown} is paused; {parked} that were due are parked. `sagas resume {shown}` ends it.")

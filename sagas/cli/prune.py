@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sagas import pruning
-from sagas.cli.database import operations, storage
+from sagas.cli.database import inspector, storage
 from sagas.cli.durations import parse_age
 from sagas.cli.prompts import Yes, confirm
 from sagas.cli.render import count_of
@@ -28,7 +28,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete finished sagas, and their logs, that ended long ago."""
-    found = operations().prunable(older_than)
+    found = inspector().prunable(older_than)
     what = f"{count_of(found, 'saga')} that ended more than {duration(older_than)} ago"
     if not dry_run:
         confirm(f"delete {what}, for good?", yes or not found)

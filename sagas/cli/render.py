@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from rich.cells import set_cell_size
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sagas.duration import duration
-from sagas.text import printable
+from sagas.text import one_line, printable
 
 #: What a table holds: text without a style is escaped.
 Cell = Text | str | int
@@ -34,28 +33,9 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return NOTHING if moment is None else f"{duration((now - moment).total_seconds())} ago"
 
 
-def utc(moment: datetime | None) -> str:
-    """Return the time in UTC as '2026-11-22 19:38:05'."""
-    return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def when(moment: datetime | None, now: datetime) -> str:
-    """Return the time and its distance from now, as '2026-11-22 19:38:05 (7 min ago)'."""
-    if moment is None:
-        return NOTHING
-    later = moment > now
-    return f"{utc(moment)} ({f'in {duration((moment - now).total_seconds())}' if later else ago(moment, now)})"
-
-
 def count_of(number: int, noun: str) -> str:
     """Return the number with its noun, as '1 saga' or '2 sagas'."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def one_line(text: str, longest: int | None = None) -> str:
-    """Return a message on one line, escaped, and cut to so many characters."""
-    line = printable(re.sub(r"[ \t\r\n]+", " ", text.strip()))
-    return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def text(cell: Cell, style: str = "") -> Text:

@@ -11,13 +11,15 @@ import typer
 from rich.text import Text
 
 from sagas import api
-from sagas.cli.database import operations
+from sagas.cli.database import inspector
 from sagas.cli.ids import shown_ids
 from sagas.cli.list import MOST
-from sagas.cli.render import fitted, one_line, out, table, text, when
+from sagas.cli.render import fitted, out, table, text
 from sagas.cli.serialize import AsJson, print_json
-from sagas.storage.XXX import PAUSED, QUEUE
-from sagas.storage.operator_answers import DryRun, Judged, ScanVerdict, Verdicts
+from sagas.duration import when
+from sagas.inspection.models import DryRun, Judged, ScanVerdict, Verdicts
+from sagas.storage.records import SagaState
+from sagas.text import one_line
 
 #: Sagas of each kind in a dry run.
 _SHOWN: Final = 10
@@ -28,7 +30,7 @@ _MEANINGS: Final = {
     ScanVerdict.DIES: "due, and dead from then on: failed, or crashed the worker, once too often",
     ScanVerdict.BEYOND_LIMIT: "due, and left to a later scan (SAGAS_SCAN_LIMIT)",
     ScanVerdict.QUEUED: "a message waits for a worker",
-    ScanVerdict.OVERDUE: "in the queue for long; freed if the message is gone from the broker",
+    ScanVerdict.OVERDUE: "in the queue; a second message is sent, as the first one is or may be lost",
     ScanVerdict.HELD: "a worker has it",
     ScanVerdict.BACKING_OFF: "after a failed attempt",
     ScanVerdict.SLEEPING: "until a retry, or freed a moment ago",
@@ -55,7 +57,7 @@ def scan(
     if not dry_run:
         _scan(as_json)
         return
-    asked = operations()
+    asked = inspector()
     run = asked.dry_run(
         limit=settings.scan_limit,
         max_recovery_attempts=settings.max_recovery_attempts,
@@ -87,7 +89,7 @@ def _scan(as_json: bool) -> None:
 def _as_json(run: DryRun) -> dict[str, Any]:
     """Return every verdict, also those that no saga has."""
     found = {verdicts.verdict: verdicts for verdicts in run.verdicts}
-    every = ((verdict, found.get(verdict, Verdicts(verdict=verdict, sagas=0, first=()))) for verdict in ScanVerdict)
+    every = ((verdict, found.get(verdict, Verdicts(verdict=verdict))) for verdict in ScanVerdict)
     return {
         "at": run.now,
         "verdicts": {
@@ -107,12 +109,18 @@ def _section(verdicts: Verdicts, now: datetime, ids: Mapping[UUID, str]) -> Iter
 
 
 def _reason(judged: Judged, now: datetime) -> str:
-    if judged.available_at is None:
-        return "" if judged.lease_owner == PAUSED else judged.last_error or ""
     until = when(judged.available_at, now)
-    later = judged.available_at > now
-    if judged.lease_owner is None:
-        return f"until {until}" if later else f"due since {until}"
-    if judged.lease_owner == QUEUE:
-        return f"marked until {until}"
-    return f"by {judged.lease_owner} until {until}" if later else f"lease of {judged.lease_owner} ran out at {until}"
+    due = judged.available_at is not None and judged.available_at <= now
+    match judged.state:
+        case SagaState.DEAD:
+            return judged.last_error or ""
+        case SagaState.PAUSED:
+            return ""
+        case SagaState.QUEUED:
+            return f"message in question {'since' if due else 'from'} {until}"
+        case SagaState.RUNNING:
+            return (
+                f"lease of {judged.lease_owner} ran out at {until}" if due else f"by {judged.lease_owner} until {until}"
+            )
+        case _:
+            return f"due since {until}" if due else f"until {until}"

@@ -10,18 +10,20 @@ from typing import Any, Final
 from rich.text import Text
 
 from sagas import api
-from sagas.cli.database import operations
+from sagas.cli.database import inspector, storage
 from sagas.cli.ids import SagaIds, saga_ids_of
 from sagas.cli.list import status_text
 from sagas.cli.loading import known_sagas
-from sagas.cli.render import NOTHING, facts, out, table, text, utc, when
+from sagas.cli.next_step import NextStep, next_step
+from sagas.cli.render import NOTHING, facts, out, table, text
 from sagas.cli.serialize import AsJson, everything_of, print_json
-from sagas.cli.standing import NextStep, in_words, next_step, standing
 from sagas.cli.timeline import seconds_between, timeline
+from sagas.definitions import Definitions
+from sagas.duration import utc, when
 from sagas.errors import SagaError
-from sagas.registry import Registry
+from sagas.inspection.models import SagaDetails
+from sagas.inspection.standing import in_words
 from sagas.storage.records import SagaRecord
-from sagas.storage.operator_answers import Surroundings
 from sagas.text import printable
 
 #: A context may be megabytes; its beginning is for a reader, the whole for `--json`.
@@ -34,47 +36,47 @@ def show(saga_ids: SagaIds, as_json: AsJson = False) -> None:
 
     With --json, several sagas are a list.
     """
-    asked = operations()
-    found = [asked.look_up(saga_id) for saga_id in saga_ids_of(saga_ids, asked)]
+    asked = inspector()
+    found = [asked.details(saga_id) for saga_id in saga_ids_of(saga_ids, asked)]
     if not found:
         return
     code = _code()
     if as_json:
-        data = [_as_json(record, around, next_step(record, code)) for record, around in found]
+        data = [_as_json(details, next_step(details.record, code)) for details in found]
         print_json(data if len(saga_ids) > 1 else data[0])
     else:
-        out(Text("\n\n\n").join(_text(record, around, next_step(record, code)) for record, around in found))
+        out(Text("\n\n\n").join(_text(details, next_step(details.record, code)) for details in found))
 
 
-def _code() -> Registry | SagaError:
-    """Return the sagas of SAGAS_MODULES, or why there are none."""
+def _code() -> Definitions | SagaError:
+    """Return the definitions that sagas were started with, for the classes of SAGAS_MODULES, or why there are none."""
     try:
-        return known_sagas()
+        return Definitions(storage(), known_sagas())
     except SagaError as error:
         return error
 
 
-def _as_json(record: SagaRecord, surroundings: Surroundings, step: NextStep | None) -> dict[str, Any]:
+def _as_json(details: SagaDetails, step: NextStep | None) -> dict[str, Any]:
+    record = details.record
     data = everything_of(record)
     for row, seconds in zip(data["log"], seconds_between(record), strict=True):
         row["seconds"] = seconds
     return data | {
-        "standing": standing(record, surroundings.now),
-        "next": in_words(record, surroundings.now, surroundings),
+        "next": in_words(details),
         "next_step": step
         and {"words": step.words, "step_name": step.step, "action": step.action, "attempt": step.attempt},
     }
 
 
-def _text(record: SagaRecord, surroundings: Surroundings, step: NextStep | None) -> Text:
-    now = surroundings.now
+def _text(details: SagaDetails, step: NextStep | None) -> Text:
+    record, now = details.record, details.now
     header = facts(
         [
             ("id", str(record.id)),
             ("name", record.name),
             ("status", status_text(record.status)),
             ("attempts", f"{record.recovery_attempts} failed of {api.settings().max_recovery_attempts}"),
-            ("next", in_words(record, now, surroundings)),
+            ("next", in_words(details)),
             ("next step", step.words if step else NOTHING),
             ("last error", record.last_error or NOTHING),
             ("key", record.idempotency_key or NOTHING),

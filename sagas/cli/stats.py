@@ -10,16 +10,18 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from sagas.cli.database import operations
+from sagas.cli.database import inspector
 from sagas.cli.ids import shown_ids
-from sagas.cli.render import NOTHING, facts, out, table, text, when
+from sagas.cli.render import NOTHING, facts, out, table, text
 from sagas.cli.serialize import AsJson, print_json
+from sagas.duration import when
+from sagas.inspection.models import Statistics
 from sagas.progress import SagaStatus
-from sagas.storage.operator_answers import Statistics
+from sagas.storage.records import SagaState
 
 _UNFINISHED: Final = tuple(str(status) for status in SagaStatus if not status.finished)
 _FINISHED: Final = tuple(status for status in SagaStatus if status.finished)
-_AMONG_THEM: Final = ("dead", "queued", "parked")
+_AMONG_THEM: Final = {SagaState.DEAD: "dead", SagaState.QUEUED: "queued", SagaState.PAUSED: "parked"}
 _LATELY: Final = ("completed", "compensated", "recovered", "failed", "died")
 
 
@@ -34,14 +36,14 @@ def stats(
     DEAD, QUEUED and PARKED are among the statuses before them. RECOVERED sagas ended within the last hour after more
     than one worker had taken them.
     """
-    asked = operations()
+    asked = inspector()
     statistics = asked.statistics(whole=whole)
     if as_json:
         print_json(_as_json(statistics))
         return
     names = _by_name(statistics)
     if names:
-        out(text("now", "bold"), _counts(names, (*_UNFINISHED, *_AMONG_THEM)), "")
+        out(text("now", "bold"), _counts(names, (*_UNFINISHED, *_AMONG_THEM.values())), "")
         out(text("within the last hour", "bold"), _counts(names, _LATELY), "")
     else:
         out("no unfinished saga, and none that ended within the last hour", "")
@@ -54,17 +56,15 @@ def _by_name(statistics: Statistics) -> dict[str, Counter[str]]:
     """Return for each name how many of its sagas stand how, and what became of how many within the last hour."""
     names: dict[str, Counter[str]] = defaultdict(Counter)
     for count in statistics.unfinished:
-        names[count.name].update(
-            {
-                str(count.status): count.sagas,
-                "dead": count.dead,
-                "queued": count.queued,
-                "parked": count.parked,
-                "failed": count.failed_lately,
-                "died": count.died_lately,
-            }
-        )
-    for ended in statistics.ended_lately:
+        counts = names[count.name]
+        counts[count.status] += count.sagas
+        if count.state in _AMONG_THEM:
+            counts[_AMONG_THEM[count.state]] += count.sagas
+        if count.state is SagaState.DEAD:
+            counts["died"] += count.lately
+        elif count.status is SagaStatus.FAILED:
+            counts["failed"] += count.lately
+    for ended in statistics.ended:
         names[ended.name].update({str(ended.status).lower(): ended.sagas, "recovered": ended.recovered})
     return dict(sorted(names.items()))
 
@@ -128,7 +128,7 @@ def _as_json(statistics: Statistics) -> dict[str, Any]:
 def _counts_as_json(counts: Counter[str]) -> dict[str, Any]:
     return {
         "unfinished": {status: counts[status] for status in _UNFINISHED},
-        **{column: counts[column] for column in _AMONG_THEM},
+        **{column: counts[column] for column in _AMONG_THEM.values()},
         "last_hour": {column: counts[column] for column in _LATELY},
     }
 

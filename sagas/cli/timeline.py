@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from sagas.cli.render import one_line
-from sagas.cli.standing import Standing, standing
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LogEntry, SagaRecord
-from sagas.text import printable
+from sagas.storage.rules import expired
+from sagas.text import one_line, printable
 
 #: A message may be long; its beginning is for a reader, the whole for `--json`.
 _MESSAGE_CHARACTERS: Final = 300
-#: What the storage writes when a lease ran out.
-_LOST: Final = re.compile(r"worker (.+) died or was cut off while holding the lease", re.DOTALL)
-_LOST_WORDS: Final = "the worker was lost: it was killed, froze or was cut off"
 
 _CONSEQUENCES: Final = {
     Verdict.RETRY: "the step is retried",
@@ -51,35 +46,25 @@ class Event:
 
 
 def timeline(record: SagaRecord, now: datetime) -> list[Event]:
-    """Return what happened, the oldest first.
-
-    The log has a row for what ended. Of a worker that was lost the saga's `last_error` tells, until another error
-    takes its place; from then on only the rows of the next worker do, as they name another hold.
-    """
+    """Return what happened, the oldest first."""
     events: list[Event] = []
-    lost = _lost(record)
-    last_of_lost = max((place for place, entry in enumerate(record.log) if entry.worker == lost), default=None)
     seconds = seconds_between(record)
     for place, (before, entry) in enumerate(pairwise([None, *record.log])):
         assert entry is not None
-        if before is not None and last_of_lost != place - 1 and _changed_hands(before, entry):
-            what = "another worker goes on: this one gave the saga back, or was lost"
-            events.append(Event(what=what, worker=before.worker))
+        if before is not None and _changed_hands(before, entry):
+            events.append(Event(what="another worker goes on: this one gave the saga back", worker=before.worker))
+        of_saga = entry.action in (Action.OPERATOR, Action.HOLDER) or _is_abort(entry)
         events.append(
             Event(
                 what=_what(entry),
-                step=None if entry.action is Action.OPERATOR or _is_abort(entry) else entry.step,
+                step=None if of_saga else entry.step,
                 at=entry.created_at,
                 seconds=seconds[place],
                 worker=entry.worker,
-                bad=entry.status is EntryStatus.FAILED,
+                bad=entry.status in (EntryStatus.FAILED, EntryStatus.LOST),
             )
         )
-        if place == last_of_lost:
-            events.append(Event(what=_LOST_WORDS, worker=lost, bad=True))
-    if lost is not None and last_of_lost is None:
-        events.append(Event(what=_LOST_WORDS, worker=lost, bad=True))
-    events += _standing(record, now)
+    events += _now(record, now)
     return events
 
 
@@ -92,15 +77,11 @@ def seconds_between(record: SagaRecord) -> list[float | None]:
     ]
 
 
-def _lost(record: SagaRecord) -> str | None:
-    found = _LOST.fullmatch(record.last_error or "")
-    return found[1] if found else None
-
-
 def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
     """Whether another holder wrote the row, and nothing in the log says why."""
+    explained = before.action is Action.HOLDER
     gave_back = before.verdict in (Verdict.RETRY, Verdict.GIVE_UP) or before.by is not None or entry.by is not None
-    return before.version < entry.version and not gave_back
+    return before.version < entry.version and not (explained or gave_back)
 
 
 def _is_abort(entry: LogEntry) -> bool:
@@ -109,6 +90,9 @@ def _is_abort(entry: LogEntry) -> bool:
 
 def _what(entry: LogEntry) -> str:
     by = f"{printable(entry.by or '')}: {one_line(entry.because or '', _MESSAGE_CHARACTERS)}"
+    if entry.action is Action.HOLDER:
+        begun = f"; it may have begun {printable(', '.join(entry.in_flight))}" if entry.in_flight else ""
+        return f"the worker was lost: it was killed, froze or was cut off{begun}"
     if entry.action is Action.OPERATOR:
         return f"operator: {printable(entry.step)}, by {by}"
     if _is_abort(entry):
@@ -126,18 +110,17 @@ def _what(entry: LogEntry) -> str:
     return f"{', '.join(parts)}{f'; {consequence}' if consequence else ''}: {message}"
 
 
-def _standing(record: SagaRecord, now: datetime) -> Iterator[Event]:
-    match standing(record, now):
-        case Standing.EXPIRED:
-            yield Event(
-                what="its lease ran out: the worker was killed, froze or was cut off",
-                at=record.available_at,
-                worker=record.lease_owner,
-                bad=True,
-            )
-        case Standing.DEAD:
-            yield Event(
-                what=f"dead, failed recovery attempts: {record.recovery_attempts}; it waits for an operator",
-                at=record.updated_at,
-                bad=True,
-            )
+def _now(record: SagaRecord, now: datetime) -> Iterator[Event]:
+    if expired(record, now):
+        yield Event(
+            what="its lease ran out: the worker was killed, froze or was cut off",
+            at=record.available_at,
+            worker=record.lease_owner,
+            bad=True,
+        )
+    if record.dead:
+        yield Event(
+            what=f"dead, failed recovery attempts: {record.recovery_attempts}; it waits for an operator",
+            at=record.updated_at,
+            bad=True,
+        )

@@ -30,9 +30,10 @@ SESSION_SETTINGS: Final = warning(
 )
 SCHEMA_BEHIND: Final = problem(
     "schema-behind",
-    what="the database lacks tables or columns that this version needs",
+    what="the tables in the database are too old for this version, or too new",
     why="Workers of this version, and programs that start sagas, refuse to run.",
-    cure="Run `sagas migrate`. Workers of the previous version may keep running meanwhile.",
+    cure="Run `sagas migrate`, after all workers of 0.1.0 were stopped. If the tables are too new, install the release "
+    "that the message tells of.",
 )
 READ_ONLY: Final = problem(
     "database-read-only",

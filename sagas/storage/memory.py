@@ -264,14 +264,17 @@ class MemorySagaStorage(ISagaStorage):
         queued.sort(key=lambda saga: saga.available_at or now)
         delivered, delivered_at = self._deliveries.get(pending, (None, None))
         lost = [saga for saga in queued if rules.lost_message(saga, delivered)][:limit]
-        for saga in lost:
-            self._put(rules.queue(saga, now))
         moves = delivered_at is not None and delivered_at > now - timedelta(seconds=PROBE_SECONDS)
         waits = moves or any(rules.probed_lately(saga, now) for saga in queued)
         probed = [] if waits else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
-        for saga in probed:
-            self._put(rules.probe(saga, now))
-        return [Claim(saga.id, saga.version, pending, now) for saga in (*lost, *probed)]
+        claims = []
+        for saga in (*lost, *probed):
+            if saga.name in self._pauses:
+                self._put(rules.pause_queued(saga, now))
+            else:
+                self._put(rules.probe(saga, now) if saga in probed else rules.queue(saga, now))
+                claims.append(Claim(saga.id, saga.version, pending, now))
+        return claims
 
     def claim_by_id(self, saga_ids: Sequence[UUID]) -> list[Claim]:
         with self._lock:

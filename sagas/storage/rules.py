@@ -209,9 +209,15 @@ def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> R
         if reclaimed.record.dead:
             return reclaimed
         return Reclaimed(replace(reclaimed.record, state=SagaState.PAUSED), reclaimed.event)
-    # Of no use any more are the deadlines of a message and of a wait for nothing but a signal.
-    due = now if record.state is SagaState.QUEUED else record.available_at or now
-    return replace(record, state=SagaState.PAUSED, available_at=due, updated_at=now)
+    if record.state is SagaState.QUEUED:
+        return pause_queued(record, now)
+    # A wait for nothing but a signal has no deadline to keep.
+    return replace(record, state=SagaState.PAUSED, available_at=record.available_at or now, updated_at=now)
+
+
+def pause_queued(record: SagaRecord, now: datetime) -> SagaRecord:
+    """Return a queued saga of a paused name, whose message is used up, lost, or probed in vain until now."""
+    return replace(record, state=SagaState.PAUSED, available_at=now, updated_at=now)
 
 
 def resume(record: SagaRecord) -> SagaRecord:

@@ -63,8 +63,6 @@ class Suspended:
 class GaveBack:
     """The holder gives the saga back as it is; no attempt is spent.
 
-    An operator who gives a saga back has seen to it: the recovery attempts become 0, and suspicion ends.
-
     Attributes:
         status: any but COMPLETED and COMPENSATED.
         after_seconds: when it is due.

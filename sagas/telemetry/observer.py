@@ -5,9 +5,8 @@ Metrics and traces are observers; the engine knows neither. Without one, a step 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -61,72 +60,5 @@ class Observer:
         """A worker dropped a message that it could not understand, from this queue; "?" if no queue can be told."""
 
 
-#: Is told everything and tells nobody.
-NOBODY: Final = Observer()
-
-
-class _Several(Observer):
-    """Tells several others, in order."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    @contextmanager
-    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
-        with ExitStack() as stack:
-            given = [stack.enter_context(observer.starting(sagas)) for observer in self._observers]
-            yield next((traceparent for traceparent in given if traceparent is not None), None)
-
-    @contextmanager
-    def running(self, acquired: Acquired) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.running(acquired))
-            yield
-
-    def taken_over(self, saga: SagaRecord) -> None:
-        for observer in self._observers:
-            observer.taken_over(saga)
-
-    @contextmanager
-    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.acting(saga, move))
-            yield
-
-    def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
-        for observer in self._observers:
-            observer.step_ended(saga, entry)
-
-    def given_back(self, saga: SagaRecord, outcome: str) -> None:
-        for observer in self._observers:
-            observer.given_back(saga, outcome)
-
-    @contextmanager
-    def scanning(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.scanning())
-            yield
-
-    def scanned(self, results: Mapping[str, int]) -> None:
-        for observer in self._observers:
-            observer.scanned(results)
-
-    def message_dropped(self, queue: str) -> None:
-        for observer in self._observers:
-            observer.message_dropped(queue)
-
-
-def whom_to_tell(own: Observer | None) -> Observer | None:
-    """Return an observer that tells the engine's own, and OpenTelemetry where this process has set it up; or None."""
-    # Only what was imported can have been set up: where it was not, it costs this look and is not imported either.
-    if "opentelemetry.trace" not in sys.modules:
-        return own
-    from sagas.telemetry.tracing import tracing
-
-    spans = tracing()
-    if own is None or spans is None:
-        return own or spans
-    return _Several([spans, own])
+class NullObserver(Observer):
+    """Null observer."""

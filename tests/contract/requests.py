@@ -92,7 +92,7 @@ def _acquire(name: str, version: Callable[[SagaRecord], int | None], *, by_hand:
         ),
         lambda record, now: acquired_by_rules(record, request, now, version=version(record), by_hand=by_hand),
         # Of an abort depends only as what a saga is acquired that may be, of what is in flight only the row of the log.
-        lambda kind: not (kind.aborted and kind.name == PAUSED) and not (kind.in_flight and kind.suspect),
+        lambda kind: sum([kind.aborted, bool(kind.in_flight), kind.suspect or kind.name == PAUSED]) < 2,
     )
 
 

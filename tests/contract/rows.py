@@ -132,10 +132,11 @@ def read(cursor: psycopg.Cursor[Any], ids: Sequence[UUID]) -> dict[UUID, SagaRec
             COALESCE(l.log, '[]') AS log
         FROM saga_executions e
         LEFT JOIN (
-            SELECT saga_id, jsonb_agg(to_jsonb(saga_logs) ORDER BY id) AS log FROM saga_logs GROUP BY saga_id
+            SELECT saga_id, jsonb_agg(to_jsonb(saga_logs) ORDER BY id) AS log
+            FROM saga_logs WHERE saga_id = ANY (%(ids)s) GROUP BY saga_id
         ) AS l ON l.saga_id = e.id
-        WHERE e.id = ANY (%s)""",
-        [list(ids)],
+        WHERE e.id = ANY (%(ids)s)""",
+        {"ids": list(ids)},
     ).fetchall()
     return {row["id"]: bare(mapping.record_of(row)) for row in found}
 

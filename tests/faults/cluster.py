@@ -12,24 +12,25 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import LiteralString, Protocol, Self
 from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
 
-from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
 from sagas.operating import Operator
-from sagas.storage.records import SagaFilter
+from sagas.storage.records import SagaFilter, SagaState
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer
 from tests.faults import shop
 from tests.faults.check import Findings, check
 from tests.faults.network import Link, addresses, link_to
+from tests.forking import start_celery
 
 
 @dataclass
@@ -65,6 +66,9 @@ class System(Protocol):
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
         """Sagas whose holder is like this in SQL: id → holder and version; none where holders are not kept."""
+
+    def queued(self) -> dict[UUID, tuple[str, int]]:
+        """Sagas whose message should be in the broker, in the same form; none where that is not kept."""
 
     def check(self, ledger_url: str, started: dict[UUID, shop.Order], undisturbed: set[UUID]) -> Findings:
         """Compare what was started with what became of it."""
@@ -108,17 +112,22 @@ class OurSystem:
 
     def unfinished_ids(self) -> list[UUID]:
         """The sagas that are neither finished nor given up."""
-        return [saga.id for saga in self.storage.find(SagaFilter(statuses=UNFINISHED, dead=False, limit=1_000))]
+        return [saga.id for saga in self.storage.find(SagaFilter(states=_UNFINISHED, limit=1_000))]
 
     def operator(self, by: str) -> Operator:
         """Someone who acts in this process."""
         return Operator(self._engine, by=by)
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
+        return self._where("lease_owner LIKE %s", owner)
+
+    def queued(self) -> dict[UUID, tuple[str, int]]:
+        return self._where("state = %s", SagaState.QUEUED)
+
+    def _where(self, condition: LiteralString, value: str) -> dict[UUID, tuple[str, int]]:
         with psycopg.connect(self._url, connect_timeout=5) as connection:
-            rows = connection.execute(
-                "SELECT id, lease_owner, version FROM saga_executions WHERE lease_owner LIKE %s", (owner,)
-            )
+            question = "SELECT id, COALESCE(lease_owner, ''), version FROM saga_executions WHERE "
+            rows = connection.execute(question + condition, (value,))
             return {saga: (by, version) for saga, by, version in rows}
 
     def check(self, ledger_url: str, started: dict[UUID, shop.Order], undisturbed: set[UUID]) -> Findings:
@@ -130,7 +139,7 @@ class OurSystem:
         self.storage.close()
 
 
-UNFINISHED = tuple(status for status in SagaStatus if not status.finished)
+_UNFINISHED = tuple(state for state in SagaState if state not in (SagaState.FINISHED, SagaState.DEAD))
 
 
 def libpq(url: str) -> str:
@@ -243,7 +252,9 @@ class Cluster:
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
-        return CeleryProcess(
+        # A peer's application has modules of its own.
+        start = start_celery if self._system.application == OurSystem.application else CeleryProcess
+        return start(
             command, environment=environment, log=log, directory=self.directory, application=self._system.application
         )
 

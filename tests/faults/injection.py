@@ -132,19 +132,19 @@ class Faults:
 
     def empty_broker(self) -> None:
         with self._server:
-            waiting = self._held("queue")
+            waiting = self._queued()
             self._cluster.broker.flush()
             self._takeovers.hit("broker emptied", waiting)
 
     def restart_broker(self) -> None:
         with self._server:
-            waiting = self._held("queue")
+            waiting = self._queued()
             self._cluster.broker.restart()
             self._takeovers.hit("broker restarted", waiting)
 
     def broker_gone(self) -> None:
         with self._server:
-            waiting = self._held("queue")
+            waiting = self._queued()
             self._cluster.broker.stop()
             self._takeovers.hit("broker gone", waiting)
             time.sleep(self._broker_gone_seconds)
@@ -165,7 +165,7 @@ class Faults:
         owners = {owner for owner, _ in held.values()}
         with suppress(TimeoutError):
             wait_until(
-                lambda: not any(self._held(owner) for owner in owners) and not self._held("queue"), timeout_seconds=20
+                lambda: not any(self._held(owner) for owner in owners) and not self._queued(), timeout_seconds=20
             )
 
     def _busy_worker(self) -> _Place:
@@ -188,10 +188,17 @@ class Faults:
         except psycopg.OperationalError:
             return {}
 
+    def _queued(self) -> dict[UUID, tuple[str, int]]:
+        try:
+            return self._cluster.system.queued()
+        except psycopg.OperationalError:
+            return {}
+
     def _checkpoints_waiting(self) -> int:
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'WITH held AS%'"
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE wait_event_type = 'Lock' AND query LIKE ANY ('{WITH held AS%,WITH asked AS%}')"
             ).fetchone()
         return row[0] if row else 0
 

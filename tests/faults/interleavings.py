@@ -7,18 +7,20 @@ and so is the whole world. A breadth-first search visits every world once, and w
 to what went wrong.
 
 Covered: one saga of two steps; two workers, that take any message that waits; as many scans and operators, one at a
-time or at once, as the bounds allow, and the sending of `start`. Operators pause and resume the saga's name, turn the
-saga back, skip a step, resolve it or retry it; they ask for it once while a worker holds it. Between any two requests,
-within the bounds: a process is killed (its message lost or delivered again, its leases left to run out or seized by its
-parent); the time of a lease runs out, and its heartbeat renews it in time, too late, or notices the loss; the
-connection to the database breaks before or after a statement, the broker's before a message; a message is lost or
-delivered twice; a worker is told to stop; an operator calls. Free of bounds: time passes until a mark, a backoff or a
-grace is over, or an ask is forgotten. And in every world that is reached, two questions: does the saga end if everybody
-goes on in turn, and if all processes and messages are gone at once? A name that is paused then is resumed first.
+time or at once, as the bounds allow, and the sending of `start`. Operators pause and resume the saga's name, abort the
+saga, skip a step, resolve it or retry it; they request a yield once while a worker holds it. Between any two requests,
+within the bounds: a process is killed (its message lost or delivered again, its leases left to run out or reclaimed by
+its parent); the time of a lease runs out, and its keeper renews it in time, too late, or notices the loss; the
+connection to the database breaks before or after a statement, the broker's before a message; a replica takes over that
+never heard of the last acquire; a message is lost or delivered twice; a message of another saga reaches a worker, one
+that may have overtaken this saga's or one that cannot have; a worker is told to stop; an operator calls. Free of
+bounds: time passes until a message counts as late, no message moves, a backoff is over, or a request to yield is
+forgotten. And in every world that is reached, two questions: does the saga end if everybody goes on in turn, and if all
+processes and messages are gone at once? A name that is paused then is resumed first.
 
-Not covered: several sagas, so the limit of a scan above one; lengths of time (each is running or over); statements
-of PostgreSQL that overlap, since here each is atomic; faults beyond the bounds; what happens after the saga ended,
-except that whatever is under way goes on.
+Not covered: several sagas, so the limit of a scan above one; steps that run at once; lengths of time (each is running
+or over); statements of PostgreSQL that overlap, since here each is atomic; faults beyond the bounds; what happens after
+the saga ended, except that whatever is under way goes on.
 """
 
 from __future__ import annotations
@@ -28,14 +30,27 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final, NamedTuple, Protocol
-
-from sagas.storage.XXX import PAUSED, QUEUE
+from uuid import UUID
 
 from sagas import MemorySagaStorage, SagaStatus
-from sagas.errors import ActionRefused, LeaseLost, StorageUnavailable
-from sagas.execution import execute
-from sagas.storage.records import Acquired, Claim, Lease, Pause, SagaRecord
+from sagas.drivers import execute
+from sagas.errors import ActionRefused, IllegalStatusChange, LeaseLost, StorageUnavailable
+from sagas.storage.records import (
+    Acquired,
+    Claim,
+    Definition,
+    Lease,
+    LeaseRequest,
+    NewSaga,
+    Pause,
+    SagaRecord,
+    SagaState,
+    is_shared,
+)
+from sagas.storage.rules import OVERTAKING_SECONDS
+from sagas.storage.transitions import PROBE_SECONDS
 from tests.faults.processes import (
     CUT,
     DONE,
@@ -58,6 +73,7 @@ from tests.faults.processes import (
     Request,
     Scenario,
     frozen,
+    next_process,
     operate,
     steps,
 )
@@ -73,7 +89,7 @@ class Actor(NamedTuple):
     point: Point | None = None
     stopping: bool = False
     lost: bool = False
-    asked_back: bool = False
+    yield_requested: bool = False
 
 
 class After(NamedTuple):
@@ -84,18 +100,35 @@ class After(NamedTuple):
 
 
 class Operated(NamedTuple):
-    """Whether the saga's name is paused, or resumed but not done with, and whether the saga is asked back."""
+    """Whether the saga's name is paused, and whether the saga's yield is requested."""
 
     paused: bool = False
-    resuming: bool = False
     asked: bool = False
+
+
+class Delivered(NamedTuple):
+    """What reached workers since the saga was queued.
+
+    Attributes:
+        later: a message that was queued after this saga's: 0: none; 1: one that may have overtaken it; 2: one that
+            cannot have.
+        moving: whether any message did a moment ago.
+    """
+
+    later: int = 0
+    moving: bool = False
 
 
 class Stored:
     """What the database has: one object for all that are equal, so that worlds are compared fast."""
 
-    def __init__(self, record: SagaRecord, operated: Operated) -> None:
-        self.record, self.operated = record, operated
+    def __init__(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> None:
+        self.record, self.operated, self.delivered = record, operated, delivered
+
+    @property
+    def queued_at(self) -> Any:
+        """When the saga was queued, if it is."""
+        return None if self.record.state is not SagaState.QUEUED else self.record.available_at - _PROBE
 
 
 class World(NamedTuple):
@@ -151,6 +184,12 @@ class Event(NamedTuple):
 _CALL: Final = Event("by hand", how=Message(None, by_hand=True))
 _NOTHING: Final = Left()
 _PAUSE: Final = Pause(name="trip", by="ann", because="why", since=NOW)
+_PROBE: Final = timedelta(seconds=PROBE_SECONDS)
+#: How much later than this saga the other sagas were queued whose messages reach workers.
+_LATER: Final = (timedelta(0), timedelta(seconds=OVERTAKING_SECONDS / 2), timedelta(seconds=OVERTAKING_SECONDS + 1))
+#: What may end an activity.
+_EXPECTED: Final = (StorageUnavailable, SystemExit, ActionRefused, IllegalStatusChange)
+_ANOTHER: Final = UUID(int=9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +224,9 @@ class Explorer:
         self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first
         self._storage = storage(lambda: NOW)
         self._saga = saga_of(steps(scenario), compensate_past_failures=scenario.past_failures)
-        self._stored: dict[tuple[SagaRecord, Operated], Stored] = {}
+        graph = self._saga.graph
+        self._storage.register_definition(Definition(hash=graph.hash, name=graph.saga, graph=graph.text))
+        self._stored: dict[tuple[SagaRecord, Operated, Delivered], Stored] = {}
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}
         self._requests: dict[tuple[str, object], Request] = {}
@@ -237,32 +278,25 @@ class Explorer:
         start = len(actors) - 1
         if self._scenario.commands:
             actors += [Actor(f"operator {number}") for number in range(1, self._scenario.operators + 1)]
-        stored = self._store(self._started(), Operated())
+        stored = self._store(self._started(), Operated(), Delivered())
         world = World(stored, (), ("",) * len(STEPS), tuple(actors), self._scenario.left, self._judge)
         if in_place:
-            return self._begin(world, 0, Activity("run", owners[0]))
+            return self._begin(world, 0, Activity("run", owners[0], 0))
         return self._begin(world, start, Activity("send"))
 
     def _started(self) -> SagaRecord:
         """The saga as `start` stores it, its message yet to be sent; or as `run` does, which holds it."""
-        in_place = self._scenario.in_place
-        return SagaRecord(
+        new = NewSaga(
             id=SAGA_ID,
             name=self._saga.name,
-            status=SagaStatus.RUNNING if in_place else SagaStatus.PENDING,
             context=self._saga.codec.dump(Trip()),
-            version=int(in_place),
-            recovery_attempts=0,
-            lease_owner=self._scenario.owners[0] if in_place else QUEUE,
-            available_at=LATER,
-            last_error=None,
-            idempotency_key=None,
-            definition_version="",
-            interrupted=False,
-            created_at=NOW,
-            updated_at=NOW,
-            finished_at=None,
+            definition=None if self._scenario.of_old else self._saga.graph.hash,
         )
+        lease = None
+        if self._scenario.in_place:
+            owner, token = self._scenario.owners[0], Activity("run").token
+            lease = LeaseRequest(owner=owner, seconds=SETTINGS.lease_seconds, token=token)
+        return replace(new.as_record(now=NOW, lease=lease, state=SagaState.QUEUED), available_at=LATER)
 
     # -- what may happen ------------------------------------------------------------------------------------------
 
@@ -277,7 +311,7 @@ class Explorer:
                 yield Event("go on", number, point.outcomes[0]), None
                 if left.failures:
                     yield from ((Event("go on", number, outcome), "failures") for outcome in point.outcomes[1:])
-                if point.hold is not None and not actor.lost:
+                if point.lease is not None and not actor.lost:
                     yield from ((Event("renew", number, at_once), None) for at_once in point.readings("lost?"))
                 if left.faults and not finished:
                     yield from self._faults_of(world, number, actor)
@@ -291,13 +325,15 @@ class Explorer:
             yield from ((Event("receive", number, message), None) for message in dict.fromkeys(world.queue))
         if finished:
             return
-        held = record.lease_owner not in (None, QUEUE, PAUSED)
+        held = record.state is SagaState.RUNNING
         if world.stored.operated.asked and all(actor.point is None for actor in world.actors[self._operators :]):
             yield Event("forget"), None  # whoever still waits asks again before it is
         if record.available_at == LATER and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
             yield Event("orphans"), None
+        if record.state is SagaState.QUEUED:
+            yield from self._deliveries(world)
         if left.losses:
             yield from ((Event("lose", how=message), "losses") for message in dict.fromkeys(world.queue))
         if left.repeats:
@@ -305,11 +341,28 @@ class Explorer:
         if left.hands:
             yield _CALL, "hands"
 
+    def _deliveries(self, world: World) -> Iterator[tuple[Event, str | None]]:
+        """What may reach other workers while this saga is queued."""
+        later, moving = world.stored.delivered
+        if moving and world.stored.record.available_at == NOW:
+            yield Event("rest"), None
+        if world.left.arrivals:
+            if not later or not moving:
+                yield Event("arrive", how=1), "arrivals"
+            if later < 2 and not self._waits(world):
+                yield Event("arrive", how=2), "arrivals"
+
+    def _waits(self, world: World) -> bool:
+        """Whether a message for the saga as it stands waits in the broker, which no later one can pass by."""
+        return any(message.version == world.stored.record.version for message in world.queue)
+
     def _faults_of(self, world: World, number: int, actor: Actor) -> Iterator[tuple[Event, str]]:
         """What may happen to this process now."""
         left, point = world.left, actor.point
-        if left.cuts and point.request.name not in ("act", "compensate", "waiting"):
+        if left.cuts and point.request.name not in ("act", "compensate"):
             yield from ((Event("cut", number, when), "cuts") for when in ("before", "after"))
+        if left.failovers and point.request.name == "acquire":
+            yield Event("failover", number), "failovers"
         if left.crashes:
             yield Event("crash", number, False), "crashes"
             if point.activity.message is not None:
@@ -326,8 +379,12 @@ class Explorer:
                 return self._go_on(world, number, how)
             case "cut":
                 return self._cut(world, number, how)
+            case "failover":
+                _, _, answer = self._call(world, number, world.actors[number].point.request, judged=False)
+                return self._resume(world, number, answer)
             case "receive":
-                activity = Activity("bring on", world.actors[number].owner, how, self._scenario.fits[number])
+                fits = self._scenario.fits[number]
+                activity = Activity("bring on", world.actors[number].owner, number, how, fits)
                 return self._begin(world._replace(queue=_less(world.queue, how)), number, activity)
             case "scan":
                 return self._begin(world, number, Activity("scan"))
@@ -335,11 +392,17 @@ class Explorer:
                 activity = Activity("operate", world.actors[number].owner, command=how)
                 return self._begin(world, number, activity)
             case "forget":
-                operated = world.stored.operated._replace(asked=False)
-                return world._replace(stored=self._store(world.stored.record, operated))
+                record, operated, delivered = self._parts(world)
+                return world._replace(stored=self._store(record, operated._replace(asked=False), delivered))
             case "expire":
-                stored = self._store(replace(world.stored.record, available_at=NOW), world.stored.operated)
+                record, operated, delivered = self._parts(world)
+                stored = self._store(replace(record, available_at=NOW), operated, delivered)
                 return world._replace(stored=stored, judge=world.judge.when_expired())
+            case "rest":
+                record, operated, delivered = self._parts(world)
+                return world._replace(stored=self._store(record, operated, delivered._replace(moving=False)))
+            case "arrive":
+                return self._arrive(world, how)
             case "renew":
                 return self._renew(world, number, at_once=how)
             case "stop":
@@ -348,14 +411,16 @@ class Explorer:
                 return self._crash(world, number, redelivered=how)
             case "orphans":
                 owner = world.stored.record.lease_owner
-                request = self._request("seize_orphans", owner, max_recovery_attempts=MAXIMUM)
+                request = self._request("reclaim", owner, max_recovery_attempts=MAXIMUM)
                 stored, judge, _ = self._call(world, None, request)
                 return world._replace(stored=stored, judge=judge)
             case "power cut":
                 judge = world.judge
                 for other in range(len(world.actors)):
                     judge = judge.without(other)
-                actors = tuple(actor if actor.point is None else Actor(f"{actor.owner}'") for actor in world.actors)
+                actors = tuple(
+                    actor if actor.point is None else Actor(next_process(actor.owner)) for actor in world.actors
+                )
                 return world._replace(actors=actors, queue=(), judge=judge)
             case "lose":
                 return world._replace(queue=_less(world.queue, how))
@@ -369,9 +434,6 @@ class Explorer:
                 effects, answer = self._serve(world, request, outcome)
                 judge = self._judged(world, number, request, answer, After(world.stored.record, effects))
                 return self._resume(world, number, answer, effects=effects, judge=judge)
-            case "waiting":
-                answer = Answer(sum(message.pending is request.kwargs["pending"] for message in world.queue))
-                return self._resume(world, number, answer)
             case "send":
                 (claims,) = request.args
                 queue = _more(world.queue, *(Message(claim.version, claim.pending) for claim in claims))
@@ -390,6 +452,16 @@ class Explorer:
         stored, judge, _ = self._call(world, number, request)
         return self._resume(world, number, CUT, stored=stored, judge=judge)
 
+    def _arrive(self, world: World, later: int) -> World:
+        """A message of another saga reaches a worker."""
+        record = world.stored.record
+        queued_at = world.stored.queued_at + _LATER[later]
+        claim = Claim(_ANOTHER, 0, record.status is SagaStatus.PENDING, queued_at)
+        # A claim is equal to another of another time.
+        request = self._requests.setdefault(("note_delivery", (claim, queued_at)), Request("note_delivery", claim))
+        stored, judge, _ = self._call(world, None, request)
+        return world._replace(stored=stored, judge=judge)
+
     def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
         """The service that a step calls: each effect once, and never again once it was undone."""
         place = STEPS.index(request.args[0].step_name)
@@ -401,16 +473,16 @@ class Explorer:
         return tuple(effects), Answer(error=outcome.error)
 
     def _renew(self, world: World, number: int, *, at_once: bool) -> World:
-        """The heartbeat renews the lease that this actor keeps."""
-        request = self._request("renew", world.actors[number].point.hold, SETTINGS.lease_seconds)
+        """The keeper renews the lease that this actor holds."""
+        request = self._request("renew", world.actors[number].point.lease, SETTINGS.lease_seconds)
         stored, judge, answer = self._call(world, number, request)
         world = world._replace(stored=stored, judge=judge)
         if answer.error is not None:
             return self._raise_flag(world, number, "lost", at_once=at_once)
-        asked = world.actors[number].point.asked("asked_back?") is not None
+        asked = world.actors[number].point.asked("yield_requested?") is not None
         if not self._scenario.commands or (asked and not at_once):
             return world  # to read it next time is as if it were renewed then
-        return self._raise_flag(world, number, "asked_back", answer.value, at_once=at_once)
+        return self._raise_flag(world, number, "yield_requested", answer.value, at_once=at_once)
 
     def _crash(self, world: World, number: int, *, redelivered: bool) -> World:
         killed = world.actors[number]
@@ -418,7 +490,7 @@ class Explorer:
         actors, judge = list(world.actors), world.judge
         for other, actor in enumerate(actors):
             if actor.owner == killed.owner:
-                actors[other] = Actor(f"{actor.owner}'")
+                actors[other] = Actor(next_process(actor.owner))
                 judge = judge.without(other)
         queue = _more(world.queue, message._replace(by_hand=False)) if redelivered else world.queue
         return world._replace(actors=tuple(actors), judge=judge, queue=queue)
@@ -442,28 +514,37 @@ class Explorer:
 
     def _settle(self, world: World, number: int, actor: Actor, point: Point, **changes: Any) -> World:
         """Answer what the actor asks itself, and put it where it has something to ask of others, or to rest."""
-        while point.request is not None and (point.request.name in QUESTIONS or self._looks(actor, point)):
+        while point.request is not None and (point.request.name in QUESTIONS or self._at_once(actor, point)):
             if point.request.name in QUESTIONS:
                 answer = Answer(getattr(actor, point.request.name[:-1]))
             else:
                 told = self._last
-                _, _, answer = self._call(world._replace(**changes), number, point.request)
+                changes["stored"], changes["judge"], answer = self._call(
+                    world._replace(**changes), number, point.request
+                )
                 self._last = told
             point = self._following(point, answer)
         if point.request is not None:
             actor = actor._replace(point=point)
-        elif point.error is None or isinstance(point.error, StorageUnavailable | SystemExit | ActionRefused):
+        elif point.error is None or isinstance(point.error, _EXPECTED):
             exits = actor.stopping or isinstance(point.error, SystemExit)
-            actor = Actor(f"{actor.owner}'" if exits else actor.owner)
+            actor = Actor(next_process(actor.owner) if exits else actor.owner)
             changes["judge"] = changes.get("judge", world.judge).without(number)
         else:
             raise Violation(f"{actor.owner} failed: {point.error!r}")
         changes["actors"] = (*world.actors[:number], actor, *world.actors[number + 1 :])
         return world._replace(**changes)
 
-    def _looks(self, actor: Actor, point: Point) -> bool:
-        """Whether it is an operator's look at the saga, which decides nothing: what is written is decided anew."""
-        return actor.owner.startswith("operator") and point.request.name == "load"
+    def _at_once(self, actor: Actor, point: Point) -> bool:
+        """Whether a request is answered with the one before it, as nothing that comes between could matter.
+
+        An operator's look at the saga decides nothing: what is written is decided anew. That a message arrived matters
+        to nobody while no message of another saga does.
+        """
+        name = point.request.name
+        return (name == "load" and actor.owner.startswith("operator")) or (
+            name in ("note_delivery", "load_definition") and not self._scenario.left.arrivals
+        )
 
     def _following(self, point: Point, answer: Answer) -> Point:
         following = point.following.get(answer)
@@ -475,7 +556,7 @@ class Explorer:
 
     def _run(self, activity: Activity, process: Process) -> None:
         operated = bool(self._scenario.commands)
-        engine = Engine(process, activity.owner, self._saga if activity.fits else None, operated=operated)
+        engine = Engine(process, activity, self._saga if activity.fits else None, operated=operated)
         match activity:
             case Activity("scan"):
                 engine.scan()
@@ -484,29 +565,33 @@ class Explorer:
             case Activity("send"):
                 engine._send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
-                record = self._started()
-                execute(self._saga, Acquired(Lease(record.id, 1, activity.owner), record, record.status), engine.runtime())
+                lease = Lease(SAGA_ID, 1, activity.owner, activity.token)
+                acquired = Acquired(lease, self._started(), SagaStatus.PENDING)
+                execute(self._saga, self._saga.graph, acquired, engine.runtime())
             case Activity(message=message):
-                engine.recover(SAGA_ID, version=message.version, by_hand=message.by_hand)
+                engine.recover(SAGA_ID, version=message.version, by_hand=message.by_hand, delivered=message.claim)
 
     # -- the storage ----------------------------------------------------------------------------------------------
 
-    def _call(self, world: World, number: int | None, request: Request) -> tuple[Stored, Judge, Answer]:
+    def _call(
+        self, world: World, number: int | None, request: Request, *, judged: bool = True
+    ) -> tuple[Stored, Judge, Answer]:
         """Make this call on the real storage in this state, or remember how it went, and have it judged."""
         stored = world.stored
         if (request, stored) not in self._calls:
             self._restore(stored)
             try:
                 answer = Answer(frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
-            except (ActionRefused, LeaseLost) as error:
+            except (ActionRefused, LeaseLost, IllegalStatusChange) as error:
                 answer = Answer(error=type(error))
-            operated = Operated(
-                paused=bool(self._storage._pauses),
-                resuming=bool(self._storage._resumes),
-                asked=self._storage._asks.get(SAGA_ID, NOW) > NOW,
-            )
-            self._calls[request, stored] = self._store(self._storage._sagas[SAGA_ID], operated), answer
+            record = self._storage._sagas[SAGA_ID]
+            operated = Operated(paused=bool(self._storage._pauses), asked=self._storage._yields.get(SAGA_ID, NOW) > NOW)
+            requeued = request.name == "claim_sagas" and answer.value.claims
+            delivered = Delivered() if requeued or stored.queued_at is None else self._delivered(stored)
+            self._calls[request, stored] = self._store(record, operated, delivered), answer
         after, answer = self._calls[request, stored]
+        if not judged:
+            return after, world.judge, answer
         return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
 
     def _judged(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Judge:
@@ -514,19 +599,36 @@ class Explorer:
         return world.judge.saw(world, number, request, answer, after)
 
     def _restore(self, stored: Stored) -> None:
-        record, (paused, resuming, asked) = stored.record, stored.operated
+        record, (paused, asked), (later, moving) = stored.record, stored.operated, stored.delivered
         self._storage._sagas = {SAGA_ID: record}
         self._storage._log_ids = len(record.log)
         self._storage._pauses = {record.name: _PAUSE} if paused else {}
-        self._storage._resumes = {record.name} if resuming else set()
-        self._storage._asks = {SAGA_ID: LATER} if asked else {}
+        self._storage._yields = {SAGA_ID: LATER} if asked else {}
+        self._storage._deliveries = {}
+        if later or moving:
+            queued_at = stored.queued_at + _LATER[later] if later else None
+            at = NOW if moving else NOW - 2 * _PROBE
+            self._storage._deliveries[record.status is SagaStatus.PENDING] = queued_at, at
 
-    def _store(self, record: SagaRecord, operated: Operated) -> Stored:
+    def _delivered(self, stored: Stored) -> Delivered:
+        """What the storage now knows to have reached workers since this saga was queued."""
+        none = None, NOW - 2 * _PROBE
+        queued_at, at = self._storage._deliveries.get(stored.record.status is SagaStatus.PENDING, none)
+        later = 0 if queued_at is None else max(n for n, by in enumerate(_LATER) if queued_at >= stored.queued_at + by)
+        return Delivered(later, at > NOW - _PROBE)
+
+    def _parts(self, world: World) -> tuple[SagaRecord, Operated, Delivered]:
+        return world.stored.record, world.stored.operated, world.stored.delivered
+
+    def _store(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> Stored:
         if record.available_at is not None:
             record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
         if record.status.finished:
             operated = operated._replace(asked=False)  # for nobody to hear
-        return self._stored.setdefault((record, operated), Stored(record, operated))
+        if record.state is not SagaState.QUEUED:
+            delivered = Delivered()  # before it is queued anew, so it tells nothing then
+        parts = record, operated, delivered
+        return self._stored.setdefault(parts, Stored(*parts))
 
     def _request(self, name: str, about: object, *args: Any, **kwargs: Any) -> Request:
         return self._requests.setdefault((name, about), Request(name, about, *args, **kwargs))
@@ -566,12 +668,27 @@ class Explorer:
             if actor.point is not None:
                 return Event("go on", number, actor.point.outcomes[0])
         if world.queue:
-            return Event("receive", self._scenario.fits.index(True), world.queue[0])
+            return Event("receive", self._fair_worker(world), world.queue[0])
         if record.status.finished or record.dead:
             return None
         if world.stored.operated.paused:
             return Event("operate", len(world.actors) - 1, "resume")
-        return Event("expire") if record.available_at == LATER else Event("scan", len(self._scenario.owners))
+        later, moving = world.stored.delivered
+        if record.state is SagaState.QUEUED and self._scenario.left.arrivals:
+            # So many other sagas are under way that there are always messages that move.
+            if later < 2:
+                return Event("arrive", how=2)
+        elif record.available_at == LATER:
+            return Event("expire")
+        elif moving:
+            return Event("rest")
+        return Event("scan", len(self._scenario.owners))
+
+    def _fair_worker(self, world: World) -> int:
+        """One that can bring the saga on."""
+        fit = [number for number in (0, 1) if self._scenario.fits[number]]
+        alone = [number for number in fit if not is_shared(world.actors[number].owner)]
+        return (alone if world.stored.record.suspect else fit)[0]
 
     # -- telling --------------------------------------------------------------------------------------------------
 
@@ -594,14 +711,17 @@ class Explorer:
         told = {
             "go on": f"{who}: {self._last}",
             "cut": f"{who}: {self._last}; the connection breaks {how} it takes effect",
-            "renew": f"{who}, its heartbeat: {self._last}{', which it sees at once' if how else ''}",
+            "failover": f"{who}: {self._last}; a replica takes over that never heard of it",
+            "renew": f"{who}, its keeper: {self._last}{', which it sees at once' if how else ''}",
             "orphans": f"the parent of {world.stored.record.lease_owner}: {self._last}",
             "expire": f"time passes, and what {world.stored.record.lease_owner or 'nobody'} holds is over",
             "crash": f"{who} is killed before {request}{', and its message comes again' if how else ''}",
             "stop": f"{who} is told to stop{', which it sees at once' if how else ''}",
             "scan": f"{who} begins",
             "operate": f"{who} types {how}",
-            "forget": "time passes, and the ask is forgotten",
+            "forget": "time passes, and the request to yield is forgotten",
+            "rest": "time passes, and no message moves any more",
+            "arrive": f"a message that was queued {'a little' if how == 1 else 'much'} later reaches another worker",
             "receive": f"{who} receives {how}",
             "lose": f"the broker loses {how}",
             "repeat": f"the broker delivers {how} twice",

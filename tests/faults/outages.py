@@ -28,6 +28,7 @@ from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer, PostgresServer
 from tests.faults.errands import Errand, Errands
+from tests.forking import start_celery
 
 POOLS = ("prefork", "threads", "solo", *(("gevent",) if find_spec("gevent") else ()))
 #: From the broker's return, by when every saga that was started in the outage or after it has begun.
@@ -94,7 +95,7 @@ def _site(
     }
     commands = {"worker": ["worker", "-P", pool, "-c", "2", "-n", f"{pool}@outages"], "beat": ["beat"]}
     worker, beat = (
-        CeleryProcess(
+        start_celery(
             [*command, "-l", "INFO"], environment=environment, log=directory / f"{pool}-{name}.log", directory=directory
         )
         for name, command in commands.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -15,10 +15,22 @@ from uuid import UUID
 from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
-from sagas.execution import Runtime
-from sagas.lease import Heartbeat, Lease
+from sagas.lease import KeptLease, LeaseKeeper
 from sagas.operating import Operator
-from sagas.storage.records import Acquired, ClaimResult, Lease, SagaRecord
+from sagas.runtime import Runtime
+from sagas.storage.records import (
+    Acquired,
+    Applied,
+    Claim,
+    ClaimResult,
+    Lease,
+    LeaseRequest,
+    NotAcquired,
+    SagaRecord,
+    is_shared,
+    shared_owner,
+)
+from sagas.storage.transitions import PROBE_SECONDS, FailedAttempt, Transition
 from tests.samples import Trip
 
 MAXIMUM: Final = 2
@@ -26,7 +38,8 @@ SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
 STEPS: Final = ("hotel", "car")
 SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
-LATER: Final = NOW + timedelta(hours=1)
+#: Whatever is not over yet.
+LATER: Final = NOW + timedelta(seconds=PROBE_SECONDS)
 
 
 # -- what is explored ---------------------------------------------------------------------------------------------
@@ -51,7 +64,7 @@ EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
 
 
 class Left(NamedTuple):
-    """How often each thing may still happen; `faults` bounds all but scans, failures and operations together."""
+    """How often each thing may still happen; `faults` bounds all together that is not in `_FREE`."""
 
     faults: int = 0
     crashes: int = 0
@@ -64,18 +77,22 @@ class Left(NamedTuple):
     scans: int = 0
     failures: int = 0
     operations: int = 0
+    arrivals: int = 0
+    failovers: int = 0
 
     def spend(self, what: str) -> Left:
         """What is left after one more of it."""
         left = self._replace(**{what: getattr(self, what) - 1})
-        if what in ("scans", "failures", "operations"):
+        if what in _FREE:
             return left
         # Worlds that differ only in what can no longer happen anyway are the same.
         faults = self.faults - 1
-        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in FAULTS})
+        kinds = (*FAULTS, "failovers")
+        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in kinds})
 
 
 FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
+_FREE: Final = ("scans", "failures", "operations", "arrivals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +102,7 @@ class Scenario:
     Attributes:
         outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
         retry: of the second step's act.
+        first_retry: of the first step's.
         compensate_retry: of both steps.
         past_failures: whether the first step is compensated while the second's compensation fails.
         pivot: whether the first step is the point of no return.
@@ -96,11 +114,13 @@ class Scenario:
         forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
         operators: how many may act at the same time.
         commands: what they may do, such as "pause" or "skip car".
+        of_old: whether version 0.1.0 started the saga, without a definition.
     """
 
     left: Left
     outcomes: Mapping[str, tuple[Outcome, ...]] = field(default_factory=dict)
     retry: RetryPolicy = ONCE
+    first_retry: RetryPolicy = ONCE
     compensate_retry: RetryPolicy = ONCE
     past_failures: bool = False
     pivot: bool = False
@@ -111,6 +131,7 @@ class Scenario:
     forgets: bool = False
     operators: int = 1
     commands: tuple[str, ...] = ()
+    of_old: bool = False
 
 
 class Request:
@@ -121,18 +142,25 @@ class Request:
 
     def __str__(self) -> str:
         match self.name, self.args:
-            case "checkpoint", (_, entry):
-                ended = f"{entry.action} {entry.step} {entry.verdict or entry.status}, " if entry else ""
-                return f"checkpoint({ended}{self.kwargs['status']})"
-            case "release", (_, release):
-                return f"release({release.status}{', to the queue' if release.to_queue else ''})"
+            case "apply", (_, transition):
+                return f"apply({_shown(transition)})"
             case "act" | "compensate", (call, *_):
                 return f"{self.name} {call.step_name}"
-            case "ask_back", _:
-                return "ask_back()" if self.kwargs["for_seconds"] else "ask_back(no more)"
+            case "request_yield", _:
+                return "request_yield()" if self.kwargs["for_seconds"] else "request_yield(no more)"
+            case "note_delivery", (claim,):
+                return "note_delivery()" if claim.queued_at is None else "note_delivery(another's)"
             case _:
-                shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending", "messages_waiting")}
+                shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending")}
                 return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
+
+
+def _shown(transition: Transition) -> str:
+    told = [type(transition).__name__]
+    told += [f"{entry.action} {entry.step} {entry.verdict or entry.status}" for entry in transition.events]
+    if not isinstance(transition, FailedAttempt):
+        told.append(transition.status)
+    return ", ".join(told)
 
 
 class Answer(NamedTuple):
@@ -145,12 +173,14 @@ class Answer(NamedTuple):
         match self.value:
             case _ if self.error:
                 return self.error.__name__
-            case Acquired(hold=hold, record=record):
-                return f"taken at version {hold.version}, {record.status}"
-            case Refused(why=why):
+            case Acquired(lease=lease, record=record):
+                return f"acquired at version {lease.version}, {record.status}"
+            case NotAcquired(why=why):
                 return f"refused, {why}"
-            case ClaimResult(claims=claims, died=died, missing=missing):
-                return f"{len(claims)} claimed, {len(died)} died, {missing} missing"
+            case Applied():
+                return "ok"
+            case ClaimResult(claims=claims, died=died, lost=lost):
+                return f"{len(claims)} claimed, {len(died)} died, {lost} lost"
             case SagaRecord():
                 return f"{self.value.status} at version {self.value.version}"
             case _:
@@ -159,7 +189,7 @@ class Answer(NamedTuple):
 
 CUT: Final = Answer(error=StorageUnavailable)
 #: What a process asks of itself.
-QUESTIONS: Final = ("stopping?", "lost?", "asked_back?")
+QUESTIONS: Final = ("stopping?", "lost?", "yield_requested?")
 
 
 class _CutOff(BaseException):
@@ -207,59 +237,75 @@ class Storage(_Calls):  # type: ignore[misc]
 
     def pause(self, name: str, *, by: str, because: str) -> int:
         self.process.ask("_begin_pause", name, by=by, because=because)
-        return int(self.process.ask("_park", name))
+        return int(self.process.ask("_pause_due", name))
 
     def resume(self, name: str) -> int:
         self.process.ask("_begin_resume", name)
-        return int(self.process.ask("_free_parked"))
+        return int(self.process.ask("_free_resumed"))
 
 
-_Broker: Any = type("_Broker", (_Asking,), {name: _asking(name) for name in ("send", "waiting")})
+_Broker: Any = type("_Broker", (_Asking,), {"send": _asking("send")})
 
 
-class _Lease(Lease):
+class _Kept(KeptLease):
     """Asks whether it was lost."""
+
+    def __init__(self, lease: Lease, process: Process) -> None:
+        self.process = process
+        super().__init__(lease)
 
     lost = property(lambda self: self.process.ask("lost?"), lambda self, value: None)  # type: ignore[assignment]
 
 
-class LeaseAskedFor(_Lease):
-    """Asks also whether an operator wants the saga back."""
+class KeptForOperators(_Kept):
+    """Asks also whether an operator wants the saga."""
 
-    asked_back = property(lambda self: self.process.ask("asked_back?"), lambda self, value: None)  # type: ignore[assignment]
+    yield_requested = property(  # type: ignore[assignment]
+        lambda self: self.process.ask("yield_requested?"), lambda self, value: None
+    )
 
 
-class _Heartbeat(Heartbeat):
+class _Keeper(LeaseKeeper):
     """Keeps leases without a thread: renewals are events of the exploration."""
 
-    def __init__(self, process: Process, lease: type[_Lease]) -> None:
+    def __init__(self, process: Process, kept: type[_Kept]) -> None:
         super().__init__(Storage(process), SETTINGS.lease_seconds)
         self.process = process
-        self._kind = lease
+        self._kind = kept
 
     @contextmanager
-    def keep(self, hold: Hold) -> Iterator[Lease]:
-        lease = self._kind(hold)
-        lease.process = self.process  # type: ignore[attr-defined]
-        yield lease
+    def keep(self, lease: Lease) -> Iterator[KeptLease]:
+        yield self._kind(lease, self.process)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Runtime(Runtime):
+    """Always asks for a lease with the same token, so that a process can be run again with the answers it got."""
+
+    token: UUID
+
+    def request(self) -> LeaseRequest:
+        return LeaseRequest(owner=self.owner, seconds=self.settings.lease_seconds, token=self.token)
 
 
 class Engine(SagaEngine):
     """A real engine, whose every way out asks."""
 
-    def __init__(self, process: Process, owner: str, saga: AnySaga | None, *, operated: bool = False) -> None:
+    def __init__(self, process: Process, activity: Activity, saga: AnySaga | None, *, operated: bool = False) -> None:
         super().__init__(Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else [])
-        self._owner = (os.getpid(), owner)
+        self._owner = (os.getpid(), activity.owner)
         self._given: dict[str, Any] = {
-            "heartbeat": _Heartbeat(process, LeaseAskedFor if operated else _Lease),
+            "keeper": _Keeper(process, KeptForOperators if operated else _Kept),
             "resolve": lambda step: step(process),
             "stopping": lambda: process.ask("stopping?"),
             "sleep": lambda _: None,
             "random": lambda: 0.0,
+            "token": activity.token,
         }
 
     def runtime(self) -> Runtime:
-        return replace(super().runtime(), **self._given)
+        usual = super().runtime()
+        return _Runtime(**{each.name: getattr(usual, each.name) for each in fields(usual)} | self._given)
 
 
 class _Watch:
@@ -284,6 +330,8 @@ def operate(engine: Engine, command: str) -> None:
                 engine.storage.pause("trip", by="ann", because="why")
             case ["resume"]:
                 engine.storage.resume("trip")
+            case ["abort"]:  # no operator, but a scheduler that recovers sagas by other means
+                engine.storage.increment_recovery_attempts(SAGA_ID, SagaStatus.COMPENSATING)
             case ["compensate"]:
                 operator.compensate(SAGA_ID, because="why")
             case ["retry"]:
@@ -303,7 +351,7 @@ def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
         self.process.ask("compensate", call)
 
     undo = {"compensate": compensate, "compensate_retry": scenario.compensate_retry}
-    hotel = {"name": "hotel", "act": act, "pivot": scenario.pivot} | undo
+    hotel = {"name": "hotel", "act": act, "retry": scenario.first_retry, "pivot": scenario.pivot} | undo
     car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
     return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
 
@@ -318,15 +366,33 @@ class Message(NamedTuple):
     def __str__(self) -> str:
         return "an operator's call" if self.version is None else f"the message for version {self.version}"
 
+    @property
+    def claim(self) -> Claim | None:
+        """What it was sent for; the time when it was queued is that of no other saga's message."""
+        return None if self.version is None else Claim(SAGA_ID, self.version, self.pending)
+
 
 class Activity(NamedTuple):
-    """What a process was told to do: scan, send, operate, or bring the saga on, as a message or its first hold says."""
+    """What a process was told to do: scan, send, operate, or bring the saga on.
+
+    Attributes:
+        number: of the actor.
+        message: why it brings the saga on, unless it holds the saga from the beginning.
+        fits: whether its code knows the saga.
+        command: that an operator typed.
+    """
 
     kind: str
     owner: str = ""
+    number: int = 0
     message: Message | None = None
     fits: bool = True
     command: str = ""
+
+    @property
+    def token(self) -> UUID:
+        """That of its requests for a lease: two threads of one owner have different ones."""
+        return UUID(int=self.number)
 
 
 class Point:
@@ -334,7 +400,7 @@ class Point:
 
     Attributes:
         answers: that it got so far.
-        hold: that it got last.
+        lease: that it got last.
         outcomes: in which ways its request may end, if it calls a step's service.
     """
 
@@ -345,8 +411,8 @@ class Point:
         self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
         self.following: dict[Answer, Point] = {}
         # Who runs a saga in place holds it from the beginning.
-        first = Lease(SAGA_ID, 1, activity.owner) if activity.kind == "run" else None
-        self.hold = next((a.value.hold for a in reversed(self.answers) if isinstance(a.value, Acquired)), first)
+        first = Lease(SAGA_ID, 1, activity.owner, activity.token) if activity.kind == "run" else None
+        self.lease = next((a.value.lease for a in reversed(self.answers) if isinstance(a.value, Acquired)), first)
         self.outcomes: tuple[Outcome | None, ...] = (None,)
         self.error: BaseException | None = None
         process = Process(self.answers)
@@ -368,3 +434,8 @@ class Point:
     def readings(self, question: str) -> tuple[bool, ...]:
         """Whether it may have read a flag just before it is raised (False), or read it only then (True)."""
         return (False, True) if self.asked(question) else (False,)
+
+
+def next_process(owner: str) -> str:
+    """Return the name of the process that follows one of this name; whether it may hold several sagas stays."""
+    return shared_owner(f"{owner.removesuffix('/shared')}'") if is_shared(owner) else f"{owner}'"

@@ -40,10 +40,6 @@ ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart")
 LONG_RUNNING = sorted(set(SERVICES) - ONE_SHOT)
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 
-every_service = pytest.mark.parametrize("name", sorted(SERVICES))
-every_long_running_service = pytest.mark.parametrize("name", LONG_RUNNING)
-every_service_of_ours = pytest.mark.parametrize("name", OURS)
-
 
 def substitute(text: str, variables: dict[str, str]) -> str:
     """Replace `${NAME:?...}` and `${NAME:-...}` as compose does."""
@@ -76,30 +72,30 @@ def test_the_services_are_those_that_a_deployment_needs() -> None:
     assert {"migrate"} == ONE_SHOT
 
 
-@every_service
-def test_every_image_is_pinned(name: str) -> None:
-    image = substitute(SERVICES[name]["image"], {})
-    assert PINNED.fullmatch(image), image
-    assert "latest" not in image
+def test_every_image_is_pinned() -> None:
+    for name in SERVICES:
+        image = substitute(SERVICES[name]["image"], {})
+        assert PINNED.fullmatch(image), image
+        assert "latest" not in image
 
 
-@every_service_of_ours
-def test_our_image_bears_the_projects_version(name: str) -> None:
-    assert substitute(SERVICES[name]["image"], {}) == f"{PROJECT['name']}:{PROJECT['version']}"
+def test_our_image_bears_the_projects_version() -> None:
+    for name in OURS:
+        assert substitute(SERVICES[name]["image"], {}) == f"{PROJECT['name']}:{PROJECT['version']}"
 
 
 def test_the_readme_names_our_image_as_it_is() -> None:
-    assert f"`FROM {PROJECT['name']}:{PROJECT['version']}`" in (REPOSITORY / "README.md").read_text()
+    assert f"`FROM {PROJECT['name']}:{PROJECT['version']}`" in (REPOSITORY / "docs/deployment.md").read_text()
 
 
-@every_service
-def test_every_variable_is_one_that_is_read(name: str) -> None:
-    for variable in SERVICES[name].get("environment", {}):
-        if variable.startswith("FLOWER_"):
-            __import__("flower.options")
-            assert variable.removeprefix("FLOWER_").lower() in tornado.options.options
-        else:
-            assert variable in (SETTINGS if name in OURS else FOREIGN)
+def test_every_variable_is_one_that_is_read() -> None:
+    for name, service in SERVICES.items():
+        for variable in service.get("environment", {}):
+            if variable.startswith("FLOWER_"):
+                __import__("flower.options")
+                assert variable.removeprefix("FLOWER_").lower() in tornado.options.options
+            else:
+                assert variable in (SETTINGS if name in OURS else FOREIGN)
 
 
 def test_workers_get_every_setting() -> None:
@@ -149,23 +145,23 @@ def test_nothing_is_published_beyond_this_host() -> None:
     assert not any(service.get("network_mode") for service in SERVICES.values())
 
 
-@every_service_of_ours
-def test_every_command_exists(name: str) -> None:
-    check_command(SERVICES[name]["command"])
+def test_every_command_exists() -> None:
+    for name in OURS:
+        check_command(SERVICES[name]["command"])
 
 
-@every_long_running_service
-def test_every_long_running_service_is_restarted_and_checked(name: str) -> None:
-    service = SERVICES[name]
-    assert service["restart"] in ("always", "unless-stopped")
-    check = service["healthcheck"]
-    assert {"test", "interval", "timeout", "retries", "start_period"} == set(check)
-    kind, *command = check["test"]
-    if kind == "CMD-SHELL":
-        command = shlex.split(command[0].partition("|")[0])
-    assert command[0] in ("celery", "python", "pg_isready", "redis-cli")
-    if command[0] == "celery":
-        check_command(command)
+def test_every_long_running_service_is_restarted_and_checked() -> None:
+    for name in LONG_RUNNING:
+        service = SERVICES[name]
+        assert service["restart"] in ("always", "unless-stopped")
+        check = service["healthcheck"]
+        assert {"test", "interval", "timeout", "retries", "start_period"} == set(check)
+        kind, *command = check["test"]
+        if kind == "CMD-SHELL":
+            command = shlex.split(command[0].partition("|")[0])
+        assert command[0] in ("celery", "python", "pg_isready", "redis-cli")
+        if command[0] == "celery":
+            check_command(command)
 
 
 @pytest.mark.parametrize(("name", "node"), [("worker", "celery"), ("beat-1", "celerybeat"), ("beat-2", "celerybeat")])
@@ -173,11 +169,11 @@ def test_a_health_check_asks_the_very_container(name: str, node: str) -> None:
     assert f"-d {node}@$$HOSTNAME " in SERVICES[name]["healthcheck"]["test"][1]
 
 
-@every_service
-def test_every_dependency_is_waited_for(name: str) -> None:
-    for needed, how in SERVICES[name].get("depends_on", {}).items():
-        condition = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
-        assert how == {"condition": condition}
+def test_every_dependency_is_waited_for() -> None:
+    for service in SERVICES.values():
+        for needed, how in service.get("depends_on", {}).items():
+            condition = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
+            assert how == {"condition": condition}
 
 
 def test_workers_start_after_the_migration() -> None:
@@ -189,14 +185,14 @@ def test_workers_have_time_for_a_step_when_they_stop() -> None:
     assert SERVICES["worker"]["stop_grace_period"] == "2m"
 
 
-@every_service_of_ours
-def test_our_services_have_as_few_rights_as_possible(name: str) -> None:
-    service = SERVICES[name]
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert all(volume.endswith(":ro") for volume in service["volumes"])
-    assert not service.get("privileged")
+def test_our_services_have_as_few_rights_as_possible() -> None:
+    for name in OURS:
+        service = SERVICES[name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert all(volume.endswith(":ro") for volume in service["volumes"])
+        assert not service.get("privileged")
 
 
 def test_every_volume_is_declared() -> None:
@@ -289,13 +285,13 @@ def test_the_image_stops_in_order_and_starts_a_worker() -> None:
     check_command(yaml.safe_load(final["CMD"]))
 
 
-@every_service_of_ours
-def test_the_modules_that_are_mounted_can_be_imported(name: str) -> None:
-    environment = " ".join(arguments for instruction, arguments in _final_stage() if instruction == "ENV")
-    path = re.search(r"PYTHONPATH=(\S+)", environment)
-    assert path is not None
-    targets = [volume.split(":")[1] for volume in SERVICES[name]["volumes"]]
-    assert set(targets) <= set(path[1].split(":"))
+def test_the_modules_that_are_mounted_can_be_imported() -> None:
+    for name in OURS:
+        environment = " ".join(arguments for instruction, arguments in _final_stage() if instruction == "ENV")
+        path = re.search(r"PYTHONPATH=(\S+)", environment)
+        assert path is not None
+        targets = [volume.split(":")[1] for volume in SERVICES[name]["volumes"]]
+        assert set(targets) <= set(path[1].split(":"))
 
 
 def _final_stage() -> list[tuple[str, str]]:

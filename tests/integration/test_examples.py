@@ -17,11 +17,12 @@ import sqlalchemy as sa
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, NewSaga, completed
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import Progressed
 from sagas.testing.processes import wait_until
 from tests.forking import run_python
 
-Leave = Callable[..., Hold]
+Leave = Callable[..., Lease]
 
 DEADLINE_SECONDS = 30
 #: A saga that notes each effect in its context, so that the database alone tells what was done.
@@ -61,21 +62,24 @@ def environment(tmp_path: Path, database_url: str) -> dict[str, str]:
 
 @pytest.fixture
 def leave(storage: PostgresSagaStorage, database_url: str) -> Iterator[Leave]:
-    """Store a saga that charged and was then left by its worker; return the hold that the worker had."""
+    """Store a saga that charged and was then left by its worker; return the lease that the worker had."""
     engine = sa.create_engine(database_url)
 
-    def leave(*, minutes_ago: int, lease_seconds: float = 0) -> Hold:
+    def leave(*, minutes_ago: int, lease_seconds: float = 0) -> Lease:
         saga = NewSaga(id=new_saga_id(), name="place-order", context='{"did": []}')
-        hold = Lease(saga.id, 1, "a-worker-that-died")
-        storage.create_sagas([saga], owner=hold.owner, for_seconds=lease_seconds)
+        request = LeaseRequest(owner="a-worker-that-died", seconds=lease_seconds)
+        lease = Lease(saga.id, 1, request.owner, request.token)
+        storage.create_sagas([saga], lease=request)
         charged = completed("charge", Action.ACT)
-        storage.checkpoint(hold, charged, status=SagaStatus.RUNNING, context='{"did": ["charge"]}')
+        storage.apply(
+            lease, Progressed(events=(charged,), status=SagaStatus.RUNNING, context='{"did": ["charge"]}')
+        )
         with engine.begin() as connection:
             connection.execute(
                 sa.text("UPDATE saga_executions SET updated_at = now() - make_interval(mins => :ago) WHERE id = :id"),
                 {"ago": minutes_ago, "id": saga.id},
             )
-        return hold
+        return lease
 
     yield leave
     engine.dispose()
@@ -152,11 +156,11 @@ def test_scheduler_fails_once_when_the_database_is_away(scheduler: Path, environ
     assert "StorageUnavailable" in done.stderr
 
 
-def _wait_until_completed(storage: PostgresSagaStorage, hold: Hold) -> None:
+def _wait_until_completed(storage: PostgresSagaStorage, lease: Lease) -> None:
     wait_until(
-        lambda: storage.load(hold.saga_id).status is SagaStatus.COMPLETED,
+        lambda: storage.load(lease.saga_id).status is SagaStatus.COMPLETED,
         timeout_seconds=DEADLINE_SECONDS,
-        what=f"the recovery of {hold.saga_id}",
+        what=f"the recovery of {lease.saga_id}",
     )
 
 

@@ -283,22 +283,34 @@ def _known(kind: Any, word: str) -> Any:
 
 def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition) -> Applied:
     """Return what a transition did: as the statement says it, or what the short one sets."""
-    change = change_of(transition) if "status" not in applied else None
-    available_at = None if applied.get("state") == SagaState.RUNNING else applied.get("available_at")
     log = tuple(
-        replace(
-            entry,
-            id=row_id,
-            created_at=datetime.fromisoformat(created_at),
-            version=lease.version,
-            worker=lease.owner,
-        )
-        for entry, (row_id, created_at) in zip(transition.events, applied["log"] or (), strict=True)
+        replace(entry, id=row_id, created_at=datetime.fromisoformat(at), version=lease.version, worker=lease.owner)
+        for entry, (row_id, at) in zip(transition.events, applied["log"] or (), strict=True)
     )
+    available_at = None if applied["state"] == SagaState.RUNNING else applied["available_at"]
     return Applied(
-        status=SagaStatus(applied["status"]) if change is None else change.status,
-        state=SagaState(applied["state"]) if change is None else change.state,
-        recovery_attempts=applied["attempts"] if change is None else 0,
+        status=SagaStatus(applied["status"]),
+        state=SagaState(applied["state"]),
+        recovery_attempts=applied["attempts"],
         available_at=None if available_at is None else datetime.fromisoformat(available_at),
         log=log,
+    )
+
+
+def progressed_of(written: str, lease: Lease, transition: Progressed) -> Applied:
+    """Return what the short statement did: it sets all but the row's id and time, which it returns."""
+    row_id, at = json.loads(written)
+    (entry,) = transition.events
+    row = LogEntry(
+        step=entry.step,
+        action=entry.action,
+        status=entry.status,
+        attempt=entry.attempt,
+        version=lease.version,
+        worker=lease.owner,
+        id=row_id,
+        created_at=datetime.fromisoformat(at),
+    )
+    return Applied(
+        status=transition.status, state=SagaState.RUNNING, recovery_attempts=0, available_at=None, log=(row,)
     )

@@ -258,7 +258,7 @@ class PostgresSagaStorage(ISagaStorage):
             written = self._connections.write(query(name), mapping.in_ascii(parameters))
         if written is None:
             raise lease_lost(lease)
-        return mapping.applied_of(json.loads(written), lease, transition)
+        return _applied(name, written, lease, transition)
 
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost]:
         results: dict[int, Applied | LeaseLost] = {}
@@ -314,7 +314,7 @@ class PostgresSagaStorage(ISagaStorage):
             row = cursor.execute(query(name), values).fetchone()
             if row is None:
                 raise lease_lost(found.lease)
-            return mapping.applied_of(json.loads(row["applied"]), found.lease, transition)
+            return _applied(name, row["applied"], found.lease, transition)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
@@ -334,9 +334,10 @@ class PostgresSagaStorage(ISagaStorage):
         }
         with self._scanning() as cursor:
             cursor.execute(query("free_resumed"), {"limit": _PAUSED_AT_ONCE})
-            lost = cursor.execute(query("claim_lost"), parameters).fetchall()
+            missed = cursor.execute(query("claim_lost"), parameters).fetchall()
             due = cursor.execute(query("claim_new" if pending else "claim_due"), parameters).fetchall()
             cursor.execute(query("note_scan"), parameters)
+        lost = [row for row in missed if row["state"] == SagaState.QUEUED]
         queued = [*lost, *(row for row in due if row["state"] == SagaState.QUEUED)]
         return ClaimResult(
             claims=tuple(Claim(row["id"], row["version"], pending, row["queued_at"]) for row in queued),
@@ -455,6 +456,13 @@ def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, A
     version = int.from_bytes(sent["version"] or b"")  # in binary, as the whole result
     lease = Lease(parameters["id"], version, parameters["owner"], parameters["token"])
     return lease, SagaStatus((sent["status_before"] or b"").decode())
+
+
+def _applied(name: str, written: str, lease: Lease, transition: Transition) -> Applied:
+    """Return what the statement of this name did."""
+    if name == "apply_progress" and isinstance(transition, Progressed):
+        return mapping.progressed_of(written, lease, transition)
+    return mapping.applied_of(json.loads(written), lease, transition)
 
 
 def _written(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]]:

@@ -93,7 +93,7 @@ class ApplyingContract(ContractBase):
     def test_a_changed_context_is_kept_as_it_was_written(self, storage: ISagaStorage, kind: str, context: str) -> None:
         lease = self.run(storage)
 
-        storage.apply(lease, replace(TRANSITIONS[kind], context=context))  # type: ignore[type-var]
+        storage.apply(lease, replace(TRANSITIONS[kind], context=context))  # type: ignore[arg-type]
 
         assert storage.load(lease.saga_id).context == context
 
@@ -102,7 +102,7 @@ class ApplyingContract(ContractBase):
         lease = self.run(storage)
         storage.apply(lease, Progressed(events=(DONE,), status=RUNNING, context='{"before": 1}'))
 
-        storage.apply(lease, replace(transition, context=None) if hasattr(transition, "context") else transition)  # type: ignore[call-arg,type-var]
+        storage.apply(lease, replace(transition, context=None) if hasattr(transition, "context") else transition)  # type: ignore[arg-type]
 
         assert json.loads(storage.load(lease.saga_id).context) == {"before": 1}
 

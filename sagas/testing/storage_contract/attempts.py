@@ -11,7 +11,7 @@ import pytest
 
 from sagas.errors import IllegalStatusChange, LeaseLost, SagaNotFound
 from sagas.ids import new_saga_id
-from sagas.progress import Action, SagaStatus, Verdict, turned_back
+from sagas.progress import Action, SagaStatus, Verdict, aborted
 from sagas.storage.contract import LARGEST, MOST_ATTEMPTS, ISagaStorage
 from sagas.storage.records import Refusal, SagaState
 from sagas.storage.transitions import PROBE_SECONDS, Progressed
@@ -217,8 +217,8 @@ class AttemptsContract(ContractBase):
         storage.increment_recovery_attempts(saga_id, status)
         after = storage.load(saga_id)
         assert (after.status, after.recovery_attempts) == (status, before.recovery_attempts + 1)
-        assert turned_back(after.log) == (turned_back(before.log) or status is SagaStatus.COMPENSATING)
-        aborts = turned_back(after.log) - turned_back(before.log)
+        assert aborted(after.log) == (aborted(before.log) or status is SagaStatus.COMPENSATING)
+        aborts = aborted(after.log) - aborted(before.log)
         loses = status is not before.status and state.endswith("lease expired")
         assert len(after.log) - len(before.log) == aborts + loses
         assert (after.state, after.lease_owner is None) == (

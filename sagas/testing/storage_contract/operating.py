@@ -9,7 +9,7 @@ import pytest
 
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.ids import new_saga_id
-from sagas.progress import Action, SagaStatus, Verdict, turned_back
+from sagas.progress import Action, SagaStatus, Verdict, aborted
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Applied, NotAcquired, Refusal, SagaRecord, SagaState, failed, note
 from sagas.storage.transitions import Ended, GaveBack, Transition
@@ -38,11 +38,11 @@ class OperatingContract(ContractBase):
 
         saga = storage.load(saga_id)
         assert (seen[0].version, seen[0].lease_owner, saga.version) == (2, "ann@pc", 2)
-        assert (saga.status, saga.state, saga.recovery_attempts) == (RUNNING, SagaState.READY, 2)
+        assert (saga.status, saga.state, saga.recovery_attempts) == (RUNNING, SagaState.READY, 0)
         assert applied == Applied(
             status=RUNNING,
             state=SagaState.READY,
-            recovery_attempts=2,
+            recovery_attempts=0,
             available_at=saga.available_at,
             log=saga.log,
         )
@@ -53,7 +53,7 @@ class OperatingContract(ContractBase):
 
     def test_a_dead_saga_can_be_tried_again_skipped_aborted_and_ended(self, storage: ISagaStorage) -> None:
         for decision, state, attempts in (
-            (_RETRY, SagaState.READY, MAXIMUM - 1),
+            (_RETRY, SagaState.READY, 0),
             (GaveBack(events=(SKIPPED,), status=COMPENSATING, queued=True), SagaState.QUEUED, 0),
             (_ABORT, SagaState.READY, MAXIMUM - 1),
             (_RESOLVE, SagaState.FINISHED, 0),
@@ -64,7 +64,7 @@ class OperatingContract(ContractBase):
 
             saga = storage.load(saga_id)
             assert (saga.status, saga.state, saga.recovery_attempts) == (decision.status, state, attempts)
-            assert turned_back(saga.log) is (decision is _ABORT or decision.events == (SKIPPED,))
+            assert aborted(saga.log) is (decision is _ABORT or decision.events == (SKIPPED,))
         self._is_refused(storage, saga_id, Refusal.FINISHED)
 
     @pytest.mark.parametrize("state", ["dead", "due", "queued", "paused", "unstarted", "crashed"])

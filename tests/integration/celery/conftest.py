@@ -17,7 +17,7 @@ from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.storage.records import SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.forking import ForkedCelery
+from tests.forking import start_celery
 from tests.integration.celery.samples import ThreeSteps
 
 Start = Callable[..., CeleryProcess]
@@ -56,8 +56,7 @@ def celery(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             if command[0] in ("worker", "beat"):
                 command += ["-l", "INFO"]
             log = tmp_path / f"{command[0]}-{number}.log"
-            patched = {"gevent", "eventlet"} & set(command)
-            process = (CeleryProcess if patched else ForkedCelery)(
+            process = start_celery(
                 command, environment=environment | variables, log=log, directory=tmp_path, application=application
             )
             stack.callback(process.kill)

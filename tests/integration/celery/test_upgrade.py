@@ -72,7 +72,9 @@ def test_messages_of_the_release_before_are_run(celery: Start, engine: SagaEngin
     # The second was handed over after its first step, as a worker does that is asked to stop.
     first = LogEntry(step="first", action=Action.ACT, status=EntryStatus.COMPLETED)
     handed_over = Release(status=SagaStatus.RUNNING, to_queue=True, after_seconds=600)
-    engine.storage.checkpoint(Lease(interrupted, 1, "w1@old/1.1"), first, status=SagaStatus.RUNNING, release=handed_over)
+    engine.storage.checkpoint(
+        Lease(interrupted, 1, "w1@old/1.1"), first, status=SagaStatus.RUNNING, release=handed_over
+    )
     client = redis.Redis.from_url(broker_url)
     client.lpush("sagas.run", envelope("sagas.run_saga", "sagas.run", started, 0))
     client.lpush("sagas.recover", envelope("sagas.recover_saga", "sagas.recover", interrupted, 1))

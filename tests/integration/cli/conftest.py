@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
 
-from sagas import SagaEngine, Settings, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.cli.app import app
 from sagas.ids import new_saga_id
-from sagas.storage.records import NewSaga
+from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.cli.shop import Order, PlaceOrder
 
 #: What SAGAS_MODULES names.
@@ -103,11 +103,14 @@ def sql(storage: PostgresSagaStorage, database_url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def new(storage: PostgresSagaStorage) -> Callable[..., UUID]:
-    """Stores a saga that this owner has, or had, for so many seconds."""
+    """Stores a saga that is queued, or that this owner has, or had, for so many seconds."""
 
-    def new(owner: str | None = None, for_seconds: float = 600.0, name: str = "place-order") -> UUID:
+    def new(
+        owner: str | None = None, for_seconds: float = 600.0, name: str = "place-order", *, queued: bool = False
+    ) -> UUID:
         saga = NewSaga(id=new_saga_id(), name=name, context='{"item": "tea"}')
-        storage.create_sagas([saga], owner=owner, for_seconds=for_seconds if owner else 0.0)
+        lease = LeaseRequest(owner=owner, seconds=for_seconds) if owner else None
+        storage.create_sagas([saga], queued=queued, lease=lease)
         return saga.id
 
     return new

@@ -75,8 +75,8 @@ def test_a_reader_that_leaves_early_is_not_complained_about(
 ) -> None:
     # More than a pipe holds, so that the command still writes when nobody reads any more.
     sql(
-        "INSERT INTO saga_executions (id, name, context) "
-        "SELECT gen_random_uuid(), 'place-order', '{}' FROM generate_series(1, 2000)"
+        "INSERT INTO saga_executions (id, name, state, context) "
+        "SELECT gen_random_uuid(), 'place-order', 'ready', '{}' FROM generate_series(1, 2000)"
     )
 
     # Buffered, as Python is unless told otherwise: only then does it notice that its last write was cut short.

@@ -11,11 +11,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from sagas.storage.XXX import QUEUE, Release
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.progress import Action, SagaStatus
-from sagas.storage.records import Lease, NewSaga, completed
+from sagas.storage.records import QUEUE, Hold, NewSaga, Release, completed
 from tests.integration.cli.conftest import Command
 
 #: The ids that the page shows, by what became of the sagas.
@@ -57,13 +56,13 @@ def incident(shop: Any, storage: PostgresSagaStorage, sql: Callable[..., Any]) -
         saga = _new(shop, made, name, item)
         owner = {"held": "worker-2@shop/4711.90210", "expired": "worker-3@shop/815.4242"}.get(name, "worker-1@shop/1.1")
         storage.create_sagas([saga], owner=owner, for_seconds=-60 if name == "expired" else 110)
-        hold = Lease(saga.id, 1, owner)
+        hold = Hold(saga.id, 1, owner)
         storage.checkpoint(hold, completed("reserve-stock", Action.ACT), status=SagaStatus.RUNNING)
         if name == "sleeping":
             storage.release(hold, Release(status=SagaStatus.RUNNING, after_seconds=115))
     storage.create_sagas([_new(shop, made, "queued", "shelf")], owner=QUEUE, for_seconds=600)
-    storage.create_sagas([_new(shop, made, "due", "clock")], owner=None)
-    storage.create_sagas([_new(shop, made, "parked", "vase", "return-parcel")], owner=None)
+    storage.create_sagas([_new(shop, made, "due", "clock")])
+    storage.create_sagas([_new(shop, made, "parked", "vase", "return-parcel")])
     storage.pause("return-parcel", by="ann@ops-1", because="the carrier is on strike")
     sql("INSERT INTO saga_scans (worker, at) VALUES ('worker-1.shop', now() - interval '3 s')")
     _give_fixed_ids_and_ages(made, sql)

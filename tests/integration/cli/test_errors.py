@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -203,3 +206,32 @@ def test_the_version_is_printed(sagas: Command) -> None:
 
     assert result.stdout.startswith("sagas")
     assert result.exit_code == 0
+
+
+def test_the_demo_runs_and_its_exit_code_is_the_commands(sagas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sagas.demo.run", SimpleNamespace(main=lambda: 3))
+
+    assert sagas("demo").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (ImportError("the demo needs its extra: pip install 'celery-sagas[demo]'."), "the demo needs its extra: "),
+        (ModuleNotFoundError("No module named 'psutil'"), "the demo needs more than is installed (No module named "),
+    ],
+)
+def test_a_demo_without_its_extra_is_one_sentence_that_tells_what_to_install(
+    sagas: Command, monkeypatch: pytest.MonkeyPatch, missing: ImportError, sentence: str
+) -> None:
+    def fails(_: str) -> NoReturn:
+        raise missing
+
+    monkeypatch.setattr(importlib, "import_module", fails)
+
+    result = sagas("demo")
+
+    (told,) = result.stderr.splitlines()
+    assert told.startswith(f"error: {sentence}")
+    assert told.endswith("pip install 'celery-sagas[demo]'.")
+    assert result.exit_code == 1

@@ -116,7 +116,7 @@ def test_whatever_steps_are_called_the_flowchart_keeps_to_mermaids_grammar() -> 
 def test_json_has_every_step_with_its_limits_and_what_follows() -> None:
     data = graph_as_json(Whole)
 
-    assert (data["name"], data["version"], data["definition_version"]) == ("whole", 1, Whole.definition_version)
+    assert (data["name"], data["version"], data["definition"]) == ("whole", 1, Whole.graph.hash)
     assert [step["pivot"] for step in data["steps"]] == [False, False, True, False]
     assert [step["compensates"] for step in data["steps"]] == [True, False, True, False]
     assert data["steps"][0]["retry"] == {

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli.ids import saga_id_of, short_ids
-from sagas.storage.operations import Operations
-from sagas.storage.operator_statements import NAMED, SAME_MILLISECOND
+from sagas.inspection import Inspector
 from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
@@ -24,14 +22,14 @@ TOGETHER = [
 
 
 @pytest.fixture
-def stored(storage: PostgresSagaStorage) -> Operations:
+def stored(storage: PostgresSagaStorage) -> Inspector:
     """Sagas of two milliseconds."""
     new = [NewSaga(id=saga_id, name="place-order", context="{}") for saga_id in (ALONE, *TOGETHER)]
-    storage.create_sagas(new, owner=None)
-    return Operations(storage)
+    storage.create_sagas(new)
+    return Inspector(storage)
 
 
-def test_a_short_id_is_the_millisecond_and_an_end_where_others_share_it(stored: Operations) -> None:
+def test_a_short_id_is_the_millisecond_and_an_end_where_others_share_it(stored: Inspector) -> None:
     shown = short_ids([ALONE, *TOGETHER], stored)
 
     assert [shown[saga_id] for saga_id in (ALONE, *TOGETHER)] == [
@@ -44,19 +42,19 @@ def test_a_short_id_is_the_millisecond_and_an_end_where_others_share_it(stored: 
 
 def test_ends_are_as_long_as_they_must_be(storage: PostgresSagaStorage) -> None:
     ids = [UUID(f"019aad7e-1700-7c3a-9d41-5be8{middle}c0016") for middle in ("0d6", "1d6", "1d7")]
-    storage.create_sagas([NewSaga(id=saga_id, name="place-order", context="{}") for saga_id in ids], owner=None)
+    storage.create_sagas([NewSaga(id=saga_id, name="place-order", context="{}") for saga_id in ids])
 
-    shown = short_ids(ids, Operations(storage))
+    shown = short_ids(ids, Inspector(storage))
 
     assert [shown[saga_id] for saga_id in ids] == [
         "019aad7e-1700..0d6c0016",
         "019aad7e-1700..1d6c0016",
         "019aad7e-1700..7c0016",
     ]
-    assert [saga_id_of(shown[saga_id], Operations(storage)) for saga_id in ids] == ids
+    assert [saga_id_of(shown[saga_id], Inspector(storage)) for saga_id in ids] == ids
 
 
-def test_an_id_is_taken_whole_from_its_beginning_or_with_its_end(stored: Operations) -> None:
+def test_an_id_is_taken_whole_from_its_beginning_or_with_its_end(stored: Inspector) -> None:
     for text, meant in (
         (str(ALONE), ALONE),
         (ALONE.hex, ALONE),
@@ -71,7 +69,7 @@ def test_an_id_is_taken_whole_from_its_beginning_or_with_its_end(stored: Operati
         assert saga_id_of(text, stored) == meant
 
 
-def test_what_names_several_sagas_is_refused_with_all_of_them(sagas: Command, stored: Operations) -> None:
+def test_what_names_several_sagas_is_refused_with_all_of_them(sagas: Command, stored: Inspector) -> None:
     for text in ("019aad7e-1700", "019aad7e", "019aad7e-1700..16"):
         result = sagas("show", text)
 
@@ -81,7 +79,7 @@ def test_what_names_several_sagas_is_refused_with_all_of_them(sagas: Command, st
         assert result.exit_code == 1
 
 
-def test_what_names_none_is_one_sentence(sagas: Command, stored: Operations) -> None:
+def test_what_names_none_is_one_sentence(sagas: Command, stored: Inspector) -> None:
     for text in ("019aad", "019aad7e-1601", "..0016", "019aad..0016", "", "019aad7e-1600..zz", "%", "a\x00b", "0" * 99):
         result = sagas("show", text)
 
@@ -90,7 +88,7 @@ def test_what_names_none_is_one_sentence(sagas: Command, stored: Operations) -> 
         assert result.exit_code == 1
 
 
-def test_every_command_takes_a_key_or_a_short_id(sagas: Command, engine: SagaEngine, stored: Operations) -> None:
+def test_every_command_takes_a_key_or_a_short_id(sagas: Command, engine: SagaEngine, stored: Inspector) -> None:
     engine.start(PlaceOrder, Order("tea"), idempotency_key="order 17")
     because = ("--because", "x", "--yes")
 
@@ -108,7 +106,7 @@ def test_every_command_takes_a_key_or_a_short_id(sagas: Command, engine: SagaEng
 
 
 def test_a_key_of_several_names_or_that_is_another_sagas_id_too(
-    sagas: Command, engine: SagaEngine, stored: Operations, sql: Callable[..., Any]
+    sagas: Command, engine: SagaEngine, stored: Inspector, sql: Callable[..., Any]
 ) -> None:
     first = engine.start(PlaceOrder, Order("tea"), idempotency_key="17")
     sql("UPDATE saga_executions SET name = 'other' WHERE id = :id", id=first)
@@ -121,27 +119,3 @@ def test_a_key_of_several_names_or_that_is_another_sagas_id_too(
     assert f"'17' names several sagas: {first} (other, PENDING); {second} (place-order, PENDING). " in ambiguous.stderr
     assert saga_id_of(str(ALONE), stored) == ALONE
     assert saga_id_of(str(UUID(int=7)), stored) == by_uuid
-
-
-@pytest.mark.parametrize(
-    ("statement", "parameters"),
-    [
-        (NAMED, {"key": "17", "first": ALONE, "last": TOGETHER[-1], "ends": "", "limit": 11}),
-        (SAME_MILLISECOND, {"firsts": [ALONE], "lasts": [ALONE], "limit": 11}),
-    ],
-    ids=["named", "same millisecond"],
-)
-def test_looking_a_saga_up_reads_no_table_as_a_whole(
-    stored: Operations, database_url: str, statement: str, parameters: dict[str, Any]
-) -> None:
-    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
-        connection.execute(
-            "INSERT INTO saga_executions (id, name, context, idempotency_key) "
-            "SELECT gen_random_uuid(), 'n' || i % 7, '{}', i FROM generate_series(1, 20000) AS i"
-        )
-        connection.execute("ANALYZE saga_executions")
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}", parameters, prepare=False))
-        connection.rollback()
-
-    assert "Index" in plan
-    assert "Seq Scan on saga_executions" not in plan

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.ids import new_saga_id
-from sagas.storage.records import NewSaga
+from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -98,7 +98,7 @@ def test_ages_and_holders_narrow_the_listing(
     old, new = ordered("tea"), ordered("tea")
     sql("UPDATE saga_executions SET created_at = now() - interval '50 minutes' WHERE id = :id", id=old)
     held = NewSaga(id=new_saga_id(), name="place-order", context="{}")
-    storage.create_sagas([held], owner="w@shop/1.2", for_seconds=600)
+    storage.create_sagas([held], lease=LeaseRequest(owner="w@shop/1.2", seconds=600))
 
     assert shown_ids(sagas("list", "--older-than", "40m").stdout) == [str(old)]
     assert set(shown_ids(sagas("list", "--newer-than", "0.5h").stdout)) == {str(new), str(held.id)}
@@ -115,7 +115,7 @@ def test_json_lists_every_field_but_contexts_and_logs(sagas: Command, ordered: O
     assert (saga["dead"], saga["recovery_attempts"], saga["available_at"]) == (True, 1, None)
     assert saga["last_error"].startswith("reserve, compensate, attempt 1: RuntimeError")
     assert datetime.fromisoformat(saga["created_at"]).tzinfo == UTC
-    assert saga.keys() >= {"version", "lease_owner", "idempotency_key", "interrupted", "updated_at", "finished_at"}
+    assert saga.keys() >= {"version", "lease_owner", "idempotency_key", "state", "updated_at", "finished_at"}
     assert not saga.keys() & {"context", "log"}
 
 

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from typer.testing import Result
 
-from sagas import SagaEngine, SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.prompts import operator
-from sagas.storage.records import Acquired
+from sagas.storage.records import Acquired, LeaseRequest
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -84,7 +84,7 @@ def test_a_saga_that_a_worker_holds_is_refused_with_the_holders_name(
     sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage, action: tuple[str, ...]
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
-    taken = storage.take(saga_id, owner="worker-7/1.1", lease_seconds=600, max_recovery_attempts=5)
+    taken = storage.acquire(saga_id, LeaseRequest(owner="worker-7/1.1", seconds=600), max_recovery_attempts=5)
     assert isinstance(taken, Acquired)
     patience = () if action[0] == "retry" else ("--wait", "0.3")
 
@@ -92,7 +92,7 @@ def test_a_saga_that_a_worker_holds_is_refused_with_the_holders_name(
 
     assert "held by worker-7/1.1" in result.stderr
     assert (result.stdout, result.exit_code) == ("", 1)
-    assert storage.load(saga_id).version == taken.hold.version
+    assert storage.load(saga_id).version == taken.lease.version
 
 
 @pytest.mark.parametrize("name", [None, "place-order"])

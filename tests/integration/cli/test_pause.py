@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli.prompts import operator
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder

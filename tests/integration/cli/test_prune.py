@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sagas import PostgresSagaStorage
 from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
-from tests.calls import backends
 from tests.integration.cli.conftest import Command
+from tests.storage.calls import backends
 
 Ordered = Callable[[str], UUID]
 DEADLINE_SECONDS = 60
@@ -92,8 +92,9 @@ def test_ctrl_c_ends_it_between_batches_and_what_was_deleted_is_told(
     database_url: str,
 ) -> None:
     sql(
-        "INSERT INTO saga_executions (id, name, context, status, available_at, finished_at) SELECT gen_random_uuid(), "
-        "'order', '{}', 'COMPLETED', 'infinity', now() - interval '1 hour' - n * interval '1 second' "
+        "INSERT INTO saga_executions (id, name, context, status, state, available_at, finished_at) "
+        "SELECT gen_random_uuid(), 'order', '{}', 'COMPLETED', 'finished', 'infinity', "
+        "now() - interval '1 hour' - n * interval '1 second' "
         "FROM generate_series(1, 3000) AS n"
     )
     # A row of the log of the 1,500th, which another session is at: the second batch waits for it.

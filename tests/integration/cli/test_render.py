@@ -15,11 +15,11 @@ from uuid import UUID
 import pytest
 from rich.cells import cell_len
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.cli.render import when
 from sagas.duration import duration
 from sagas.ids import new_saga_id
-from sagas.storage.records import NewSaga
+from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -39,7 +39,7 @@ def filled(storage: PostgresSagaStorage, engine: SagaEngine, ordered: Ordered) -
     for name, seconds in (("n" * 255, 600), ("short-name", -60)):
         ids.append(new_saga_id())
         new = NewSaga(id=ids[-1], name=name, context="{}")
-        storage.create_sagas([new], owner="worker-2@a-host-with-a-name/4711.90210", for_seconds=seconds)
+        storage.create_sagas([new], lease=LeaseRequest(owner="worker-2@a-host-with-a-name/4711.90210", seconds=seconds))
     storage.pause("other", by="ann@ops-1", because="a strike that takes longer than anybody thought it would")
     return ids
 
@@ -113,7 +113,7 @@ def test_stored_text_cannot_drive_the_terminal_or_pose_as_other_text(
 ) -> None:
     name = "[red]x[/red] :smile: \x1b[2J\x9b\u202e\u200b\u2028\u2029\nforged"
     new = NewSaga(id=new_saga_id(), name=name, context='{"a": "\u202e\u2028"}', idempotency_key="a\u202ekey")
-    storage.create_sagas([new], owner=f"w\u202e\n{name}", for_seconds=600)
+    storage.create_sagas([new], lease=LeaseRequest(owner=f"w\u202e\n{name}", seconds=600))
     storage.pause(name, by="ann\u202e", because="why\u202e\u2028")
 
     for command in (

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable
 from uuid import UUID
 
-from sagas import SagaEngine, PostgresSagaStorage
-from sagas.storage.XXX import QUEUE
-from sagas.storage.operator_answers import ScanVerdict
+from sagas import PostgresSagaStorage, SagaEngine
+from sagas.inspection.models import ScanVerdict
+from sagas.storage.records import SagaState
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -83,7 +83,7 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
 
     assert (err, process.returncode) == (b"", 0)
     assert json.loads(out) == {"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0}
-    assert {storage.load(saga_id).lease_owner for saga_id in (pending, late)} == {QUEUE}
+    assert {storage.load(saga_id).state for saga_id in (pending, late)} == {SagaState.QUEUED}
 
 
 def test_a_real_scan_needs_the_broker_and_says_so(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from sagas import SagaEngine, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaEngine
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
 from sagas.storage.records import SagaFilter

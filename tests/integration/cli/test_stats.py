@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sagas import SagaEngine, PostgresSagaStorage
-from sagas.storage.XXX import QUEUE
+from sagas import PostgresSagaStorage, SagaEngine
 from tests.integration.cli.conftest import Command, labels
 from tests.integration.cli.shop import Order, PlaceOrder
 
@@ -20,7 +19,7 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
 ) -> None:
     for item in ("tea", "tea", "unpaid", "stuck"):
         engine.run(PlaceOrder, Order(item))
-    new(), new("w/1"), new(QUEUE), new(name="parcel")
+    new(), new("w/1"), new(queued=True), new(name="parcel")
     storage.pause("parcel", by="ann@ops", because="a strike")
 
     result = sagas("stats")
@@ -58,9 +57,12 @@ def test_the_longest_due_the_queue_and_the_last_scan_are_told_with_their_ages(
     quiet = labels(sagas("stats").stdout)
     assert (quiet["oldest due"], quiet["queue"], quiet["last scan"]) == ("-", "empty", "never")
 
-    new(QUEUE)
-    sql("UPDATE saga_executions SET updated_at = now() - interval '5 minutes 5 seconds'")
-    storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5, mark_seconds=4, messages_waiting=9)
+    storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5)
+    new(queued=True)
+    sql(
+        "UPDATE saga_executions SET updated_at = now() - interval '5 minutes 5 seconds', "
+        "available_at = now() - interval '5 minutes'"
+    )
     sql("UPDATE saga_scans SET at = now() - interval '3 minutes 5 seconds'")
     due = new("w/1", -430)
     told, data = labels(sagas("stats").stdout), json.loads(sagas("stats", "--json").stdout)

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from sagas import PostgresSagaStorage
-from sagas.storage.XXX import QUEUE
 from tests.integration.cli.conftest import Command, labels
 
 
@@ -17,8 +16,9 @@ def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(
     sagas: Command, new: Callable[..., UUID], storage: PostgresSagaStorage, sql: Callable[..., Any]
 ) -> None:
     first = new("w/1.5")
-    new("w/1.5", name="parcel"), new("w/2.5", -5), new(QUEUE, -1), new(name="parked")
+    new("w/1.5", name="parcel"), new("w/2.5", -5), new(queued=True), new(name="parked")
     sql("UPDATE saga_executions SET updated_at = now() - interval '5 minutes 5 seconds' WHERE id = :id", id=first)
+    sql("UPDATE saga_executions SET available_at = now() - interval '1 second' WHERE state = 'queued'")
     storage.pause("parked", by="ann@ops", because="a strike")
 
     result, data = sagas("workers"), json.loads(sagas("workers", "--json").stdout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.progress import Action
 from sagas.storage.records import LogEntry, SagaFilter, SagaRecord
+from tests.forking import run_python
 
 OLD = """
 import os
@@ -77,6 +78,7 @@ INSERTED = OLD.replace("class Ship(", "class Wrap(Reserve): pass\n\nclass Ship("
 
 WORKER = """
 import sys
+sys.dont_write_bytecode = True
 from sagas import SagaEngine, PostgresSagaStorage
 
 engine = SagaEngine(PostgresSagaStorage(sys.argv[1]))
@@ -97,14 +99,8 @@ class Deployment:
     def worker(self, code: str, do: str, *, dies: str = "") -> subprocess.CompletedProcess[str]:
         """One process that has this code and does this."""
         (self.directory / "shop.py").write_text(f"DIES = {dies!r}\n{code}")
-        return subprocess.run(
-            [sys.executable, "-B", "-c", WORKER.replace("DO", do), self.url],
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        program = WORKER.replace("DO", do)
+        return run_python("-c", program, self.url, environment=os.environ, directory=self.directory)
 
     def dies_in(self, dies: str) -> None:
         """Start a saga with the old code; its process dies in this action of charging; the lease expires."""

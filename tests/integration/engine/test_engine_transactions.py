@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
 from sagas import MemorySagaStorage, SagaStatus
-from sagas.storage.records import Claim, SagaState
+from sagas.storage.records import Claim, Definition, SagaState
 from sagas.storage.transactions import _Outbox
 from tests.callers import Shop
 from tests.samples import QuickEngine, Trip
@@ -39,6 +40,16 @@ def test_saga_started_on_a_connection_that_rolls_back_never_existed(shop: Shop) 
         connection.rollback()
 
     assert shop.stored == set()
+
+
+def test_start_that_rolls_back_leaves_the_definition_and_no_saga(shop: Shop) -> None:
+    with shop.database.connect() as connection:
+        shop.start(connection)
+        assert _definitions(shop) == {shop.saga.graph.hash}  # which others see before the commit
+        connection.rollback()
+
+    assert (shop.stored, _definitions(shop)) == (set(), {shop.saga.graph.hash})
+    assert shop.engine.start(shop.saga, Trip()) in shop.stored
 
 
 def test_key_is_found_within_the_same_transaction(shop: Shop) -> None:
@@ -277,3 +288,33 @@ def test_sagas_started_on_an_async_connection_exist_if_and_only_if_it_commits(
     ids = run(main())
     assert shop.stored == set(ids)
     assert shop.sent == []
+
+
+def test_start_from_a_coroutine_registers_the_definition_in_a_thread_and_outside_of_the_transaction(
+    shop: Shop, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    register = shop.engine.storage.register_definition
+
+    def noted(definition: Definition) -> None:
+        threads.append(threading.get_ident())
+        register(definition)
+
+    monkeypatch.setattr(shop.engine.storage, "register_definition", noted)
+
+    async def main() -> None:
+        async with async_database(shop) as database, database.connect() as connection:
+            for _ in range(2):
+                await shop.engine.start_async(shop.saga, Trip(), connection=connection)
+                await connection.rollback()
+
+    run(main())
+
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()  # that of the event loop
+    assert (shop.stored, _definitions(shop)) == (set(), {shop.saga.graph.hash})
+
+
+def _definitions(shop: Shop) -> set[str]:
+    with sa.create_engine(shop.url, poolclass=sa.NullPool).connect() as connection:
+        return set(connection.exec_driver_sql("SELECT hash FROM saga_definitions").scalars())

@@ -132,7 +132,8 @@ def test_tables_of_0_1_0_are_migrated_within_the_applications_migration_or_left_
             "INSERT INTO saga_executions (id, name, context) VALUES (gen_random_uuid(), 'order', '{}')"
         )
         if scanned:
-            connection.exec_driver_sql("INSERT INTO saga_scans (worker, at) VALUES ('web-1', clock_timestamp())")
+            scan = "INSERT INTO saga_scans (worker, at) VALUES ('web-1', now() + interval '1 hour')"
+            connection.exec_driver_sql(scan)
         connection.commit()
     application.write(last)
 

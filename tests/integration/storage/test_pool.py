@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from sagas.errors import StorageUnavailable
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.operations import Operations
+from sagas.inspection import Inspector
 from sagas.storage.postgres import pool
 from sagas.storage.records import SagaFilter
 from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, cut_all, held_saga, new_saga, wait_until
@@ -172,7 +172,7 @@ def test_a_server_that_closes_idle_sessions_is_not_noticed(
         lambda one: acquire(one, lease),
         claim,
         lambda one: one.pause("order", by="me", because="why"),
-        lambda one: Operations(one).statistics(),
+        lambda one: Inspector(one).statistics(),
     ]
     ready = [storages(database_url) for _ in operations]
     sessions = {_session(one) for one in ready}

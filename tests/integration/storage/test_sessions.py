@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.operations import Operations
+from sagas.inspection import Inspector
 from sagas.storage.records import LeaseRequest
 from sagas.storage.transitions import FailedAttempt
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
@@ -92,10 +92,10 @@ def _all_goes_well(storage: PostgresSagaStorage) -> None:
     assert saga.finished_at is not None
     assert saga.created_at < saga.finished_at
     assert all(entry.created_at is not None for entry in saga.log)
-    operations = Operations(storage)
-    assert operations.look_up(saga_id)[0] == saga
-    assert sum(ended.sagas for ended in operations.statistics().ended_lately) == 4
-    assert operations.dry_run(limit=5, max_recovery_attempts=5, shown=5).verdicts == ()
+    inspector = Inspector(storage)
+    assert inspector.details(saga_id).record == saga
+    assert sum(ended.sagas for ended in inspector.statistics().ended) == 4
+    assert inspector.dry_run(limit=5, max_recovery_attempts=5, shown=5).verdicts == ()
 
 
 def test_settings_of_the_database_do_no_harm(unusual_url: str) -> None:

@@ -10,17 +10,17 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from pythonjsonlogger.json import JsonFormatter
-from sagas.storage.XXX import Release
 
 import sagas
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.lease import Heartbeat
-from sagas.storage.records import Acquired, Lease
+from sagas.lease import LeaseKeeper
+from sagas.storage.records import Acquired, Lease, LeaseRequest
+from sagas.storage.transitions import GaveBack
 from sagas.telemetry import SagaAttributes
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, always
 
@@ -94,7 +94,8 @@ def test_lines_of_a_lost_lease_carry_them(records: list[logging.LogRecord], stag
 
     def stolen(_: Trip, call) -> None:
         record = storage.load(call.saga_id)
-        storage.release(Lease(record.id, record.version, str(record.lease_owner)), Release(status=record.status))
+        lease = Lease(record.id, record.version, str(record.lease_owner), record.lease_token or uuid4())
+        storage.apply(lease, GaveBack(status=record.status))
 
     report = QuickEngine(storage).run(stage.saga("flight", stage.step("hotel", [stolen])), Trip())
 
@@ -105,7 +106,7 @@ def test_lines_of_a_lost_lease_carry_them(records: list[logging.LogRecord], stag
 @pytest.mark.parametrize(
     "error", [LeaseLost("gone"), StorageUnavailable("away"), RuntimeError("unforeseen")], ids=lambda e: type(e).__name__
 )
-def test_lines_of_the_heartbeat_carry_them(records: list[logging.LogRecord], stage: Stage, error: Exception) -> None:
+def test_lines_of_the_lease_keeper_carry_them(records: list[logging.LogRecord], stage: Stage, error: Exception) -> None:
     renewed = threading.Event()
 
     class Broken(MemorySagaStorage):
@@ -113,16 +114,16 @@ def test_lines_of_the_heartbeat_carry_them(records: list[logging.LogRecord], sta
             raise error
 
     engine = QuickEngine(Broken())
-    engine._heartbeat = Heartbeat(engine.storage, 0.3)
+    engine._keeper = LeaseKeeper(engine.storage, 0.3)
 
-    def wait_for_the_heartbeat(*_: object) -> None:
+    def wait_for_the_keeper(*_: object) -> None:
         for _ in range(round(DEADLINE_SECONDS / 0.02)):
             if records:
                 return
             renewed.wait(0.02)
-        pytest.fail("the heartbeat said nothing")
+        pytest.fail("the keeper said nothing")
 
-    report = engine.run(stage.saga(stage.step("long", [wait_for_the_heartbeat])), Trip())
+    report = engine.run(stage.saga(stage.step("long", [wait_for_the_keeper])), Trip())
 
     assert carried(records[0]) == (str(report.saga_id), "trip", "long", "act", 1)
 
@@ -147,8 +148,8 @@ def test_the_line_about_a_saga_that_died_of_crashes_carries_its_id(
     saga_id = engine.start(stage.saga("flight"), Trip())
     for _ in range(2):
         storage.set_recovery_attempts(saga_id, 2)
-        taken = storage.take(saga_id, owner="dead/1.1", lease_seconds=30, max_recovery_attempts=3)
-        assert isinstance(taken, Acquired)
+        request = LeaseRequest(owner="dead/1.1", seconds=30)
+        assert isinstance(storage.acquire(saga_id, request, max_recovery_attempts=3), Acquired)
         clock.forward(31)
         engine.scan()
 

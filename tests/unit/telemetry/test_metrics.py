@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import NoReturn
+from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from sagas.storage.XXX import Release
 
 from sagas import MemorySagaStorage, RetryPolicy, SagaStatus
-from sagas.errors import BrokerUnavailable
-from sagas.storage.records import Acquired, Lease
+from sagas.errors import StorageUnavailable
+from sagas.storage.records import Acquired, Lease, LeaseRequest
+from sagas.storage.transitions import GaveBack
 from sagas.telemetry.metrics import Metrics
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, always
 
@@ -34,8 +36,8 @@ class Watched:
 
     def crash(self, saga_id, *, owner: str = "dead/1.1") -> None:
         """Somebody else takes the saga, and is never heard of again."""
-        taken = self.storage.take(saga_id, owner=owner, lease_seconds=30, max_recovery_attempts=3)
-        assert isinstance(taken, Acquired)
+        request = LeaseRequest(owner=owner, seconds=30)
+        assert isinstance(self.storage.acquire(saga_id, request, max_recovery_attempts=3), Acquired)
         self.clock.forward(31)
 
 
@@ -100,9 +102,8 @@ def test_a_takeover_is_counted_when_the_holder_was_cut_off_and_not_when_it_faile
 def test_a_lost_lease_and_a_declined_saga_count_as_such(watched: Watched, stage: Stage) -> None:
     def stolen(_: Trip, call) -> None:
         record = watched.storage.load(call.saga_id)
-        watched.storage.release(
-            Lease(record.id, record.version, str(record.lease_owner)), Release(status=record.status)
-        )
+        lease = Lease(record.id, record.version, str(record.lease_owner), record.lease_token or uuid4())
+        watched.storage.apply(lease, GaveBack(status=record.status))
 
     watched.engine.run(stage.saga(stage.step("hotel", [stolen])), Trip())
     assert watched.value("sagas_runs_total", saga="trip", outcome="lost") == 1
@@ -113,7 +114,9 @@ def test_a_lost_lease_and_a_declined_saga_count_as_such(watched: Watched, stage:
     assert watched.value("sagas_runs_total", saga="unknown", outcome="declined") == 1
 
 
-def test_scans_count_what_they_did_and_whether_they_could(clock: Clock, stage: Stage) -> None:
+def test_scans_count_what_they_did_and_whether_they_could(
+    clock: Clock, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dispatcher = FakeDispatcher()
     watched = Watched(clock, dispatcher)
     dispatcher.capacity = 0  # starting leaves the sagas to the scan
@@ -121,8 +124,12 @@ def test_scans_count_what_they_did_and_whether_they_could(clock: Clock, stage: S
     dispatcher.capacity = 2
 
     watched.engine.scan()
-    dispatcher.silent_about = {False}
-    with pytest.raises(BrokerUnavailable):
+
+    def away(**_: object) -> NoReturn:
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(watched.storage, "claim_sagas", away)
+    with pytest.raises(StorageUnavailable):
         watched.engine.scan()
 
     assert len(saga_ids) == 3

@@ -168,6 +168,7 @@ import sys
 from dataclasses import dataclass
 {first}
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, Step
+from sagas.telemetry.observer import NullObserver
 
 @dataclass
 class Context:
@@ -181,7 +182,7 @@ class Short(Saga[Context]):
     steps = [Only]
 
 engine = SagaEngine(MemorySagaStorage())
-assert engine.runtime().observer is None
+assert engine.runtime().observer.__class__ is NullObserver
 report = engine.run(Short, Context())
 assert engine.storage.load(report.saga_id).traceparent is None
 print(report.status, "opentelemetry" in sys.modules, "prometheus_client" in sys.modules)

@@ -8,7 +8,7 @@ import pytest
 
 from sagas import MemorySagaStorage
 from sagas.ids import new_saga_id
-from sagas.storage.records import Acquired, NewSaga
+from sagas.storage.records import Acquired, LeaseRequest, NewSaga
 from sagas.testing.clock import FakeClock
 
 
@@ -25,15 +25,15 @@ def test_storage_takes_its_time_from_the_clock() -> None:
     clock = FakeClock()
     storage = MemorySagaStorage(clock=clock)
     saga = NewSaga(id=new_saga_id(), name="trip", context="{}")
-    storage.create_sagas([saga], owner="a-worker-that-dies", for_seconds=30)
+    storage.create_sagas([saga], lease=LeaseRequest(owner="a-worker-that-dies", seconds=30))
 
     clock.advance(29.9)
     assert storage.get_sagas_for_recovery(limit=1) == []
     clock.advance(0.1)
     assert storage.get_sagas_for_recovery(limit=1) == [saga.id]
-    taken = storage.take(saga.id, owner="another", lease_seconds=30, max_recovery_attempts=5)
-    assert isinstance(taken, Acquired)
-    assert taken.record.available_at == clock() + timedelta(seconds=30)
+    acquired = storage.acquire(saga.id, LeaseRequest(owner="another", seconds=30), max_recovery_attempts=5)
+    assert isinstance(acquired, Acquired)
+    assert acquired.record.available_at == clock() + timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])

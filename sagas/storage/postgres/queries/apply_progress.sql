@@ -13,4 +13,4 @@ WITH held AS (
 )
 INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, worker)
 SELECT id, :'step', :'action', 'completed', :'attempt', :'version', :'owner' FROM held
-RETURNING CAST(jsonb_build_object('log', jsonb_build_array(jsonb_build_array(id, created_at))) AS text) AS applied
+RETURNING CAST(jsonb_build_array(id, created_at) AS text) AS applied

@@ -1,6 +1,7 @@
 -- Queues again what has lost its message (`rules.lost_message`), and probes the oldest while no message is delivered.
 -- The interval to the next probe is available_at - updated_at; it doubles with each probe. None is sent while another
 -- saga was probed lately (`rules.probed_lately`).
+-- Of a paused name, they are paused instead.
 WITH delivered AS (
     SELECT queued_at, at FROM saga_deliveries WHERE pending = :'pending'
 ), lost AS MATERIALIZED (
@@ -28,7 +29,9 @@ WITH delivered AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE saga_executions SET
+    state = CASE WHEN name IN (SELECT p.name FROM saga_pauses p) THEN 'paused' ELSE 'queued' END,
     available_at = clock_timestamp() + CASE
+        WHEN name IN (SELECT p.name FROM saga_pauses p) THEN interval '0'
         WHEN id = ANY (ARRAY(SELECT id FROM probed))
             THEN GREATEST(
                 LEAST(2 * (available_at - updated_at), make_interval(secs => :'most_probe')),
@@ -38,4 +41,4 @@ UPDATE saga_executions SET
     END,
     updated_at = clock_timestamp()
 WHERE id = ANY (ARRAY(SELECT id FROM lost UNION ALL SELECT id FROM probed)) AND state = 'queued'
-RETURNING id, version, updated_at AS queued_at
+RETURNING id, version, state, updated_at AS queued_at

@@ -1,0 +1,78 @@
+"""Which observers an engine notifies: its own, and OpenTelemetry where the process has set it up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from sagas.progress import Move
+from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
+from sagas.telemetry.observer import NullObserver, Observer
+
+
+def resolve_observer(own: Observer | None) -> Observer:
+    """Return an observer that notifies the engine's own one, and OpenTelemetry where this process has set it up."""
+    # Only what was imported can have been set up: where it was not, it costs this look and is not imported either.
+    spans = None
+    if "opentelemetry.trace" in sys.modules:
+        from sagas.telemetry.tracing import tracing
+
+        spans = tracing()
+    if own is not None and spans is not None:
+        return _Several([spans, own])
+    return own or spans or NullObserver()
+
+
+class _Several(Observer):
+    """Tells several others, in order."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    @contextmanager
+    def starting(self, sagas: Sequence[NewSaga]) -> Iterator[str | None]:
+        with ExitStack() as stack:
+            given = [stack.enter_context(observer.starting(sagas)) for observer in self._observers]
+            yield next((traceparent for traceparent in given if traceparent is not None), None)
+
+    @contextmanager
+    def running(self, acquired: Acquired) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.running(acquired))
+            yield
+
+    def taken_over(self, saga: SagaRecord) -> None:
+        for observer in self._observers:
+            observer.taken_over(saga)
+
+    @contextmanager
+    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.acting(saga, move))
+            yield
+
+    def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
+        for observer in self._observers:
+            observer.step_ended(saga, entry)
+
+    def given_back(self, saga: SagaRecord, outcome: str) -> None:
+        for observer in self._observers:
+            observer.given_back(saga, outcome)
+
+    @contextmanager
+    def scanning(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for observer in self._observers:
+                stack.enter_context(observer.scanning())
+            yield
+
+    def scanned(self, results: Mapping[str, int]) -> None:
+        for observer in self._observers:
+            observer.scanned(results)
+
+    def message_dropped(self, queue: str) -> None:
+        for observer in self._observers:
+            observer.message_dropped(queue)
