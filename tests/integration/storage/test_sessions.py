@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
-from sagas.storage import PostgresSagaStorage
 from sagas.inspection import Inspector
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.records import LeaseRequest
 from sagas.storage.transitions import FailedAttempt
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
