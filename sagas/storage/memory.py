@@ -289,7 +289,9 @@ class MemorySagaStorage(ISagaStorage):
     def note_delivery(self, claim: Claim) -> None:
         with self._lock:
             before, _ = self._deliveries.get(claim.pending, (None, None))
-            newest = max((time for time in (before, claim.queued_at) if time is not None), default=None)
+            started = self._sagas.get(claim.saga_id) if claim.pending else None
+            queued_at = claim.queued_at or (started and started.created_at)
+            newest = max((time for time in (before, queued_at) if time is not None), default=None)
             self._deliveries[claim.pending] = (newest, self._clock())
 
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:

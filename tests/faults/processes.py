@@ -149,7 +149,7 @@ class Request:
             case "request_yield", _:
                 return "request_yield()" if self.kwargs["for_seconds"] else "request_yield(no more)"
             case "note_delivery", (claim,):
-                return "note_delivery()" if claim.queued_at is None else "note_delivery(another's)"
+                return "note_delivery()" if claim.saga_id == SAGA_ID else "note_delivery(another's)"
             case _:
                 shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending")}
                 return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"

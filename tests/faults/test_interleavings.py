@@ -21,6 +21,7 @@ from sagas.storage import rules
 from sagas.storage.records import (
     Acquired,
     Applied,
+    Claim,
     ClaimResult,
     Lease,
     LeaseRequest,
@@ -32,7 +33,7 @@ from sagas.storage.records import (
     is_shared,
 )
 from sagas.storage.transitions import Change, Progressed, Transition, change_of
-from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
+from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
     DONE,
     EXITS,
@@ -55,8 +56,6 @@ _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaSt
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}
 _ACTIONS = (Action.ACT, Action.COMPENSATE)
 _ENDS = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
-#: Messages overtake each other by no more than this.
-_GRACE = timedelta(seconds=rules.OVERTAKING_SECONDS)
 #: The number of a holder that is no more, while its lease still runs.
 _GONE = -1
 
@@ -115,8 +114,7 @@ class Books(NamedTuple):
                 must(not (paused and answer.value.claims), "a scan dispatched a saga of a paused name")
                 books = self._claimed(world, new, answer.value)
             case "note_delivery" if number is None:
-                later = request.args[0].queued_at - world.stored.queued_at
-                books = self._replace(passed=self.passed or later > _GRACE)
+                books = self._replace(passed=self.passed or request.args[0].saga_id == MUCH_LATER)
             case "reclaim":
                 books = self._lost_lease(old, new, holder_is_dead=True)
             case "release_claims" if new != old:
@@ -448,6 +446,13 @@ class ProbesWhileMessagesMove(MemorySagaStorage):
         return result
 
 
+class NotesNoStarts(MemorySagaStorage):
+    """Does not know when a message was queued that `start` sent."""
+
+    def note_delivery(self, claim: Claim) -> None:
+        super().note_delivery(replace(claim, saga_id=UUID(int=0)))
+
+
 class AcquiresForAnyMessage(MemorySagaStorage):
     """Does not look at the version that a message was sent for."""
 
@@ -696,6 +701,7 @@ _WAITS = "a message was sent again that may well wait"
         (ForgetsWhatWasInFlight, operated("compensate"), _LEFT),
         (QueuesNothing, _EXPIRING, "a second message for the same saga"),
         (ProbesWhileMessagesMove, _MOVING, _WAITS),
+        (NotesNoStarts, _MOVING, "the saga never ends"),
         (AcquiresForAnyMessage, Scenario(left=bounds(1)), "at a version that it was not sent for"),
         (AcquiresTheSuspect, _SHARED, "acquired a suspect saga"),
         (ScansFreeNothing, _PAUSING, "the saga never ends"),
