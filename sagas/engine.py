@@ -391,7 +391,7 @@ class SagaEngine:
 
         Raises:
             ConfigurationError: this engine has no dispatcher.
-            BrokerUnavailable, StorageUnavailable: one of them does not answer.
+            StorageUnavailable: the database does not answer.
         """
         if self.dispatcher is None:
             raise ConfigurationError(

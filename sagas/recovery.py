@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from sagas.async_driver import execute_async
@@ -30,6 +31,11 @@ logger = saga_logger(__name__)
 
 _T = TypeVar("_T")
 
+#: For how long a scan publishes what it claimed: messages may overtake each other by `rules.OVERTAKING_SECONDS`.
+_SENDING_SECONDS: Final = 3.0
+#: How many messages are published before a scan looks at the clock.
+_BATCH: Final = 20
+
 
 class Dispatcher(Protocol):
     """What carries sagas to workers; `sagas.celery` has the one for Celery."""
@@ -46,7 +52,7 @@ class ScanReport:
         dispatched: ids for which a message was sent.
         died: ids whose worker crashed once too often: dead now.
         missing: of these, how many were sent again because their message is lost, or may be.
-        unsent: claims freed again because the broker failed.
+        unsent: claims freed again because the broker failed or was slow.
     """
 
     dispatched: tuple[UUID, ...] = ()
@@ -171,7 +177,6 @@ def scan(
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
-        BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
     observer = observer or NullObserver()
@@ -198,12 +203,31 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
                 *(saga_id, saga_id),
                 extra=about(saga_id),
             )
-        sent = send(storage, dispatcher, result.claims)
+        sent = _send_in_time(storage, dispatcher, result.claims)
         dispatched += (claim.saga_id for claim in result.claims[:sent])
         died += result.died
         missing += result.lost
         unsent += len(result.claims) - sent
     return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
+
+
+def _send_in_time(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:
+    """Publish as many as a while allows, and release the other claims: a later scan sends them.
+
+    A message that is published long after its saga was queued would be taken for lost meanwhile, and sent twice.
+    """
+    late = time.monotonic() + _SENDING_SECONDS
+    for sent in range(0, len(claims), _BATCH):
+        if time.monotonic() > late:
+            logger.warning("the broker is slow; %d sagas stay due, and a later scan sends them", len(claims) - sent)
+            storage.release_claims(claims[sent:])
+            return sent
+        batch = claims[sent : sent + _BATCH]
+        published = send(storage, dispatcher, batch)
+        if published < len(batch):
+            storage.release_claims(claims[sent + len(batch) :])
+            return sent + published
+    return len(claims)
 
 
 def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:

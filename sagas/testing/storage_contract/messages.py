@@ -31,6 +31,16 @@ class LostMessageContract(ContractBase):
             assert self.claim(storage, pending=pending) == ClaimResult()
         self.acquired(self.acquire(storage, lost.saga_id, version=lost.version))
 
+    def test_of_a_message_that_does_not_tell_the_storage_knows_when_it_was_queued(self, storage: ISagaStorage) -> None:
+        (lost,) = self._claim(storage)
+        (arrived,) = self._claim_later(storage)
+
+        storage.note_delivery(Claim(arrived.saga_id, arrived.version - 1))
+        assert self.claim(storage) == ClaimResult()
+        storage.note_delivery(Claim(arrived.saga_id, arrived.version))
+
+        assert ids(self.claim(storage)) == [lost.saga_id]
+
     def test_messages_may_overtake_each_other_for_a_moment(self, storage: ISagaStorage) -> None:
         self._claim(storage)
         self.pass_time(storage, OVERTAKING_SECONDS / 5)
