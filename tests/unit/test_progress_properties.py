@@ -1,4 +1,4 @@
-"""The laws of progress, for any graph, any failures, any order of events and any crash: driven as the loop drives it."""
+"""The laws of progress, for any graph, failures, order of events and crash: driven as the loop drives it."""
 
 from __future__ import annotations
 

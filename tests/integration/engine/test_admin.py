@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 
 from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
+from sagas.admin import Operator
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
-from sagas.admin import Operator
 from sagas.progress import Action, EntryStatus, Progress
 from sagas.storage.records import Acquired, Lease, LeaseRequest, SagaFilter, SagaState
 from sagas.storage.transitions import GaveBack
