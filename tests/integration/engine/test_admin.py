@@ -133,7 +133,7 @@ def test_what_turned_back_or_ended_is_not_turned_back_again(
     stuck.steps[0].compensate = stage._action("compensate", always(OSError("jammed")))  # type: ignore[method-assign]
     turned = engine.run(stuck, Trip()).saga_id
 
-    for saga_id, why in ((ended, "COMPLETED already"), (turned, "turns back already")):
+    for saga_id, why in ((ended, "COMPLETED already"), (turned, "unwinds already")):
         before = engine.storage.load(saga_id)
         with pytest.raises(ActionRefused, match=why):
             operator.compensate(saga_id, because="why")
@@ -406,7 +406,7 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
     stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it turned back
     monkeypatch.setattr(engine.storage, "load", lambda _: stale)
 
-    with pytest.raises(ActionRefused, match="turns back already"):
+    with pytest.raises(ActionRefused, match="unwinds already"):
         operator.compensate(saga_id, because="why")
 
     monkeypatch.undo()
