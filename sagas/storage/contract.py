@@ -281,8 +281,8 @@ class ISagaStorage(ABC):
 
         Messages are first in, first out. So a queued saga has lost its message once one that was queued later, by
         `rules.OVERTAKING_SECONDS` or more, has reached a worker (`note_delivery`). While no message reaches a worker,
-        the oldest `rules.PROBES` that are due are sent again, each after waits that double. Those of a paused name
-        become paused instead.
+        the oldest `rules.PROBES` that are due are sent again, each after waits that double, and none while another was
+        probed lately (`rules.probed_lately`). Those of a paused name become paused instead.
 
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.
@@ -300,7 +300,10 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def note_delivery(self, claim: Claim) -> None:
-        """Note that the message of a claim has reached a worker, whatever became of it there."""
+        """Note that the message of a claim has reached a worker, whatever became of it there.
+
+        A pending claim without a time is of a message that `start` sent: its saga was queued when it was created.
+        """
 
     @abstractmethod
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:

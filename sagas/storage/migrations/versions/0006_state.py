@@ -28,8 +28,10 @@ def upgrade() -> None:
     _make_tables()
     _make_indexes(report)
     _refuse_older_code()
-    # Without it, the planner would know nothing of the column that every scan asks for.
-    op.execute("ANALYZE saga_executions")
+    # Without it, the planner would know nothing of the column that every scan asks for. Not for an empty table: a
+    # prepared statement planned for one would go on reading the whole table while that grows.
+    if op.get_bind().exec_driver_sql("SELECT EXISTS (SELECT FROM saga_executions)").scalar():
+        op.execute("ANALYZE saga_executions")
 
 
 def _add_columns() -> None:

@@ -154,9 +154,6 @@ class Transactions(TransactionTestCase):
             def send(self, claims):
                 raise OSError("the broker is away")
 
-            def waiting(self, *, pending):
-                return 0
-
         api.configure(api.new_engine(dispatcher=Broken()))
         self.addCleanup(api.configure, None)
         with self.assertLogs("sagas"), transaction.atomic():
