@@ -15,14 +15,10 @@ from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
-from sagas.cli.migrating import migrate_database
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
-<<<<<<< HEAD
-=======
 from sagas.cli.migrate import migrate_database
->>>>>>> core
 from sagas.errors import StorageUnavailable
 from sagas.storage import ISagaStorage, PostgresSagaStorage
 from sagas.storage.postgres.dsn import make_engine
