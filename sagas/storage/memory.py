@@ -289,7 +289,7 @@ class MemorySagaStorage(ISagaStorage):
         with self._lock:
             before, _ = self._deliveries.get(claim.pending, (None, None))
             started = self._sagas.get(claim.saga_id) if claim.pending else None
-            queued_at = claim.queued_at or (started and started.created_at)
+            queued_at = claim.queued_at if started is None else claim.queued_at or started.created_at
             newest = max((time for time in (before, queued_at) if time is not None), default=None)
             self._deliveries[claim.pending] = (newest, self._clock())
 
