@@ -23,8 +23,8 @@ import httpx
 
 from docs.browser import Browser, find
 from docs.shop import BANK_AWAY, PlaceOrder
-from sagas import SagaStatus, SqlAlchemySagaStorage
-from sagas.storage.base import SagaFilter, SagaRecord
+from sagas import SagaStatus, PostgresSagaStorage
+from sagas.storage.records import SagaFilter, SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer, PostgresServer
 
@@ -51,7 +51,7 @@ def main() -> None:
                 BANK_AWAY: str(home / "bank-away"),
             }
             _sagas(environment, "migrate")
-            storage = SqlAlchemySagaStorage(database.url)
+            storage = PostgresSagaStorage(database.url)
             worker = ["worker", "--beat", "-c", "2", "-n", "worker@shop", "-l", "INFO"]
             # Flower first: it shows what it saw itself.
             with (
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _shop(
-    environment: dict[str, str], storage: SqlAlchemySagaStorage, client: httpx.Client, home: Path
+    environment: dict[str, str], storage: PostgresSagaStorage, client: httpx.Client, home: Path
 ) -> dict[str, str]:
     """Do a day's business; return the ids of the tasks that are looked at."""
     _start(environment, home, ("o-1001", "lamp", 2990), ("o-1002", "desk", 9900), ("o-1003", "unicorn", 4900))
@@ -142,7 +142,7 @@ def _sagas(environment: dict[str, str], *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "sagas.cli", *arguments], env={**os.environ, **environment}, check=True)
 
 
-def _wait_for(storage: SqlAlchemySagaStorage, condition: Callable[[SagaRecord], bool], number: int) -> list[SagaRecord]:
+def _wait_for(storage: PostgresSagaStorage, condition: Callable[[SagaRecord], bool], number: int) -> list[SagaRecord]:
     def those() -> list[SagaRecord]:
         found = [saga for saga in storage.find(SagaFilter()) if condition(saga)]
         return found if len(found) == number else []

@@ -168,7 +168,7 @@ class ContextCodec(Generic[ContextT]):
         text = self.dump(context, beside=last.beside)
         if text == last.text:
             self._require_same(context, last.pristine)
-            return replace(last, context=context)
+            return last if context is last.context else replace(last, context=context)
         pristine = self._read_back(text)
         self._require_same(context, pristine)
         # Read once more: the next step is given what a worker would read, and there is something to compare it with.

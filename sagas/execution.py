@@ -24,7 +24,7 @@ from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavaila
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
 from sagas.plan import Plan, plan_for
-from sagas.progress import Action, EntryStatus, Move, Progress, SagaStatus, Verdict
+from sagas.progress import Action, EntryStatus, Frontier, Move, Progress, SagaStatus, Verdict
 from sagas.runtime import Runtime
 from sagas.storage.records import Acquired, Applied, Claim, LogEntry, Refusal, SagaRecord, SagaState
 from sagas.storage.transitions import (
@@ -279,6 +279,8 @@ class _Execution:
         self.plan: Plan
         self.progress: Progress
         self.stored: Stored[Any]
+        # What can be done after the last event, once it is known.
+        self.frontier: Frontier | None = None
         self.running: dict[str, Move] = {}
         self.did: list[str] = []
 
@@ -315,7 +317,8 @@ class _Execution:
 
     def _advance(self) -> Generator[Command, Any, Report | None]:
         """Do what is ready; return a report when there is nothing more to do now."""
-        frontier = self.progress.frontier()
+        frontier = self.frontier or self.progress.frontier()
+        self.frontier = None
         if frontier.end is not None and not self.running:
             yield from self._write(Ended(events=(), status=frontier.end))
             return self._ended()
@@ -396,7 +399,7 @@ class _Execution:
             *(self.record.id, self.record.name, move.node.name, move.action, move.attempt, verdict),
             *(error_type, message),
         )
-        if verdict is Verdict.GIVE_UP and not self.running:
+        if verdict is Verdict.FAIL_ATTEMPT and not self.running:
             failed = failed_attempt(self.runtime, self.attempts, entry)
             return self._failed((yield from self._write(failed)), failed, message)
         report = yield from self._go_on(move, entry)
@@ -412,7 +415,7 @@ class _Execution:
         """Write how an action ended, and everything that follows from it; wait if what comes next has failed before."""
         failures = self.progress.failures_in_a_row(move)
         self.progress.add(entry)
-        following = self.progress.frontier()
+        following = self.frontier = self.progress.frontier()
         status = self.progress.status if following.end is None else following.end
         context = None if stored is None or stored.text == self.stored.text else stored.text
         events = (entry,)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from sagas.async_driver import execute_async
@@ -30,6 +31,11 @@ logger = saga_logger(__name__)
 
 _T = TypeVar("_T")
 
+#: For how long a scan publishes what it claimed: messages may overtake each other by `rules.OVERTAKING_SECONDS`.
+_SENDING_SECONDS: Final = 3.0
+#: How many messages are published before a scan looks at the clock.
+_BATCH: Final = 20
+
 
 class Dispatcher(Protocol):
     """What carries sagas to workers; `sagas.celery` has the one for Celery."""
@@ -46,7 +52,7 @@ class ScanReport:
         dispatched: ids for which a message was sent.
         died: ids whose worker crashed once too often: dead now.
         missing: of these, how many were sent again because their message is lost, or may be.
-        unsent: claims freed again because the broker failed.
+        unsent: claims freed again because the broker failed or was slow.
     """
 
     dispatched: tuple[UUID, ...] = ()
@@ -71,7 +77,7 @@ def recover(
     definitions: Definitions,
     version: int | None = None,
     by_hand: bool = False,
-    told: LogEntry | None = None,
+    note: LogEntry | None = None,
 ) -> Report:
     """Acquire a saga and bring it as far as it goes now.
 
@@ -79,13 +85,13 @@ def recover(
         saga_id: which.
         version: only at this version: the one that the message was sent for.
         by_hand: an operator asks: also while it backs off, is dead or paused, never while another worker holds it.
-        told: the operator's note, for the saga's log.
+        note: the operator's, for the saga's log.
 
     Raises:
         SagaNotFound: no saga has this id.
         StorageUnavailable: the database does not answer.
     """
-    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, told=told)
+    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, note=note)
     return found if isinstance(found, Report) else execute(found.saga, found.graph, found.acquired, runtime)
 
 
@@ -116,7 +122,7 @@ def acquire(
     definitions: Definitions,
     version: int | None = None,
     by_hand: bool = False,
-    told: LogEntry | None = None,
+    note: LogEntry | None = None,
 ) -> Found | Report:
     """Acquire a saga and find its code, or report why not; arguments and errors are those of `recover`."""
     acquired = runtime.storage.acquire(
@@ -130,15 +136,15 @@ def acquire(
         return _skipped(saga_id, acquired)
     try:
         with giving_back_on_error(acquired, runtime):
-            return _find(acquired, runtime, definitions, told)
+            return _find(acquired, runtime, definitions, note)
     except LeaseLost as error:
         record, message = acquired.record, str(error)
         return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
 
 
-def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, told: LogEntry | None) -> Found | Report:
-    if told is not None:
-        runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
+def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, note: LogEntry | None) -> Found | Report:
+    if note is not None:
+        runtime.storage.apply(acquired.lease, Progressed(events=(note,), status=acquired.record.status))
     try:
         saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
         if acquired.record.definition is None:
@@ -171,7 +177,6 @@ def scan(
     """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
 
     Raises:
-        BrokerUnavailable: the broker does not answer; no saga is left claimed then without its message.
         StorageUnavailable: the database does not answer.
     """
     observer = observer or NullObserver()
@@ -198,12 +203,31 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
                 *(saga_id, saga_id),
                 extra=about(saga_id),
             )
-        sent = send(storage, dispatcher, result.claims)
+        sent = _send_in_time(storage, dispatcher, result.claims)
         dispatched += (claim.saga_id for claim in result.claims[:sent])
         died += result.died
         missing += result.lost
         unsent += len(result.claims) - sent
     return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
+
+
+def _send_in_time(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:
+    """Publish as many as a while allows, and release the other claims: a later scan sends them.
+
+    A message that is published long after its saga was queued would be taken for lost meanwhile, and sent twice.
+    """
+    late = time.monotonic() + _SENDING_SECONDS
+    for sent in range(0, len(claims), _BATCH):
+        if time.monotonic() > late:
+            logger.warning("the broker is slow; %d sagas stay due, and a later scan sends them", len(claims) - sent)
+            storage.release_claims(claims[sent:])
+            return sent
+        batch = claims[sent : sent + _BATCH]
+        published = send(storage, dispatcher, batch)
+        if published < len(batch):
+            storage.release_claims(claims[sent + len(batch) :])
+            return sent + published
+    return len(claims)
 
 
 def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:

@@ -42,7 +42,7 @@ _IMPORTED: Final = [
     "sagas.celery.doctor",
     "sagas.celery.tasks",
     "sagas.celery.worker",
-    "sagas.storage.sqlalchemy",
+    "sagas.storage.postgres",
 ]
 _PR_SET_PDEATHSIG: Final = 1
 _forking = multiprocessing.get_context("forkserver")

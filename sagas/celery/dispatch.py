@@ -185,7 +185,9 @@ def _cure(error: BaseException) -> str:
 
 def _length(connection: Connection, queue: str) -> int:
     connection.ensure_connection(max_retries=1, interval_start=0)
+    # Redis knows no declared queues. kombu looks for the key instead, and forgets `global_keyprefix` over it.
+    passive = connection.transport.driver_type != "redis"
     try:
-        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        return int(connection.default_channel.queue_declare(queue, passive=passive).message_count)
     except connection.channel_errors:
         return 0  # no such queue yet: nothing was ever sent

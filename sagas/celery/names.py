@@ -10,7 +10,8 @@ RUN_TASK: Final = "sagas.run_saga"
 RECOVER_TASK: Final = "sagas.recover_saga"
 
 #: Scans have a queue of their own, so that no backlog of sagas delays them. Sagas that never ran and sagas to be
-#: recovered have one each, so that a scan can tell from a queue's length whether messages were lost.
+#: recovered have one each, so that a backlog of new ones delays no recovery. Lost messages are found for each of the
+#: two by itself, because messages are first in, first out within a queue only.
 SCAN_QUEUE: Final = "sagas.scan"
 RECOVER_QUEUE: Final = "sagas.recover"
 RUN_QUEUE: Final = "sagas.run"

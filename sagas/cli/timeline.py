@@ -18,8 +18,8 @@ _MESSAGE_CHARACTERS: Final = 300
 
 _CONSEQUENCES: Final = {
     Verdict.RETRY: "the step is retried",
-    Verdict.TURN_BACK: "the saga aborts",
-    Verdict.GIVE_UP: "a recovery attempt failed",
+    Verdict.ABORT: "the saga aborts",
+    Verdict.FAIL_ATTEMPT: "a recovery attempt failed",
     None: "",
 }
 
@@ -80,12 +80,12 @@ def seconds_between(record: SagaRecord) -> list[float | None]:
 def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
     """Whether another holder wrote the row, and nothing in the log says why."""
     explained = before.action is Action.HOLDER
-    gave_back = before.verdict in (Verdict.RETRY, Verdict.GIVE_UP) or before.by is not None or entry.by is not None
+    gave_back = before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.by is not None or entry.by is not None
     return before.version < entry.version and not (explained or gave_back)
 
 
 def _is_abort(entry: LogEntry) -> bool:
-    return entry.by is not None and entry.verdict is Verdict.TURN_BACK
+    return entry.by is not None and entry.verdict is Verdict.ABORT
 
 
 def _what(entry: LogEntry) -> str:

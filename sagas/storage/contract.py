@@ -281,8 +281,8 @@ class ISagaStorage(ABC):
 
         Messages are first in, first out. So a queued saga has lost its message once one that was queued later, by
         `rules.OVERTAKING_SECONDS` or more, has reached a worker (`note_delivery`). While no message reaches a worker,
-        the oldest `rules.PROBES` that are due are sent again, each after waits that double. Those of a paused name
-        become paused instead.
+        the oldest `rules.PROBES` that are due are sent again, each after waits that double, and none while another was
+        probed lately (`rules.probed_lately`). Those of a paused name become paused instead.
 
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.

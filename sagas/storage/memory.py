@@ -265,7 +265,8 @@ class MemorySagaStorage(ISagaStorage):
         delivered, delivered_at = self._deliveries.get(pending, (None, None))
         lost = [saga for saga in queued if rules.lost_message(saga, delivered)][:limit]
         moves = delivered_at is not None and delivered_at > now - timedelta(seconds=PROBE_SECONDS)
-        probed = [] if moves else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
+        waits = moves or any(rules.probed_lately(saga, now) for saga in queued)
+        probed = [] if waits else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
         claims = []
         for saga in (*lost, *probed):
             if saga.name in self._pauses:
@@ -289,7 +290,7 @@ class MemorySagaStorage(ISagaStorage):
         with self._lock:
             before, _ = self._deliveries.get(claim.pending, (None, None))
             started = self._sagas.get(claim.saga_id) if claim.pending else None
-            queued_at = claim.queued_at if started is None else claim.queued_at or started.created_at
+            queued_at = claim.queued_at or (None if started is None else started.created_at)
             newest = max((time for time in (before, queued_at) if time is not None), default=None)
             self._deliveries[claim.pending] = (newest, self._clock())
 

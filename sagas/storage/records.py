@@ -85,7 +85,8 @@ class Claim:
         saga_id: which saga.
         version: the message is void once the saga has another one.
         pending: whether the saga never ran; such messages have a queue of their own.
-        queued_at: the storage's time; messages are first in, first out, so it tells which other messages are lost.
+        queued_at: the storage's time; messages are first in, first out, so it tells which other messages are lost. None
+            of a saga that was sent as it was started: the storage knows when.
     """
 
     saga_id: UUID

@@ -49,8 +49,9 @@ LEGAL: Final = {
 }
 #: Seconds by which messages may overtake each other: lost is only what was queued this much earlier.
 OVERTAKING_SECONDS: Final = 5.0
-#: Sagas that a scan probes at most: sends a second message for, in case the first is lost.
-PROBES: Final = 10
+#: Sagas that a scan probes at most: sends a second message for, in case the first is lost. One tells as much as ten:
+#: once it reaches a worker, whatever was queued before it is known to be lost.
+PROBES: Final = 1
 #: States in which a saga is due once `available_at` has passed.
 SCHEDULED: Final = (SagaState.READY, SagaState.RUNNING, SagaState.WAITING)
 
@@ -258,6 +259,15 @@ def probe(record: SagaRecord, now: datetime) -> SagaRecord:
     # No less than at first: whatever else updates the saga makes `waited` shorter.
     seconds = max(min(2 * waited.total_seconds(), MOST_PROBE_SECONDS), PROBE_SECONDS)
     return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
+
+
+def probed_lately(record: SagaRecord, now: datetime) -> bool:
+    """Whether a queued saga was probed, and its wait has yet to come down to that of a first message.
+
+    As long as there is one, a scan probes no other. So workers that are busy for hours find few void messages.
+    """
+    due = record.available_at
+    return record.state is SagaState.QUEUED and due is not None and due > now + timedelta(seconds=PROBE_SECONDS)
 
 
 def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Protocol
 
@@ -103,12 +104,18 @@ class Dropping:
 
 
 class Forwarding:
-    """A TCP forwarder on loopback whose traffic can be stopped and let on; what came meanwhile is sent first."""
+    """A TCP forwarder on loopback whose traffic can be stopped and let on; what came meanwhile is sent first.
+
+    Args:
+        port: the server's.
+        delay_seconds: how long everything takes in each direction.
+    """
 
     host = "127.0.0.1"
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, delay_seconds: float = 0.0) -> None:
         self._target = port
+        self._delay_seconds = delay_seconds
         self._open = threading.Event()
         self._open.set()
         self._listener = socket.create_server((self.host, 0))
@@ -147,5 +154,6 @@ class Forwarding:
                     data = key.fileobj.recv(65536)  # type: ignore[union-attr]
                     if not data:
                         return
+                    time.sleep(self._delay_seconds)
                     self._open.wait()
                     key.data.sendall(data)

@@ -16,7 +16,7 @@ from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, S
 from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
-from sagas.operating import Operator
+from sagas.admin import Operator
 from sagas.runtime import Runtime
 from sagas.storage.records import (
     Acquired,
@@ -324,7 +324,7 @@ class _Watch:
 def operate(engine: Engine, command: str) -> None:
     """What an operator's process does for this command; it looks twice whether it can have the saga."""
     operator = Operator(engine, by="ann", wait_seconds=2.0)
-    with patch("sagas.operating.time", _Watch()):
+    with patch("sagas.admin.time", _Watch()):
         match command.split():
             case ["pause"]:
                 engine.storage.pause("trip", by="ann", because="why")

@@ -159,11 +159,11 @@ class Books(NamedTuple):
         events = request.args[1].events
         got_on = new.status.finished or any(e.action in _ACTIONS and e.status in _ENDS for e in events)
         # It failed if a step's attempts are spent for now, or after an error that is no step's.
-        fails = any(entry.verdict is Verdict.GIVE_UP for entry in events) or point.answers[-1].error is SystemExit
+        fails = any(entry.verdict is Verdict.FAIL_ATTEMPT for entry in events) or point.answers[-1].error is SystemExit
         return books._replace(
             attempts=(0 if got_on else self.attempts) + fails,
             suspect=self.suspect and not got_on,
-            aborted=self.aborted or any(entry.verdict is Verdict.TURN_BACK for entry in events),
+            aborted=self.aborted or any(entry.verdict is Verdict.ABORT for entry in events),
         )
 
     def _acquired(
@@ -617,7 +617,7 @@ class LooksAtTheLastEvent(Progress):
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
-        self.aborted = entry.verdict is Verdict.TURN_BACK
+        self.aborted = entry.verdict is Verdict.ABORT
 
 
 class ForgetsLostHolders(Progress):

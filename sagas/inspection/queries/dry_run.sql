@@ -32,6 +32,11 @@ WITH due AS MATERIALIZED (
         (SELECT id FROM saga_executions
         WHERE state = 'queued' AND (status = 'PENDING') = queue.pending AND available_at <= statement_timestamp()
             AND (delivered.at > statement_timestamp() - make_interval(secs => :'probe')) IS NOT TRUE
+            AND NOT EXISTS (
+                SELECT FROM saga_executions probed
+                WHERE probed.state = 'queued' AND (probed.status = 'PENDING') = queue.pending
+                    AND probed.available_at > statement_timestamp() + make_interval(secs => CAST(:'probe' AS float8))
+            )
             AND (available_at < delivered.queued_at
                 + make_interval(secs => CAST(:'probe' AS float8) - :'overtaking')) IS NOT TRUE
         ORDER BY available_at LIMIT :'probes')

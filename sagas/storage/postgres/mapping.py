@@ -86,8 +86,7 @@ def progress_row(lease: Lease, transition: Progressed) -> dict[str, Any] | None:
     if len(transition.events) > 1 or transition.in_flight is None or len(transition.in_flight) != 1:
         return None
     (entry,) = transition.events
-    done = entry.status is EntryStatus.COMPLETED and entry.action in (Action.ACT, Action.COMPENSATE)
-    if not done or details_of(entry) is not None:
+    if not _plainly_completed(entry):
         return None
     return {
         **fence(lease),
@@ -99,6 +98,16 @@ def progress_row(lease: Lease, transition: Progressed) -> dict[str, Any] | None:
         "action": str(entry.action),
         "attempt": entry.attempt,
     }
+
+
+def _plainly_completed(entry: LogEntry) -> bool:
+    return (
+        entry.status is EntryStatus.COMPLETED
+        and (entry.action is Action.ACT or entry.action is Action.COMPENSATE)
+        and entry.error_type is entry.message is entry.traceback is entry.by is entry.verdict is None
+        and entry.in_flight is None
+        and not entry.in_doubt
+    )
 
 
 def apply_row(lease: Lease, transition: Transition) -> dict[str, Any]:

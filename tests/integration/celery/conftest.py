@@ -15,10 +15,11 @@ from sagas import PostgresSagaStorage, SagaEngine, Settings, api
 from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.storage.records import SagaRecord
+from sagas.ids import new_saga_id
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.forking import start_celery
-from tests.integration.celery.samples import ThreeSteps
+from tests.integration.celery.samples import Job, ThreeSteps
 
 Start = Callable[..., CeleryProcess]
 #: Short, so that tests need not wait for what takes 30 s in production; not so short that a slow machine loses leases.
@@ -89,6 +90,14 @@ def engine(environment: dict[str, str], app: Celery) -> Iterator[SagaEngine]:
     settings = Settings.from_environment(environment)
     yield SagaEngine(storage, dispatcher=CeleryDispatcher(app), settings=settings, sagas=[ThreeSteps])
     storage.close()
+
+
+def held_sagas(engine: SagaEngine, count: int = 1, *, owner: str = "gone/1.1", for_seconds: float) -> list[Lease]:
+    """Store sagas that a worker holds; below 0 seconds, its lease has run out."""
+    context, request = ThreeSteps.codec.dump(Job()), LeaseRequest(owner=owner, seconds=for_seconds)
+    new = [NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=context) for _ in range(count)]
+    engine.storage.create_sagas(new, lease=request)
+    return [Lease(saga.id, 1, request.owner, request.token) for saga in new]
 
 
 def wait_for_saga(engine: SagaEngine, saga_id, condition: Callable[[SagaRecord], bool], what: str) -> SagaRecord:

@@ -10,15 +10,14 @@ from uuid import uuid4
 import httpx
 import pytest
 from celery import Celery
-from sagas.storage.XXX import Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
-from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, NewSaga, completed
+from sagas.storage.records import Acquired, Lease, LeaseRequest, completed
+from sagas.storage.transitions import FailedAttempt, GaveBack, Progressed
 from sagas.testing.processes import wait_until
-from tests.integration.celery.conftest import Start, wait_finished
+from tests.integration.celery.conftest import Start, held_sagas, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps
 
 DEADLINE = 30
@@ -29,15 +28,15 @@ def result_of(app: Celery, task: str, *args: Any, **kwargs: Any) -> Any:
     return app.send_task(task, args=args, kwargs=kwargs, queue=queue).get(timeout=DEADLINE)
 
 
-def held_saga(engine: SagaEngine, owner: str = "somebody/1.1") -> Hold:
-    new = NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=ThreeSteps.codec.dump(Job()))
-    ((saga_id, _),) = engine.storage.create_sagas([new], owner=owner, for_seconds=600)
-    return Lease(saga_id, 1, owner)
+def held_saga(engine: SagaEngine) -> Lease:
+    (lease,) = held_sagas(engine, owner="somebody/1.1", for_seconds=600)
+    return lease
 
 
-def fail_until_dead(engine: SagaEngine, hold: Hold) -> None:
-    release = Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=1, last_error="no luck")
-    engine.storage.release(hold, release)
+def fail(engine: SagaEngine, lease: Lease, *, of: int = 9) -> None:
+    """Fail one attempt of so many; the next one would be in an hour."""
+    failed = FailedAttempt(events=(), after_seconds=3600, max_recovery_attempts=of, last_error="no luck")
+    engine.storage.apply(lease, failed)
 
 
 def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start) -> None:
@@ -45,9 +44,7 @@ def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start
 
     # A saga that backs off runs at once when a person asks.
     backing_off = held_saga(engine)
-    engine.storage.release(
-        backing_off, Release(status=SagaStatus.FAILED, failed_attempt=True, after_seconds=3600, last_error="x")
-    )
+    fail(engine, backing_off)
     saga_id = backing_off.saga_id
     assert result_of(app, "sagas.recover_saga", str(saga_id)) == {
         "saga_id": str(saga_id),
@@ -65,7 +62,7 @@ def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start
 
     # A dead one is revived.
     dead = held_saga(engine)
-    fail_until_dead(engine, dead)
+    fail(engine, dead, of=1)
     assert engine.storage.load(dead.saga_id).dead
     assert result_of(app, "sagas.recover_saga", str(dead.saga_id))["outcome"] == "completed"
 
@@ -74,7 +71,8 @@ def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start
     refused = result_of(app, "sagas.recover_saga", str(held.saga_id))
     assert refused["outcome"] == "skipped"
     assert refused["message"].startswith("somebody/1.1 holds the lease until ")
-    engine.storage.checkpoint(held, completed("first", Action.ACT), status=SagaStatus.RUNNING)
+    first = completed("first", Action.ACT)
+    engine.storage.apply(held, Progressed(events=(first,), status=SagaStatus.RUNNING))
 
     # Unknown and malformed ids: one clear sentence.
     unknown = uuid4()
@@ -100,16 +98,16 @@ def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start
 def test_call_by_hand_counts_the_crash_it_finds_and_does_not_run_a_saga_that_it_made_dead(
     engine: SagaEngine, app: Celery, celery: Start
 ) -> None:
-    hold = held_saga(engine)
-    engine.storage.release(hold, Release(status=SagaStatus.RUNNING))
-    second = engine.storage.take(hold.saga_id, owner="gone/2.2", lease_seconds=-1, max_recovery_attempts=2)
-    assert not isinstance(second, Refused)
+    lease = held_saga(engine)
+    engine.storage.apply(lease, GaveBack(status=SagaStatus.RUNNING))
+    gone = LeaseRequest(owner="gone/2.2", seconds=-1)
+    assert isinstance(engine.storage.acquire(lease.saga_id, gone, max_recovery_attempts=2), Acquired)
     celery("worker", SAGAS_MAX_RECOVERY_ATTEMPTS="1")
-    answer = result_of(app, "sagas.recover_saga", str(hold.saga_id))
+    answer = result_of(app, "sagas.recover_saga", str(lease.saga_id))
     assert (answer["outcome"], answer["status"]) == ("skipped", "FAILED")
     assert "its worker died, which was failed attempt 1, so it is dead now" in answer["message"]
-    assert engine.storage.load(hold.saga_id).dead
-    assert result_of(app, "sagas.recover_saga", str(hold.saga_id))["outcome"] == "completed"
+    assert engine.storage.load(lease.saga_id).dead
+    assert result_of(app, "sagas.recover_saga", str(lease.saga_id))["outcome"] == "completed"
 
 
 @pytest.fixture
@@ -138,23 +136,23 @@ def test_saga_is_recovered_by_hand_through_flower_and_the_result_reads_well(
     engine: SagaEngine, celery: Start, flower: httpx.Client
 ) -> None:
     celery("worker")
-    hold = held_saga(engine)
-    fail_until_dead(engine, hold)
+    lease = held_saga(engine)
+    fail(engine, lease, of=1)
 
     assert flower.post("/api/task/apply/sagas.recover_saga", auth=("ops", "wrong")).status_code == 401
-    answer = flower.post("/api/task/apply/sagas.recover_saga", json={"args": [str(hold.saga_id)]})
+    answer = flower.post("/api/task/apply/sagas.recover_saga", json={"args": [str(lease.saga_id)]})
     assert answer.status_code == 200, answer.text
     shown = answer.json()
     assert shown["state"] == "SUCCESS"
     assert shown["result"] == {
-        "saga_id": str(hold.saga_id),
+        "saga_id": str(lease.saga_id),
         "name": "three-steps",
         "status": "COMPLETED",
         "outcome": "completed",
         "did": ["first: acted", "second: acted", "third: acted"],
         "message": "the saga is COMPLETED.",
     }
-    assert wait_finished(engine, hold.saga_id).version == 2
+    assert wait_finished(engine, lease.saga_id).version == 2
 
     unknown = str(uuid4())
     refused = flower.post("/api/task/apply/sagas.recover_saga", json={"args": [unknown]}).json()
@@ -166,7 +164,7 @@ def test_saga_is_recovered_by_hand_through_flower_and_the_result_reads_well(
         return [t for t in tasks if t["name"] == "sagas.recover_saga" and t["state"] == "SUCCESS"]
 
     (seen,) = wait_until(listed, what="Flower's list of the task")
-    assert str(hold.saga_id) in seen["args"]
+    assert str(lease.saga_id) in seen["args"]
     assert "'outcome': 'completed'" in seen["result"]
 
     # One that was sent by a program: the id and the version alone, and the result begins with what a reader wants.

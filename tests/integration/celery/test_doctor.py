@@ -25,7 +25,7 @@ from sagas.doctor.environment import SETTINGS
 from sagas.settings import PREFIX
 from sagas.testing.processes import wait_until
 from sagas.urls import address
-from tests.tasks.conftest import Start
+from tests.integration.celery.conftest import Start
 
 #: For a machine that is busy: the command itself takes seconds.
 DEADLINE_SECONDS = 90

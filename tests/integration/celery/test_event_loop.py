@@ -13,6 +13,7 @@ from kombu.utils.url import parse_url
 from sagas import SagaEngine
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.celery.names import RUN_QUEUE
+from sagas.storage.records import SagaState
 from sagas.testing.processes import wait_until
 from tests.faults.network import Forwarding
 from tests.integration.celery.samples import Job, ThreeSteps
@@ -66,7 +67,7 @@ def test_commits_of_async_sessions_go_on_while_the_broker_drops_packets(
         ids, pause = asyncio.run(main())
         assert direct.length(RUN_QUEUE) == 1
         assert pause < TOO_LONG_SECONDS
-        assert {engine.storage.load(saga_id).lease_owner for saga_id in ids} == {"queue"}
+        assert {engine.storage.load(saga_id).state for saga_id in ids} == {SagaState.QUEUED}
         link.heal()
         wait_until(lambda: direct.length(RUN_QUEUE) == len(ids), what="the messages that were held up")
     finally:

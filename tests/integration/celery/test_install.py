@@ -176,5 +176,5 @@ def test_an_applications_url_that_cannot_be_read_shows_no_password() -> None:
     app = Celery("shop", broker="redis://:s3cr3t/x@127.0.0.1:2/0", set_as_current=False)
     add_sagas(app)
     with pytest.raises(ConfigurationError, match="the broker's URL of the Celery application shop") as caught:
-        CeleryDispatcher(app).waiting(pending=True)
+        CeleryDispatcher(app).length("sagas.run")
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import collections
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
+import sqlalchemy as sa
 from celery import Celery
+from kombu.utils.url import parse_url
 
-from sagas import SagaEngine, SagaStatus
+from sagas import SagaEngine, SagaStatus, recovery
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.errors import BrokerUnavailable
-from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Claim, Lease, NewSaga, completed
+from sagas.storage.records import Claim, SagaFilter, SagaRecord, SagaState, completed
+from sagas.storage.transitions import Progressed
 from sagas.testing.processes import wait_until
-from tests.integration.celery.conftest import Start, wait_finished, wait_for_saga
-from tests.integration.celery.samples import Job, ThreeSteps
+from tests.faults.network import Forwarding
+from tests.integration.celery.conftest import Start, held_sagas, wait_finished, wait_for_saga
+from tests.integration.celery.samples import Job, ThreeSteps, marks
+from tests.integration.celery.shop import make
 
 STALE = 1000
 LIMIT = 200
@@ -31,9 +35,22 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 
 def leave_behind(engine: SagaEngine, count: int) -> list:
     """Store sagas whose worker died during its first step, with its lease run out."""
-    context = ThreeSteps.codec.dump(Job())
-    new = [NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=context) for _ in range(count)]
-    return [saga_id for saga_id, _ in engine.storage.create_sagas(new, owner="gone/1.1", for_seconds=-1)]
+    return [lease.saga_id for lease in held_sagas(engine, count, for_seconds=-1)]
+
+
+def queued(engine: SagaEngine) -> list[SagaRecord]:
+    return engine.storage.find(SagaFilter(states=[SagaState.QUEUED], limit=1000))
+
+
+def pass_time(engine: SagaEngine, seconds: float) -> None:
+    """Let so much time pass for everything that waits in the broker, and since the last delivery."""
+    ago = f"- interval '{seconds} s'"
+    with sa.create_engine(engine.settings.database_url, poolclass=sa.NullPool).begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE saga_executions SET available_at = available_at {ago}, updated_at = updated_at {ago} "
+            "WHERE state = 'queued'"
+        )
+        connection.exec_driver_sql(f"UPDATE saga_deliveries SET queued_at = queued_at {ago}, at = at {ago}")
 
 
 def queued_ids(broker_url: str, queue: str) -> list[str]:
@@ -58,8 +75,9 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
         dispatched = sum(two_scanners.map(scan_twenty_times, range(2)))
 
     waiting = queued_ids(broker_url, "sagas.recover")
-    assert dispatched == len(waiting) == LIMIT
-    assert len(set(waiting)) == LIMIT, "an id is in the queue twice"
+    assert dispatched == len(waiting)
+    assert len(set(waiting)) == LIMIT
+    assert len(waiting) <= LIMIT + 20, "a scan may probe one"
     assert set(waiting) <= stale
 
     celery("worker", SAGAS_LEASE_SECONDS="60")
@@ -74,18 +92,64 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
     records = [wait_finished(engine, saga_id) for saga_id in sorted(stale)]
     assert collections.Counter(record.status for record in records) == {SagaStatus.COMPLETED: STALE}
     assert {record.version for record in records} == {2}, "a saga was recovered more than once"
-    assert {len(record.log) for record in records} == {3}
+    assert {len(record.log) for record in records} == {4}, "three steps, and the holder that was lost"
 
 
-def test_waiting_messages_are_not_sent_again_however_long_they_wait(engine: SagaEngine, broker_url: str) -> None:
-    leave_behind(engine, 20)
-    engine.scan()
-    # The marks protect for a few seconds; after that, what counts is that the messages are still in the queue.
-    age_marks(engine)
-    for _ in range(5):
-        assert engine.scan().dispatched == ()
-        age_marks(engine)
-    assert len(queued_ids(broker_url, "sagas.recover")) == 20
+def test_messages_that_wait_behind_a_long_step_do_not_multiply(
+    celery: Start,
+    environment: dict[str, str],
+    engine: SagaEngine,
+    broker_url: str,
+    tmp_path: Path,
+) -> None:
+    # With a prefix, no question for the length of a queue gets the right answer.
+    prefix = {"broker_transport_options": {"global_keyprefix": "shop-"}}
+    environment |= {"SHOP_BROKER": broker_url, "SHOP_FOLDER": str(tmp_path), "SHOP_SETTINGS": json.dumps(prefix)}
+    shop = make(broker_url, set_as_current=False, **prefix)
+    engine.dispatcher = CeleryDispatcher(shop)
+    application = "tests.integration.celery.shop"
+    celery("worker", "-c1", "-Q", "sagas.run", application=application)
+    gated = engine.start(ThreeSteps, Job(str(tmp_path), gate="second"))
+    wait_until(lambda: marks(tmp_path, "second"), what="the second step")
+    waiting = engine.start_many(ThreeSteps, [Job(str(tmp_path))] * 13)
+
+    for _ in range(8):  # in all, 40 seconds of scans
+        pass_time(engine, 5)
+        engine.scan()
+
+    sent = len(queued_ids(broker_url, "shop-sagas.run"))
+    assert 13 <= sent <= 13 + 8, "a probe for each scan, at most"
+    assert CeleryDispatcher(shop).length("sagas.run") == sent
+    (tmp_path / "open").touch()
+    records = [wait_finished(engine, saga_id) for saga_id in [gated, *waiting]]
+    assert {(record.version, len(record.log)) for record in records} == {(1, 3)}
+    shop.close()
+
+
+def test_a_slow_broker_gets_no_more_messages_than_sagas_are_queued(
+    engine: SagaEngine, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_behind(engine, STALE)
+    direct, link = engine.dispatcher, Forwarding(parse_url(broker_url)["port"], delay_seconds=0.005)
+    far = Celery("far", broker=f"redis://{link.host}:{link.port}/0", set_as_current=False)
+    monkeypatch.setattr(recovery, "_SENDING_SECONDS", 0.3)
+
+    # One scanner has a slow link, and takes turns with another one. For what waits, time flies.
+    for _ in range(3):
+        engine.dispatcher = CeleryDispatcher(far)
+        slow = engine.scan()
+        assert slow.unsent == LIMIT - len(slow.dispatched) > 0
+        assert 0 < len(queued(engine)) == len(queued_ids(broker_url, "sagas.recover")) < LIMIT
+        pass_time(engine, 2)
+        engine.dispatcher = direct
+        engine.scan()
+        messages = queued_ids(broker_url, "sagas.recover")
+        assert {str(record.id) for record in queued(engine)} == set(messages)
+        assert len(messages) == LIMIT
+        redis.Redis.from_url(broker_url).flushdb()
+        engine.storage.release_claims([Claim(record.id, record.version) for record in queued(engine)])
+    far.close()
+    link.close()
 
 
 def test_messages_that_the_broker_lost_are_sent_again(engine: SagaEngine, broker_url: str, celery: Start) -> None:
@@ -101,37 +165,33 @@ def test_messages_that_the_broker_lost_are_sent_again(engine: SagaEngine, broker
         assert wait_finished(engine, saga_id).status is SagaStatus.COMPLETED
 
 
-def test_some_lost_messages_among_many_are_found(engine: SagaEngine, broker_url: str) -> None:
-    leave_behind(engine, 20)
-    engine.scan()
-    client = redis.Redis.from_url(broker_url)
-    lost = {json.loads(client.rpop("sagas.recover"))["headers"]["argsrepr"] for _ in range(5)}
-    age_marks(engine)
+def test_some_lost_messages_among_many_are_found(engine: SagaEngine, broker_url: str, celery: Start) -> None:
+    lost = engine.start_many(ThreeSteps, [Job()] * 5)
+    redis.Redis.from_url(broker_url).flushdb()
+    pass_time(engine, 6)
+    arrived = engine.start_many(ThreeSteps, [Job()] * 15)
+    worker = celery("worker")
+    for saga_id in arrived:
+        assert wait_finished(engine, saga_id).status is SagaStatus.COMPLETED
+    worker.stop()
 
-    assert engine.scan().missing == 5
-    age_marks(engine)
-    assert {str(saga_id) for saga_id in engine.scan().dispatched} == lost
-    assert len(set(queued_ids(broker_url, "sagas.recover"))) == 20
+    report = engine.scan()
+
+    assert (set(report.dispatched), report.missing) == (set(lost), 5)
+    assert sorted(queued_ids(broker_url, "sagas.run")) == sorted(map(str, lost))
+    assert engine.scan().dispatched == ()
 
 
-def test_scan_with_the_broker_down_claims_nothing_and_says_so(engine: SagaEngine, app: Celery) -> None:
-    leave_behind(engine, 3)
+def test_scan_with_the_broker_down_leaves_all_due_and_says_so(
+    engine: SagaEngine, app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave_behind(engine, 50)
     app.conf.broker_url = "redis://:secret@127.0.0.1:1/0"
-    with pytest.raises(BrokerUnavailable) as caught:
-        engine.scan()
-    assert "the broker at redis://" in str(caught.value)
-    assert "check that it runs (SAGAS_BROKER_URL)" in str(caught.value)
-    assert "secret" not in str(caught.value)
-    assert len(engine.storage.get_sagas_for_recovery(10)) == 3
-
-
-def test_what_was_claimed_and_not_sent_is_free_again(engine: SagaEngine, app: Celery) -> None:
-    leave_behind(engine, 3)
-    claims = engine.storage.claim_sagas(pending=False, limit=10, max_recovery_attempts=5, mark_seconds=60).claims
-    assert engine.storage.get_sagas_for_recovery(10) == []
-    app.conf.broker_url = "redis://127.0.0.1:1/0"
-    engine._send(claims)
-    assert len(engine.storage.get_sagas_for_recovery(10)) == 3
+    report = engine.scan()
+    assert (report.dispatched, report.unsent) == ((), 50)
+    assert "the broker at redis://" in caplog.text
+    assert "secret" not in caplog.text
+    assert len(engine.storage.get_sagas_for_recovery(100)) == 50
 
 
 def test_saga_committed_but_never_sent_is_run(engine: SagaEngine, celery: Start) -> None:
@@ -153,18 +213,14 @@ def test_messages_delivered_three_times_run_each_saga_once(engine: SagaEngine, a
 
 
 def test_saga_with_a_log_is_resumed_after_it(engine: SagaEngine, celery: Start) -> None:
-    ((saga_id, _),) = engine.storage.create_sagas(
-        [NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=ThreeSteps.codec.dump(Job()))],
-        owner="gone/1.1",
-        for_seconds=60,
-    )
-    hold = Lease(saga_id, 1, "gone/1.1")
-    engine.storage.checkpoint(hold, completed("first", Action.ACT), status=SagaStatus.RUNNING)
-    engine.storage.seize_orphans("gone/1.1", max_recovery_attempts=5)
+    (lease,) = held_sagas(engine, for_seconds=60)
+    engine.storage.apply(lease, Progressed(events=(completed("first", Action.ACT),), status=SagaStatus.RUNNING))
+    engine.storage.reclaim(lease.owner, max_recovery_attempts=5)
     celery("worker")
     celery("beat")
-    record = wait_finished(engine, saga_id)
-    assert [(entry.step, entry.version) for entry in record.log] == [("first", 1), ("second", 2), ("third", 2)]
+    record = wait_finished(engine, lease.saga_id)
+    ended = [(entry.step, entry.version) for entry in record.log if entry.action is not Action.HOLDER]
+    assert ended == [("first", 1), ("second", 2), ("third", 2)]
 
 
 def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(engine: SagaEngine, celery: Start) -> None:
@@ -175,14 +231,6 @@ def test_saga_unknown_to_the_worker_waits_unspent_for_one_that_knows_it(engine: 
     assert declined.recovery_attempts == 0
     assert declined.last_error is not None
     assert declined.last_error.startswith("declined: no saga named 'three-steps' is known here")
-
-
-def age_marks(engine: SagaEngine) -> None:
-    """Let the marks' time pass: a minute."""
-    import sqlalchemy as sa
-
-    with sa.create_engine(engine.settings.database_url, poolclass=sa.NullPool).begin() as connection:
-        connection.exec_driver_sql("UPDATE saga_executions SET available_at = available_at - interval '1 minute'")
 
 
 def test_scans_do_not_pile_up_while_no_worker_runs_them(engine: SagaEngine, app: Celery, celery: Start) -> None:

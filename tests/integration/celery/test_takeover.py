@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from sagas import SagaEngine, Settings
-from sagas.storage.records import SagaFilter
+from sagas.storage.records import SagaFilter, SagaState
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps
@@ -61,7 +61,7 @@ def test_takeover_with_default_settings(celery: Start, engine: SagaEngine, tmp_p
     wait_for_saga(engine, saga_id, lambda saga: len(saga.log) == 1, "the second step")
     seconds = []
     for _ in range(KILLS):
-        record = wait_for_saga(engine, saga_id, lambda saga: (saga.lease_owner or "queue") != "queue", "a holder")
+        record = wait_for_saga(engine, saga_id, lambda saga: saga.lease_owner is not None, "a holder")
         assert record.lease_owner is not None
         os.kill(int(record.lease_owner.rpartition("/")[2].partition(".")[0]), signal.SIGKILL)
         killed_at = time.monotonic()
@@ -98,7 +98,7 @@ def test_what_an_emptied_broker_held_is_dispatched_again_with_default_settings(
     client = redis.Redis.from_url(broker_url)
     client.flushdb()
     emptied_at = time.monotonic()
-    waiting = {record.id for record in engine.storage.find(_ALL) if record.lease_owner == "queue"}
+    waiting = {record.id for record in engine.storage.find(_ALL) if record.state is SagaState.QUEUED}
     assert waiting
 
     def dispatched_again() -> bool:

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from sagas.storage.XXX import QUEUE, Release
 
 from sagas import SagaEngine, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
-from sagas.storage.records import Lease, LogEntry, NewSaga
+from sagas.storage.records import Lease, LeaseRequest, LogEntry, NewSaga
+from sagas.storage.transitions import GaveBack
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps
 
@@ -64,17 +64,15 @@ def envelope(task: str, queue: str, saga_id: UUID, version: int) -> str:
 def test_messages_of_the_release_before_are_run(celery: Start, engine: SagaEngine, broker_url: str) -> None:
     started, interrupted = new_saga_id(), new_saga_id()
     context = ThreeSteps.codec.dump(Job())
-    for saga_id, owner in ((started, QUEUE), (interrupted, "w1@old/1.1")):
-        new = NewSaga(
-            id=saga_id, name=ThreeSteps.name, context=context, definition_version=ThreeSteps.definition_version
-        )
-        engine.storage.create_sagas([new], owner=owner, for_seconds=600)
+    definition = engine.definitions.register(ThreeSteps.graph)
+    request = LeaseRequest(owner="w1@old/1.1", seconds=600)
+    for saga_id in (started, interrupted):
+        new = NewSaga(id=saga_id, name=ThreeSteps.name, context=context, definition=definition)
+        engine.storage.create_sagas([new], queued=saga_id == started, lease=None if saga_id == started else request)
     # The second was handed over after its first step, as a worker does that is asked to stop.
     first = LogEntry(step="first", action=Action.ACT, status=EntryStatus.COMPLETED)
-    handed_over = Release(status=SagaStatus.RUNNING, to_queue=True, after_seconds=600)
-    engine.storage.checkpoint(
-        Lease(interrupted, 1, "w1@old/1.1"), first, status=SagaStatus.RUNNING, release=handed_over
-    )
+    handed_over = GaveBack(status=SagaStatus.RUNNING, queued=True, events=(first,))
+    engine.storage.apply(Lease(interrupted, 1, request.owner, request.token), handed_over)
     client = redis.Redis.from_url(broker_url)
     client.lpush("sagas.run", envelope("sagas.run_saga", "sagas.run", started, 0))
     client.lpush("sagas.recover", envelope("sagas.recover_saga", "sagas.recover", interrupted, 1))

@@ -133,7 +133,7 @@ def test_json_shows_the_whole_log(sagas: Command, ordered: Ordered) -> None:
     log = [(row["step_name"], row["action"], row["status"], row["verdict"]) for row in data["log"]]
     assert log == [
         ("reserve", "act", "completed", None),
-        ("pay", "act", "failed", "turn back"),
+        ("pay", "act", "failed", "abort"),
         ("reserve", "compensate", "completed", None),
     ]
     failed = data["log"][1]

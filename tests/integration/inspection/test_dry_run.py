@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sagas.inspection import Inspector
 from sagas.inspection.models import DryRun, ScanVerdict
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.rules import PROBES
 from tests.integration.inspection.conftest import Insert
 
 V: Final = ScanVerdict
@@ -31,7 +32,7 @@ PAUSED: Final = {"name": "'parcel'"}
 STANDINGS: Final[dict[str, tuple[dict[str, str], ScanVerdict]]] = {
     "never ran, due": (PENDING | {"available_at": DUE}, V.DISPATCHED),
     "never ran, just freed": (PENDING | {"available_at": LATER}, V.SLEEPING),
-    "never ran, in the queue": (PENDING | QUEUED | {"available_at": LATER}, V.QUEUED),
+    "never ran, in the queue": (PENDING | QUEUED | {"available_at": "now() + interval '4 s'"}, V.QUEUED),
     "never ran, long in the queue": (PENDING | QUEUED | {"available_at": DUE}, V.OVERDUE),
     "never ran, name paused": (PENDING | PAUSED | {"available_at": DUE}, V.PARKS),
     "never ran, paused": (PENDING | PAUSED | {"state": "'paused'", "available_at": DUE}, V.PAUSED),
@@ -134,7 +135,7 @@ def test_a_dry_run_foresees_which_messages_are_lost_and_which_ones_are_probed(
     told = foreseen(dry_run(inspector))
     sent, _ = scan(emptied_storage)
 
-    assert len(sent) == 4 + 10, "those from before the delivery, and ten probes"
+    assert len(sent) == 4 + PROBES, "those from before the delivery, and the probes"
     assert set(told[V.OVERDUE]) == sent
 
 

@@ -1,5 +1,6 @@
 -- Queues again what has lost its message (`rules.lost_message`), and probes the oldest while no message is delivered.
--- The interval to the next probe is available_at - updated_at; it doubles with each probe.
+-- The interval to the next probe is available_at - updated_at; it doubles with each probe. None is sent while another
+-- saga was probed lately (`rules.probed_lately`).
 -- Of a paused name, they are paused instead.
 WITH delivered AS (
     SELECT queued_at, at FROM saga_deliveries WHERE pending = :'pending'
@@ -16,6 +17,11 @@ WITH delivered AS (
         AND available_at <= statement_timestamp()
         AND NOT EXISTS (
             SELECT FROM delivered WHERE at > statement_timestamp() - make_interval(secs => CAST(:'probe' AS float8))
+        )
+        AND NOT EXISTS (
+            SELECT FROM saga_executions
+            WHERE state = 'queued' AND status = ANY (CAST(:'statuses' AS text[]))
+                AND available_at > statement_timestamp() + make_interval(secs => CAST(:'probe' AS float8))
         )
         AND id <> ALL (ARRAY(SELECT id FROM lost))
     ORDER BY available_at

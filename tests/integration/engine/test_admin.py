@@ -14,7 +14,7 @@ import pytest
 from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
-from sagas.operating import Operator
+from sagas.admin import Operator
 from sagas.progress import Action, EntryStatus, Progress
 from sagas.storage.records import Acquired, Lease, LeaseRequest, SagaFilter, SagaState
 from sagas.storage.transitions import GaveBack
@@ -375,7 +375,7 @@ def test_a_retry_keeps_in_mind_that_a_step_may_have_begun(
 def test_the_dead_are_found_each_once_while_they_are_retried(
     engine: QuickEngine, operator: Operator, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagas.operating._PAGE", 2)
+    monkeypatch.setattr("sagas.admin._PAGE", 2)
     dead = {_dead(engine, stage) for _ in range(5)}
 
     found = []
