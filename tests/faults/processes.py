@@ -13,10 +13,10 @@ from unittest.mock import patch
 from uuid import UUID
 
 from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
+from sagas.admin import Operator
 from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
-from sagas.admin import Operator
 from sagas.runtime import Runtime
 from sagas.storage.records import (
     Acquired,
