@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
-from sagas.storage.transitions import Progressed
 
 from benchmarks.database import Database
 from benchmarks.rows import Row
@@ -25,6 +23,8 @@ from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import Progressed
 
 SAGAS = 1_000_000
 LIVE_SAGAS = 100

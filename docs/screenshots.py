@@ -23,7 +23,7 @@ import httpx
 
 from docs.browser import Browser, find
 from docs.shop import BANK_AWAY, PlaceOrder
-from sagas import SagaStatus, PostgresSagaStorage
+from sagas import PostgresSagaStorage, SagaStatus
 from sagas.storage.records import SagaFilter, SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer, PostgresServer

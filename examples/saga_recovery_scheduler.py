@@ -17,12 +17,11 @@ from datetime import UTC, datetime, timedelta
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action
-from sagas.storage.records import Acquired, LeaseRequest, completed
+from sagas.storage.records import Acquired, completed
 from sagas.storage.transitions import Progressed
 
 stop = threading.Event()
-DIED = LeaseRequest(owner="a-worker-that-died", seconds=30)
-CHARGED = completed("charge", Action.ACT)
+CHARGED = Progressed(events=(completed("charge", Action.ACT),), status=SagaStatus.RUNNING)
 
 
 @dataclass
@@ -54,11 +53,11 @@ def demo_engine() -> SagaEngine:
     """Return an engine whose storage holds what a worker left that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
-    engine = SagaEngine(storage, sagas=[PlaceOrder], stopping=stop.is_set)
+    engine = SagaEngine(storage, stopping=stop.is_set)
     for order, charged in (Order("tea"), False), (Order("coffee"), True), (Order("cocoa", in_stock=False), True):
-        acquired = storage.acquire(engine.start(PlaceOrder, order), DIED, max_recovery_attempts=5)
+        acquired = storage.acquire(engine.start(PlaceOrder, order), engine.runtime().request(), max_recovery_attempts=5)
         if charged and isinstance(acquired, Acquired):
-            storage.apply(acquired.lease, Progressed(events=(CHARGED,), status=SagaStatus.RUNNING))
+            storage.apply(acquired.lease, CHARGED)
     ago = timedelta(0)  # ten minutes later: the lease is long over
     return engine
 

@@ -342,7 +342,7 @@ class SagaEngine:
         *,
         version: int | None = None,
         by_hand: bool = False,
-        told: LogEntry | None = None,
+        note: LogEntry | None = None,
         delivered: Claim | None = None,
     ) -> Report:
         """Resume a saga from its log, forward or backward, and report what was done.
@@ -354,7 +354,7 @@ class SagaEngine:
             saga_id: which.
             version: only at this version: the one that a message was sent for.
             by_hand: an operator asks: also while the saga backs off, is dead or paused.
-            told: the operator's note, for the saga's log.
+            note: the operator's, for the saga's log.
             delivered: the claim whose message asks for this; it is noted, so that scans find messages that are lost.
 
         Raises:
@@ -371,7 +371,7 @@ class SagaEngine:
             definitions=self.definitions,
             version=version,
             by_hand=by_hand,
-            told=told,
+            note=note,
         )
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:

@@ -129,7 +129,7 @@ class BrokerUnavailable(SagaError):
 class OutcomeUnknown(SagaError):
     """Raise this from a step whose effect may or may not have happened.
 
-    The step is then *in doubt*: should the saga turn back, it is compensated too.
+    The step is then *in doubt*: if the saga aborts, it is compensated too.
     """
 
 

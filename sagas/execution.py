@@ -399,7 +399,7 @@ class _Execution:
             *(self.record.id, self.record.name, move.node.name, move.action, move.attempt, verdict),
             *(error_type, message),
         )
-        if verdict is Verdict.GIVE_UP and not self.running:
+        if verdict is Verdict.FAIL_ATTEMPT and not self.running:
             failed = failed_attempt(self.runtime, self.attempts, entry)
             return self._failed((yield from self._write(failed)), failed, message)
         report = yield from self._go_on(move, entry)

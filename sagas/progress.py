@@ -62,14 +62,19 @@ class EntryStatus(StrEnum):
 class Verdict(StrEnum):
     """What was decided when an action failed; kept in the log, so that no later code decides it otherwise.
 
-    TURN_BACK: the saga aborts. SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before
-    it is tried again. GIVE_UP: this attempt at the saga fails.
+    ABORT: the saga unwinds. SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before it
+    is tried again. FAIL_ATTEMPT: this attempt at the saga fails, and another follows.
     """
 
     RETRY = "retry"
-    TURN_BACK = "turn back"
+    ABORT = "abort"
     SET_ASIDE = "set aside"
-    GIVE_UP = "give up"
+    FAIL_ATTEMPT = "fail the attempt"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict | None:
+        # Logs that version 0.1.0 wrote have other words.
+        return {"turn back": cls.ABORT, "give up": cls.FAIL_ATTEMPT}.get(str(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +127,7 @@ class Frontier:
 
 def aborted(log: Iterable[Entry]) -> bool:
     """Whether the saga has begun to compensate, and so never runs forward again."""
-    return any(entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE for entry in log)
+    return any(entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE for entry in log)
 
 
 def frontier(graph: Graph, log: Iterable[Entry], *, past_failures: bool = False) -> Frontier:
@@ -182,7 +187,7 @@ class Progress:
                 self._doubtful.update(node.name for node in self._forward())
         elif entry.status is not EntryStatus.STARTED:
             self._step_ended(entry)
-        self.aborted = self.aborted or entry.verdict is Verdict.TURN_BACK or entry.action is Action.COMPENSATE
+        self.aborted = self.aborted or entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE
 
     def _step_ended(self, entry: Entry) -> None:
         node = self.graph.named.get(entry.step)
@@ -201,7 +206,7 @@ class Progress:
             if entry.verdict is Verdict.SET_ASIDE:
                 self._in_a_row[key] = 0
                 self._set_aside.add(entry.step)
-            elif entry.verdict is Verdict.GIVE_UP:
+            elif entry.verdict is Verdict.FAIL_ATTEMPT:
                 self._set_aside.clear()
                 for other in self._in_a_row:
                     if other[1] is entry.action:
@@ -281,13 +286,13 @@ class Progress:
             max_attempts: how many it wants in all.
         """
         if self.aborted and move.action is Action.ACT:
-            return Verdict.TURN_BACK  # it was in flight when another branch aborted the saga
+            return Verdict.ABORT  # it was in flight when another branch aborted the saga
         if retryable and self.failures_in_a_row(move) + 1 < max_attempts:
             return Verdict.RETRY
         if move.action is Action.COMPENSATE:
             others = [n for n in self._owed() if n.name != move.node.name and n.name not in self._set_aside]
-            return Verdict.SET_ASIDE if self.past_failures and others else Verdict.GIVE_UP
-        return Verdict.GIVE_UP if self.past_pivot else Verdict.TURN_BACK
+            return Verdict.SET_ASIDE if self.past_failures and others else Verdict.FAIL_ATTEMPT
+        return Verdict.FAIL_ATTEMPT if self.past_pivot else Verdict.ABORT
 
     def _forward(self) -> list[Node]:
         """The nodes that may act: all that they depend on is done, and they are not."""

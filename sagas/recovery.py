@@ -77,7 +77,7 @@ def recover(
     definitions: Definitions,
     version: int | None = None,
     by_hand: bool = False,
-    told: LogEntry | None = None,
+    note: LogEntry | None = None,
 ) -> Report:
     """Acquire a saga and bring it as far as it goes now.
 
@@ -85,13 +85,13 @@ def recover(
         saga_id: which.
         version: only at this version: the one that the message was sent for.
         by_hand: an operator asks: also while it backs off, is dead or paused, never while another worker holds it.
-        told: the operator's note, for the saga's log.
+        note: the operator's, for the saga's log.
 
     Raises:
         SagaNotFound: no saga has this id.
         StorageUnavailable: the database does not answer.
     """
-    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, told=told)
+    found = acquire(saga_id, runtime=runtime, definitions=definitions, version=version, by_hand=by_hand, note=note)
     return found if isinstance(found, Report) else execute(found.saga, found.graph, found.acquired, runtime)
 
 
@@ -122,7 +122,7 @@ def acquire(
     definitions: Definitions,
     version: int | None = None,
     by_hand: bool = False,
-    told: LogEntry | None = None,
+    note: LogEntry | None = None,
 ) -> Found | Report:
     """Acquire a saga and find its code, or report why not; arguments and errors are those of `recover`."""
     acquired = runtime.storage.acquire(
@@ -136,15 +136,15 @@ def acquire(
         return _skipped(saga_id, acquired)
     try:
         with giving_back_on_error(acquired, runtime):
-            return _find(acquired, runtime, definitions, told)
+            return _find(acquired, runtime, definitions, note)
     except LeaseLost as error:
         record, message = acquired.record, str(error)
         return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
 
 
-def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, told: LogEntry | None) -> Found | Report:
-    if told is not None:
-        runtime.storage.apply(acquired.lease, Progressed(events=(told,), status=acquired.record.status))
+def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, note: LogEntry | None) -> Found | Report:
+    if note is not None:
+        runtime.storage.apply(acquired.lease, Progressed(events=(note,), status=acquired.record.status))
     try:
         saga, graph = _until_answered(runtime, lambda: definitions.fitting(acquired.record))
         if acquired.record.definition is None:

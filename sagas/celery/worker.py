@@ -15,7 +15,6 @@ from typing import Any, Final
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import Celery, bootsteps, signals
 from celery.concurrency import get_implementation
-from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 
 from sagas import api
@@ -181,6 +180,8 @@ class SagaWorker:
 
 def _holds_several(worker: Any) -> bool:
     """Whether one process of this worker may hold several sagas at once: all pools but prefork and solo."""
+    from celery.concurrency.prefork import TaskPool as PreforkPool  # which Windows cannot import
+
     pool = get_implementation(worker.pool_cls)
     return not issubclass(pool, (PreforkPool, SoloPool))
 

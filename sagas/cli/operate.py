@@ -14,6 +14,7 @@ from uuid import UUID
 import typer
 
 from sagas import api
+from sagas.admin import Operator
 from sagas.cli.database import inspector, storage
 from sagas.cli.durations import parse_wait
 from sagas.cli.errors import complain, fail
@@ -25,7 +26,6 @@ from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LeaseLost, LogDoesNotFit, SagaNotFound, UnknownSaga
 from sagas.inspection.models import SagaDetails
 from sagas.inspection.standing import in_words
-from sagas.operating import Operator
 from sagas.progress import SagaStatus
 from sagas.storage.records import SagaRecord, note
 from sagas.text import one_line, printable
@@ -61,7 +61,7 @@ def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes 
     _confirm("recover", ids, yes)
     for saga_id in ids:
         try:
-            report = engine.recover(saga_id, by_hand=True, told=note("recover", by=by, because=because))
+            report = engine.recover(saga_id, by_hand=True, note=note("recover", by=by, because=because))
         except (LeaseLost, SagaNotFound) as error:
             complain(error)
             continue

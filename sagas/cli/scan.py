@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sagas import api
 from sagas.cli.database import inspector
+from sagas.cli.errors import fail
 from sagas.cli.ids import shown_ids
 from sagas.cli.list import MOST
 from sagas.cli.render import fitted, out, table, text
@@ -75,6 +76,8 @@ def scan(
 
 def _scan(as_json: bool) -> None:
     done = api.new_engine().scan()
+    if done.unsent:
+        fail()
     if as_json:
         print_json(done)
         return

@@ -92,7 +92,7 @@ def _abort(record: SagaRecord) -> LogEntry:
         action=Action.OPERATOR,
         status=EntryStatus.COMPLETED,
         version=record.version,
-        verdict=Verdict.TURN_BACK,
+        verdict=Verdict.ABORT,
         by=_COMMAND,
         because="the status was set to COMPENSATING",
     )

@@ -300,7 +300,10 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def note_delivery(self, claim: Claim) -> None:
-        """Note that the message of a claim has reached a worker, whatever became of it there."""
+        """Note that the message of a claim has reached a worker, whatever became of it there.
+
+        A pending claim without a time is of a message that `start` sent: its saga was queued when it was created.
+        """
 
     @abstractmethod
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:

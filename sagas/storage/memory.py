@@ -289,9 +289,8 @@ class MemorySagaStorage(ISagaStorage):
     def note_delivery(self, claim: Claim) -> None:
         with self._lock:
             before, _ = self._deliveries.get(claim.pending, (None, None))
-            queued_at, saga = claim.queued_at, self._sagas.get(claim.saga_id)
-            if queued_at is None and saga is not None:
-                queued_at = rules.queued_at(saga, claim.version)
+            started = self._sagas.get(claim.saga_id) if claim.pending else None
+            queued_at = claim.queued_at or (None if started is None else started.created_at)
             newest = max((time for time in (before, queued_at) if time is not None), default=None)
             self._deliveries[claim.pending] = (newest, self._clock())
 

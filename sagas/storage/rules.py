@@ -270,15 +270,6 @@ def probed_lately(record: SagaRecord, now: datetime) -> bool:
     return record.state is SagaState.QUEUED and due is not None and due > now + timedelta(seconds=PROBE_SECONDS)
 
 
-def queued_at(record: SagaRecord, version: int) -> datetime | None:
-    """Return when the message of a queued saga was sent, if it is the only one at this version."""
-    due = record.available_at
-    if (record.state, record.version) != (SagaState.QUEUED, version) or due is None:
-        return None
-    probed = due - record.updated_at > timedelta(seconds=1.5 * PROBE_SECONDS)
-    return None if probed else due - timedelta(seconds=PROBE_SECONDS)
-
-
 def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
     """Whether a queued saga has lost its message: one that was queued later, at `delivered`, has reached a worker."""
     if delivered is None or record.state is not SagaState.QUEUED or record.available_at is None:

@@ -131,7 +131,7 @@ _UNDONE: Final = completed("reserve", Action.COMPENSATE, 2)
 _RETRY: Final = replace(
     failed("charge", Action.ACT, Verdict.RETRY, 3), error_type="Full", message="não", traceback="1\n2"
 )
-_DOUBT: Final = failed("charge", Action.ACT, Verdict.TURN_BACK, in_doubt=True)
+_DOUBT: Final = failed("charge", Action.ACT, Verdict.ABORT, in_doubt=True)
 _SKIPPED: Final = LogEntry(
     step="charge", action=Action.COMPENSATE, status=EntryStatus.SKIPPED, by="ann", because='by "hand"'
 )

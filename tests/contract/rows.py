@@ -22,7 +22,7 @@ MAXIMUM: Final = 2
 OPEN, PAUSED = "open", "paused"
 OWNER, SHARED = "worker-1", shared_owner("worker-2")
 TOKEN: Final = UUID(int=77)
-_ABORT: Final = failed("reserve", Action.ACT, Verdict.TURN_BACK, in_doubt=True)
+_ABORT: Final = failed("reserve", Action.ACT, Verdict.ABORT, in_doubt=True)
 
 
 class Kind(NamedTuple):

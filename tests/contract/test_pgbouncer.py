@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from sagas import SagaEngine, SagaStatus
-from sagas.cli.migrating import migrate_database
+from sagas.cli.migrate import migrate_database
 from sagas.errors import StorageUnavailable
 from sagas.storage import ISagaStorage, PostgresSagaStorage
 from sagas.storage.postgres.dsn import make_engine

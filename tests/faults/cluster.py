@@ -19,10 +19,10 @@ import psycopg
 import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage, SagaEngine, Settings
+from sagas.admin import Operator
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
-from sagas.operating import Operator
 from sagas.storage.records import SagaFilter, SagaState
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess

@@ -189,7 +189,9 @@ _PROBE: Final = timedelta(seconds=PROBE_SECONDS)
 _LATER: Final = (timedelta(0), timedelta(seconds=OVERTAKING_SECONDS / 2), timedelta(seconds=OVERTAKING_SECONDS + 1))
 #: What may end an activity.
 _EXPECTED: Final = (StorageUnavailable, SystemExit, ActionRefused, IllegalStatusChange)
-_ANOTHER: Final = UUID(int=9)
+_OTHERS: Final = tuple(map(UUID, ("00" * 16, "01" * 16, "02" * 16)))
+#: The saga whose message cannot have overtaken this saga's.
+MUCH_LATER: Final = _OTHERS[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +229,8 @@ class Explorer:
         graph = self._saga.graph
         self._storage.register_definition(Definition(hash=graph.hash, name=graph.saga, graph=graph.text))
         self._stored: dict[tuple[SagaRecord, Operated, Delivered], Stored] = {}
+        started = NewSaga(id=_OTHERS[0], name="another", context="{}").as_record(now=NOW)
+        self._other = replace(started, status=SagaStatus.COMPLETED, state=SagaState.FINISHED, finished_at=NOW)
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}
         self._requests: dict[tuple[str, object], Request] = {}
@@ -453,10 +457,10 @@ class Explorer:
         return self._resume(world, number, CUT, stored=stored, judge=judge)
 
     def _arrive(self, world: World, later: int) -> World:
-        """A message of another saga reaches a worker."""
-        record = world.stored.record
+        """A message of another saga reaches a worker; one that `start` sent has no time of its own."""
+        pending = world.stored.record.status is SagaStatus.PENDING
         queued_at = world.stored.queued_at + _LATER[later]
-        claim = Claim(_ANOTHER, 0, record.status is SagaStatus.PENDING, queued_at)
+        claim = Claim(_OTHERS[later], 0, pending, None if pending else queued_at)
         # A claim is equal to another of another time.
         request = self._requests.setdefault(("note_delivery", (claim, queued_at)), Request("note_delivery", claim))
         stored, judge, _ = self._call(world, None, request)
@@ -601,6 +605,11 @@ class Explorer:
     def _restore(self, stored: Stored) -> None:
         record, (paused, asked), (later, moving) = stored.record, stored.operated, stored.delivered
         self._storage._sagas = {SAGA_ID: record}
+        if stored.queued_at is not None:
+            self._storage._sagas |= {
+                other: replace(self._other, id=other, created_at=stored.queued_at + later)
+                for other, later in zip(_OTHERS, _LATER, strict=True)
+            }
         self._storage._log_ids = len(record.log)
         self._storage._pauses = {record.name: _PAUSE} if paused else {}
         self._storage._yields = {SAGA_ID: LATER} if asked else {}

@@ -13,10 +13,10 @@ from unittest.mock import patch
 from uuid import UUID
 
 from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
+from sagas.admin import Operator
 from sagas.definition import ONCE, AnySaga, Step
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
-from sagas.operating import Operator
 from sagas.runtime import Runtime
 from sagas.storage.records import (
     Acquired,
@@ -149,7 +149,7 @@ class Request:
             case "request_yield", _:
                 return "request_yield()" if self.kwargs["for_seconds"] else "request_yield(no more)"
             case "note_delivery", (claim,):
-                return "note_delivery()" if claim.queued_at is None else "note_delivery(another's)"
+                return "note_delivery()" if claim.saga_id == SAGA_ID else "note_delivery(another's)"
             case _:
                 shown = {k: v for k, v in self.kwargs.items() if k in ("version", "pending")}
                 return f"{self.name}({', '.join(f'{k}={v}' for k, v in shown.items())})"
@@ -324,7 +324,7 @@ class _Watch:
 def operate(engine: Engine, command: str) -> None:
     """What an operator's process does for this command; it looks twice whether it can have the saga."""
     operator = Operator(engine, by="ann", wait_seconds=2.0)
-    with patch("sagas.operating.time", _Watch()):
+    with patch("sagas.admin.time", _Watch()):
         match command.split():
             case ["pause"]:
                 engine.storage.pause("trip", by="ann", because="why")

@@ -21,6 +21,7 @@ from sagas.storage import rules
 from sagas.storage.records import (
     Acquired,
     Applied,
+    Claim,
     ClaimResult,
     Lease,
     LeaseRequest,
@@ -32,7 +33,7 @@ from sagas.storage.records import (
     is_shared,
 )
 from sagas.storage.transitions import Change, Progressed, Transition, change_of
-from tests.faults.interleavings import After, Exploration, Explorer, Violation, World
+from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Violation, World
 from tests.faults.processes import (
     DONE,
     EXITS,
@@ -55,8 +56,6 @@ _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaSt
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}
 _ACTIONS = (Action.ACT, Action.COMPENSATE)
 _ENDS = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
-#: Messages overtake each other by no more than this.
-_GRACE = timedelta(seconds=rules.OVERTAKING_SECONDS)
 #: The number of a holder that is no more, while its lease still runs.
 _GONE = -1
 
@@ -115,8 +114,7 @@ class Books(NamedTuple):
                 must(not (paused and answer.value.claims), "a scan dispatched a saga of a paused name")
                 books = self._claimed(world, new, answer.value)
             case "note_delivery" if number is None:
-                later = request.args[0].queued_at - world.stored.queued_at
-                books = self._replace(passed=self.passed or later > _GRACE)
+                books = self._replace(passed=self.passed or request.args[0].saga_id == MUCH_LATER)
             case "reclaim":
                 books = self._lost_lease(old, new, holder_is_dead=True)
             case "release_claims" if new != old:
@@ -161,11 +159,11 @@ class Books(NamedTuple):
         events = request.args[1].events
         got_on = new.status.finished or any(e.action in _ACTIONS and e.status in _ENDS for e in events)
         # It failed if a step's attempts are spent for now, or after an error that is no step's.
-        fails = any(entry.verdict is Verdict.GIVE_UP for entry in events) or point.answers[-1].error is SystemExit
+        fails = any(entry.verdict is Verdict.FAIL_ATTEMPT for entry in events) or point.answers[-1].error is SystemExit
         return books._replace(
             attempts=(0 if got_on else self.attempts) + fails,
             suspect=self.suspect and not got_on,
-            aborted=self.aborted or any(entry.verdict is Verdict.TURN_BACK for entry in events),
+            aborted=self.aborted or any(entry.verdict is Verdict.ABORT for entry in events),
         )
 
     def _acquired(
@@ -448,6 +446,13 @@ class ProbesWhileMessagesMove(MemorySagaStorage):
         return result
 
 
+class NotesNoStarts(MemorySagaStorage):
+    """Does not know when a message was queued that `start` sent."""
+
+    def note_delivery(self, claim: Claim) -> None:
+        super().note_delivery(replace(claim, saga_id=UUID(int=0)))
+
+
 class AcquiresForAnyMessage(MemorySagaStorage):
     """Does not look at the version that a message was sent for."""
 
@@ -612,7 +617,7 @@ class LooksAtTheLastEvent(Progress):
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
-        self.aborted = entry.verdict is Verdict.TURN_BACK
+        self.aborted = entry.verdict is Verdict.ABORT
 
 
 class ForgetsLostHolders(Progress):
@@ -696,6 +701,7 @@ _WAITS = "a message was sent again that may well wait"
         (ForgetsWhatWasInFlight, operated("compensate"), _LEFT),
         (QueuesNothing, _EXPIRING, "a second message for the same saga"),
         (ProbesWhileMessagesMove, _MOVING, _WAITS),
+        (NotesNoStarts, _MOVING, "the saga never ends"),
         (AcquiresForAnyMessage, Scenario(left=bounds(1)), "at a version that it was not sent for"),
         (AcquiresTheSuspect, _SHARED, "acquired a suspect saga"),
         (ScansFreeNothing, _PAUSING, "the saga never ends"),
@@ -740,7 +746,7 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("execution.Progressed", none_in_flight, _SPLIT, "is known to be in flight"),
         ("execution.holder_failed", began_nothing, _EXITING, _LEFT),
         ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, f"{_LEFT} ('undone', 'done')"),
-        ("operating.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
+        ("admin.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
     ],
 )
 def test_an_engine_that_breaks_a_rule_is_found_out(

@@ -25,7 +25,7 @@ def test_the_prune_is_measured_with_live_writes_before_and_during_it(
 
 def test_a_database_with_sagas_is_not_measured_in(database_url: str, storage: PostgresSagaStorage) -> None:
     saga: NewSaga = new_saga()
-    storage.create_sagas([saga], owner=None)
+    storage.create_sagas([saga])
 
     with pytest.raises(ValueError, match="use an empty one"):
         prune.measure(database_url, 1)

@@ -104,7 +104,7 @@ def test_the_description_for_package_indexes_is_the_readme_without_links_into_th
         description = opened.read(metadata).decode()
 
     assert "Description-Content-Type: text/markdown" in description
-    assert "## A saga in 30 lines" in description
+    assert "## One saga" in description
     assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 

@@ -48,9 +48,9 @@ def test_failure_undoes_the_finished_steps_in_reverse(stage: Stage, engine: Quic
 
     assert stage.seen == ["act hotel", "act car", "act plane", "compensate car", "compensate hotel"]
     assert (report.outcome, report.status) == ("compensated", SagaStatus.COMPENSATED)
-    assert report.did[2] == "plane: act failed (ConnectionError), turn back"
+    assert report.did[2] == "plane: act failed (ConnectionError), abort"
     assert logged(engine)[2:] == [
-        "act plane #1 turn back",
+        "act plane #1 abort",
         "compensate car #1 completed",
         "compensate hotel #1 completed",
     ]
@@ -145,7 +145,7 @@ def test_attempts_that_are_spent_turn_the_saga_back(stage: Stage, engine: QuickE
     engine.run(stage.saga("hotel", stage.step("car", always(FULL), retry=policy)), Trip())
 
     assert stage.attempts("act car") == [1, 2, 3]
-    assert logged(engine)[1:4] == ["act car #1 retry", "act car #2 retry", "act car #3 turn back"]
+    assert logged(engine)[1:4] == ["act car #1 retry", "act car #2 retry", "act car #3 abort"]
 
 
 def test_error_that_the_policy_does_not_name_is_not_retried(stage: Stage, engine: QuickEngine) -> None:
@@ -222,7 +222,7 @@ def test_a_compensation_has_a_policy_of_its_own(stage: Stage, engine: QuickEngin
     assert logged(engine)[2:] == [
         "compensate hotel #1 retry",
         "compensate hotel #2 retry",
-        "compensate hotel #3 give up",
+        "compensate hotel #3 fail the attempt",
     ]
     assert sum(engine.slept) == pytest.approx(0.5 + 1.0)
 
@@ -251,7 +251,7 @@ def test_earlier_steps_are_undone_while_one_compensation_keeps_failing(
         "compensate car #1 retry",
         "compensate hotel #1 completed",
         "compensate car #2 retry",
-        "compensate car #3 give up",
+        "compensate car #3 fail the attempt",
         "compensate car #4 retry",
         "compensate car #5 completed",
     ]
@@ -271,9 +271,9 @@ def test_a_saga_whose_compensation_never_succeeds_ends_dead_with_all_the_others_
         "compensate plane #1 completed",
         "compensate car #1 set aside",
         "compensate hotel #1 completed",
-        "compensate car #2 give up",
-        "compensate car #3 give up",
-        "compensate car #4 give up",
+        "compensate car #2 fail the attempt",
+        "compensate car #3 fail the attempt",
+        "compensate car #4 fail the attempt",
     ]
 
 
@@ -390,7 +390,7 @@ def test_failure_after_the_pivot_is_retried_for_ever_and_never_undone(
     report = engine.run(saga, Trip())
 
     assert (report.outcome, report.status) == ("failed", SagaStatus.FAILED)
-    assert logged(engine)[2] == "act mail #1 give up"
+    assert logged(engine)[2] == "act mail #1 fail the attempt"
     clock.forward(10)
     assert engine.recover(report.saga_id).outcome == "failed"
     clock.forward(20)

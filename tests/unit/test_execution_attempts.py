@@ -343,7 +343,7 @@ def test_retries_that_the_policy_expects_are_no_warnings_and_their_rows_are_smal
     assert final.traceback
     assert [record.levelname for record in caplog.records if "failed, retry" in record.getMessage()] == ["INFO"] * 21
     (warning,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    assert "parcel, act, attempt 22 failed, turn back: ValueError: never" in warning.getMessage()
+    assert "parcel, act, attempt 22 failed, abort: ValueError: never" in warning.getMessage()
 
 
 def test_a_saga_that_is_dead_is_an_error_in_the_log(

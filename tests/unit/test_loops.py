@@ -398,5 +398,5 @@ print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=90, check=False)
     assert done.stdout.splitlines() == [
         "['completed', 'completed', 'completed', 'completed', 'completed']",
-        "('block: act failed (RuntimeError), turn back',)",
+        "('block: act failed (RuntimeError), abort',)",
     ], done.stderr[-3000:]

@@ -74,15 +74,15 @@ def judged(plan: Plan, log: list[Entry], *, retryable: bool = True) -> Verdict:
         ([done("hotel")], "act car #1"),
         ([done("hotel"), failed("car", Verdict.RETRY), failed("car", Verdict.RETRY)], "act car #3"),
         ([done("hotel"), done("car"), done("plane")], "COMPLETED"),
-        ([failed("hotel", Verdict.TURN_BACK)], "COMPENSATED"),
-        ([done("hotel"), failed("car", Verdict.TURN_BACK)], "compensate hotel #1"),
-        ([done("hotel"), done("car"), failed("plane", Verdict.TURN_BACK)], "compensate car #1"),
-        ([done("hotel"), failed("car", Verdict.TURN_BACK, in_doubt=True)], "compensate car #1"),
+        ([failed("hotel", Verdict.ABORT)], "COMPENSATED"),
+        ([done("hotel"), failed("car", Verdict.ABORT)], "compensate hotel #1"),
+        ([done("hotel"), done("car"), failed("plane", Verdict.ABORT)], "compensate car #1"),
+        ([done("hotel"), failed("car", Verdict.ABORT, in_doubt=True)], "compensate car #1"),
         (
-            [done("hotel"), failed("car", Verdict.TURN_BACK), failed("hotel", Verdict.GIVE_UP, COMPENSATE)],
+            [done("hotel"), failed("car", Verdict.ABORT), failed("hotel", Verdict.FAIL_ATTEMPT, COMPENSATE)],
             "compensate hotel #2",
         ),
-        ([done("hotel"), failed("car", Verdict.TURN_BACK), done("hotel", COMPENSATE)], "COMPENSATED"),
+        ([done("hotel"), failed("car", Verdict.ABORT), done("hotel", COMPENSATE)], "COMPENSATED"),
     ],
 )
 def test_next_move_follows_from_the_log(trip: Plan, log: list[Entry], expected: str) -> None:
@@ -90,7 +90,7 @@ def test_next_move_follows_from_the_log(trip: Plan, log: list[Entry], expected: 
 
 
 def test_doubt_from_an_earlier_attempt_stays(trip: Plan) -> None:
-    log = [failed("hotel", Verdict.RETRY, in_doubt=True), failed("hotel", Verdict.TURN_BACK)]
+    log = [failed("hotel", Verdict.RETRY, in_doubt=True), failed("hotel", Verdict.ABORT)]
 
     assert shown(next_move(trip, log)) == "compensate hotel #1"
 
@@ -98,7 +98,7 @@ def test_doubt_from_an_earlier_attempt_stays(trip: Plan) -> None:
 def test_step_without_compensation_is_passed_over_on_the_way_back() -> None:
     stage = Stage()
     plan = plan_of(stage.saga("hotel", stage.step("mail", undo=None), "car"))
-    log = [done("hotel"), done("mail"), failed("car", Verdict.TURN_BACK)]
+    log = [done("hotel"), done("mail"), failed("car", Verdict.ABORT)]
 
     assert shown(next_move(plan, log)) == "compensate hotel #1"
 
@@ -121,7 +121,7 @@ def test_failure_that_the_policy_does_not_retry_aborts_the_saga() -> None:
     stage = Stage()
     plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE)))
 
-    assert judged(plan, [], retryable=False) is Verdict.TURN_BACK
+    assert judged(plan, [], retryable=False) is Verdict.ABORT
 
 
 def test_failure_is_retried_up_to_max_attempts() -> None:
@@ -132,29 +132,29 @@ def test_failure_is_retried_up_to_max_attempts() -> None:
     assert [judged(plan, [retry] * failures) for failures in range(3)] == [
         Verdict.RETRY,
         Verdict.RETRY,
-        Verdict.TURN_BACK,
+        Verdict.ABORT,
     ]
 
 
 def test_pivot_itself_may_abort_the_saga(pivoted: Plan) -> None:
-    assert judged(pivoted, [done("hotel")]) is Verdict.TURN_BACK
+    assert judged(pivoted, [done("hotel")]) is Verdict.ABORT
 
 
 def test_failure_past_the_pivot_is_given_up_and_tried_afresh(pivoted: Plan) -> None:
     log = [done("hotel"), done("pay"), failed("mail", Verdict.RETRY)]
-    assert judged(pivoted, log) is Verdict.GIVE_UP
+    assert judged(pivoted, log) is Verdict.FAIL_ATTEMPT
 
-    log.append(failed("mail", Verdict.GIVE_UP))
+    log.append(failed("mail", Verdict.FAIL_ATTEMPT))
     assert judged(pivoted, log) is Verdict.RETRY
     assert shown(next_move(pivoted, log)) == "act mail #3"
 
 
 def test_failed_compensation_fails_the_attempt_and_never_aborts(trip: Plan) -> None:
-    assert judged(trip, [done("hotel"), failed("car", Verdict.TURN_BACK)]) is Verdict.GIVE_UP
+    assert judged(trip, [done("hotel"), failed("car", Verdict.ABORT)]) is Verdict.FAIL_ATTEMPT
 
 
 def test_failures_of_acting_do_not_count_against_compensating(trip: Plan) -> None:
-    log = [failed("hotel", Verdict.RETRY), failed("hotel", Verdict.TURN_BACK, in_doubt=True)]
+    log = [failed("hotel", Verdict.RETRY), failed("hotel", Verdict.ABORT, in_doubt=True)]
     move = next_move(trip, log)
 
     assert isinstance(move, Move)
@@ -166,12 +166,12 @@ def test_each_compensation_has_a_policy_of_its_own() -> None:
     stage = Stage()
     twice, once = RetryPolicy(max_attempts=2), RetryPolicy(max_attempts=1)
     plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=twice), "car"))
-    log = [done("hotel"), failed("car", Verdict.TURN_BACK)]
+    log = [done("hotel"), failed("car", Verdict.ABORT)]
     assert judged(plan, log) is Verdict.RETRY
-    assert judged(plan, [*log, failed("hotel", Verdict.RETRY, COMPENSATE)]) is Verdict.GIVE_UP
+    assert judged(plan, [*log, failed("hotel", Verdict.RETRY, COMPENSATE)]) is Verdict.FAIL_ATTEMPT
 
     plan = plan_of(stage.saga(stage.step("hotel", retry=THRICE, compensate_retry=once), "car"))
-    assert judged(plan, log) is Verdict.GIVE_UP
+    assert judged(plan, log) is Verdict.FAIL_ATTEMPT
 
 
 # -- compensating past failures -----------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def going_on() -> Plan:
     return plan_of(stage.saga(*steps, compensate_past_failures=True))
 
 
-BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.TURN_BACK)]
+BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.ABORT)]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.TURN_B
                 failed("car", Verdict.RETRY, COMPENSATE),
                 done("hotel", COMPENSATE),
             ],
-            Verdict.GIVE_UP,
+            Verdict.FAIL_ATTEMPT,
             "compensate plane #2",
         ),
         (
@@ -216,7 +216,7 @@ BACK = [done("hotel"), done("car"), done("plane"), failed("mail", Verdict.TURN_B
                 done("car", COMPENSATE),
                 done("hotel", COMPENSATE),
             ],
-            Verdict.GIVE_UP,
+            Verdict.FAIL_ATTEMPT,
             "compensate plane #3",
         ),
     ],
@@ -242,10 +242,10 @@ def test_a_saga_is_not_compensated_while_a_compensation_is_owed(going_on: Plan) 
 
 
 def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) -> None:
-    log = [done("hotel"), done("car"), failed("plane", Verdict.TURN_BACK), failed("car", Verdict.SET_ASIDE, COMPENSATE)]
+    log = [done("hotel"), done("car"), failed("plane", Verdict.ABORT), failed("car", Verdict.SET_ASIDE, COMPENSATE)]
 
     assert shown(next_move(trip, log)) == "compensate car #2"
-    assert judged(trip, log) is Verdict.GIVE_UP
+    assert judged(trip, log) is Verdict.FAIL_ATTEMPT
 
 
 # -- logs of other definitions ------------------------------------------------------------------------------------
@@ -256,9 +256,9 @@ def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) 
     [
         [done("boat")],
         [failed("boat", Verdict.RETRY)],
-        [done("hotel"), failed("boat", Verdict.TURN_BACK)],
-        [done("hotel"), failed("car", Verdict.TURN_BACK), done("boat", COMPENSATE)],
-        [done("hotel"), failed("car", Verdict.TURN_BACK), failed("boat", Verdict.GIVE_UP, COMPENSATE)],
+        [done("hotel"), failed("boat", Verdict.ABORT)],
+        [done("hotel"), failed("car", Verdict.ABORT), done("boat", COMPENSATE)],
+        [done("hotel"), failed("car", Verdict.ABORT), failed("boat", Verdict.FAIL_ATTEMPT, COMPENSATE)],
     ],
 )
 def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> None:
@@ -293,15 +293,15 @@ def test_a_skipped_act_counts_as_done(trip: Plan) -> None:
 
 @pytest.mark.parametrize("entry", [skipped("car"), skipped("car", COMPENSATE)], ids=["its act", "its compensation"])
 def test_a_skipped_step_is_never_compensated(trip: Plan, entry: Entry) -> None:
-    log = [done("hotel"), *([] if entry.action is ACT else [done("car"), failed("plane", Verdict.TURN_BACK)]), entry]
+    log = [done("hotel"), *([] if entry.action is ACT else [done("car"), failed("plane", Verdict.ABORT)]), entry]
     if entry.action is ACT:
-        log.append(failed("plane", Verdict.TURN_BACK))
+        log.append(failed("plane", Verdict.ABORT))
 
     assert shown(next_move(trip, log)) == "compensate hotel #1"
 
 
 def test_a_step_in_doubt_that_was_skipped_is_not_compensated(trip: Plan) -> None:
-    log = [failed("hotel", Verdict.RETRY, in_doubt=True), skipped("hotel"), failed("car", Verdict.TURN_BACK)]
+    log = [failed("hotel", Verdict.RETRY, in_doubt=True), skipped("hotel"), failed("car", Verdict.ABORT)]
 
     assert shown(next_move(trip, log)) == "COMPENSATED"
 
@@ -309,7 +309,7 @@ def test_a_step_in_doubt_that_was_skipped_is_not_compensated(trip: Plan) -> None
 def test_skipping_the_pivot_is_passing_it(pivoted: Plan) -> None:
     log = [done("hotel"), skipped("pay")]
 
-    assert judged(pivoted, [*log, failed("mail", Verdict.RETRY)]) is Verdict.GIVE_UP
+    assert judged(pivoted, [*log, failed("mail", Verdict.RETRY)]) is Verdict.FAIL_ATTEMPT
 
 
 def test_a_persons_note_changes_nothing(trip: Plan) -> None:
@@ -326,7 +326,7 @@ def lost(*in_flight: str, status: EntryStatus = EntryStatus.LOST) -> Entry:
     return Entry(step="holder", action=Action.HOLDER, status=status, in_flight=in_flight or None)
 
 
-ABORT = failed("hotel", Verdict.TURN_BACK)
+ABORT = failed("hotel", Verdict.ABORT)
 
 
 @pytest.mark.parametrize(
@@ -341,8 +341,8 @@ ABORT = failed("hotel", Verdict.TURN_BACK)
         ([done("hotel"), lost("car"), failed("car", Verdict.RETRY)], {"car"}),
         ([done("hotel"), lost("car", status=EntryStatus.FAILED)], {"car"}),
         ([done("hotel"), lost("car", status=EntryStatus.DECLINED)], set()),
-        ([done("hotel"), failed("car", Verdict.TURN_BACK), lost()], set()),
-        ([done("hotel"), failed("car", Verdict.TURN_BACK), lost("hotel")], set()),
+        ([done("hotel"), failed("car", Verdict.ABORT), lost()], set()),
+        ([done("hotel"), failed("car", Verdict.ABORT), lost("hotel")], set()),
     ],
 )
 def test_what_a_lost_holder_may_have_begun_is_in_doubt(trip: Plan, log: list[Entry], doubtful: set[str]) -> None:
@@ -350,7 +350,7 @@ def test_what_a_lost_holder_may_have_begun_is_in_doubt(trip: Plan, log: list[Ent
 
 
 def test_what_is_in_doubt_is_undone(trip: Plan) -> None:
-    log = [done("hotel"), lost("car"), failed("car", Verdict.TURN_BACK)]
+    log = [done("hotel"), lost("car"), failed("car", Verdict.ABORT)]
 
     assert shown(next_move(trip, log)) == "compensate car #1"
 

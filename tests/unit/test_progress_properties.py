@@ -1,4 +1,4 @@
-"""The laws of progress, for any graph, any failures, any order of events and any crash: driven as the loop drives it."""
+"""The laws of progress, for any graph, failures, order of events and crash: driven as the loop drives it."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_a_compensation_is_passed_over_only_after_it_failed_and_where_the_saga_s
         if entry.status is EntryStatus.COMPLETED:
             owed.remove(entry.step)
         assert entry.verdict is not Verdict.SET_ASIDE or (run.plan.past_failures and len(owed) > 1)
-        if entry.verdict is Verdict.GIVE_UP:
+        if entry.verdict is Verdict.FAIL_ATTEMPT:
             assert not run.plan.past_failures or set(owed) <= since
             since.clear()
 
@@ -242,8 +242,8 @@ def test_an_attempt_is_given_up_only_by_what_cannot_abort(run: Run) -> None:
         past_pivot = any(e.step in pivots and e.status is EntryStatus.COMPLETED for e in run.log[:place])
         forced = entry.action is COMPENSATE or past_pivot
 
-        assert (entry.verdict in (Verdict.GIVE_UP, Verdict.SET_ASIDE)) <= forced
-        assert (entry.verdict is Verdict.TURN_BACK) <= (not forced)
+        assert (entry.verdict in (Verdict.FAIL_ATTEMPT, Verdict.SET_ASIDE)) <= forced
+        assert (entry.verdict is Verdict.ABORT) <= (not forced)
 
 
 @given(run=runs())
@@ -264,10 +264,10 @@ def test_policy_is_asked_for_no_more_attempts_than_it_has(run: Run) -> None:
         in_a_row[key] = in_a_row.get(key, 0) + 1
         move = Move(run.plan.graph.named[entry.step], entry.action, 1)
 
-        assert in_a_row[key] <= run.plan.maximum(move) or entry.verdict is Verdict.TURN_BACK
+        assert in_a_row[key] <= run.plan.maximum(move) or entry.verdict is Verdict.ABORT
         if entry.verdict is Verdict.SET_ASIDE:
             in_a_row[key] = 0
-        if entry.verdict is Verdict.GIVE_UP:
+        if entry.verdict is Verdict.FAIL_ATTEMPT:
             in_a_row = {other: count for other, count in in_a_row.items() if other[1] is not entry.action}
 
 
@@ -300,7 +300,7 @@ def test_two_orders_of_independent_events_give_the_same_frontier(
     shuffled = _legal_order(plan.graph, data.draw(st.permutations(log)))
 
     assert _same(frontier(plan.graph, log), frontier(plan.graph, shuffled))
-    stop = Entry(step=plan.graph.nodes[-1].name, action=ACT, status=EntryStatus.FAILED, verdict=Verdict.TURN_BACK)
+    stop = Entry(step=plan.graph.nodes[-1].name, action=ACT, status=EntryStatus.FAILED, verdict=Verdict.ABORT)
     assert _same(frontier(plan.graph, [*log, stop]), frontier(plan.graph, [*shuffled, stop]))
 
 

@@ -351,9 +351,7 @@ class PostgresSagaStorage(ISagaStorage):
         return [claims.pop(saga_id) for saga_id in saga_ids if saga_id in claims]
 
     def note_delivery(self, claim: Claim) -> None:
-        named = {"id": claim.saga_id, "version": claim.version}
-        times = {"queued_at": claim.queued_at, "probe": PROBE_SECONDS}
-        self._execute("note_delivery", {"pending": claim.pending, **named, **times})
+        self._execute("note_delivery", {"id": claim.saga_id, "pending": claim.pending, "queued_at": claim.queued_at})
 
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:
         return self._execute("reclaim", {"owner": owner, "max_attempts": max_recovery_attempts})

@@ -83,9 +83,9 @@ class AcquiringContract(ContractBase):
     @pytest.mark.parametrize(
         ("entry", "goes_on"),
         [
-            (failed("charge", Action.ACT, Verdict.GIVE_UP, in_doubt=True), RUNNING),
-            (failed("reserve", Action.ACT, Verdict.TURN_BACK), COMPENSATING),
-            (failed("reserve", Action.COMPENSATE, Verdict.GIVE_UP), COMPENSATING),
+            (failed("charge", Action.ACT, Verdict.FAIL_ATTEMPT, in_doubt=True), RUNNING),
+            (failed("reserve", Action.ACT, Verdict.ABORT), COMPENSATING),
+            (failed("reserve", Action.COMPENSATE, Verdict.FAIL_ATTEMPT), COMPENSATING),
         ],
         ids=["gave up", "aborted", "tried to compensate"],
     )

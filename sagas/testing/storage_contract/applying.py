@@ -29,7 +29,7 @@ from sagas.testing.storage_contract.fencing import RETRY, TRANSITIONS
 
 _EVERY = pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS.keys())
 SKIPPED = LogEntry(step="charge", action=Action.COMPENSATE, status=EntryStatus.SKIPPED, by="ann", because="by hand")
-ABORTED = replace(failed("charge", Action.ACT, Verdict.TURN_BACK), by="ann", because="fraud", message="fraud")
+ABORTED = replace(failed("charge", Action.ACT, Verdict.ABORT), by="ann", because="fraud", message="fraud")
 STOPPED = LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST, in_flight=("a", 'b "c"'))
 
 

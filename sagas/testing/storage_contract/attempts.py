@@ -251,7 +251,7 @@ class AttemptsContract(ContractBase):
         acquired = self.acquired(self.acquire(storage, saga_id))
         assert (acquired.record.status, acquired.status_before) == (SagaStatus.COMPENSATING, SagaStatus.FAILED)
         (note,) = acquired.record.log
-        assert (note.action, note.verdict, note.in_doubt) == (Action.OPERATOR, Verdict.TURN_BACK, False)
+        assert (note.action, note.verdict, note.in_doubt) == (Action.OPERATOR, Verdict.ABORT, False)
         assert (note.by, note.because) == ("increment_recovery_attempts", "the status was set to COMPENSATING")
         assert note.created_at is not None
 

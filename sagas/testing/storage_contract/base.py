@@ -119,7 +119,7 @@ class ContractBase:
 
     def abort(self, storage: ISagaStorage, lease: Lease) -> None:
         """Log that a step failed for good."""
-        entry = failed("reserve", Action.ACT, Verdict.TURN_BACK, in_doubt=True)
+        entry = failed("reserve", Action.ACT, Verdict.ABORT, in_doubt=True)
         storage.apply(lease, Progressed(events=(entry,), status=COMPENSATING))
 
     # -- operations with the usual arguments ------------------------------------------------------------------

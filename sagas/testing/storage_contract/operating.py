@@ -20,7 +20,7 @@ from sagas.testing.storage_contract.base import COMPENSATING, MAXIMUM, RUNNING, 
 _NOTE = note("retry", by="ann", because="why")
 _RETRY = GaveBack(events=(_NOTE,), status=RUNNING)
 _RESOLVE = Ended(events=(note("resolve", by="ann", because="why"),), status=SagaStatus.COMPENSATED)
-_ABORT = GaveBack(events=(failed("charge", Action.ACT, Verdict.TURN_BACK),), status=COMPENSATING)
+_ABORT = GaveBack(events=(failed("charge", Action.ACT, Verdict.ABORT),), status=COMPENSATING)
 
 
 class OperatingContract(ContractBase):

@@ -63,7 +63,7 @@ def test_a_dead_saga_is_run_once_more_and_dying_again_is_a_failure(
     assert result.stdout.splitlines() == [
         f"{saga_id}  place-order  dead: failed attempt 1 of 1, so it is dead until an operator revives it: "
         "the shelf [bold]jammed[/bold]\\nand smokes",
-        "    reserve: compensate failed (RuntimeError), give up",
+        "    reserve: compensate failed (RuntimeError), fail the attempt",
     ]
     assert result.exit_code == 1
     assert [entry.step for entry in storage.load(saga_id).log].count("reserve") == 3

@@ -322,7 +322,7 @@ def test_send_of_an_engine_without_dispatcher_leaves_the_saga_free(shop: Shop) -
         connection.commit()
     shop.engine.send(saga_id)
 
-    assert shop.engine.stored().lease_owner is None
+    assert shop.engine.stored().state is SagaState.READY
 
 
 # -- async ----------------------------------------------------------------------------------------------------

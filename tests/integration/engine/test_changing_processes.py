@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.progress import Action
-from sagas.storage.records import LogEntry, SagaFilter, SagaRecord
+from sagas.storage.records import LogEntry, SagaFilter, SagaRecord, SagaState
 from tests.forking import run_python
 
 OLD = """
@@ -146,7 +146,7 @@ def declines(deployment: Deployment, code: str, reason: str) -> None:
 
     after = deployment.stored()
     assert reason in (after.last_error or "")
-    assert (after.recovery_attempts, after.lease_owner) == (0, None)
+    assert (after.recovery_attempts, after.state) == (0, SagaState.READY)
     assert (after.status, after.context, _of_steps(after)) == (before.status, before.context, _of_steps(before))
     assert [entry.status for entry in after.log if entry.action is Action.HOLDER] == ["lost", "declined"]
 

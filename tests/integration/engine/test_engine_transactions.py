@@ -232,7 +232,7 @@ def test_session_of_an_engine_without_dispatcher_leaves_the_saga_free(shop: Shop
         saga_id = shop.start(session)
         session.commit()
 
-    assert shop.engine.stored().lease_owner is None
+    assert shop.engine.stored().state is SagaState.READY
     assert shop.stored == {saga_id}
 
 

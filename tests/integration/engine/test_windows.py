@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sagas import PostgresSagaStorage, SagaStatus
-from sagas.storage.records import SagaFilter
+from sagas.storage.records import SagaFilter, SagaState
 
 # What Python lacks on Windows, taken away before anything else is imported; billiard asks which system it is on.
 WITHOUT_UNIX = """
@@ -70,5 +70,5 @@ def test_program_that_starts_sagas_needs_nothing_of_unix(
 
     assert (done.returncode, done.stdout) == (0, "completed\n"), done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    found = {(each.status, each.lease_owner) for each in storage.find(SagaFilter(name="greet"))}
-    assert found == {(SagaStatus.COMPLETED, None), (SagaStatus.PENDING, "queue")}
+    found = {(each.status, each.state) for each in storage.find(SagaFilter(name="greet"))}
+    assert found == {(SagaStatus.COMPLETED, SagaState.FINISHED), (SagaStatus.PENDING, SagaState.QUEUED)}

@@ -85,7 +85,7 @@ def test_migrating_keeps_the_details_of_the_log(older: Older) -> None:
     (begun, ended) = saga.log
     assert (begun.message, begun.status) == (None, "started")
     assert (ended.message, ended.error_type) == ("told of Reserve act FAILED", "Error")
-    assert (ended.verdict, ended.in_doubt) == ("turn back", False)
+    assert (ended.verdict, ended.in_doubt) == ("abort", False)
     (_, done, *_) = PostgresSagaStorage(older.engine).load(older.sagas["completed"]).log
     assert (done.message, done.status) == ("told of Reserve act COMPLETED", "completed")
 

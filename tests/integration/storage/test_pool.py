@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.errors import StorageUnavailable
-from sagas.storage import PostgresSagaStorage
 from sagas.inspection import Inspector
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.postgres import pool
 from sagas.storage.records import SagaFilter
 from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, cut_all, held_saga, new_saga, wait_until

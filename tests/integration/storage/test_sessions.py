@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
-from sagas.storage import PostgresSagaStorage
 from sagas.inspection import Inspector
+from sagas.storage import PostgresSagaStorage
 from sagas.storage.records import LeaseRequest
 from sagas.storage.transitions import FailedAttempt
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
@@ -147,31 +147,17 @@ def test_the_environment_does_no_harm(database_url: str) -> None:
 # -- what was taken and cannot be read ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("UPDATE saga_executions SET created_at = '20000-01-01'", "10K"),
-        (
-            "INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker) "
-            "SELECT id, 'a', 'later', 'completed', 1, 'w' FROM saga_executions",
-            "later",
-        ),
-    ],
-    ids=["a time after the year 9999", "a row of a newer version"],
-)
 def test_a_saga_that_cannot_be_read_is_given_back_and_no_attempt_is_spent(
-    storage: PostgresSagaStorage, engine: sa.Engine, change: str, reason: str
+    storage: PostgresSagaStorage, engine: sa.Engine
 ) -> None:
     lease = held_saga(storage)
     storage.apply(lease, FailedAttempt(events=(), after_seconds=0.0, max_recovery_attempts=5))
     with engine.begin() as connection:
-        for constraint in ("action", "status"):
-            connection.exec_driver_sql(f"ALTER TABLE saga_logs DROP CONSTRAINT IF EXISTS ck_saga_logs_{constraint}")
-        connection.exec_driver_sql(change)
+        connection.exec_driver_sql("UPDATE saga_executions SET created_at = '20000-01-01'")
 
     for _ in range(7):
-        with pytest.raises(SagaUnreadable, match=rf"{lease.saga_id} was given back, no attempt spent: .*{reason}"):
-            request = LeaseRequest(owner="w", seconds=60)
+        request = LeaseRequest(owner="w", seconds=60)
+        with pytest.raises(SagaUnreadable, match=rf"{lease.saga_id} was given back, no attempt spent: .*10K"):
             storage.acquire(lease.saga_id, request, max_recovery_attempts=5, by_hand=True)
 
     with engine.connect() as connection:
@@ -181,6 +167,26 @@ def test_a_saga_that_cannot_be_read_is_given_back_and_no_attempt_is_spent(
         ).one()
     assert (row.status, row.lease_owner, row.recovery_attempts, row.version, row.soon) == ("FAILED", None, 1, 8, True)
     assert "cannot be read" in row.last_error
+
+
+@pytest.mark.parametrize(("details", "outcome"), [("{}", "completed"), ('{"schedules": true}', "declined")])
+def test_a_row_of_a_newer_version_is_passed_over_unless_the_saga_depends_on_it(
+    storage: PostgresSagaStorage, engine: sa.Engine, details: str, outcome: str
+) -> None:
+    sagas = SagaEngine(storage)
+    saga_id = sagas.start(Stage().saga("flight", "hotel"), Trip())
+    with engine.begin() as connection:
+        for constraint in ("action", "status"):
+            connection.exec_driver_sql(f"ALTER TABLE saga_logs DROP CONSTRAINT IF EXISTS ck_saga_logs_{constraint}")
+        connection.exec_driver_sql(
+            "INSERT INTO saga_logs (saga_id, step_name, action, status, version, worker, details) "
+            "SELECT id, 'flight', 'later', 'armed', 0, 'w', %s FROM saga_executions",
+            (details,),
+        )
+
+    report = sagas.recover(saga_id)
+
+    assert (report.outcome, storage.load(saga_id).log[0].action) == (outcome, "later")
 
 
 # -- rows that are hidden -----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ WITH saga AS MATERIALIZED (
             WHEN judged.verdict = 'paused' OR e.status NOT IN ('PENDING', 'FAILED') THEN e.status
             WHEN EXISTS (
                 SELECT FROM saga_logs l WHERE l.saga_id = e.id
-                    AND (l.action = 'compensate' OR l.details->>'verdict' = 'turn back')
+                    AND (l.action = 'compensate' OR l.details->>'verdict' IN ('abort', 'turn back'))
             ) THEN 'COMPENSATING'
             ELSE 'RUNNING'
         END,

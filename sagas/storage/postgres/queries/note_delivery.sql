@@ -1,15 +1,10 @@
--- Notes that a message has reached a worker, and when the newest such message was queued. Of a message that does not
--- tell, the row does (`rules.queued_at`).
-INSERT INTO saga_deliveries (pending, queued_at, at)
-VALUES (
+-- Notes that a message has reached a worker, and when the newest such message was queued. A message that `start` sent has
+-- no time: its saga was queued when it was created.
+INSERT INTO saga_deliveries (pending, queued_at, at) VALUES (
     :'pending',
     COALESCE(
-        :'queued_at',
-        (
-            SELECT available_at - make_interval(secs => :'probe') FROM saga_executions
-            WHERE id = :'id' AND version = :'version' AND state = 'queued'
-                AND available_at - updated_at <= make_interval(secs => 1.5 * :'probe')
-        )
+        CAST(:'queued_at' AS timestamptz),
+        (SELECT created_at FROM saga_executions WHERE id = :'id' AND CAST(:'pending' AS boolean))
     ),
     clock_timestamp()
 )

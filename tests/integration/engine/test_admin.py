@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 
 from sagas import PostgresSagaStorage, RetryPolicy, SagaEngine, SagaStatus, Settings
+from sagas.admin import Operator
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
-from sagas.operating import Operator
 from sagas.progress import Action, EntryStatus, Progress
 from sagas.storage.records import Acquired, Lease, LeaseRequest, SagaFilter, SagaState
 from sagas.storage.transitions import GaveBack
@@ -133,7 +133,7 @@ def test_what_turned_back_or_ended_is_not_turned_back_again(
     stuck.steps[0].compensate = stage._action("compensate", always(OSError("jammed")))  # type: ignore[method-assign]
     turned = engine.run(stuck, Trip()).saga_id
 
-    for saga_id, why in ((ended, "COMPLETED already"), (turned, "turns back already")):
+    for saga_id, why in ((ended, "COMPLETED already"), (turned, "unwinds already")):
         before = engine.storage.load(saga_id)
         with pytest.raises(ActionRefused, match=why):
             operator.compensate(saga_id, because="why")
@@ -375,7 +375,7 @@ def test_a_retry_keeps_in_mind_that_a_step_may_have_begun(
 def test_the_dead_are_found_each_once_while_they_are_retried(
     engine: QuickEngine, operator: Operator, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagas.operating._PAGE", 2)
+    monkeypatch.setattr("sagas.admin._PAGE", 2)
     dead = {_dead(engine, stage) for _ in range(5)}
 
     found = []
@@ -406,7 +406,7 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
     stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it turned back
     monkeypatch.setattr(engine.storage, "load", lambda _: stale)
 
-    with pytest.raises(ActionRefused, match="turns back already"):
+    with pytest.raises(ActionRefused, match="unwinds already"):
         operator.compensate(saga_id, because="why")
 
     monkeypatch.undo()

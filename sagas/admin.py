@@ -29,7 +29,7 @@ _Decision = Callable[[SagaRecord], tuple[LogEntry, SagaStatus]]
 class Operator:
     """Acts on sagas for a person; nothing here can break what the engine guarantees.
 
-    A saga that a worker holds is asked back, and taken once the worker has given it back at its next step's boundary.
+    A worker that holds the saga is requested to yield: it gives the saga back at its next step's boundary.
 
     Args:
         engine: whose storage, settings and sagas are meant.
@@ -44,17 +44,17 @@ class Operator:
         self._wait_seconds = wait_seconds
 
     def compensate(self, saga_id: UUID, *, because: str) -> SagaRecord:
-        """Turn a saga back: what was done is undone from now on, by whoever recovers it next.
+        """Abort a saga: what was done is undone from now on, by whoever recovers it next.
 
         Raises:
-            ActionRefused: it has ended, turns back already, is past its pivot, or is held by a worker all the time.
+            ActionRefused: it has ended, unwinds already, is past its pivot, or is held by a worker all the time.
             UnknownSaga, LogDoesNotFit: this process's code does not fit the saga.
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
             progress, move = self._next(record)
             if progress.aborted:
-                raise ActionRefused(f"saga {record.id} turns back already: `sagas recover {record.id}` speeds it up.")
+                raise ActionRefused(f"saga {record.id} unwinds already: `sagas recover {record.id}` speeds it up.")
             if progress.past_pivot:
                 raise ActionRefused(
                     f"saga {record.id} is past its pivot and can only go forward: skip the step that cannot be done "
@@ -65,8 +65,8 @@ class Operator:
                 action=move.action,
                 status=EntryStatus.FAILED,
                 attempt=move.attempt,
-                verdict=Verdict.TURN_BACK,
-                error_type="TurnedBack",
+                verdict=Verdict.ABORT,
+                error_type="Aborted",
                 message=f"{because} ({self._by})",
                 by=self._by,
                 because=because,
