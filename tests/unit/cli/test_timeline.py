@@ -32,7 +32,7 @@ def holder(status: EntryStatus, **fields: Any) -> LogEntry:
 
 
 def gave_up(step: str, attempt: int) -> LogEntry:
-    return failed(step, Action.COMPENSATE, Verdict.GIVE_UP, attempt)
+    return failed(step, Action.COMPENSATE, Verdict.FAIL_ATTEMPT, attempt)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_crash_is_still_told_once_the_saga_has_gone_on() -> None:
 
 def test_an_operators_abort_is_of_no_step() -> None:
     abort = LogEntry(
-        step="b", action=Action.ACT, status=EntryStatus.FAILED, verdict=Verdict.TURN_BACK, by="ann", because="unwanted"
+        step="b", action=Action.ACT, status=EntryStatus.FAILED, verdict=Verdict.ABORT, by="ann", because="unwanted"
     )
 
     (told,) = events(abort)
