@@ -71,7 +71,9 @@ def leave(storage: PostgresSagaStorage, database_url: str) -> Iterator[Leave]:
         lease = Lease(saga.id, 1, request.owner, request.token)
         storage.create_sagas([saga], lease=request)
         charged = completed("charge", Action.ACT)
-        storage.apply(lease, Progressed(events=(charged,), status=SagaStatus.RUNNING, context='{"did": ["charge"]}'))
+        storage.apply(
+            lease, Progressed(events=(charged,), status=SagaStatus.RUNNING, context='{"did": ["charge"]}')
+        )
         with engine.begin() as connection:
             connection.execute(
                 sa.text("UPDATE saga_executions SET updated_at = now() - make_interval(mins => :ago) WHERE id = :id"),

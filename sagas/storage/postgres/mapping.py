@@ -88,17 +88,17 @@ def short_row(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]
     """
     if len(transition.events) != 1 or not _plainly_completed(transition.events[0]):
         return None
-    statement: str
+    own: dict[str, Any]
     match transition:
         case Progressed(in_flight=(following,)):
-            statement, row = "apply_progress", {"next": following}
+            statement, own = "apply_progress", {"next": following}
         case Ended(status=status):
-            statement, row = "apply_end", {"clears_error": status is SagaStatus.COMPLETED}
+            statement, own = "apply_end", {"clears_error": status is SagaStatus.COMPLETED}
         case _:
             return None
     (entry,) = transition.events
     return statement, {
-        **row,
+        **own,
         **fence(lease),
         "owner": lease.owner,
         "status": transition.status.value,
@@ -114,7 +114,8 @@ def _plainly_completed(entry: LogEntry) -> bool:
         entry.status is EntryStatus.COMPLETED
         and (entry.action is Action.ACT or entry.action is Action.COMPENSATE)
         and entry.error_type is entry.message is entry.traceback is entry.by is entry.because is None
-        and entry.verdict is entry.in_flight is None
+        and entry.verdict is None
+        and entry.in_flight is None
         and not entry.in_doubt
         and not entry.schedules
     )
@@ -318,22 +319,24 @@ def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition)
 
 def short_of(written: str, lease: Lease, transition: Progressed | Ended) -> Applied:
     """Return what a short statement did: it sets all but the row's id and time, which it returns."""
-    row_id, at = json.loads(written)
-    (entry,) = transition.events
-    row = LogEntry(
-        step=entry.step,
-        action=entry.action,
-        status=entry.status,
-        attempt=entry.attempt,
-        version=lease.version,
-        worker=lease.owner,
-        id=row_id,
-        created_at=datetime.fromisoformat(at),
-    )
-    return Applied(
+
+    def log() -> tuple[LogEntry, ...]:
+        row_id, at = json.loads(written)
+        (entry,) = transition.events
+        row = LogEntry(
+            step=entry.step,
+            action=entry.action,
+            status=entry.status,
+            attempt=entry.attempt,
+            version=lease.version,
+            worker=lease.owner,
+            id=row_id,
+            created_at=datetime.fromisoformat(at),
+        )
+        return (row,)
+
+    return Applied.with_log_on_demand(
         status=transition.status,
         state=SagaState.RUNNING if isinstance(transition, Progressed) else SagaState.FINISHED,
-        recovery_attempts=0,
-        available_at=None,
-        log=(row,),
+        log=log,
     )
