@@ -94,7 +94,7 @@ def _facts(statistics: Statistics, total: Counter[str], oldest_id: str) -> Itera
     yield "queue", f"{queued}, the first since {when(statistics.queued_since, now)}" if queued else "empty"
     yield "last scan", f"{when(scan.at, now)} on {scan.host}" if scan else "never"
     for pause in statistics.pauses:
-        yield "paused", f"{pause.name}, by {pause.by} since {when(pause.since, now)}: {pause.because}"
+        yield "paused", f"{pause.name}, by {pause.actor} since {when(pause.since, now)}: {pause.reason}"
     if (ended := statistics.finished_in_total) is not None:
         yield "in total", ", ".join(f"{ended.get(status, 0)} {status}" for status in _FINISHED)
 

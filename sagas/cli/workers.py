@@ -47,7 +47,7 @@ def _queue_and_pauses(found: Workers) -> Iterator[tuple[str, str]]:
         yield "queue", f"{queued.sagas} {kind}, the first since {when(queued.since, found.now)}{overdue}"
     for parked in found.paused:
         count = f"{parked.name}, {parked.parked} parked"
-        if parked.by is None:
+        if parked.actor is None:
             yield "paused", f"{count} still, although the name was resumed: the next scans free them"
         else:
-            yield "paused", f"{count}, by {parked.by} since {when(parked.since, found.now)}: {parked.because}"
+            yield "paused", f"{count}, by {parked.actor} since {when(parked.since, found.now)}: {parked.reason}"

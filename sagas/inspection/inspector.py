@@ -312,7 +312,7 @@ def _paused_names(unfinished: Sequence[Count], pauses: Sequence[Pause]) -> Itera
         if pause is None:
             yield PausedName(name=name, parked=sagas)
         else:
-            yield PausedName(name=name, parked=sagas, by=pause.by, because=pause.because, since=pause.since)
+            yield PausedName(name=name, parked=sagas, actor=pause.actor, reason=pause.reason, since=pause.since)
 
 
 def _indexes(wanted: PageFilter) -> list[str] | None:

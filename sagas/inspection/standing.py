@@ -68,4 +68,4 @@ def _by_operators(details: SagaDetails) -> Iterator[str]:
             effect = "paused"
         elif held:
             effect = "its name is paused, so it is given back at the next step's boundary and parked;"
-        yield f"{effect} by {printable(pause.by)} since {utc(pause.since)}: {one_line(pause.because)}"
+        yield f"{effect} by {printable(pause.actor)} since {utc(pause.since)}: {one_line(pause.reason)}"

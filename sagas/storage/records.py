@@ -345,7 +345,7 @@ def note(command: str, *, by: str, because: str) -> LogEntry:
         UnstorableText: one of the arguments holds what no database can.
     """
     require_storable(command=command, by=by, reason=because)
-    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
+    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, actor=by, reason=because)
 
 
 def utc_now() -> datetime:

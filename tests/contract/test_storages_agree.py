@@ -440,7 +440,7 @@ def _plain(value: Any, now: datetime) -> Any:
         case LogEntry():
             return replace(value, id=0, created_at=None)
         case Pause():
-            return value.name, value.by, value.because
+            return value.name, value.actor, value.reason
         case Acquired(lease=lease, record=record, status_before=status):
             return lease, _plain(record, now), status
         case NotAcquired(why=why, record=record):

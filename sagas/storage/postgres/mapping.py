@@ -113,7 +113,7 @@ def _plainly_completed(entry: LogEntry) -> bool:
     return (
         entry.status is EntryStatus.COMPLETED
         and (entry.action is Action.ACT or entry.action is Action.COMPENSATE)
-        and entry.error_type is entry.message is entry.traceback is entry.by is entry.because is None
+        and entry.error_type is entry.message is entry.traceback is entry.actor is entry.reason is None
         and entry.verdict is None
         and entry.in_flight is None
         and not entry.in_doubt
@@ -289,8 +289,8 @@ def entry_of(row: Mapping[str, Any]) -> LogEntry:
         error_type=details.get("error_type"),
         message=details.get("message"),
         traceback=details.get("traceback"),
-        by=details.get("by"),
-        because=details.get("because"),
+        actor=details.get("by"),
+        reason=details.get("because"),
     )
 
 

@@ -22,7 +22,7 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
         "place-order is paused; 1 that were due are parked. `sagas resume place-order` ends it.\n"
     )
     (pause,) = storage.pauses()
-    assert (pause.by, pause.because) == (operator(), "the bank is away")
+    assert (pause.actor, pause.reason) == (operator(), "the bank is away")
     resumed = sagas("resume", "place-order", "--yes")
     assert resumed.stdout == "place-order is resumed; 1 that were parked are due.\n"
     again = sagas("resume", "place-order", "--yes")

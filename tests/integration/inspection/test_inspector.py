@@ -268,7 +268,7 @@ def test_holders_queues_and_pauses_are_told_apart(
     held = [(h.owner, h.sagas, h.names, h.expired) for h in workers.workers]
     assert held == [("w/1", 3, ["order", "parcel"], 1), ("w/2", 1, ["order"], 0)]
     assert [(q.pending, q.sagas, q.overdue) for q in workers.queue] == [(True, 1, 0), (False, 1, 1)]
-    assert [(p.name, p.parked, p.by, p.because) for p in workers.paused] == [
+    assert [(p.name, p.parked, p.actor, p.reason) for p in workers.paused] == [
         ("idle", 0, "you", "so"),
         ("parcel", 1, "me", "a strike"),
         ("resumed", 1, None, None),
