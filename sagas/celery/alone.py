@@ -1,8 +1,8 @@
-"""Running a suspect saga in a process of its own, so that it can take no other saga with it if it crashes again.
+"""Run a suspect saga in a process of its own, so that another crash affects no other saga.
 
-A worker with many sagas in one process (threads, gevent, eventlet) that crashes spends no attempt of any of them: each
-is suspect. Such a worker then runs `python -m sagas.celery.alone APP SAGA VERSION` for each. A crash of that process
-counts against its saga.
+A worker may run many sagas in one process (threads, gevent, eventlet). If this process crashes, no saga spends an
+attempt, but each of them is suspect. A worker with such a pool then runs `python -m sagas.celery.alone APP SAGA
+VERSION` for each suspect saga. A crash of that process counts as a failed attempt of its saga.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How often a worker looks whether it is to stop.
+#: How often a worker checks whether it was asked to stop.
 _LOOK_SECONDS: Final = 0.25
 _OWN_APP: Final = "sagas"
 
@@ -35,9 +35,9 @@ def recover_alone(engine: SagaEngine, saga_id: UUID, version: int | None) -> dic
     """Recover a saga in a child process, and return its report as plain data.
 
     Args:
-        engine: the worker's; if it is to stop, the child is told so.
-        saga_id: which saga.
-        version: only at this version; None: an operator asks.
+        engine: the worker's engine; when the worker was asked to stop, the child is asked too.
+        saga_id: the saga's id.
+        version: acquire the saga only at this version; None if an operator asks.
     """
     readable, writable = os.pipe()
     command = [sys.executable, "-m", __name__, _application(), engine.node, str(saga_id), str(writable)]
@@ -67,7 +67,7 @@ def recover_alone(engine: SagaEngine, saga_id: UUID, version: int | None) -> dic
 
 
 def _application() -> str:
-    """Return what names the worker's application for a process of its own: its `-A`, or else the setting."""
+    """Return the name of the worker's application for the child: from `-A`, or else from the setting."""
     arguments = sys.argv
     for place, argument in enumerate(arguments):
         if argument in ("-A", "--app") and place + 1 < len(arguments):
@@ -80,11 +80,11 @@ def _application() -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Recover one saga, and write its report to a file descriptor of the parent's."""
+    """Recover one saga, and write its report to a file descriptor of the parent."""
     application, node, saga_id, writable, *version = arguments
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which tells its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which notifies its children
     find_app(application)
     engine = api.new_engine(node=node, stopping=stopping.is_set)
     api.configure(engine)
