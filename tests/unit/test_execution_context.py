@@ -139,7 +139,7 @@ class Journey:
     day: Annotated[int, AfterValidator(check_day)] = 1
 
 
-def test_a_context_that_stops_validating_while_a_step_is_in_doubt_does_not_hide_the_doubt(
+def test_a_context_that_stops_validating_does_not_hide_that_a_step_is_in_doubt(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer_lost(_context: object, _call: Call) -> None:
