@@ -18,16 +18,10 @@ _MESSAGE_CHARACTERS: Final = 300
 #: What a step does; other rows are about the saga as a whole.
 _STEP_ACTIONS: Final = (Action.ACT, Action.COMPENSATE)
 _CONSEQUENCES: Final = {
-<<<<<<< HEAD
     Verdict.RETRY: "; the step is retried",
-    Verdict.TURN_BACK: "; the saga aborts",
+    Verdict.ABORT: "; the saga aborts",
     Verdict.SET_ASIDE: "; other steps are compensated first",
-    Verdict.GIVE_UP: "; attempt {} at the saga failed",
-=======
-    Verdict.RETRY: "the step is retried",
-    Verdict.ABORT: "the saga aborts",
-    Verdict.FAIL_ATTEMPT: "a recovery attempt failed",
->>>>>>> core
+    Verdict.FAIL_ATTEMPT: "; attempt {} at the saga failed",
     None: "",
 }
 
@@ -86,9 +80,10 @@ def seconds_between(record: SagaRecord) -> list[float | None]:
 
 def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
     """Whether another holder wrote the row, and nothing in the log says why."""
-<<<<<<< HEAD
     explained = before.action is Action.HOLDER or entry.action is Action.HOLDER
-    gave_back = before.verdict in (Verdict.RETRY, Verdict.GIVE_UP) or before.by is not None or entry.by is not None
+    gave_back = (
+        before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.actor is not None or entry.actor is not None
+    )
     return before.version < entry.version and not (explained or gave_back)
 
 
@@ -102,27 +97,18 @@ def _failures_after(entry: LogEntry, failures: int) -> int:
         # As in rules.crash_counts.
         return failures + (entry.version >= 2 and not is_shared(entry.worker))
     failed = entry.status is EntryStatus.FAILED
-    return failures + (failed and (entry.action is Action.HOLDER or entry.verdict is Verdict.GIVE_UP))
+    return failures + (failed and (entry.action is Action.HOLDER or entry.verdict is Verdict.FAIL_ATTEMPT))
 
 
 def _by_operator(entry: LogEntry) -> bool:
     """Whether an operator aborted the saga: such a row names the step that would have been next."""
-    return entry.by is not None and entry.verdict is Verdict.TURN_BACK
-=======
-    explained = before.action is Action.HOLDER
-    gave_back = before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.by is not None or entry.by is not None
-    return before.version < entry.version and not (explained or gave_back)
-
-
-def _is_abort(entry: LogEntry) -> bool:
-    return entry.by is not None and entry.verdict is Verdict.ABORT
->>>>>>> core
+    return entry.actor is not None and entry.verdict is Verdict.ABORT
 
 
 def _what(entry: LogEntry, failures: int) -> str:
     if entry.action is Action.HOLDER:
         return _of_holder(entry, failures)
-    if entry.by is not None:
+    if entry.actor is not None:
         return _of_operator(entry)
     match entry.status:
         case EntryStatus.STARTED:
@@ -150,7 +136,7 @@ def _of_holder(entry: LogEntry, failures: int) -> str:
 
 
 def _of_operator(entry: LogEntry) -> str:
-    by = f"by {printable(entry.by or '')}: {one_line(entry.because or '', _MESSAGE_CHARACTERS)}"
+    by = f"by {printable(entry.actor or '')}: {one_line(entry.reason or '', _MESSAGE_CHARACTERS)}"
     if entry.action is Action.OPERATOR:
         return f"operator: {printable(entry.step)}, {by}"
     if _by_operator(entry):

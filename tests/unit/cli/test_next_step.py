@@ -33,7 +33,7 @@ class PlaceOrder(Saga[dict[str, str]]):
 
 KNOWN = Definitions(MemorySagaStorage(), Registry([PlaceOrder]))
 RESERVED = completed("reserve", Action.ACT)
-REFUSED = failed("pay", Action.ACT, Verdict.TURN_BACK)
+REFUSED = failed("pay", Action.ACT, Verdict.ABORT)
 LOST = LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST, in_flight=("pay",))
 
 
