@@ -161,7 +161,7 @@ class Operator:
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
         def judged(record: SagaRecord) -> Transition:
             entry, status = decide(record)
-            require_storable(by=entry.actor, reason=entry.reason)
+            require_storable(actor=entry.actor, reason=entry.reason)
             if status.finished:
                 return Ended(events=(entry,), status=status)
             return GaveBack(events=(entry,), status=status)

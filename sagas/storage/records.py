@@ -97,15 +97,19 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry(Entry):
-    """One row of the log, whole; `by` and `because` if a person wrote it."""
+    """One row of the log with all its columns.
+
+    Attributes:
+        actor, reason: who wrote it and why, if an operator did.
+    """
 
     version: int = 0
     worker: str | None = None
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
-    by: str | None = None
-    because: str | None = None
+    actor: str | None = None
+    reason: str | None = None
     id: int = 0
     created_at: datetime | None = None
 
@@ -304,8 +308,8 @@ class Pause:
     """A saga name that is paused: by whom, why, and since when."""
 
     name: str
-    by: str
-    because: str
+    actor: str
+    reason: str
     since: datetime
 
 
@@ -338,14 +342,14 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
     )
 
 
-def note(command: str, *, by: str, because: str) -> LogEntry:
+def note(command: str, *, actor: str, reason: str) -> LogEntry:
     """Return a log row of what a person did to the saga.
 
     Raises:
         UnstorableText: one of the arguments holds what no database can.
     """
-    require_storable(command=command, by=by, reason=because)
-    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, actor=by, reason=because)
+    require_storable(command=command, actor=actor, reason=reason)
+    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, actor=actor, reason=reason)
 
 
 def utc_now() -> datetime:

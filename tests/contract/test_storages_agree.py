@@ -86,8 +86,8 @@ _doings = st.builds(
     step=_steps,
     action=st.sampled_from(Action),
     status=st.sampled_from([EntryStatus.COMPLETED, EntryStatus.SKIPPED]),
-    by=st.just("ann"),
-    because=st.just("não"),
+    actor=st.just("ann"),
+    reason=st.just("não"),
 )
 _entry = _completions | _failures | _doings
 _one_or_two = st.tuples(_entry) | st.tuples(_entry) | st.tuples(_entry, _entry)

@@ -191,21 +191,22 @@ def events_json(events: Sequence[LogEntry]) -> str:
 
 def details_of(entry: LogEntry) -> dict[str, Any] | None:
     """Return what a log row says beyond its columns; None if nothing."""
-    details = {name: getattr(entry, name) for name in _DETAILS}
-    return {name: value for name, value in details.items() if value not in (None, False)} or None
+    details = {key: getattr(entry, name) for name, key in _DETAILS.items()}
+    return {key: value for key, value in details.items() if value not in (None, False)} or None
 
 
-_DETAILS: Final = (
-    "verdict",
-    "in_doubt",
-    "in_flight",
-    "schedules",
-    "error_type",
-    "message",
-    "traceback",
-    "by",
-    "because",
-)
+#: The fields of a log row that are stored in `details`, and their keys there.
+_DETAILS: Final = {
+    "verdict": "verdict",
+    "in_doubt": "in_doubt",
+    "in_flight": "in_flight",
+    "schedules": "schedules",
+    "error_type": "error_type",
+    "message": "message",
+    "traceback": "traceback",
+    "actor": "by",
+    "reason": "because",
+}
 
 
 def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_a_reason_that_no_database_can_hold_is_refused(
         "retry": lambda: operator.retry(saga_id, because=because),
     }
 
-    with pytest.raises(ValueError, match=r"(by|reason) is .*, which no database can hold"):
+    with pytest.raises(ValueError, match=r"(actor|reason) is .*, which no database can hold"):
         commands[command]()
 
     assert engine.storage.load(saga_id) == before

@@ -94,9 +94,9 @@ BY_WHOM = "by ann@ops since 2026-11-22 19:37:25: a strike"
         (
             {"available_at": FUTURE},
             "; bob@ops asked it back: given back at the next step's boundary"
-            f"; its name is paused, so it is given back at the next step's boundary and parked; {BY_WHOM}",
+            f"; its name is paused, so it is given back at the next step's boundary and paused; {BY_WHOM}",
         ),
-        (READY | {"available_at": PAST}, f"worker; its name is paused, so it is parked instead; {BY_WHOM}"),
+        (READY | {"available_at": PAST}, f"worker; its name is paused, so it is paused instead; {BY_WHOM}"),
         (FINISHED, "nothing more happens to it"),
         (DEAD, "` runs it once more"),
     ],
