@@ -75,7 +75,7 @@ class Metrics(Observer):
         self.scanned_sagas = Counter(
             "sagas_scanned",
             "What scans did with sagas: dispatched, died (crashed its worker once too often), missing (the broker lost "
-            "its message) or unsent (the broker failed).",
+            "its message) or unsent (the broker failed or was slow).",
             ["result"],
             registry=registry,
         )
