@@ -1,10 +1,9 @@
 """The recovery loop without Celery: find sagas that no process is running, and recover them in this process.
 
-Without settings it recovers, once and in memory, three orders whose worker died. With SAGAS_DATABASE_URL and SAGAS_MODULES
-set, it recovers the sagas of that PostgreSQL database until it is stopped. You can run several at once.
+Without settings it recovers, once and in memory, three orders whose worker died. With SAGAS_DATABASE_URL and
+SAGAS_MODULES, it recovers the sagas of that PostgreSQL database until it is stopped. You can run several at once.
 
-It recovers only sagas that have begun. Without Celery, no process runs a saga that `start()` has only stored, so begin
-yours with `run()`.
+It recovers only sagas that have begun. Without Celery no process runs what `start()` stores: begin yours with `run()`.
 """
 
 import argparse

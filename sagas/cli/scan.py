@@ -27,7 +27,7 @@ _SHOWN: Final = 10
 #: What each verdict means, for a reader.
 _MEANINGS: Final = {
     ScanVerdict.DISPATCHED: "sent to a worker, in this order",
-    ScanVerdict.PARKS: "due, and parked as the name is paused",
+    ScanVerdict.PAUSES: "due, and paused with its name",
     ScanVerdict.DIES: "due, and dead from then on: failed, or crashed the worker, once too often",
     ScanVerdict.BEYOND_LIMIT: "due, and left to a later scan (SAGAS_SCAN_LIMIT)",
     ScanVerdict.QUEUED: "a message waits for a worker",
@@ -36,7 +36,7 @@ _MEANINGS: Final = {
     ScanVerdict.BACKING_OFF: "after a failed attempt",
     ScanVerdict.SLEEPING: "until a retry, or freed a moment ago",
     ScanVerdict.DECLINED: "by workers whose code does not fit",
-    ScanVerdict.PAUSED: "parked, as the name is paused",
+    ScanVerdict.PAUSED: "paused with its name",
     ScanVerdict.DEAD: "until an operator acts",
 }
 

@@ -81,7 +81,9 @@ def seconds_between(record: SagaRecord) -> list[float | None]:
 def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
     """Whether another holder wrote the row, and nothing in the log says why."""
     explained = before.action is Action.HOLDER or entry.action is Action.HOLDER
-    gave_back = before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.by is not None or entry.by is not None
+    gave_back = (
+        before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.actor is not None or entry.actor is not None
+    )
     return before.version < entry.version and not (explained or gave_back)
 
 
@@ -100,13 +102,13 @@ def _failures_after(entry: LogEntry, failures: int) -> int:
 
 def _by_operator(entry: LogEntry) -> bool:
     """Whether an operator aborted the saga: such a row names the step that would have been next."""
-    return entry.by is not None and entry.verdict is Verdict.ABORT
+    return entry.actor is not None and entry.verdict is Verdict.ABORT
 
 
 def _what(entry: LogEntry, failures: int) -> str:
     if entry.action is Action.HOLDER:
         return _of_holder(entry, failures)
-    if entry.by is not None:
+    if entry.actor is not None:
         return _of_operator(entry)
     match entry.status:
         case EntryStatus.STARTED:
@@ -134,7 +136,7 @@ def _of_holder(entry: LogEntry, failures: int) -> str:
 
 
 def _of_operator(entry: LogEntry) -> str:
-    by = f"by {printable(entry.by or '')}: {one_line(entry.because or '', _MESSAGE_CHARACTERS)}"
+    by = f"by {printable(entry.actor or '')}: {one_line(entry.reason or '', _MESSAGE_CHARACTERS)}"
     if entry.action is Action.OPERATOR:
         return f"operator: {printable(entry.step)}, {by}"
     if _by_operator(entry):

@@ -51,7 +51,7 @@ def gave_up(step: str, attempt: int) -> LogEntry:
         ),
         (failed("a", Action.COMPENSATE, Verdict.SET_ASIDE, 3), "compensate failed, attempt 3; other steps are "),
         (failed("a", Action.ACT, Verdict.RETRY, in_doubt=True), "act failed, attempt 1, in doubt; the step is retried"),
-        (note("retry", by="ann", because="it is up\nagain"), "operator: retry, by ann: it is up again"),
+        (note("retry", actor="ann", reason="it is up\nagain"), "operator: retry, by ann: it is up again"),
         (completed("a", Action.ACT, 2), "act completed at attempt 2"),
     ],
 )
@@ -66,8 +66,8 @@ def test_the_failed_attempts_at_the_saga_are_numbered_as_they_are_counted() -> N
         what.split()[what.split().index("at") - 1]
         for what in words(
             *(gave_up("b", 1), LOST, gave_up("b", 2), completed("b", Action.COMPENSATE, 3), gave_up("a", 1)),
-            *(holder(EntryStatus.FAILED), note("recover", by="ann", because="-"), gave_up("a", 2)),
-            *(note("retry", by="ann", because="-"), gave_up("a", 3)),
+            *(holder(EntryStatus.FAILED), note("recover", actor="ann", reason="-"), gave_up("a", 2)),
+            *(note("retry", actor="ann", reason="-"), gave_up("a", 3)),
         )
         if "at the saga" in what
     ]
@@ -91,7 +91,7 @@ def test_a_crash_is_still_told_once_the_saga_has_gone_on() -> None:
 
 def test_an_operators_abort_is_of_no_step() -> None:
     abort = LogEntry(
-        step="b", action=Action.ACT, status=EntryStatus.FAILED, verdict=Verdict.ABORT, by="ann", because="unwanted"
+        step="b", action=Action.ACT, status=EntryStatus.FAILED, verdict=Verdict.ABORT, actor="ann", reason="unwanted"
     )
 
     (told,) = events(abort)
