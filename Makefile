@@ -13,7 +13,7 @@ CELERY := tests/integration/celery
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers faults outages faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test test-brokers faults plans outages faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redi
 faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+plans: $(VENV)/dev.stamp ## check that every statement uses its index on a million sagas: two minutes
+	@SAGAS_TEST_ROWS=1000000 $(BIN)/python -m pytest -n 0 --timeout 900 tests/integration/storage/test_queries.py
 
 outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]
 	@$(BIN)/python -m tests.faults.outages --outages $(OUTAGES) $(if $(SEED),--seed $(SEED))

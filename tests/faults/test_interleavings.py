@@ -746,7 +746,7 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("execution.Progressed", none_in_flight, _SPLIT, "is known to be in flight"),
         ("execution.holder_failed", began_nothing, _EXITING, _LEFT),
         ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, f"{_LEFT} ('undone', 'done')"),
-        ("operating.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
+        ("admin.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
     ],
 )
 def test_an_engine_that_breaks_a_rule_is_found_out(

@@ -70,7 +70,7 @@ def test_a_reason_that_no_database_can_hold_is_refused(
         "retry": lambda: operator.retry(saga_id, because=because),
     }
 
-    with pytest.raises(ValueError, match=r"(by|reason) is .*, which no database can hold"):
+    with pytest.raises(ValueError, match=r"(actor|reason) is .*, which no database can hold"):
         commands[command]()
 
     assert engine.storage.load(saga_id) == before
@@ -87,7 +87,7 @@ def test_a_saga_that_waits_for_a_retry_is_turned_back_and_undone_in_reverse(
 
     record = operator.compensate(saga_id, because="the customer called")
 
-    assert (record.status, record.log[-1].by, record.log[-1].because) == (
+    assert (record.status, record.log[-1].actor, record.log[-1].reason) == (
         SagaStatus.COMPENSATING,
         "ann@pc",
         "the customer called",
@@ -133,7 +133,7 @@ def test_what_turned_back_or_ended_is_not_turned_back_again(
     stuck.steps[0].compensate = stage._action("compensate", always(OSError("jammed")))  # type: ignore[method-assign]
     turned = engine.run(stuck, Trip()).saga_id
 
-    for saga_id, why in ((ended, "COMPLETED already"), (turned, "turns back already")):
+    for saga_id, why in ((ended, "COMPLETED already"), (turned, "unwinds already")):
         before = engine.storage.load(saga_id)
         with pytest.raises(ActionRefused, match=why):
             operator.compensate(saga_id, because="why")
@@ -239,7 +239,7 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
     assert engine.storage.load(saga_id) == before
 
 
-def test_a_running_saga_of_a_paused_name_stops_at_the_next_step_and_goes_on_once_resumed(
+def test_a_paused_running_saga_stops_at_the_next_step_and_continues_once_resumed(
     emptied_storage: PostgresSagaStorage, pool: ThreadPoolExecutor, stage: Stage
 ) -> None:
     worker = SagaEngine(
@@ -337,7 +337,7 @@ def test_a_dead_saga_is_resolved_without_its_code_and_no_message_takes_it_again(
     record = Operator(QuickEngine(emptied_storage), by="ann@pc").resolve(saga_id, status, because="settled with them")
 
     assert (record.status, record.finished_at is not None) == (status, True)
-    assert (record.log[-1].step, record.log[-1].by) == (f"resolve as {status.lower()}", "ann@pc")
+    assert (record.log[-1].step, record.log[-1].actor) == (f"resolve as {status.lower()}", "ann@pc")
     assert engine.recover(saga_id).outcome == "skipped"
     assert len(stage.calls) == calls
 
@@ -406,7 +406,7 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
     stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it turned back
     monkeypatch.setattr(engine.storage, "load", lambda _: stale)
 
-    with pytest.raises(ActionRefused, match="turns back already"):
+    with pytest.raises(ActionRefused, match="unwinds already"):
         operator.compensate(saga_id, because="why")
 
     monkeypatch.undo()
