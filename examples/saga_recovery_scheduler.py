@@ -1,9 +1,9 @@
-"""The recovery loop without Celery: find the sagas that nobody is working on, and bring them on in this process.
+"""The recovery loop without Celery: find sagas that no process is running, and recover them in this process.
 
-As it stands it looks once, in memory, at three orders whose worker died. With SAGAS_DATABASE_URL set, and SAGAS_MODULES
-naming your sagas, it recovers what is in that PostgreSQL until it is told to stop. Run as many of it as you like.
+Without settings it recovers, once and in memory, three orders whose worker died. With SAGAS_DATABASE_URL and
+SAGAS_MODULES, it recovers the sagas of that PostgreSQL database until it is stopped. You can run several at once.
 
-It looks at sagas that had begun: without Celery nobody runs what `start()` only stores, so begin yours with `run()`.
+It recovers only sagas that have begun. Without Celery no process runs what `start()` stores: begin yours with `run()`.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class PlaceOrder(Saga[Order]):
 
 
 def demo_engine() -> SagaEngine:
-    """Return an engine whose storage holds what a worker left that died ten minutes ago."""
+    """Return an engine with the sagas of a worker that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
     engine = SagaEngine(storage, stopping=stop.is_set)
@@ -58,7 +58,7 @@ def demo_engine() -> SagaEngine:
         acquired = storage.acquire(engine.start(PlaceOrder, order), engine.runtime().request(), max_recovery_attempts=5)
         if charged and isinstance(acquired, Acquired):
             storage.apply(acquired.lease, CHARGED)
-    ago = timedelta(0)  # ten minutes later: the lease is long over
+    ago = timedelta(0)  # ten minutes later: the lease has expired long ago
     return engine
 
 
@@ -68,7 +68,7 @@ def recover_once(engine: SagaEngine) -> None:
     for saga_id in ids:
         if stop.is_set():
             break
-        # Counts a failed attempt by itself, backs off by itself, and leaves alone what another process took meanwhile.
+        # It counts a failed attempt, backs off, and skips a saga that another process acquired meanwhile.
         report = recover_saga(saga_id)
         print(f"{report.saga_id} {report.name}: {report.outcome}. {report.message}", flush=True)
 
@@ -76,7 +76,7 @@ def recover_once(engine: SagaEngine) -> None:
 def main() -> None:
     in_memory = "SAGAS_DATABASE_URL" not in os.environ
     options = argparse.ArgumentParser(description="Recover sagas without Celery.")
-    options.add_argument("--once", action="store_true", default=in_memory, help="look once; always so in memory")
+    options.add_argument("--once", action="store_true", default=in_memory, help="recover once; always so in memory")
     once = options.parse_args().once
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -90,7 +90,7 @@ def main() -> None:
         except StorageUnavailable as error:
             if once:
                 raise
-            logging.warning("looking again soon: %s", error)
+            logging.warning("trying again soon: %s", error)
         if once or stop.wait(engine.settings.scan_interval_seconds):
             return
 

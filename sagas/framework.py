@@ -33,7 +33,7 @@ class Framework:
         return action
 
     def thread_ends(self) -> None:
-        """Release resources of this thread. The engine started the thread, and it is about to end."""
+        """Release resources of this thread. The engine started the thread, and its work for a saga is done."""
 
 
 def set_up_framework() -> None:

@@ -1,4 +1,4 @@
-"""A shop with FastAPI and async SQLAlchemy: an order and its saga are stored in one transaction, or neither is.
+"""A shop with FastAPI and async SQLAlchemy: an order and its saga are stored in one transaction.
 
 In this directory, with PostgreSQL and Redis running and `sagas migrate` done:
 
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from sagas import Settings, current_engine, start_async
 
-# The shop's tables and the sagas are in one database: that is what makes one transaction of them.
+# The shop's tables and the sagas are in one database, so that one transaction can hold both.
 database = create_async_engine(Settings.from_environment().database_url)
 sessions = async_sessionmaker(database, expire_on_commit=False)
 
@@ -74,7 +74,7 @@ async def show_order(order_id: UUID, session: InSession) -> dict[str, Any]:
     }
 
 
-# -- stand-ins for the services outside, which know idempotency keys, as yours should -------------------------------
+# -- fakes of the outside services; they honour idempotency keys, as yours should -----------------------------------
 
 services = FastAPI()
 app.mount("/services", services)

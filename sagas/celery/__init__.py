@@ -1,7 +1,7 @@
-"""Sagas in Celery: `install(app)` for your own application, and `app` for those who have none.
+"""Sagas in Celery: call `install(app)` for your own application, or use `app` if you have none.
 
-`celery -A sagas worker` finds `app` here. It is made on first use, and neither import nor use makes it the current or
-the default application of the process.
+`celery -A sagas worker` finds `app` here. `app` is made on first use. Neither its import nor its use makes it the
+current or the default application of the process.
 """
 
 from __future__ import annotations

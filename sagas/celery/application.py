@@ -1,6 +1,7 @@
-"""The application that carries sagas.
+"""Find or make the Celery application that carries sagas.
 
-It is the one that SAGAS_CELERY_APP names; else the one that this process called `install` for; else the sagas' own.
+SAGAS_CELERY_APP names this application. Without the variable it is the one that this process called `install` for, and
+without such a call the sagas' own application.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sagas.urls import redacted
 
 logger = saga_logger(__name__)
 
-#: Celery would take its broker, its results or its loader from these, whatever the application's settings say.
+#: Celery would read its broker, its result backend or its loader from these variables and ignore the settings.
 _CELERYS: Final = (
     "CELERY_BROKER_URL",
     "CELERY_BROKER_READ_URL",
@@ -43,7 +44,7 @@ _lock = threading.Lock()
 
 
 class _Connection(Connection):
-    """A connection that Celery's banner and log lines may show, and whose channels keep their client."""
+    """Connection without a password in Celery's banner and log lines, whose Redis channels keep their client."""
 
     def create_transport(self) -> Any:
         """Return the transport."""
@@ -52,7 +53,7 @@ class _Connection(Connection):
         return transport
 
     def as_uri(self, include_password: bool = False, *arguments: Any, **options: Any) -> str:
-        """Return the URL, by default with nothing that may be a password."""
+        """Return the URL; by default, without anything that may be a password."""
         uri = super().as_uri(True, *arguments, **options)
         return uri if include_password else redacted(uri)
 
@@ -62,18 +63,18 @@ class _Amqp(AMQP):
 
 
 class SagaCelery(Celery):
-    """The sagas' own application: `SAGAS_...` variables decide about it, and no `CELERY_...` variable does.
+    """The sagas' own application: it reads `SAGAS_...` variables and ignores `CELERY_...` variables.
 
     Args:
-        settings: what the variables say.
+        settings: the engine's settings, as read from the variables.
 
     Raises:
-        ConfigurationError: the broker's URL asks for something that there is not.
+        ConfigurationError: the broker's URL has an option that does not exist.
     """
 
     def __init__(self, settings: Settings) -> None:
         values = configuration(settings)
-        # A loader is named, or CELERY_LOADER would name another.
+        # Name a loader, because CELERY_LOADER would name another one otherwise.
         self._may_be_default = False
         super().__init__("sagas", set_as_current=False, loader="app", amqp=_Amqp)
         self._may_be_default = True
@@ -83,7 +84,7 @@ class SagaCelery(Celery):
         signals.beat_init.connect(self._check_beat, weak=False)
 
     def set_default(self) -> None:
-        """Become the default, as a worker asks for; Celery's fix-up for Django asks wherever an application is made."""
+        """Become the default application, if a worker asks. Celery's fix-up for Django also asks, and is ignored."""
         if self._may_be_default:
             super().set_default()
 
@@ -131,7 +132,7 @@ def _refuse_beside_another(command: str) -> None:
 
 def _log_ignored() -> None:
     if ignored := [name for name in _CELERYS if os.environ.get(name)]:
-        logger.warning("ignored: %s. The application of sagas goes by SAGAS_... variables alone.", ", ".join(ignored))
+        logger.warning("ignored: %s. The application of sagas reads SAGAS_... variables only.", ", ".join(ignored))
 
 
 def own_application() -> Celery:
@@ -150,10 +151,10 @@ def own_application() -> Celery:
 
 
 def configured_application() -> Celery:
-    """Return the application that carries sagas: see the module.
+    """Return the application that carries sagas; the module's docstring says which one it is.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or has no sagas.
+        ConfigurationError: the application cannot be loaded, or has no sagas.
     """
     if named := api.settings().celery_app:
         return _named_application(named)

@@ -1,7 +1,7 @@
-"""What beat does for sagas: it sends scans and prunes, and no scan while one still waits.
+"""Have beat send scans and prunes, but no scan while another one still waits in the queue.
 
-An expiry time on the messages would do the same if all clocks agreed: a worker whose clock is ahead would throw every
-scan away.
+An expiry time on the messages would depend on synchronised clocks: a worker whose clock is ahead would discard every
+scan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = saga_logger(__name__)
 
 
 def register(app: Celery) -> None:
-    """Have each beat of this application send scans, whatever scheduler it uses."""
+    """Have each beat of this application send scans, with any scheduler."""
 
     def prepare(sender: Any, **_: Any) -> None:
         if sender.app is app:
@@ -49,7 +49,7 @@ def entries(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _prepare(scheduler: Scheduler, app: Celery, settings: Settings) -> None:
-    # Here rather than in the application's settings: it may assign its own schedule at any time before.
+    # Add the entries here and not in the settings: the application may assign its own schedule at any time before.
     theirs = app.conf.beat_schedule
     scheduler.update_from_dict({name: entry for name, entry in entries(settings).items() if name not in theirs})
     reconnect_soon(scheduler.connection)
@@ -57,7 +57,7 @@ def _prepare(scheduler: Scheduler, app: Celery, settings: Settings) -> None:
 
 
 def _hold_back_scans(scheduler: Scheduler, dispatcher: CeleryDispatcher) -> None:
-    """Let scans not pile up while there is no worker to run them."""
+    """Keep scans from piling up while no worker runs them."""
     send = scheduler.apply_async
 
     def apply_async(entry: ScheduleEntry, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
@@ -75,4 +75,4 @@ def _one_waits(dispatcher: CeleryDispatcher) -> bool:
     try:
         return dispatcher.length(SCAN_QUEUE) > 0
     except BrokerUnavailable:
-        return False  # sending it will tell
+        return False  # sending the scan will report this error

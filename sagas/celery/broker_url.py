@@ -1,4 +1,4 @@
-"""A broker's URL as its provider prints it, turned into what Celery takes."""
+"""Turn a broker's URL, as its provider prints it, into the settings that Celery understands."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from urllib.parse import parse_qsl, urlencode
 
 from sagas.errors import ConfigurationError
 
-#: Valkey speaks Redis's protocol, and Celery knows it by that name only.
+#: Valkey speaks Redis's protocol, and Celery knows only the name "redis".
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
-#: As kombu, redis-py and hosting providers write them, in any case.
+#: The options as kombu, redis-py and hosting providers write them, in upper or lower case.
 _CERTIFICATES: Final = {
     "none": ssl.CERT_NONE,
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
 _REDIS: Final = frozenset({"redis", "rediss", "sentinel"})
-#: What kombu takes after a ? of a broker's URL; it fails on anything else.
+#: The options that kombu accepts after the ? of a broker's URL. kombu fails on any other option.
 _OPTIONS: Final = frozenset({"heartbeat", "login_method", "virtual_host", "credential_provider"})
 
 
 @dataclass(frozen=True)
 class BrokerUrl:
-    """What one setting says of a server.
+    """The server that one setting names.
 
     Attributes:
-        url: for Celery; several with `;` between them.
-        tls: of Redis: how its certificate is checked, as the settings `broker_use_ssl` and `redis_backend_use_ssl`
-            take it; None without TLS.
-        master: of Sentinel: the name that it has for the server; None without.
+        url: Celery's URL; several URLs have `;` between them.
+        tls: how the certificate of Redis is checked, in the form of the settings `broker_use_ssl` and
+            `redis_backend_use_ssl`; None without TLS.
+        master: Sentinel's name for the server; None without Sentinel.
     """
 
     url: str
@@ -39,26 +39,27 @@ class BrokerUrl:
 
     @property
     def is_redis(self) -> bool:
-        """Whether it names a server that speaks Redis's protocol."""
+        """Whether the URL names a server that speaks Redis's protocol."""
         return self.url.partition("://")[0].partition("+")[0] in _REDIS
 
     @property
     def first(self) -> BrokerUrl:
-        """The first server alone, for what takes no more; all of several Sentinels, which are one server."""
+        """The first server's URL, for settings that accept one server only; Sentinels count as one server."""
         return self if self.master else replace(self, url=self.url.partition(";")[0])
 
     def check_options(self, *, setting: str) -> None:
-        """Refuse what no broker's URL may have after its `?`.
+        """Refuse an option after the `?` that no broker's URL may have.
 
         Raises:
-            ConfigurationError: it has; a sentence without any part of it.
+            ConfigurationError: the URL has such an option; the message quotes no part of the URL.
         """
         for each in self.url.split(";"):
             names = {name for name, _ in parse_qsl(each.partition("?")[2], keep_blank_values=True)} - _OPTIONS
             if not all(name.startswith("ssl_") and each.startswith("amqps://") for name in names):
                 raise ConfigurationError(
-                    f"{setting} has an option after its ? that Celery does not take there: leave it out; what it takes "
-                    "is ssl_cert_reqs and the like of rediss://, master_name of sentinel://, and heartbeat of amqp://."
+                    f"{setting} has an option after its ? that Celery does not accept: leave it out. Accepted options "
+                    "are ssl_cert_reqs and the like for rediss://, master_name for sentinel://, and heartbeat "
+                    "for amqp://."
                 )
 
     @classmethod
@@ -69,10 +70,10 @@ class BrokerUrl:
 
         Args:
             text: the URL.
-            setting: where it stands, for messages.
+            setting: the setting that holds the URL, for messages.
 
         Raises:
-            ConfigurationError: it asks for something that there is not; a sentence without any part of it.
+            ConfigurationError: the URL has an option that does not exist; the message quotes no part of the URL.
         """
         urls: list[str] = []
         tls: dict[str, Any] = {}
@@ -97,7 +98,7 @@ class BrokerUrl:
 
 
 def _tls(options: dict[str, str], setting: str) -> dict[str, Any]:
-    """Take what a URL says of TLS out of its options."""
+    """Remove the TLS options from the URL's options, and return them."""
     found: dict[str, Any] = {name: options.pop(name) for name in list(options) if name.startswith("ssl_")}
     check = str(found.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
     if check not in _CERTIFICATES:

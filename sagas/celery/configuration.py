@@ -15,10 +15,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's settings for an application that runs nothing but sagas.
 
     Args:
-        settings: the broker and where results are kept.
+        settings: they name the broker and the result backend.
 
     Raises:
-        ConfigurationError: one of the URLs asks for something that there is not.
+        ConfigurationError: one of the URLs has an option that does not exist.
     """
     broker = BrokerUrl.parse(settings.broker_url, setting="SAGAS_BROKER_URL")
     broker.check_options(setting="SAGAS_BROKER_URL")
@@ -39,16 +39,16 @@ def _master(server: BrokerUrl) -> dict[str, str]:
 
 
 _COMMON: Final[dict[str, Any]] = {
-    # A worker that starts before its broker waits for it. One whose broker went away tries again for ever.
+    # A worker that starts before its broker waits for the broker. A worker that lost its broker reconnects for ever.
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
-    # Starting a saga must not hang on a broker that is away: the saga is committed, and a scan sends it later.
+    # Starting a saga must not hang while the broker is away: the saga is committed, and a scan sends it later.
     "broker_connection_timeout": 2,
     "task_publish_retry": True,
     "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
-    # Only calls by hand (Flower, `celery call`) keep a result, for a day. Scans and dispatched sagas keep none.
+    # Only manual calls (Flower, `celery call`) keep a result, for a day. Scans and dispatched sagas keep none.
     "result_expires": 24 * 3600,
-    # Never pickle: whoever can write to the broker must not be able to run code in a worker.
+    # Never pickle: write access to the broker must not allow running code in a worker.
     "task_serializer": "json",
     "result_serializer": "json",
     "event_serializer": "json",
@@ -56,35 +56,36 @@ _COMMON: Final[dict[str, Any]] = {
     "result_accept_content": ["json"],
     "timezone": "UTC",
     "enable_utc": True,
-    # A worker takes all three queues unless `-Q` names some.
+    # A worker consumes all three queues unless `-Q` names some.
     "task_queues": tuple(Queue(name, Exchange(name), name) for name in QUEUES),
     "task_default_queue": RECOVER_QUEUE,
-    # A worker takes no more messages than it can work on, and as many ahead only while sagas are quick: what it has
-    # not begun waits in the broker, for whichever worker is free first.
+    # A worker takes only as many messages as it can process, and prefetches as many again only while sagas are quick.
+    # All other messages wait in the broker for the first worker that is free.
     "worker_prefetch_multiplier": 1,
-    # A cold stop (SIGQUIT) first gives sagas this many seconds to reach the end of their step and be handed over.
+    # On a cold stop (SIGQUIT), sagas have this many seconds to reach the end of their step and be handed over.
     "worker_soft_shutdown_timeout": 10,
-    # Celery sets logging up, as its users expect. What a step prints is not turned into log lines.
+    # Celery sets logging up, as its users expect. Output that a step prints is not turned into log lines.
     "worker_hijack_root_logger": True,
     "worker_redirect_stdouts": False,
-    # What Flower shows.
+    # Flower shows these.
     "worker_send_task_events": True,
     "task_send_sent_event": False,
-    # In memory: Celery's default scheduler keeps its past in a file of pickles, and a scan has no past.
+    # Keep the schedule in memory: Celery's default scheduler writes its last runs to a file of pickles, and scans do
+    # not need them.
     "beat_scheduler": "celery.beat:Scheduler",
 }
 
-#: Of `broker_transport_options`.
+#: For `broker_transport_options`.
 _REDIS_BROKER: Final[dict[str, Any]] = {
-    # Redis gives a message that is not acknowledged in time to another worker. For a saga that is running the copy is
-    # outdated and skipped, whatever the time; a day spares long steps even that.
+    # Redis gives a message that is not acknowledged in time to another worker. If the saga still runs, the copy is
+    # outdated and skipped. With a timeout of a day, long steps do not cause such copies.
     "visibility_timeout": 24 * 3600,
-    # A link that drops packets is noticed in seconds, not never.
+    # Notice within seconds that a link drops packets. Without these settings a worker never notices.
     "socket_connect_timeout": 2,
     "socket_timeout": 30,
     "socket_keepalive": True,
     "health_check_interval": 10,
-    # As `broker_connection_timeout` is for other brokers: publishing gives up soon.
+    # Publishing fails after a few seconds, as `broker_connection_timeout` ensures for other brokers.
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,
@@ -92,7 +93,7 @@ _REDIS_BROKER: Final[dict[str, Any]] = {
 }
 
 _REDIS_RESULTS: Final[dict[str, Any]] = {
-    # The same for the results of calls by hand.
+    # The same limits for the results of manual calls.
     "redis_socket_connect_timeout": 2,
     "redis_socket_timeout": 30,
     "redis_socket_keepalive": True,

@@ -1,4 +1,4 @@
-"""Sagas to workers, through Celery's broker."""
+"""Send sagas to workers through Celery's broker."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from sagas.urls import redacted
 
 logger = saga_logger(__name__)
 
-#: At most; without them, publishing on a link to Redis that drops packets hangs for ever. Libraries try again by
-#: themselves, so that a start waits for a few times as long.
+#: Upper limits. Without them, publishing on a link to Redis that drops packets hangs for ever. The libraries retry, so
+#: a start may wait for a few times as long.
 _REDIS_BOUNDS: Final = {"socket_connect_timeout": 2, "socket_timeout": 2}
-#: How long a start waits for a producer while others use all of them.
+#: How long a start waits for a producer while all producers are in use.
 _POOL_SECONDS: Final = 5
-#: A saga is committed before it is sent, and a scan sends it later: nobody need wait long for a broker that is away.
+#: A saga is committed before it is sent, and a scan sends it later. So a start does not wait long while the broker is
+#: away.
 _RETRY_ONCE: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 
 
 def default_application() -> Celery:
-    """Return the application that carries sagas where none is given; `sagas.celery.application` provides it."""
+    """Return the application that carries sagas if none is given; `sagas.celery.application` provides it."""
     return _providers[-1]()
 
 
 def provide_default(application: Callable[[], Celery]) -> None:
-    """Name what returns the application that carries sagas where none is given."""
+    """Set the function that returns the application that carries sagas if none is given."""
     _providers.append(application)
 
 
@@ -44,10 +45,11 @@ _providers: Final[list[Callable[[], Celery]]] = []
 
 
 class CeleryDispatcher:
-    """Sends each saga to a worker as one small message: its id, and the version that the message is for.
+    """Sends each saga to a worker as one small message with the saga's id and version.
 
     Args:
-        app: whose broker carries the messages; default: the one that SAGAS_CELERY_APP names, else the sagas' own.
+        app: the application whose broker carries the messages; default: the one that SAGAS_CELERY_APP names, else the
+            sagas' own.
     """
 
     def __init__(self, app: Celery | None = None) -> None:
@@ -64,7 +66,7 @@ class CeleryDispatcher:
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed.
 
-        With `task_always_eager`, which applications set in their tests, the sagas run here and now instead.
+        With `task_always_eager`, which applications set in their tests, the sagas run in this call instead.
         """
         sent = 0
         declared: set[bool] = set()
@@ -81,17 +83,18 @@ class CeleryDispatcher:
                         task,
                         args=(str(claim.saga_id),),
                         kwargs=_kwargs(claim),
-                        # What Flower and the worker's log show: the id that `sagas show` takes, and nothing around it.
+                        # Flower and the worker's log show exactly the id that `sagas show` accepts.
                         argsrepr=str(claim.saga_id),
                         kwargsrepr=f"version {claim.version}",
                         queue=routing.queue(self.app, ROUTES[task]),
                         serializer="json",
                         retry=True,
                         retry_policy=_RETRY_ONCE,
-                        # Once is enough, and to find out for each message that it was costs an eighth of sending it.
+                        # Declare the queue once. Checking this for each message would cost an eighth of the time to
+                        # send it.
                         declare=() if claim.pending in declared else None,
                         producer=producer,
-                        # The message is nobody's child, even if a task of the application starts the saga.
+                        # The message has no parent task, even if a task of the application starts the saga.
                         add_to_parent=False,
                         ignore_result=True,
                     )
@@ -105,7 +108,7 @@ class CeleryDispatcher:
         return sent
 
     def _pool(self) -> ProducerPool:
-        """Return the producers of this process: of their own, so that their links may be bounded."""
+        """Return this process's own pool of producers, so that their connections can have timeouts."""
         if self._producers is None or self._producers[0] != os.getpid():
             conf = self.app.conf
             connection = self._connection()
@@ -122,7 +125,7 @@ class CeleryDispatcher:
         return connection
 
     def length(self, queue: str) -> int:
-        """Return how many messages wait in a queue.
+        """Return the number of messages that wait in a queue.
 
         Raises:
             BrokerUnavailable: the broker does not answer.
@@ -139,7 +142,7 @@ class CeleryDispatcher:
 
     @cached_property
     def _broker_errors(self) -> tuple[type[BaseException], ...]:
-        """What the broker's library raises; kept, as making a connection to ask costs every start."""
+        """The errors that the broker's library raises; kept, because making a connection at every start is slow."""
         connection = readable_connection(self.app)
         return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
 
@@ -153,13 +156,14 @@ def readable_connection(app: Celery) -> Connection:
     """Return a connection that is not open yet.
 
     Raises:
-        ConfigurationError: its URL cannot be read, or its transport cannot be loaded; holds nothing of the URL.
+        ConfigurationError: the URL cannot be read, or its transport cannot be loaded; the message quotes no part of the
+        URL.
     """
     try:
         connection: Connection = app.connection_for_write()
-        connection.transport  # noqa: B018  # loads it
+        connection.transport  # noqa: B018  # loads the transport
     except Exception as error:
-        # Its words may hold a part of the URL, and so of a password.
+        # The error's message may contain a part of the URL, and so of a password.
         raise ConfigurationError(
             f"the broker's URL of the Celery application {app.main} cannot be used ({type(error).__name__}): write it "
             "as redis://:password@host:6379/0 or amqp://user:password@host/, special characters percent-encoded, and "
@@ -185,9 +189,9 @@ def _cure(error: BaseException) -> str:
 
 def _length(connection: Connection, queue: str) -> int:
     connection.ensure_connection(max_retries=1, interval_start=0)
-    # Redis knows no declared queues. kombu looks for the key instead, and forgets `global_keyprefix` over it.
+    # Redis has no declared queues. For a passive declaration kombu looks for the key without `global_keyprefix`.
     passive = connection.transport.driver_type != "redis"
     try:
         return int(connection.default_channel.queue_declare(queue, passive=passive).message_count)
     except connection.channel_errors:
-        return 0  # no such queue yet: nothing was ever sent
+        return 0  # no such queue yet: no message was ever sent

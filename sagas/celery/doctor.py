@@ -33,7 +33,8 @@ SETTINGS_REFUSED: Final = problem(
 PICKLE_ACCEPTED: Final = problem(
     "pickle-accepted",
     what="pickled messages or results are accepted or sent",
-    why="Reading a pickle runs code. Whoever can write to the broker or the result backend runs code in every worker.",
+    why="Reading a pickle runs code. Anyone who can write to the broker or the result backend can run code in every "
+    "worker.",
     cure="Set accept_content and result_accept_content to ['json'], and task_serializer and result_serializer to "
     "'json'.",
 )
@@ -149,8 +150,8 @@ def workers(app: Celery, installation: Installation, *, seconds: float = _ANSWER
     """Check that workers consume every queue of sagas, know the tasks, and use this database.
 
     Args:
-        app: leads to the broker.
-        installation: has the database.
+        app: the application whose broker is used.
+        installation: names the database.
         seconds: how long to wait for answers.
     """
     consumed = {
@@ -165,7 +166,7 @@ def workers(app: Celery, installation: Installation, *, seconds: float = _ANSWER
     for queue in QUEUES:
         if not any(queue in queues for queues in consumed.values()):
             yield QUEUE_WITHOUT_WORKER.seen(f"no worker consumes {queue}.", queue=queue)
-    # By name, so that the answer comes as soon as all have answered.
+    # Ask workers by name, so that the call returns as soon as all have answered.
     registered = app.control.inspect(ours, timeout=seconds).registered() if ours else {}
     question, here = inspection.sagas_settings.__name__, address(sa.make_url(installation.settings.database_url))
     answers = app.control.broadcast(question, reply=True, destination=ours, timeout=seconds) if ours else []

@@ -8,7 +8,7 @@ from celery import Celery, bootsteps
 
 from sagas.celery.role import runs_only_sagas
 
-#: How often events are sent, at least. Whoever looks sees them so much later.
+#: Maximal time between two sends of events. Flower shows events up to this much later.
 _SECONDS: Final = 0.25
 
 
@@ -35,18 +35,18 @@ class GathersEvents(bootsteps.StartStopStep):
         return runs_only_sagas(consumer.app) and consumer.hub is not None
 
     def create(self, consumer: Any) -> None:
-        """Have an event in the buffer wait for the next time."""
+        """Keep events in the buffer until the next send."""
         consumer.on_send_event_buffered = lambda: None
 
     def start(self, consumer: Any) -> None:
-        """Begin to send what is in the buffer."""
+        """Begin to send the buffered events."""
         self._timer = consumer.timer.call_repeatedly(_SECONDS, consumer._flush_events)
 
     def close(self, consumer: Any) -> None:
-        """Send the last of a worker that ends."""
+        """Send the last events of a worker that ends."""
         consumer._flush_events()
 
     def stop(self, consumer: Any) -> None:
-        """Send no more; after a lost connection as well."""
+        """Stop sending events, also after the connection was lost."""
         if self._timer is not None:
             self._timer.cancel()

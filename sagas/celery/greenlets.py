@@ -16,17 +16,17 @@ from sagas.celery.role import runs_sagas
 
 
 def register(app: Celery) -> None:
-    """Have workers of this application that run sagas in greenlets wait without stopping them."""
+    """Keep greenlets running while a worker of this application that runs sagas in greenlets waits."""
     app.steps["consumer"].add(WaitsForGreenlets)
 
 
 class WaitsForGreenlets(bootsteps.Step):
-    """Has kombu wait with the `select` that gevent or eventlet has put in the place of Python's."""
+    """Has kombu wait with the `select` by which gevent or eventlet replaced Python's own."""
 
     def include_if(self, consumer: Any) -> bool:
-        """Only where sagas run in greenlets."""
+        """Include this step only in workers that run sagas in greenlets."""
         return bool(getattr(consumer.pool, "is_green", False)) and runs_sagas(consumer.app)
 
     def create(self, consumer: Any) -> None:
-        """Do so in the whole process, which is what replacing `select` is for."""
+        """Replace `select` in the whole process, as gevent and eventlet do."""
         eventio._selectf = select.select

@@ -1,4 +1,4 @@
-"""What a worker answers about itself by Celery's remote control, when `sagas doctor` asks."""
+"""A worker's answers to `sagas doctor`, through Celery's remote control."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sagas.urls import address
 
 
 def register(_: Celery) -> None:
-    """Make workers of this process answer; Celery keeps one list of questions for all applications."""
+    """Make workers of this process answer; Celery keeps one list of remote commands for all applications."""
     inspect_command()(sagas_settings)
 
 

@@ -27,7 +27,7 @@ _PARTS: Final = (
     *(routing, tasks, inspection, beat),
     *(worker, prefetch, events, outages, neighbours, messages, greenlets),
 )
-#: The last one that `install` was called for comes last.
+#: In the order of the last call of `install` for each.
 _installed: list[Celery] = []
 
 
@@ -35,7 +35,7 @@ def install(app: Celery, settings: Settings | None = None) -> None:
     """Add sagas to a Celery application; a second call for the same application adds nothing.
 
     The application gets the tasks `sagas.scan`, `sagas.recover_saga`, `sagas.run_saga` and `sagas.prune`, their routes
-    and their queues. Its beat sends scans. A worker of it that takes a queue of sagas runs them. Sagas that this
+    and their queues. Its beat sends scans. Its workers run sagas if they consume a queue of sagas. Sagas that this
     process starts travel on the application's broker, unless SAGAS_CELERY_APP names another one. No setting that
     affects the application's own tasks is changed.
 
@@ -57,7 +57,7 @@ def installed() -> Celery | None:
 
 
 def add_sagas(app: Celery) -> None:
-    """Add sagas to an application, and leave it to others where sagas that this process starts travel."""
+    """Add sagas to an application, without making it the one that carries sagas of this process."""
     if not has_sagas(app):
         for part in _PARTS:
             part.register(app)
@@ -69,5 +69,5 @@ def has_sagas(app: Celery) -> bool:
 
 
 def unwrapped(app: Celery) -> Celery:
-    """Return the application itself, where a proxy such as `celery.current_app` is given."""
+    """Return the application itself, also if a proxy such as `celery.current_app` is given."""
     return app._get_current_object() if hasattr(app, "_get_current_object") else app

@@ -1,8 +1,9 @@
-"""No message ends a worker: one that cannot be understood is logged, dropped and counted.
+"""Keep a worker alive when a message cannot be understood: log the message, drop it and count it.
 
-Celery drops some of them by itself (an unknown task, a body that cannot be decoded). It ends on others, whose envelope
-is right and whose content is not, or that are no message at all; the broker then hands them to the next worker. Here
-all of them are dropped. What a message holds is not logged: on a wrong queue it may be another application's secret.
+Celery drops some of these messages by itself (an unknown task, a body that cannot be decoded). Other ones end the
+worker: their envelope is right but their content is not, or they are no messages at all. The broker then delivers them
+to the next worker. This module drops all of them. The content of a message is never logged: on a wrong queue it may be
+another application's secret.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How much of a name or an error is logged at most.
+#: Maximal length of a name or an error in the log.
 _CHARACTERS: Final = 200
 
 
 def register(app: Celery) -> None:
-    """Have workers of this application that run sagas drop what they cannot understand."""
+    """Have workers of this application that run sagas drop messages that they cannot understand."""
     app.steps["consumer"].add(DropsMessages)
 
 
 class DropsMessages(bootsteps.StartStopStep):
-    """Drops what a worker that runs sagas cannot understand, on any queue that it reads."""
+    """Drops messages that a worker that runs sagas cannot understand, on each queue that it consumes."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave a worker alone that runs no sagas."""
+        """Do not change a worker that runs no sagas."""
         return runs_sagas(consumer.app)
 
     def create(self, consumer: Any) -> None:
-        """Put guards around what Celery does with a message."""
+        """Guard the functions by which Celery handles a message."""
         self._passed: BaseException | None = None
         self._celerys_handler = consumer.create_task_handler
         consumer.create_task_handler = partial(self._create_task_handler, consumer)
@@ -52,7 +53,7 @@ class DropsMessages(bootsteps.StartStopStep):
             setattr(consumer, name, partial(_refused, consumer, getattr(consumer, name), name))
 
     def start(self, consumer: Any) -> None:
-        """Put a guard around reading from Redis; with every new connection, which has a reader of its own."""
+        """Guard the reader of Redis; called for every new connection, because each has its own reader."""
         cycle: Any = getattr(consumer.connection.transport, "cycle", None)
         if hasattr(cycle, "on_readable"):
             cycle.on_readable = partial(self._read, consumer, cycle, cycle.on_readable)
@@ -63,7 +64,7 @@ class DropsMessages(bootsteps.StartStopStep):
         def on_task_received(message: Any) -> None:
             if not _is_ours(consumer, message):
                 try:
-                    handle(message)  # what Celery does with the application's messages is the application's matter
+                    handle(message)  # Celery handles the application's own messages as without sagas
                 except Exception as error:
                     self._passed = error
                     raise
@@ -92,7 +93,7 @@ class DropsMessages(bootsteps.StartStopStep):
             elif isinstance(error, consumer.conninfo.channel_errors) and not isinstance(error, DataError):
                 raise
             else:
-                _log_and_count("?", "it is no message", error)
+                _log_and_count("?", "it is not a message", error)
             return None
 
 
@@ -101,28 +102,28 @@ def _is_ours(consumer: Any, message: Any) -> bool:
 
 
 def _check(message: Any) -> None:
-    """Find what Celery would only stumble over when the message is with the pool, where an error is not the message's.
+    """Check what Celery checks only after the message is with the pool, where an error is not blamed on the message.
 
     Raises:
-        InvalidTaskError: the message can have no task.
+        InvalidTaskError: the message cannot be for any task.
     """
     headers = message.headers
     if isinstance(headers, Mapping) and "task" not in headers:
-        with suppress(Exception):  # Celery meets it, too
-            headers = message.payload  # of the protocol before, where these are in the body
+        with suppress(Exception):  # Celery finds this error, too
+            headers = message.payload  # the older protocol has these in the body
     if not isinstance(headers, Mapping) or "task" not in headers:
-        return  # no task at all: Celery sees to it
+        return  # no task at all: Celery handles this case
     if not isinstance(headers.get("id"), str) or not isinstance(headers["task"], str):
-        raise InvalidTaskError("its task or its id is no text")
+        raise InvalidTaskError("its task or its id is not text")
     limits = headers.get("timelimit") or (None, None)
     if not isinstance(limits, list | tuple) or len(limits) != 2:
-        raise InvalidTaskError("its time limits are no pair")
+        raise InvalidTaskError("its time limits are not a pair")
     if not all(limit is None or (isinstance(limit, int | float) and limit >= 0) for limit in limits):
-        raise InvalidTaskError("its time limits are no seconds")
+        raise InvalidTaskError("its time limits are not seconds")
 
 
 def _is_not_of_the_message(consumer: Any, message: Any, error: Exception) -> bool:
-    """Whether Celery failed at something else: its connections, or a task that it has begun already."""
+    """Whether the message is not the cause: Celery's connection failed, or a task that had already begun."""
     if isinstance(error, (*_real_connection_errors(consumer), MemoryError)):
         return True
     headers = message.headers if isinstance(message.headers, Mapping) else {}
@@ -131,12 +132,12 @@ def _is_not_of_the_message(consumer: Any, message: Any, error: Exception) -> boo
 
 
 def _real_connection_errors(consumer: Any) -> tuple[type[BaseException], ...]:
-    # Of Redis, Celery counts KeyError among them, which is what a message without its parts raises.
+    # With Redis, Celery counts KeyError as a connection error, but a message without its parts raises KeyError, too.
     return tuple(kind for kind in consumer.conninfo.connection_errors if not issubclass(kind, LookupError))
 
 
 def _refused(consumer: Any, celerys_own: Callable[..., Any], name: str, *arguments: Any) -> Any:
-    """Drop a message of our queues that Celery refuses; what it does with the host's messages is the host's."""
+    """Drop a message of our queues that Celery refuses; leave messages of the application's queues to Celery."""
     message = arguments[0] if name == "on_decode_error" else arguments[1]
     error = arguments[-1] if isinstance(arguments[-1], BaseException) else None
     if not _is_ours(consumer, message):
@@ -167,7 +168,7 @@ def _described(message: Any) -> str:
 
 
 def _short(text: object) -> str:
-    """Return it on one line, escaped and cut."""
+    """Return the text on one line, escaped and cut."""
     return ascii(str(text))[1:-1][:_CHARACTERS]
 
 
@@ -177,7 +178,8 @@ def _queue(message: Any) -> str:
 
 
 def _set_aside(channel: Any) -> bool:
-    """Rename keys that have a queue's name and are no queue, so that the queue works again; False: there is none."""
+    """Rename keys that have a queue's name but are no queue, so that the queue works again; return whether any
+    exist."""
     found = False
     with channel.conn_or_acquire() as client:
         for queue in set(QUEUES).intersection(channel.active_queues):

@@ -1,7 +1,7 @@
-"""A worker's metrics: written by its children, kept when these die, and served by the parent for Prometheus.
+"""A worker's metrics: its children write them, and the parent serves them for Prometheus, also after a child has died.
 
-The children write to files that the parent reads, which is prometheus_client's multiprocess mode. What the steps of
-your sagas count with the same library is served with it.
+The children write to files that the parent reads; this is prometheus_client's multiprocess mode. Metrics that the steps
+of your sagas define with the same library are served as well.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sagas import api
 from sagas.errors import ConfigurationError
 from sagas.telemetry.logs import saga_logger
 
@@ -26,17 +27,19 @@ if TYPE_CHECKING:
 logger = saga_logger(__name__)
 
 HOST: Final = "127.0.0.1"
-#: Where prometheus_client's multiprocess mode writes; a directory that the user has set is used.
+#: Directory of prometheus_client's multiprocess mode; a directory that the user has set is used.
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: Kinds of which the sum over dead processes is what a reader wants.
+#: Kinds of metrics whose values are summed over dead processes.
 _ADDED_UP: Final = ("counter", "histogram", "summary")
+
+_served: list[WorkerMetrics] = []
 
 
 class WorkerMetrics:
-    """What serves one worker's metrics, from before its children are forked.
+    """Serves one worker's metrics; made before its children are forked.
 
     Args:
-        directory: where the processes of this worker write.
+        directory: the processes of this worker write their metrics into it.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,14 +48,14 @@ class WorkerMetrics:
         self.observer: Observer = Metrics(registry=None)
         self._directory = directory
         self._server: Any = None
-        # A reader must not find half of the files moved.
+        # A reader must not see half of the files moved.
         self._reading = threading.Lock()
 
     def serve(self, port: int) -> None:
         """Serve the metrics on this port of the loopback interface, in a thread.
 
         Raises:
-            OSError: something else listens there.
+            OSError: another program listens on this port.
         """
         from prometheus_client import CollectorRegistry, start_http_server
 
@@ -61,7 +64,7 @@ class WorkerMetrics:
         self._server, _ = start_http_server(port, HOST, registry)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the sums over this worker's processes, living and dead."""
+        """Return the sums over this worker's living and dead processes."""
         from prometheus_client.multiprocess import MultiProcessCollector
 
         with self._reading:
@@ -69,17 +72,17 @@ class WorkerMetrics:
             return found
 
     def forked(self) -> None:
-        """Give up, in a child, the parent's socket: it would keep the port when the parent is gone."""
+        """Close the parent's socket in a child; otherwise the child would keep the port after the parent has ended."""
         if self._server is not None:
             self._server.socket.close()
 
     def buried(self, pid: int) -> None:
-        """Keep what a dead child counted, in one file for all of them, and forget what it was doing."""
+        """Add a dead child's counters to one file for all dead children, and drop its gauges."""
         try:
             with self._reading:
                 self._bury(pid)
         except Exception:
-            logger.exception("what the dead child %d counted could not be kept", pid)
+            logger.exception("the counters of the dead child %d could not be kept", pid)
 
     def _bury(self, pid: int) -> None:
         from prometheus_client.mmap_dict import MmapedDict
@@ -98,7 +101,7 @@ class WorkerMetrics:
 
 
 def serve_metrics(port: int) -> WorkerMetrics | None:
-    """Prepare this worker to count, and serve what it counts; None, and a warning, where the port is taken.
+    """Prepare this worker's metrics and serve them; if the port is in use, log a warning and return None.
 
     Call it before children are forked, and before the modules of the user's sagas define metrics of their own.
 
@@ -115,7 +118,7 @@ def serve_metrics(port: int) -> WorkerMetrics | None:
     directory = Path(os.environ.get(_DIRECTORY) or _new_directory())
     os.environ[_DIRECTORY] = str(directory)
     if not values.ValueClass._multiprocess:
-        # The library looks for the directory when it is imported, which Flower, where it is installed, did already.
+        # The library reads the variable on import, and Flower, if installed, has already imported the library.
         values.ValueClass = values.MultiProcessValue()
     metrics = WorkerMetrics(directory)
     try:
@@ -127,7 +130,23 @@ def serve_metrics(port: int) -> WorkerMetrics | None:
             *(port, HOST, error),
         )
         return None
+    _served.append(metrics)
     return metrics
+
+
+def of_child() -> Observer | None:
+    """Return what counts in a process that a worker has started, where the worker serves metrics; else None."""
+    if api.settings().metrics_port is None or _DIRECTORY not in os.environ:
+        return None
+    from sagas.telemetry.metrics import Metrics
+
+    return Metrics(registry=None)
+
+
+def buried(pid: int) -> None:
+    """Keep what a process counted that this worker had started and that has ended."""
+    for metrics in _served:
+        metrics.buried(pid)
 
 
 def _new_directory() -> Path:

@@ -1,7 +1,7 @@
-"""Workers for sagas do without their neighbours: neither gossip nor mingle runs in a worker that takes only sagas.
+"""Turn off gossip and mingle in workers that run only sagas.
 
-Both exist to share revoked tasks and logical clocks between workers, of which sagas use nothing. They cost a second at
-each connection to the broker, and a channel that has to be closed when the connection is lost.
+Both share revoked tasks and logical clocks between workers. Sagas use neither. They cost a second at each connection to
+the broker, and a channel that has to be closed when the connection is lost.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sagas.celery.role import runs_only_sagas
 
 
 def register(app: Celery) -> None:
-    """Have workers of this application that run nothing but sagas do without their neighbours."""
+    """Turn off gossip and mingle in workers of this application that run only sagas."""
     app.steps["consumer"].add(NoNeighbours)
 
 
 class NoNeighbours(bootsteps.Step):
-    """Turns gossip and mingle off, as `--without-gossip --without-mingle` does, where only queues of sagas are read."""
+    """Does the same as `--without-gossip --without-mingle`, in workers that consume only queues of sagas."""
 
-    # Made after both, and before any of the three is asked whether it takes part.
+    # Celery makes this step after gossip and mingle, and before it asks each of them whether to include it.
     requires = (Gossip, Mingle)
 
     def __init__(self, consumer: Any, **options: Any) -> None:

@@ -1,9 +1,9 @@
-"""What keeps a worker alive, and soon back, when its broker goes away: one bootstep for every pool and broker.
+"""Keep a worker alive while its broker is away, and reconnect soon: one bootstep for every pool and broker.
 
-Celery closes a lost connection twice. With Redis the first attempt can fail half-way, and the second then meets a
-transport that is dismantled: AttributeError, which ends the worker. The same can happen to an acknowledgement that
-comes after the connection was lost. Neither is worth a worker: the database knows what runs, and the broker delivers
-again what was not acknowledged.
+Celery closes a lost connection twice. With Redis the first attempt can fail half-way. The second one then finds a
+transport without its parts and raises AttributeError, which ends the worker. The same can happen to an acknowledgement
+after the connection was lost. Neither error needs to end a worker: the database stores which sagas run, and the broker
+delivers unacknowledged messages again.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How a worker asks for its broker while that is away. Celery's own way waits up to 30 s between two attempts.
+#: How a worker retries to connect while its broker is away. Celery itself waits up to 30 s between two attempts.
 RECONNECTING: Final = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
 
 
 def register(app: Celery) -> None:
-    """Have workers of this application that run sagas outlive outages."""
+    """Have workers of this application that run sagas survive outages of the broker."""
     app.steps["consumer"].add(OutlivesOutages)
 
 
 def reconnect_soon(connection: Any) -> None:
-    """Have this connection wait only seconds between two attempts, wherever Celery leaves that to it."""
+    """Have this connection wait only seconds between two attempts, if Celery sets no other interval."""
     connection.ensure_connection = partial(connection.ensure_connection, **RECONNECTING)
 
 
 class OutlivesOutages(bootsteps.Step):
-    """Keeps a worker that runs sagas alive in an outage of its broker, and reconnects it within seconds."""
+    """Keeps a worker that runs sagas alive while its broker is away, and reconnects within seconds."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave a worker alone that runs no sagas."""
+        """Do not change a worker that runs no sagas."""
         return runs_sagas(consumer.app)
 
     def create(self, consumer: Any) -> None:
-        """Put guards around what Celery calls when the connection is lost."""
+        """Guard the functions that Celery calls when the connection is lost."""
         consumer.on_connection_error_after_connected = partial(
             _lose_connection, consumer, consumer.on_connection_error_after_connected
         )
-        # A server that answers and refuses, such as a replica after a failover, is an outage too: connect again.
+        # A server that answers and refuses, such as a replica after a failover, counts as an outage, too: reconnect.
         consumer.connection_errors += consumer.channel_errors
         consumer.ensure_connected = partial(_connect_soon, consumer.ensure_connected)
-        # The second is for Celery before 5.7, which acknowledges among other things by it.
+        # Celery before 5.7 uses the second one, for example to acknowledge.
         name = "call_soon_ack" if hasattr(consumer, "call_soon_ack") else "call_soon"
         setattr(consumer, name, partial(_settle, consumer, getattr(consumer, name)))
 
@@ -62,10 +62,10 @@ class OutlivesOutages(bootsteps.Step):
 def _lose_connection(consumer: Any, celerys_own: Callable[[BaseException], None], error: BaseException) -> None:
     connection = consumer.connection
     for channel in getattr(connection.transport, "channels", ()):
-        # Redis: closing would begin by reading an answer that never comes, and fail before it has closed anything.
+        # Redis: closing would first read an answer that never comes, and would fail before it has closed anything.
         channel._in_poll = None
-    # Else an error of another kind than the transport's own would end the worker.
-    connection.maybe_close_channel = _close_channel  # of this connection only
+    # Without this, an error that is not the transport's own would end the worker.
+    connection.maybe_close_channel = _close_channel  # the guard is for this connection only
     celerys_own(error)
 
 
@@ -98,8 +98,8 @@ def _settle(consumer: Any, celerys_own: Callable[..., Any], settle: Any, *argume
 
 
 def _forget(message: Message) -> None:
-    # Redis: else it would take up one of the places for messages for ever, and when all are taken, the worker asks for
-    # no more messages and so never learns that its connection is lost.
+    # Redis: otherwise the message would count as unacknowledged for ever. When the prefetch limit is full of such
+    # messages, the worker requests no more messages, and so never notices that its connection is lost.
     qos = getattr(message.channel, "qos", None)
     if isinstance(qos, virtual.QoS):
         virtual.QoS.ack(qos, message.delivery_tag)

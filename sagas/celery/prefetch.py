@@ -1,4 +1,4 @@
-"""How many messages a worker takes: one for each child, and while sagas are quick, another for each."""
+"""Set how many messages a worker takes: one for each child, and two while sagas are quick."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from celery.worker import state
 from sagas.celery.role import runs_only_sagas
 
 _TICK_SECONDS: Final = 1.0
-#: From so many messages a second for each child on, one that is taken ahead waits a tenth of a second.
+#: At this rate of messages a second and child, a prefetched message waits for a tenth of a second.
 _QUICK: Final = 10
 
 
 def register(app: Celery) -> None:
-    """Have workers of this application that run nothing but sagas prefetch."""
+    """Have workers of this application that run only sagas prefetch."""
     app.steps["consumer"].add(Prefetch)
 
 
 class Prefetch(bootsteps.StartStopStep):
-    """Takes messages ahead while each child goes through ten a second.
+    """Prefetches messages while each child processes ten a second.
 
-    To acknowledge a message and get the next from the broker takes as long as some quick steps, in which a child has
-    nothing to do. Behind long steps a message waits in the broker instead, for whichever worker is free first: ahead,
-    it would wait here until a scan misses it.
+    Acknowledging a message and getting the next one from the broker takes as long as some quick steps, and the child is
+    idle meanwhile. While steps are long, a message waits in the broker for the first worker that is free. A prefetched
+    message would wait in this worker until a scan takes it for lost.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -34,17 +34,17 @@ class Prefetch(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave a worker alone that runs the application's own tasks too: how far it prefetches is its own matter."""
+        """Skip a worker that also runs the application's own tasks: its settings decide how far it prefetches."""
         return runs_only_sagas(consumer.app)
 
     def start(self, consumer: Any) -> None:
-        """Begin to count once a second; with every new connection to the broker, which begins with none ahead."""
+        """Begin to count once a second; called for every new connection, which begins without prefetched messages."""
         self._ahead = 0
         self._begun = state.all_total_count[0]
         self._timer = consumer.timer.call_repeatedly(_TICK_SECONDS, self._adjust, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Count no more."""
+        """Stop counting."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,6 +1,6 @@
 """The queues of sagas in an application, and the route of each task into its queue.
 
-The application's own settings stay as they are: its routes, and which queues a worker takes that is not told.
+The application's own settings do not change: its routes, and the queues that a worker consumes without `-Q`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _routings: dict[Celery, Routing] = {}
 
 
 class Routing:
-    """How messages for sagas travel in one application.
+    """Routes messages for sagas in one application.
 
     Args:
         app: the application.
@@ -31,14 +31,14 @@ class Routing:
 
     @cached_property
     def queues(self) -> Mapping[str, Queue]:
-        """Each queue as the application declares it, else as it would declare a queue that it lacks.
+        """Each queue as the application declares it, or else as Celery would declare a missing queue.
 
-        Queues rather than their names: Celery would look a name up among the application's queues, fail where
-        `task_create_missing_queues` is off, and before 5.7 have a worker take it that was not told to.
+        These are queues and not names, because Celery would look a name up among the application's queues. This fails
+        if `task_create_missing_queues` is off, and before Celery 5.7 a worker without `-Q` would consume the queue.
         """
         conf = self._app.conf
-        # "classic" is the default of both, which RabbitMQ takes for granted.
-        # Celery 5.5 has no such setting, and later ones not all of them.
+        # "classic" is the default of both, and of RabbitMQ if the argument is missing.
+        # Celery 5.5 has none of these settings, and some later releases lack a few.
         kinds = {conf.get(name) for name in _QUEUE_TYPES} - {None, "classic"}
         arguments = {"x-queue-type": min(kinds)} if kinds else None
         made = self._app.amqp.Queues(
@@ -47,7 +47,7 @@ class Routing:
         return {name: self._app.amqp.queues.get(name) or made[name] for name in QUEUES}
 
     def route(self, name: str, *_: Any, **__: Any) -> dict[str, Any] | None:
-        """Return where a task of sagas goes; None for any other one."""
+        """Return the route of a task of sagas; None for any other task."""
         return {"queue": self.queues[ROUTES[name]]} if name in ROUTES else None
 
 
@@ -74,8 +74,8 @@ def register(app: Celery) -> None:
 
 
 def _add_route(amqp: Any, routing: Routing) -> None:
-    # In front of what is made of the setting task_routes, and not in the setting, which the application may change at
-    # any time.
+    # Insert the router before those that Celery makes from the setting task_routes. The setting itself may be changed
+    # by the application at any time.
     prepare = amqp.flush_routes
 
     def flush_routes() -> None:
@@ -84,11 +84,11 @@ def _add_route(amqp: Any, routing: Routing) -> None:
 
     amqp.flush_routes = flush_routes
     amqp._rtable = None
-    amqp.__dict__.pop("router", None)  # it keeps the routes that it was made with
+    amqp.__dict__.pop("router", None)  # the router keeps the routes that it was made with
 
 
 def _add_queues(queues: Any, routing: Routing) -> None:
-    """Let a worker take our queues by `-Q`, and only so, if the application has not listed them itself."""
+    """Let a worker consume our queues only if `-Q` names them, unless the application lists them itself."""
     missing = [name for name in QUEUES if name not in queues]
     for name in missing:
         queues.add(routing.queues[name])

@@ -1,4 +1,4 @@
-"""The tasks, as an operator sees them in Flower; all take and return JSON."""
+"""The Celery tasks, as Flower shows them; all accept and return JSON."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: What each task says for itself, so that no setting of the application weakens a guarantee. Whatever is left out or
-#: None here is taken from the application's settings.
+#: Options of each task, so that no setting of the application weakens a guarantee. For options that are missing or None
+#: here, Celery uses the application's settings.
 OPTIONS: Final[dict[str, Any]] = {
-    # The routes of sagas decide (sagas.celery.routing), and a base class of the application's tasks does not.
+    # `sagas.celery.routing` sets the routes. A base class of the application's tasks must not override them.
     **dict.fromkeys(("queue", "exchange", "routing_key", "expires")),
-    # Whoever can write to the broker must not be able to run code in a worker.
+    # Write access to the broker must not allow running code in a worker.
     "serializer": "json",
-    # A message is acknowledged when its saga was brought as far as it goes now. If the worker dies, Celery does not
-    # send the message again: the lease in the database decides who continues, and when.
+    # A message is acknowledged after its saga has run as far as it can for now. If the worker dies, Celery does not
+    # send the message again: the lease in the database decides which worker continues, and when.
     "acks_late": True,
     "acks_on_failure_or_timeout": True,
     "acks_on_failure": True,
@@ -37,46 +37,47 @@ OPTIONS: Final[dict[str, Any]] = {
     "retry_on_worker_lost": False,
     # The engine counts attempts and waits between them.
     "autoretry_for": (),
-    # No limit: a lease is renewed for as long as a step takes, and a step is bounded by its own `timeout`.
+    # No time limit: the lease is renewed while a step runs, and the step's own `timeout` limits the step.
     "time_limit": 0,
     "soft_time_limit": 0,
     "rate_limit": 0,
-    # Kept for calls by hand. Scans and dispatched sagas say in each message that nobody wants a result.
+    # Results are kept for manual calls. Messages of scans and dispatched sagas say that no result is needed.
     "ignore_result": False,
     "store_errors_even_if_ignored": False,
     "track_started": True,
-    # Errors that are a sentence already: logged without a traceback.
+    # These errors have a readable message: log them without a traceback.
     "throws": (SagaError,),
-    # The setting task_annotations would replace what is above; it is for the application's own tasks.
+    # The setting task_annotations would replace the options above. It is meant for the application's own tasks.
     "annotate": classmethod(lambda _: None),
 }
 
 
 def scan() -> dict[str, Any]:
-    """Claim what is due in the database and send one task per saga; fired by beat, harmless at any time."""
+    """Claim the due sagas in the database and send one task per saga; beat sends it, and it is safe at any time."""
     try:
         return current_engine().scan().as_json()
     except (StorageUnavailable, SchemaAhead, SchemaBehind) as error:
-        # Celery logs an expected error at INFO, which few workers show; and without scans nothing else would tell.
+        # Celery logs an expected error at INFO, which few workers show. While scans fail, no other line would report
+        # it.
         logger.warning("no scan: %s", error)
         raise
 
 
 def run_saga(self: Task, saga_id: str, version: int | None = None, queued_at: str | None = None) -> dict[str, Any]:
-    """Run a saga that was started: the same as recovering it, at the version its message was sent for."""
+    """Run a saga that was started. It does the same as recovering the saga, at the version of its message."""
     return _recover(self, saga_id, version, queued_at, pending=True)
 
 
 def recover_saga(self: Task, saga_id: str, version: int | None = None, queued_at: str | None = None) -> dict[str, Any]:
-    """Acquire a saga and bring it as far as it goes; invoke it by hand with the id alone.
+    """Acquire a saga and run it as far as it can; for a manual call, pass the id alone.
 
-    By hand it runs even while the saga backs off or is dead, never while another worker holds it.
+    A manual call runs the saga even while it backs off or is dead, but never while another worker holds it.
     """
     return _recover(self, saga_id, version, queued_at, pending=False)
 
 
 def prune(older_than_days: float | None = None) -> dict[str, Any]:
-    """Delete finished sagas and their logs that ended longer ago than this; default: SAGAS_RETENTION_DAYS."""
+    """Delete sagas that ended longer ago than this, with their logs; default: SAGAS_RETENTION_DAYS."""
     engine = current_engine()
     days = engine.settings.retention_days if older_than_days is None else older_than_days
     if days is None:
@@ -85,7 +86,7 @@ def prune(older_than_days: float | None = None) -> dict[str, Any]:
     return {"pruned": sum(pruning.prune(engine.storage, older_than_seconds=days * 86_400)), "older_than_days": days}
 
 
-#: Task name → its function, and whether Celery passes it the task itself.
+#: Name of a task → its function, and whether Celery passes the task itself to the function.
 _TASKS: Final[dict[str, tuple[Callable[..., dict[str, Any]], bool]]] = {
     SCAN_TASK: (scan, False),
     RUN_TASK: (run_saga, True),
@@ -95,13 +96,13 @@ _TASKS: Final[dict[str, tuple[Callable[..., dict[str, Any]], bool]]] = {
 
 
 def register(app: Celery) -> None:
-    """Make the tasks known to this application, and to no other one in the process."""
+    """Register the tasks with this application only, and with no other one in the process."""
     for name, (function, bind) in _TASKS.items():
         app.task(name=name, bind=bind, shared=False, **OPTIONS)(function)
 
 
 def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | None, *, pending: bool) -> dict[str, Any]:
-    # A call by hand that the broker delivers once more is no longer a person asking: its worker died of it, perhaps.
+    # If the broker delivers a manual call again, treat it as a normal message: the call may have killed its worker.
     redelivered = bool((task.request.delivery_info or {}).get("redelivered"))
     by_hand = version is None and not redelivered
     parsed = parse_saga_id(saga_id)
@@ -111,5 +112,5 @@ def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | Non
     engine = current_engine()
     report = engine.recover(parsed, version=version, by_hand=by_hand, delivered=delivered)
     if report.refusal is Refusal.SUSPECT:
-        return recover_alone(engine, parsed, None if by_hand else version)
+        return recover_alone(task.app, engine, parsed, version=version, by_hand=by_hand)
     return report.as_json()

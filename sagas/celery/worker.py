@@ -1,6 +1,6 @@
-"""What a worker that runs sagas does around its tasks: checks before it starts, watches its children, stops in order.
+"""Prepare a worker that runs sagas: check it before it starts, watch its children, and stop sagas in order.
 
-A worker that takes no queue of sagas is left as it is.
+A worker that consumes no queue of sagas is not changed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How often a worker looks at its children: Celery itself tells of a dead one only after ten seconds.
+#: How often a worker checks its children. Celery itself reports a dead child only after ten seconds.
 _WATCH_SECONDS: Final = 0.25
 _JSON: Final = frozenset({"json", "application/json"})
 
 
 def register(app: Celery) -> None:
-    """Prepare each worker of this application that takes a queue of sagas."""
+    """Prepare each worker of this application that consumes a queue of sagas."""
 
     def prepare(sender: Any, **_: Any) -> None:
         if sender.app is app and runs_sagas(app):
@@ -45,12 +45,12 @@ def register(app: Celery) -> None:
 
 
 class Sagas(bootsteps.StartStopStep):
-    """The part of a worker that looks after its sagas."""
+    """The bootstep that manages a worker's sagas."""
 
     requires = ("celery.worker.components:Pool",)
 
     def include_if(self, parent: Any) -> bool:
-        """Only where sagas run."""
+        """Include this step only in a worker that runs sagas."""
         return hasattr(parent, "sagas")
 
     def start(self, parent: Any) -> None:
@@ -62,25 +62,25 @@ class Sagas(bootsteps.StartStopStep):
         parent.sagas.stop()
 
     def stop(self, parent: Any) -> None:
-        """Let go of the process's signals."""
+        """Stop receiving the process's signals."""
         parent.sagas.close()
 
     terminate = stop
 
 
 class SagaWorker:
-    """One worker process that runs sagas, from before its children are forked.
+    """One worker process that runs sagas; made before its children are forked.
 
     Args:
         worker: Celery's worker.
 
     Raises:
-        SystemExit: a setting or the database's tables cannot work; the message is a sentence.
+        SystemExit: a setting or the database's tables are wrong; the message says what to do.
     """
 
     def __init__(self, worker: Any) -> None:
         self._parent = os.getpid()
-        # One byte of memory that the children share: they see at a step's boundary what a signal tells the parent.
+        # One byte of memory that the children share. The parent sets it on a signal; children read it between steps.
         self._stopping = mmap.mmap(-1, 1)
         # Children announce pid and owner at start-up, so the parent can release the leases of one that dies early.
         self._births, self._announce = os.pipe()
@@ -101,7 +101,7 @@ class SagaWorker:
 
     def _make_engine(self, worker: Any) -> SagaEngine:
         settings = api.settings()
-        # First of all: the modules of sagas may define metrics of their own.
+        # Do this first, because the modules of sagas may define metrics of their own.
         self._metrics = None if settings.metrics_port is None else serve_metrics(settings.metrics_port)
         engine = api.new_engine(
             dispatcher=CeleryDispatcher(worker.app),
@@ -128,7 +128,7 @@ class SagaWorker:
         self._stopping[0] = 1
 
     def watch(self) -> None:
-        """Begin to watch for children that die; a pool without any never announces one."""
+        """Begin to watch for children that die. In a pool without children, none is ever announced."""
         threading.Thread(target=self._watch, name="sagas-watch", daemon=True).start()
 
     def close(self) -> None:
@@ -137,20 +137,20 @@ class SagaWorker:
         signals.worker_process_init.disconnect(self._born)
         signals.worker_shutting_down.disconnect(self._asked_to_stop)
         if threading.current_thread() is not threading.main_thread() and api.current_engine() is self._engine:
-            # A worker within a program, as in tests, which goes on without it.
+            # The worker runs within a program, such as a test, which continues after the worker.
             api.configure(None)
 
     def _asked_to_stop(self, **_: Any) -> None:
         self.stop()
 
     def _born(self, **_: Any) -> None:
-        if os.getpid() != self._parent:  # the solo pool has no children, and sends this signal all the same
+        if os.getpid() != self._parent:  # the solo pool sends this signal although it has no children
             os.write(self._announce, f"{os.getpid()} {self._engine.runtime().owner}\n".encode())
             if self._metrics is not None:
                 self._metrics.forked()
 
     def _watch(self) -> None:
-        """Release at once what a child held that died, and have it sent to another."""
+        """Release the leases of a child that died at once, and have its sagas sent to other workers."""
         children: dict[str, int] = {}
         unread = b""
         while not self._closed.is_set():
@@ -161,12 +161,12 @@ class SagaWorker:
                 try:
                     self._release(owner)
                 except SagaError as error:
-                    logger.warning("what %s held cannot be released yet: %s", owner, error)
+                    logger.warning("the leases of %s cannot be released yet: %s", owner, error)
                     continue
                 except Exception:
-                    logger.exception("what %s held could not be released; its leases run out by themselves", owner)
+                    logger.exception("the leases of %s could not be released; they expire by themselves", owner)
                 pid = children.pop(owner)
-                # A number may be given anew; the one that has it now goes on in the same files.
+                # A new child may have the same number. It continues in the same files.
                 if self._metrics is not None and pid not in children.values():
                     self._metrics.buried(pid)
 
@@ -180,14 +180,14 @@ class SagaWorker:
 
 def _holds_several(worker: Any) -> bool:
     """Whether one process of this worker may hold several sagas at once: all pools but prefork and solo."""
-    from celery.concurrency.prefork import TaskPool as PreforkPool  # which Windows cannot import
+    from celery.concurrency.prefork import TaskPool as PreforkPool  # Windows cannot import this module
 
     pool = get_implementation(worker.pool_cls)
     return not issubclass(pool, (PreforkPool, SoloPool))
 
 
 def unusable_settings(app: Celery) -> Iterator[str]:
-    """Yield a sentence for each setting of the application that no option of a task can make good."""
+    """Yield a message for each wrong setting of the application that task options cannot override."""
     if not _JSON.intersection(app.conf.accept_content):
         yield (
             f"accept_content of the Celery application {app.main} is {list(app.conf.accept_content)}, and sagas travel "
@@ -201,10 +201,10 @@ def unusable_settings(app: Celery) -> Iterator[str]:
 
 
 def _move_time_limits(worker: Any) -> None:
-    """Keep the time limits of the application's tasks, and have none for sagas.
+    """Keep the time limits of the application's tasks, and remove those of sagas.
 
-    A pool applies its limits to every task that has none of its own, and takes 0 for that, too. So they are moved from
-    the pool to the tasks that are not ours.
+    A pool applies its limits to every task without own limits, and to tasks whose limit is 0. So the limits move from
+    the pool to the tasks of the application.
     """
     limits = {"time_limit": worker.time_limit, "soft_time_limit": worker.soft_time_limit}
     for name, seconds in limits.items():
@@ -216,7 +216,7 @@ def _move_time_limits(worker: Any) -> None:
 
 
 def _exited(pid: int) -> bool:
-    """Whether a child is gone, also while it is a zombie because the pool has not looked yet."""
+    """Whether a child has ended, also while it is a zombie that the pool has not collected yet."""
     try:
         if hasattr(os, "waitid"):
             # WNOWAIT leaves the exit status to the pool.

@@ -1,6 +1,7 @@
-"""Sagas in Django: put `sagas.django` into INSTALLED_APPS.
+"""Sagas in Django: add `sagas.django` to INSTALLED_APPS.
 
-Settings are in `SAGAS`, sagas in the module `sagas` of each application, and `manage.py sagas` is the command line.
+Django's setting `SAGAS` has the engine's settings. Each application defines its sagas in its module `sagas`. `manage.py
+sagas` is the command line.
 A saga that is started inside `transaction.atomic` exists if and only if the transaction commits.
 """
 

@@ -1,4 +1,4 @@
-"""The application for INSTALLED_APPS: at Django's start, it finds sagas and tells the engine of Django."""
+"""The application for INSTALLED_APPS: at Django's start, it finds sagas and connects the engine to Django."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SagasConfig(AppConfig):
     verbose_name = "Sagas"
 
     def ready(self) -> None:
-        """Find the module `sagas` of each application, and make Django's settings those of the engine."""
+        """Find the module `sagas` of each application, and have the engine use Django's settings."""
         api.set_defaults(settings=_settings, framework=DjangoFramework(), storage=make_storage)
         autodiscover_modules("sagas")
         register_checks()

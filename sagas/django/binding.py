@@ -1,4 +1,4 @@
-"""Django, as the engine has to know it: its transactions, its threads and its connections to databases."""
+"""Bind the engine to Django: to its transactions, its threads and its connections to databases."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ ParamsT = ParamSpec("ParamsT")
 
 
 class DjangoFramework(Framework):
-    """Sagas join `transaction.atomic`; steps leave no connection of Django's behind in the threads they run in."""
+    """Has sagas join `transaction.atomic`, and closes Django's connections in the threads that run steps."""
 
     def transaction(self) -> CallersTransaction | None:
-        """Return the transaction that this thread has open on the database of the sagas."""
+        """Return this thread's open transaction on the database of the sagas."""
         return open_transaction(database_alias())
 
     async def in_thread(
         self, function: Callable[ParamsT, ResultT], /, *args: ParamsT.args, **kwargs: ParamsT.kwargs
     ) -> ResultT:
-        """Call the function where code called by `sync_to_async` is, and so in the transaction that is open there."""
+        """Call the function in the thread of `sync_to_async`, and so in the transaction that is open in this thread."""
         result: ResultT = await sync_to_async(function, thread_sensitive=True)(*args, **kwargs)
         return result
 
     def around(self, action: Callable[[], Any]) -> Callable[[], Any]:
-        """Close connections of Django's after a step in a thread or on an event loop of the engine's.
+        """Close Django's connections after a step that ran in a thread or on an event loop of the engine.
 
-        In the caller's thread they are the caller's: Celery closes them around each task, Django around each request.
+        In the caller's thread the connections belong to the caller: Celery closes them after each task, Django after
+        each request.
         """
         caller = threading.get_ident()
 
@@ -63,7 +64,7 @@ class DjangoFramework(Framework):
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
-    # The thread of sync_to_async lives as long as the process: what broke there would stay broken.
+    # The thread of sync_to_async lives as long as the process, so a broken connection there would stay broken.
     close = sync_to_async(connections.close_all if in_tests() else close_old_connections, thread_sensitive=True)
     await close()
     try:
@@ -78,7 +79,7 @@ def in_tests() -> bool:
 
 
 def make_storage(settings: Settings) -> ISagaStorage:
-    """Return the storage; in tests one that keeps no connection open, or the test database could not be dropped."""
+    """Return the storage; in tests it keeps no connection open, so that Django can drop the test database."""
     if in_tests():
         return PostgresSagaStorage(make_engine(settings.database_url))
     return PostgresSagaStorage(settings.database_url, pool_size=settings.database_pool_size)

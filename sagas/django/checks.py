@@ -1,4 +1,4 @@
-"""The doctor's quick checks as system checks of Django's: those that wait for no worker and no broker."""
+"""The doctor's quick checks, which wait for no worker and no broker, as system checks of Django."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sagas.django.configuration import database_alias
 from sagas.doctor import Finding, Installation, every_check, examine
 from sagas.errors import ConfigurationError
 
-#: The doctor's checks that ask nobody, and those that ask the database.
+#: The doctor's checks without a query, and those that query the database.
 QUICK: Final = ("settings", "code", "celery", "configuration")
 OF_THE_DATABASE: Final = ("database", "schema", "privileges")
-#: The doctor's finding → its id here. A number is never given to another finding, also not the numbers of findings that
-#: are gone (E004, E006, W002 to W006, W008, W010, W012, W014, W021, W024, W026). An error keeps Django's commands from
-#: being run, so an error is only what keeps sagas from being started: `migrate` must run where tables are missing, and
-#: tests where Celery runs tasks at once.
+#: The doctor's finding → its id in Django. A number is never given to another finding. This holds for removed findings,
+#: too (E004, E006, W002 to W006, W008, W010, W012, W014, W021, W024, W026). An error keeps Django's commands from
+#: running. So a finding is an error only if sagas cannot be started: `migrate` must run while tables are missing, and
+#: tests must run while Celery executes tasks at once.
 IDS: Final = {
     "settings-unusable": "E001",
     "code-unusable": "E002",
@@ -40,7 +40,7 @@ IDS: Final = {
     "row-security": "W023",
     "cancelled-on-connection-loss": "W025",
 }
-#: What cures a finding in Django, where that is something else than elsewhere.
+#: The cure of a finding in Django, if it differs from the usual one.
 _CURES: Final = {
     "settings-unusable": "Correct SAGAS in Django's settings, or the variable that is named.",
     "modules-unset": "Define sagas in the module `sagas` of an installed application, such as shop/sagas.py.",
@@ -65,7 +65,7 @@ def _of_the_database(
         if database_alias() not in (databases or ()):
             return []
     except ConfigurationError:
-        return []  # told by the other check
+        return []  # the other check reports this finding
     return _examined(("settings", *OF_THE_DATABASE), app_configs, shown=OF_THE_DATABASE)
 
 

@@ -1,4 +1,4 @@
-"""The engine's settings from Django's: `SAGAS`, and the database of DATABASES."""
+"""Read the engine's settings from Django's: from `SAGAS`, and the database from DATABASES."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from sagas.settings import PREFIX, Settings
 DATABASE: Final = "DATABASE"
 #: Key of SAGAS → field of `Settings`.
 _FIELDS: Final = {name.upper(): name for name in Settings.model_fields if name != "database_url"}
-#: Of OPTIONS: not libpq's but Django's or psycopg's, or set by sagas on their own connections.
+#: Keys of OPTIONS that are not passed to libpq: they are Django's or psycopg's, or sagas set them on their own
+#: connections.
 _NOT_LIBPQ: Final = ("client_encoding", "prepare_threshold", "autocommit")
 
 
 def read_settings(environment: Mapping[str, str], modules: tuple[str, ...] = ()) -> Settings:
-    """Return what `SAGAS` and, for what it leaves out, the `SAGAS_...` variables say.
+    """Return the settings in `SAGAS`; a missing key is read from its `SAGAS_...` variable.
 
     Args:
-        environment: has the variables.
-        modules: modules of sagas besides those that are named.
+        environment: the environment variables.
+        modules: modules of sagas in addition to those that the settings name.
 
     Raises:
-        ConfigurationError: a key is unknown, a value cannot work, or the database is not one for sagas.
+        ConfigurationError: a key is unknown, a value cannot work, or the database cannot store sagas.
     """
     if PREFIX + "DATABASE_URL" in environment:
         raise ConfigurationError(
@@ -50,7 +51,7 @@ def read_settings(environment: Mapping[str, str], modules: tuple[str, ...] = ())
 
 
 def database_alias() -> str:
-    """Return the alias in DATABASES of the database that sagas are stored in.
+    """Return the alias in DATABASES of the database that stores sagas.
 
     Raises:
         ConfigurationError: `SAGAS` has an unknown key.
@@ -59,13 +60,13 @@ def database_alias() -> str:
 
 
 def url_of(connection: Any) -> sa.URL:
-    """Return the URL of a database of DATABASES as it is now: a test runner renames it.
+    """Return the current URL of a database of DATABASES; a test runner may have renamed the database.
 
     Args:
-        connection: as `django.db.connections` has it.
+        connection: an item of `django.db.connections`.
 
     Raises:
-        ConfigurationError: it is not PostgreSQL, or has no name.
+        ConfigurationError: the database is not PostgreSQL, or has no name.
     """
     alias, options = connection.alias, connection.settings_dict["OPTIONS"]
     if connection.vendor != "postgresql":
@@ -94,7 +95,7 @@ def url_of(connection: Any) -> sa.URL:
         return sa.URL.create(
             "postgresql+psycopg", user, password, host, int(port) if port else None, database, query=query
         )
-    # A directory of sockets, or several hosts.
+    # The host is a directory of sockets, or there are several hosts.
     return sa.URL.create("postgresql+psycopg", user, password, database=database, query=query)
 
 

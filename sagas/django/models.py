@@ -1,1 +1,1 @@
-"""No models: the tables are those of `sagas.storage`. Django sends `post_migrate` only where this is."""
+"""No models: `sagas.storage` has the tables. Django sends `post_migrate` only to applications with this module."""

@@ -1,4 +1,4 @@
-"""Django's start, for processes that Django does not start itself."""
+"""Set Django up in processes that Django did not start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sagas.errors import ConfigurationError
 
 
 def set_up() -> None:
-    """Set Django up if that has not been done; do nothing while its settings or its applications are being imported.
+    """Set Django up unless it is set up already; do nothing while its settings or applications are being imported.
 
     Raises:
         ConfigurationError: Django cannot be set up.
@@ -21,7 +21,7 @@ def set_up() -> None:
     if apps.ready or apps.loading or _being_imported(name):
         return
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109
-        sys.path.append(here)  # where manage.py would look, and an installed command would not
+        sys.path.append(here)  # manage.py has this directory on sys.path, and an installed command does not
     try:
         django.setup()
     except Exception as error:
@@ -33,5 +33,5 @@ def set_up() -> None:
 
 def _being_imported(name: str) -> bool:
     module = sys.modules.get(name)
-    # As importlib itself tells a module that is only half there.
+    # importlib itself detects a partly imported module by this attribute.
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

@@ -1,4 +1,4 @@
-"""The tables of sagas in a database of Django's."""
+"""Create the tables of sagas in a database of Django."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sagas.storage.schema import HEAD, REVISIONS, current_version, migrate
 
 
 def bring_to(revision: str, alias: str) -> None:
-    """Bring the tables to a revision, if they are in this database and are not there or beyond already.
+    """Bring the tables to a revision, if they are in this database and at an older revision.
 
     Args:
-        revision: of `sagas migrate`.
+        revision: a revision of `sagas migrate`.
         alias: the database in DATABASES that Django migrates.
     """
     if alias != database_alias():
@@ -30,9 +30,9 @@ def bring_to(revision: str, alias: str) -> None:
 
 
 def migration_to(revision: str) -> Any:
-    """Return the operation of a migration of Django's that brings the tables to a revision.
+    """Return the operation of a Django migration that brings the tables to a revision.
 
-    It does nothing where `sagas migrate` has been before it, and undoing it keeps the tables.
+    The operation does nothing if `sagas migrate` has run before. Undoing it keeps the tables.
     """
     from django.db.migrations import RunPython
 
@@ -43,7 +43,7 @@ def migration_to(revision: str) -> Any:
 
 
 def make_where_migrations_are_off(alias: str) -> None:
-    """Make the tables where Django runs no migrations, as tests may ask for (`MIGRATE`, MIGRATION_MODULES).
+    """Make the tables if Django runs no migrations, as test settings may demand (`MIGRATE`, MIGRATION_MODULES).
 
     Args:
         alias: the database in DATABASES that Django has just prepared.

@@ -1,4 +1,4 @@
-"""What you import in the tests of a Django project."""
+"""Helpers for the tests of a Django project."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sagas.storage.records import Claim, NewSaga
 
 @contextmanager
 def sagas_in_memory() -> Iterator[SagaEngine]:
-    """Keep sagas in memory in this block, and run each here as soon as the transaction that started it commits.
+    """Keep sagas in memory in this block, and run each in this process once the transaction that started it commits.
 
-    Steps then see the rows of a `TestCase`, whose transaction is never committed: inside
-    `captureOnCommitCallbacks(execute=True)` sagas run where that block ends. Steps with a `timeout` and async steps run
-    in other threads and see committed rows only, so they want a `TransactionTestCase`. A saga whose transaction is
-    rolled back is not run, but stays in the memory as PENDING.
+    Steps then see the rows of a `TestCase`. Its transaction is never committed, so use
+    `captureOnCommitCallbacks(execute=True)`: sagas run at the end of its block. Steps with a `timeout` and async steps
+    run in other threads and see committed rows only, so they need a `TransactionTestCase`. A saga whose transaction is
+    rolled back does not run, but stays in memory as PENDING.
 
     Yields:
         The engine, whose `storage` has the sagas.
@@ -38,7 +38,7 @@ def sagas_in_memory() -> Iterator[SagaEngine]:
 
 class _InMemory(MemorySagaStorage):
     def create_sagas(self, sagas: Sequence[NewSaga], **options: Any) -> list[tuple[UUID, bool]]:
-        # The memory has no transactions: what a test rolls back stays in it.
+        # The storage in memory has no transactions, so sagas of a transaction that is rolled back stay stored.
         return super().create_sagas(sagas, **{**options, "connection": None})
 
 

@@ -1,4 +1,4 @@
-"""Sagas in Django's transactions: what `start` joins, and how not to."""
+"""Django's transactions: `start` joins them, unless it is told to start at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _outside: Final[ContextVar[bool]] = ContextVar("sagas_outside_transaction", defa
 
 @contextmanager
 def outside_transaction() -> Iterator[None]:
-    """Start sagas at once in this block, also inside `transaction.atomic`: they exist even if that is rolled back.
+    """Start sagas at once in this block, also inside `transaction.atomic`: they exist even if it is rolled back.
 
-    A worker may run such a saga before the transaction commits, and then does not see what the transaction wrote.
+    A worker may run such a saga before the transaction commits. The saga then does not see the rows that the
+    transaction wrote.
     """
     token = _outside.set(True)
     try:
@@ -29,7 +30,7 @@ def outside_transaction() -> Iterator[None]:
 
 
 def open_transaction(alias: str) -> CallersTransaction | None:
-    """Return the transaction that this thread has open on a database of DATABASES, or None.
+    """Return this thread's open transaction on a database of DATABASES, or None.
 
     Args:
         alias: the key in DATABASES.
@@ -41,17 +42,17 @@ def open_transaction(alias: str) -> CallersTransaction | None:
 def _in_transaction(connection: Any) -> bool:
     if connection.in_atomic_block:
         return True
-    # Whoever turned autocommit off commits by hand.
+    # Code that turned autocommit off commits by hand.
     if connection.connection is None:
         return not connection.settings_dict["AUTOCOMMIT"]
     return not connection.autocommit
 
 
 class DjangoTransaction(CallersTransaction):
-    """The transaction of a connection of Django's.
+    """The transaction of a Django connection.
 
     Args:
-        connection: as `django.db.connections` has it.
+        connection: an item of `django.db.connections`.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -64,7 +65,7 @@ class DjangoTransaction(CallersTransaction):
         return address(url_of(self._connection))
 
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        # Through Django's own cursor: it refuses a transaction that is broken, and counts and logs the statement.
+        # Use Django's own cursor, because it refuses a broken transaction, and counts and logs the statement.
         with self._connection.cursor() as cursor:
             cursor.execute(statement, parameters)
             names = [column.name for column in cursor.description]
@@ -72,6 +73,6 @@ class DjangoTransaction(CallersTransaction):
 
     def on_commit(self, action: Callable[[], None]) -> bool:
         if not self._connection.in_atomic_block:
-            return False  # a transaction that is committed by hand tells nobody
+            return False  # Django sends no notice when code commits by hand
         self._connection.on_commit(action, robust=True)
         return True

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
@@ -256,7 +256,7 @@ class Acquired:
     status_before: SagaStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Applied:
     """What a transition did, as the storage's own statement reports it.
 
@@ -270,7 +270,23 @@ class Applied:
     state: SagaState
     recovery_attempts: int
     available_at: datetime | None
-    log: tuple[LogEntry, ...] = ()
+    log: tuple[LogEntry, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def with_log_on_demand(
+        cls, *, status: SagaStatus, state: SagaState, log: Callable[[], tuple[LogEntry, ...]]
+    ) -> Applied:
+        """Return one of a saga that goes on or ended, its log made when somebody reads it: only observers do."""
+        applied = object.__new__(cls)
+        applied.__dict__.update(status=status, state=state, recovery_attempts=0, available_at=None, _log=log)
+        return applied
+
+    def __getattr__(self, name: str) -> Any:
+        make = self.__dict__.get("_log") if name == "log" else None
+        if make is None:
+            raise AttributeError(name)
+        self.__dict__["log"] = log = make()
+        return log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

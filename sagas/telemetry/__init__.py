@@ -1,4 +1,4 @@
-"""What sagas tell of themselves: metrics, traces, and log lines that carry the saga's id."""
+"""Metrics, traces, and log lines that carry the saga's id."""
 
 from sagas.telemetry.logs import SagaAttributes
 from sagas.telemetry.observer import Observer

@@ -1,4 +1,4 @@
-"""Prometheus metrics of what is in the database, read when they are asked for; no worker needs to be up."""
+"""Prometheus metrics of the database, read at each scrape; no worker needs to run."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: No statement may keep the database busy for longer.
+#: Timeout of each statement, so that a scrape cannot keep the database busy.
 STATEMENT_SECONDS: Final = 3.0
-#: The answer after this long is that the database does not answer: Prometheus itself gives up after ten.
+#: After this time a scrape reports that the database does not answer. Prometheus itself stops waiting after 10 s.
 DEADLINE_SECONDS: Final = 8.0
-#: How far back finished sagas are counted, in seconds: short, because all of them are read at every scrape.
+#: Finished sagas of this many past seconds are counted. The time is short, because each scrape reads all of them.
 RECENT_SECONDS: Final = 300
 
 
 class DatabaseMetrics(Collector):
     """Reads the metrics of one database at each scrape.
 
-    A database that does not answer, or too slowly, shows as `sagas_database_up 0`.
+    If the database does not answer in time, the scrape shows `sagas_database_up 0`.
 
     Args:
-        storage: on the database.
-        statement_seconds: how long each statement may take.
+        storage: the storage on the database.
+        statement_seconds: the timeout of each statement.
         deadline_seconds: how long a scrape waits for all of them.
     """
 
@@ -54,7 +54,7 @@ class DatabaseMetrics(Collector):
         self._reading: Future[Statistics] | None = None
 
     def collect(self) -> Iterable[Metric]:
-        """Return what the database tells now."""
+        """Return the metrics as the database has them now."""
         try:
             statistics = self._read_in_time()
         except (SagaError, TimeoutError) as error:
@@ -68,10 +68,10 @@ class DatabaseMetrics(Collector):
 
     def _read_in_time(self) -> Statistics:
         with self._lock:
-            # One question at a time: scrapes that come while the database hangs wait for the same answer.
+            # Query one at a time: scrapes that come while the database hangs wait for the same answer.
             if self._reading is None or self._reading.done():
                 self._reading = Future()
-                # A daemon, so that a database that hangs does not keep the process from ending.
+                # Use a daemon thread, so that a database that hangs does not keep the process from ending.
                 threading.Thread(target=self._answer, args=(self._reading,), name="sagas-metrics", daemon=True).start()
             reading = self._reading
         try:
@@ -82,7 +82,7 @@ class DatabaseMetrics(Collector):
     def _answer(self, reading: Future[Statistics]) -> None:
         try:
             reading.set_result(self._inspector.statistics(ended_within_seconds=RECENT_SECONDS))
-        except BaseException as error:  # carried to whoever asked
+        except BaseException as error:  # the calling thread raises this error
             reading.set_exception(error)
 
 
@@ -111,7 +111,7 @@ def _metrics(statistics: Statistics) -> list[Metric]:
         dead.add_metric([name], sum(count.sagas for count in counts if count.state is SagaState.DEAD))
         waiting = [count for count in counts if count.state is SagaState.QUEUED]
         queued.add_metric([name], sum(count.sagas for count in waiting))
-        # Those that are due have a lease that ran out.
+        # Sagas that are due have an expired lease.
         leases.add_metric([name], sum(count.sagas - count.due for count in counts if count.state is SagaState.RUNNING))
         if waiting:
             overdue.add_metric([name], max(0.0, *(_age(count.since, now) - PROBE_SECONDS for count in waiting)))
@@ -153,5 +153,5 @@ def _due(oldest: Oldest | None, now: datetime) -> float:
 
 
 def _age(since: datetime | None, now: datetime) -> float:
-    """Return how many seconds ago it was; 0 for what was written after the snapshot, or never."""
+    """Return how many seconds ago the time was; 0 if it is after the snapshot, or None."""
     return 0.0 if since is None else max((now - since).total_seconds(), 0.0)

@@ -1,4 +1,4 @@
-"""The log lines of this library: each is one line, and those about a saga say which.
+"""The log lines of this library: each entry is one line, and entries about a saga name it.
 
 Records carry five attributes: saga_id, saga_name, step, action, attempt.
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from sagas.progress import Move
     from sagas.storage.records import SagaRecord
 
-#: The saga that is being worked on here, and what is done or was done last; the step's own code sees it too.
+#: The saga that runs in this context, and its current or last action; the step's own code sees them, too.
 working_on: ContextVar[tuple[SagaRecord, Move | None] | None] = ContextVar("sagas_working_on", default=None)
 
 
 def attributes(work: tuple[SagaRecord, Move | None] | None) -> dict[str, Any]:
-    """Return the five attributes, None for those that nothing is known of."""
+    """Return the five attributes; unknown ones are None."""
     saga, move = work or (None, None)
     return {
         "saga_id": None if saga is None else str(saga.id),
@@ -35,12 +35,12 @@ def attributes(work: tuple[SagaRecord, Move | None] | None) -> dict[str, Any]:
 
 
 def about(saga_id: UUID, name: str | None = None) -> dict[str, Any]:
-    """Return the `extra=` of a line about a saga that is not being worked on here."""
+    """Return the `extra=` of a line about a saga that does not run in this context."""
     return {"saga_id": str(saga_id), "saga_name": None if name is None else printable(name)}
 
 
 class SagaAttributes(logging.Filter):
-    """Lets every record through, and adds the five attributes to those that lack them: to what steps log themselves.
+    """Passes every record, and adds the five attributes to records without them, such as those that steps log.
 
     Add it to a handler, so that it sees the records of all loggers, and name the attributes in the handler's formatter.
     """
@@ -53,7 +53,7 @@ class SagaAttributes(logging.Filter):
 
 
 class _OneLine(logging.Filter):
-    """Escapes what a record's message and traceback quote, so that an error's text can forge no further line."""
+    """Escapes a record's message and traceback, so that the text of an error cannot forge another line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = printable(record.msg)
@@ -62,7 +62,9 @@ class _OneLine(logging.Filter):
         elif record.args:
             record.args = tuple(map(_quoted, record.args))
         if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = printable_traceback(record.exc_info[1])  # what logging.Formatter prints, if it is there
+            record.exc_text = printable_traceback(
+                record.exc_info[1]
+            )  # logging.Formatter prints this text, if it exists
         return True
 
 
@@ -71,7 +73,7 @@ def _quoted(value: object) -> object:
 
 
 def saga_logger(name: str) -> logging.Logger:
-    """Return the logger of this name, whose own lines carry the five attributes and stay one line each."""
+    """Return the logger of this name, whose lines carry the five attributes and stay one line each."""
     logger = logging.getLogger(name)
     logger.addFilter(_attributes)
     logger.addFilter(_one_line)

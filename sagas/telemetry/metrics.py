@@ -1,4 +1,4 @@
-"""Prometheus metrics of what this process does with sagas: steps, runs, takeovers, scans."""
+"""Prometheus metrics of this process's work on sagas: steps, runs, takeovers, scans."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 logger = saga_logger(__name__)
 
-#: Seconds: from a call to a service nearby to a step that waits for people.
+#: Seconds: from a call to a nearby service up to a step that waits for people.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
-# A fork in the middle of a write would leave a lock of the library's locked in the child, for ever.
+# A fork in the middle of a write would leave a lock of the library locked in the child for ever.
 _writing: Final = threading.RLock()
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
 
 
 class Metrics(Observer):
-    """Counts what it is told.
+    """Observer that counts steps, runs, takeovers and scans.
 
     Args:
-        registry: where the metrics are registered; None for none, which multiprocess mode wants.
+        registry: the metrics are registered with it; None for no registry, as multiprocess mode requires.
     """
 
     def __init__(self, registry: CollectorRegistry | None = REGISTRY) -> None:
@@ -144,7 +144,7 @@ class Metrics(Observer):
 
 @contextmanager
 def _counting() -> Iterator[None]:
-    """Write metrics in the block; what goes wrong there must not go wrong for the saga."""
+    """Log errors of the block, which writes metrics, so that they do not fail the saga."""
     with _writing:
         try:
             yield

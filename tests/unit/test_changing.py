@@ -123,7 +123,7 @@ def test_compensation_by_new_code_has_the_key_of_the_one_by_old_code(world: Worl
     assert keys(new) == ["car:compensate"]
 
 
-def test_saga_started_under_the_new_name_has_it_everywhere_and_old_code_declines_before_doing_anything(
+def test_saga_started_under_the_new_name_keeps_it_and_old_code_declines_it(
     world: World, old: Stage, new: Stage
 ) -> None:
     renamed = new.saga(new.step("rental", [dies, None], aliases=["car"]))
@@ -267,7 +267,7 @@ def test_changed_retry_policy_holds_at_once(world: World, old: Stage, new: Stage
 # -- versions -----------------------------------------------------------------------------------------------------
 
 
-def test_one_worker_ends_old_sagas_with_the_old_class_and_starts_new_ones_with_the_new(
+def test_one_worker_ends_old_sagas_with_the_old_class_and_starts_the_new_class(
     world: World, old: Stage, new: Stage
 ) -> None:
     world.interrupted(old.saga("hotel", old.step("car", [dies])))

@@ -257,7 +257,7 @@ def test_earlier_steps_are_undone_while_one_compensation_keeps_failing(
     ]
 
 
-def test_a_saga_whose_compensation_never_succeeds_ends_dead_with_all_the_others_undone(
+def test_a_saga_whose_compensation_always_fails_is_dead_with_all_others_undone(
     stage: Stage, engine: QuickEngine, clock: Clock
 ) -> None:
     steps = ["hotel", stage.step("car", undo=always(FULL)), "plane", stage.step("mail", [FULL])]

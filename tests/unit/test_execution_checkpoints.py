@@ -96,7 +96,7 @@ def test_failed_attempt_is_counted_once_though_the_database_goes_away_meanwhile(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_saga_whose_yield_is_requested_is_given_back_though_the_database_goes_away_meanwhile(
+def test_saga_with_a_yield_request_is_given_back_although_the_database_goes_away(
     stage: Stage, engine: QuickEngine, storage: FlakyStorage, clock: Clock, when: str
 ) -> None:
     def request_yield(context: Trip, call: Call) -> None:
@@ -140,7 +140,7 @@ def test_worker_that_stops_does_not_wait_for_the_database(stage: Stage, storage:
     assert (stored.status, stored.lease_owner) == (SagaStatus.RUNNING, engine.runtime().owner)
 
 
-def test_nothing_more_is_done_by_a_worker_whose_saga_was_taken_while_the_database_was_away(
+def test_worker_does_nothing_more_after_losing_its_saga_while_the_database_was_away(
     stage: Stage, engine: QuickEngine, storage: FlakyStorage, clock: Clock
 ) -> None:
     def cut(context: Trip, call: Call) -> None:

@@ -82,7 +82,7 @@ def test_async_action_beyond_its_timeout_is_cancelled() -> None:
     assert cancelled.wait(DEADLINE_SECONDS)
 
 
-def test_async_action_that_raises_something_else_when_cut_short_has_timed_out_all_the_same() -> None:
+def test_async_action_that_raises_another_error_when_cancelled_has_timed_out() -> None:
     async def act() -> None:
         try:
             await asyncio.Event().wait()

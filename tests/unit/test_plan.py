@@ -62,7 +62,7 @@ def edits(draw: st.DrawFn) -> tuple[list[Edited], AnySaga, AnySaga, dict[str, ty
 
 @given(edits())
 @settings(max_examples=300, deadline=None)
-def test_every_step_is_found_under_its_old_name_and_in_its_old_place_or_the_saga_is_declined(
+def test_a_saga_is_declined_unless_each_step_is_found_by_old_name_and_place(
     made: tuple[list[Edited], AnySaga, AnySaga, dict[str, type[Step[Any]]]],
 ) -> None:
     steps, before, after, kept = made

@@ -206,7 +206,7 @@ def test_the_order_of_undoing_reverses_the_graph(run: Run) -> None:
 
 @given(run=runs(chains=True, crashes=0))
 @laws
-def test_a_compensation_is_passed_over_only_after_it_failed_and_where_the_saga_says_so(run: Run) -> None:
+def test_a_compensation_is_skipped_only_after_it_failed_and_if_the_saga_allows_it(run: Run) -> None:
     may_have_acted = {e.step for e in run.log if e.action is ACT and (e.verdict is None or e.in_doubt)}
     owed = [n.name for n in reversed(run.plan.graph.nodes) if n.name in may_have_acted and n.undoable]
     tried: set[str] = set()

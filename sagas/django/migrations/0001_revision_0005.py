@@ -11,6 +11,6 @@ class Migration(DjangoMigration):
     """Brings the tables to revision 0005."""
 
     initial = True
-    # On a connection of its own, in a transaction of its own.
+    # The operation has its own connection and its own transaction.
     atomic = False
     operations = [migration_to("0005")]

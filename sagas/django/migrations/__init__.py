@@ -1,4 +1,4 @@
 """One migration for each revision of the tables, so that Django knows when the database is behind the code.
 
-The statements are in `sagas.storage.migrations`, for Django and for `sagas migrate` alike.
+Django and `sagas migrate` both use the statements in `sagas.storage.migrations`.
 """

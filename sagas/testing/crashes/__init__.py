@@ -1,4 +1,4 @@
-"""The crash matrix: a saga is run once for every place at which it can crash, and must end as if nothing had happened.
+"""The crash matrix: run a saga once for each place at which it can crash; each run must end like one without a crash.
 
 from sagas.testing import crash_matrix
 
@@ -53,32 +53,35 @@ def crash_matrix(
     ends: SagaStatus = SagaStatus.COMPLETED,
     pairs: bool = True,
 ) -> CrashMatrix:
-    """Run a saga in memory once for every way in which it can be cut off, and recover it each time until it ended.
+    """Run a saga in memory once for each way in which it can be cut off, and recover it each time until it has ended.
 
-    It crashes before and after each act and compensate and before and after each checkpoint: when nothing else goes
-    wrong, and when any one step fails, be it cleanly, in doubt (having taken effect or not), or once if it is tried
-    again. And it crashes twice: at any two places between which something happens when no step fails; when one fails
-    for good, after an action that the crash makes run again, and once more. Of a step's attempts, those between the
-    second and the last see no crashes. No time passes: leases, backoffs and retries wait on a fake clock.
+    The saga crashes before and after each act and compensate, and before and after each checkpoint. It does so in runs
+    in which no step fails, and in runs in which one step fails: cleanly, in doubt (with or without having taken
+    effect), or, if it is retried, only once.
 
-    Every run must end, satisfy `check`, and leave the same world behind as the run without crashes.
+    The saga also crashes twice in a run. If no step fails, the two places are any two between which something happens.
+    If a step fails for good, the first crash comes after an action that it makes run again, and the second one later.
+    Of a step's attempts, only the first, the second and the last crash. No real time passes: leases, backoffs and
+    retries wait on a fake clock.
+
+    Each run must end, satisfy `check`, and leave the world in the same state as the run without crashes.
 
     Args:
-        saga: the class.
-        make_context: makes the context of a run; it is given the world, if it has a parameter without default.
-        world: makes what the steps act on, new for each run: fakes of your services, as one object.
-        resolver: builds a step from its class, and from the world, if it has a second parameter without default;
-            default: call the class, with the world, if its constructor has a parameter without default.
-        check: sees the world and the `Outcome` of each run that ended; an AssertionError, or False, is a bug.
-        snapshot: returns what of the world counts; default: everything in its attributes, items and fields. Leave out
-            what may differ when a request is repeated: counters of calls, times, random ids.
-        ends: how the saga ends when nothing goes wrong.
-        pairs: whether to simulate two crashes in a run, too.
+        saga: the saga's class.
+        make_context: makes the context of a run; if it has a parameter without default, the world is passed.
+        world: makes a new object for each run that the steps act on: fakes of your services, as one object.
+        resolver: builds a step from its class; if it has a second parameter without default, the world is passed, too.
+            Default: call the class; if its constructor has a parameter without default, pass the world.
+        check: called with the world and the `Outcome` of each run that ended; an AssertionError, or False, is a bug.
+        snapshot: returns the part of the world that is compared; default: all attributes, items and fields. Leave out
+            values that may differ when a request is repeated: counters of calls, times, random ids.
+        ends: the status in which the saga ends when nothing goes wrong.
+        pairs: whether to simulate runs with two crashes, too.
 
     Raises:
-        CrashMatrixFailed: an AssertionError, whose message lists all bugs found.
-        TypeError: the world cannot be looked into: pass a `snapshot`.
-        ContextError: the context that `make_context` makes cannot be stored.
+        CrashMatrixFailed: bugs were found; an AssertionError whose message lists all of them.
+        TypeError: the world's content cannot be read: pass a `snapshot`.
+        ContextError: the context from `make_context` cannot be stored.
     """
     __tracebackhide__ = True
     case: Case[ContextT, Any] = Case(
@@ -98,7 +101,7 @@ def crash_matrix(
 
 
 def _require_sense(case: Case[Any, Any]) -> None:
-    """Let what the user wrote fail where it is not taken for a failure of a step."""
+    """Call the user's functions once, so that their errors are not taken for a step's failure."""
     if inspect.iscoroutinefunction(case.check):
         raise TypeError("check is async, and nothing would await it: make it a plain function.")
     world = case.make_world()
@@ -120,10 +123,10 @@ def _resolver(saga: type[Saga[Any]], world: object) -> Callable[[type[Step[Any]]
 
 
 def _fit(function: Callable[..., Any], world: object, *, given: int = 0) -> Callable[..., Any]:
-    """Return the function, with the world as its last argument if there is one and it asks for more than is given."""
+    """Return the function; drop its last argument, the world, unless there is a world and the function requires it."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some of what is written in C has no signature
+    except (TypeError, ValueError):  # some functions written in C have no signature
         parameters = []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     asked = sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)

@@ -1,4 +1,4 @@
-"""Data that a step keeps on its class: a simulated process starts with new steps, but not with new classes."""
+"""Data that a step keeps on its class. A simulated process starts with new steps, but not with new classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATA: Final = (Mapping, list, set, deque, str, Number)
 
 
 def class_state(saga: AnySaga, world: object) -> dict[str, Content]:
-    """Return the data on the classes of each step, by "Class.name", without what belongs to the world."""
+    """Return the data on the classes of each step by "Class.name", without objects that belong to the world."""
     shared = [world, *attributes(world).values(), *(world.values() if isinstance(world, dict) else ())]
     return {
         step.name: {

@@ -1,4 +1,4 @@
-"""What goes wrong in one run: which step fails and how, and where the process crashes."""
+"""The plan of one run: which step fails and how, and where the process crashes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from sagas.progress import Action
 
 
 class InjectedFailure(Exception):
-    """A step failed because the plan of this run says so, without having taken effect."""
+    """A step failed without taking effect, because the plan of this run says so."""
 
 
 class Moment(StrEnum):
-    """When a process crashes: nothing happens between the second and third, nor between the fourth and the first."""
+    """When a process crashes; nothing happens between the second and the third, nor between the fourth and the
+    first."""
 
     BEFORE = "before"
     AFTER = "after"
@@ -30,10 +31,10 @@ class Place(NamedTuple):
 
     Attributes:
         step: the step's name.
-        action: what it was doing.
-        moment: when.
-        attempt: which attempt at this action, as the engine counts them.
-        process: 1 for the process that started the saga, 2 for the one that recovered it first, and so on.
+        action: the step's action.
+        moment: the moment of the crash.
+        attempt: the number of the attempt at this action, as the engine counts them.
+        process: 1 for the process that started the saga, 2 for the first one that recovered it, and so on.
     """
 
     step: str
@@ -44,7 +45,7 @@ class Place(NamedTuple):
 
     @property
     def repeats(self) -> bool:
-        """Whether a crash here makes the action run again although it has run."""
+        """Whether a crash at this place makes the action run again although it has run."""
         return self.moment in (Moment.AFTER, Moment.BEFORE_CHECKPOINT)
 
     def __str__(self) -> str:
@@ -64,13 +65,13 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failing of one step's act().
+    """The failure of one step's act().
 
     Attributes:
         step: the step's name.
-        how: cleanly, or in doubt.
-        attempts: how many attempts fail; the next would succeed.
-        once: whether it is one failed attempt, which the step's policy tries again.
+        how: whether it fails cleanly or in doubt.
+        attempts: the number of attempts that fail; the next attempt would succeed.
+        once: whether only one attempt fails and the step's policy retries it.
     """
 
     step: str
@@ -79,7 +80,7 @@ class Failure:
     once: bool = False
 
     def error(self, step: type[Step[Any]]) -> Exception:
-        """Return what act() raises."""
+        """Return the exception that act() raises."""
         if self.how is not How.REFUSED:
             return OutcomeUnknown("crash_matrix lost the answer")
         retryable = _retryable_error(step.retry) if self.once else None
@@ -91,10 +92,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class CrashPlan:
-    """What goes wrong in one run.
+    """The failure and the crashes of one run.
 
     Attributes:
-        failure: the step that fails; None if none does.
+        failure: the step that fails; None if no step fails.
         crashes: the places at which the process crashes, in order.
     """
 
@@ -107,7 +108,7 @@ class CrashPlan:
 
 
 def failures_of(saga: AnySaga) -> Iterator[Failure]:
-    """Every way in which a step of the saga may fail, for good and once, if it is tried again; the simplest first."""
+    """Return each way in which a step may fail: for good, and once if it is retried; the simplest first."""
     for how in How:
         error = InjectedFailure if how is How.REFUSED else OutcomeUnknown
         for step in saga.steps:
@@ -121,7 +122,7 @@ def failures_of(saga: AnySaga) -> Iterator[Failure]:
 
 
 def _retryable_error(policy: RetryPolicy) -> Exception | None:
-    """Return an error that says that nothing took effect and is worth another attempt; None if the policy has none."""
+    """Return an error that the policy retries and that means "nothing took effect"; None if there is none."""
     if policy.max_attempts == 1:
         return None
     message = "crash_matrix lets this attempt fail"
@@ -129,23 +130,23 @@ def _retryable_error(policy: RetryPolicy) -> Exception | None:
         return InjectedFailure(message)
     for kind in policy.retry_on:
         if issubclass(kind, Exception) and not issubclass(kind, OutcomeUnknown):
-            # Without the arguments that its own __init__ may want.
+            # Do not call __init__, which may require arguments.
             bare: type[Exception] = type(kind.__name__, (kind,), {"__init__": Exception.__init__})
             return bare(message)
     return None
 
 
 def places_to_crash(trace: Sequence[Place]) -> list[int]:
-    """Return the positions in a run's trace at which to crash it.
+    """Return the positions in a run's trace at which to crash the run.
 
-    Attempts between the second and the last are left out: they are more of the same.
+    Attempts between the second and the last are left out, because they add nothing new.
     """
     last = {(place.step, place.action): place.attempt for place in trace}
     return [i for i, place in enumerate(trace) if not 2 < place.attempt < last[place.step, place.action]]
 
 
 def places_that_differ(trace: Sequence[Place]) -> list[int]:
-    """Return those of the same positions between which something happens, before the end of a finished saga."""
+    """Return one of each group of positions between which nothing happens, without the end of a finished saga."""
     return [
         index
         for index in places_to_crash(trace)
@@ -159,8 +160,8 @@ def places_that_differ(trace: Sequence[Place]) -> list[int]:
 def places_to_crash_first(trace: Sequence[Place], failure: Failure | None) -> list[int]:
     """Return the positions at which the first of two crashes is worth a run.
 
-    When a step fails too: only where an action then runs twice. A lost request and a failure that a retry overcame
-    add nothing to the other failures.
+    If a step fails, too, only places at which an action then runs twice count. A lost request, and a failure that a
+    retry overcomes, show nothing more than the other failures.
     """
     if failure is None:
         return places_that_differ(trace)

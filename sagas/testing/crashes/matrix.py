@@ -1,8 +1,8 @@
-"""All runs of one saga, and what is wrong with those that end otherwise than they should.
+"""Make all runs of one saga, and report the bugs of runs that end differently than they should.
 
 A run without crashes is a baseline. Runs with crashes must equal the baseline with the same failing step. A baseline
-with a failing step must equal another one that ought to leave the same. A bug is reported as the simplest plan that
-shows it, and its kind follows from that plan: what failed in it, or where it crashed.
+with a failing step must equal another baseline that should leave the same world. A bug is reported by the simplest plan
+that shows it. The kind of the bug follows from that plan: from the step that failed, or from the place of the crash.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class _Crashes:
     """The runs with crashes that belong to one baseline.
 
     Attributes:
-        baseline: the run without them.
-        expected: the runs of which each must equal one.
-        runs: those that crashed once, by the position in the baseline's trace.
-        guilty: the bug that a single crash at a place showed.
+        baseline: the run without crashes.
+        expected: runs; each run with crashes must equal one of them.
+        runs: runs with one crash, by the position in the baseline's trace.
+        guilty: the bug that a single crash at this place showed.
     """
 
     baseline: Run
@@ -56,8 +56,8 @@ class Matrix:
 
     Args:
         case: the saga.
-        ends: how it ends when nothing goes wrong.
-        pairs: whether to crash it twice, too.
+        ends: the status in which the saga ends when nothing goes wrong.
+        pairs: whether to make runs with two crashes, too.
     """
 
     def __init__(self, case: Case[Any, Any], *, ends: SagaStatus, pairs: bool) -> None:
@@ -67,11 +67,11 @@ class Matrix:
         self._plans: list[CrashPlan] = []
         self._findings: list[CrashFinding] = []
         self._baselines: dict[Failure | None, Run] = {}
-        #: What a step raised when nothing had gone wrong yet.
+        #: The exception that a step raised when nothing had gone wrong yet.
         self.cause: BaseException | None = None
 
     def run(self) -> CrashMatrix:
-        """Make every run, and report."""
+        """Make all runs, and report the bugs."""
         with _quiet():
             before, on_classes = self._new_world()
             base = self._make_baseline(None)
@@ -90,7 +90,7 @@ class Matrix:
     def _run_failures(self) -> None:
         for failure in failures_of(self._case.saga):
             self._make_baseline(failure)
-        # First what fails once: it shows an act that cannot be repeated by a simpler plan.
+        # Begin with failures that happen once: their plan is the simplest to show an act that cannot be repeated.
         for failure in sorted(filter(None, self._baselines), key=lambda failure: not failure.once):
             self._judge_failure(failure, self._baselines[failure])
         ended = [_Crashes(run, self._expected(run)) for run in self._baselines.values() if run.status.finished]
@@ -102,7 +102,7 @@ class Matrix:
     def _make_baseline(self, failure: Failure | None) -> Run:
         run = self._simulate(failure)
         if failure is not None and not run.struck:
-            return run  # the saga never comes to this step
+            return run  # the saga never reaches this step
         again = self._simulate(failure)
         if found := differences(again.world, run.world, "world"):
             self._report(Fault.NOT_REPRODUCIBLE, "", run, found)
@@ -123,7 +123,7 @@ class Matrix:
         failure, trace = crashes.baseline.plan.failure, crashes.baseline.trace
         for index in places_to_crash_first(trace, failure):
             if _anywhere(trace[index]) in crashes.guilty:
-                continue  # this crash alone shows the bug
+                continue  # a single crash shows the bug
             after = crashes.runs[index].trace
             for second in places_that_differ(after):
                 if second <= index:
@@ -133,12 +133,12 @@ class Matrix:
                     self._report_crash(after[second], run, problems, crashes.guilty)
 
     def _expected(self, baseline: Run) -> list[Run]:
-        """The runs of which each run with crashes must equal one: a crash can put the step that fails in doubt."""
+        """Return the runs of which each run with crashes must equal one: a crash can put the failing step in doubt."""
         in_doubt = baseline.status is SagaStatus.COMPENSATED
         return [baseline, *(self._baselines_of(_failed_act(baseline), How.REQUEST_LOST) if in_doubt else [])]
 
     def _judge_end(self, run: Run) -> None:
-        """Report a run without crashes that ended as no such run may."""
+        """Report a run without crashes that ended in a wrong status."""
         failure = run.plan.failure
         lost = [entry for entry in run.failures if entry.error_type == "ContextError"]
         if lost:
@@ -151,19 +151,19 @@ class Matrix:
             self._report(Fault.ENDS_WRONG, failure.step if failure else "", run, [f"check: {run.refused}"])
 
     def _judge_failure(self, failure: Failure, run: Run) -> None:
-        """Report a run in which a step failed, if it left something else than a run that should leave the same.
+        """Report a run with a failing step, if it left another world than the run that should leave the same one.
 
-        A step that was tried again until it succeeded leaves what one leaves that succeeded at once; one whose request
-        was lost, what a refused one leaves; one whose answer was lost, what one leaves that succeeded and was undone
-        because the next one failed.
+        A step that succeeded after a retry must leave the same world as a step that succeeded at once. A step whose
+        request was lost must leave the same as a refused step. A step whose answer was lost must leave the same as a
+        step that succeeded and was undone because the next step failed.
         """
         dead = not run.status.finished
-        # A compensation that always raises is one bug, whatever it is to undo.
+        # A compensation that always raises is one bug, for each effect that it should undo.
         always = self._known(Fault.ENDS_WRONG, failure.step) or self._known(Fault.CONTEXT_LOST, failure.step)
         if dead and (always or not _judged_by_comparison(failure, run)):
             return  # reported already
         fault, counterparts = self._counterparts(failure, run)
-        # A service may note that it was asked to undo what it never did.
+        # A service may note a request to undo an effect that it never had.
         lost = failure.how is How.REQUEST_LOST
         notes = [f"{SAGA_ID}:{failure.step}:{action}" for action in Action] if lost else []
         problems = self._problems(replace(run, refused=None), counterparts, notes)
@@ -173,13 +173,13 @@ class Matrix:
             self._report(fault, failure.step, run, problems)
 
     def _counterparts(self, failure: Failure, run: Run) -> tuple[Fault, list[Run]]:
-        """The runs of which one should have left the same, and the bug if none did."""
+        """Return the runs of which one should have left the same world, and the bug if none did."""
         repeated = Fault.ACT_NOT_REPEATABLE if failure.how is How.ANSWER_LOST else Fault.SECOND_ATTEMPT
         if failure.once or run.status is SagaStatus.COMPLETED:
             return repeated, [self._baselines[None]]
         fault, found = Fault.SECOND_ATTEMPT, []
         if failure.how is How.REQUEST_LOST:
-            # A compensation may leave a mark against a request that comes late: then it leaves it in both cases.
+            # A compensation may leave a mark against a late request. It then leaves the mark in both cases.
             fault, found = Fault.UNDOES_BLINDLY, self._baselines_of(failure.step, How.REFUSED, How.ANSWER_LOST)
         elif failure.how is How.ANSWER_LOST:
             steps = [step.name for step in self._case.saga.steps]
@@ -189,7 +189,7 @@ class Matrix:
         return fault, [other for other in found if other.status is SagaStatus.COMPENSATED]
 
     def _problems(self, run: Run, expected: Sequence[Run], notes: Collection[str] = ()) -> list[str]:
-        """Say what is wrong with a run that should equal any of these, except for notes of these idempotency keys."""
+        """Describe how a run differs from all of these runs, except for notes of these idempotency keys."""
         found = [self._differences(run, other, notes) for other in expected]
         return min(found, key=len, default=[])
 
@@ -199,7 +199,7 @@ class Matrix:
         problems = [f"check: {run.refused}"] if run.refused not in (None, expected.refused) else []
         world, other = (without_notes(it, notes) if notes else it for it in (run.world, expected.world))
         problems += differences(world, other, "world")
-        # What a compensated saga's context holds is nobody's result; and a retry may leave the attempt's number.
+        # The context of a compensated saga is no result, and a retry may leave the number of the attempt in it.
         comparable = run.status is SagaStatus.COMPLETED and run.plan.failure == expected.plan.failure
         if comparable and expected.context is not None:
             problems += differences(run.context, expected.context, "context")
@@ -208,15 +208,15 @@ class Matrix:
     def _report_crash(
         self, place: Place, run: Run, problems: list[str], guilty: dict[Place, CrashFinding]
     ) -> CrashFinding:
-        """Report a run by its last crash, given what earlier places of the same trace showed."""
+        """Report a run by its last crash, given the bugs at earlier places of the same trace."""
         known = guilty.get(_anywhere(place))
         if place.repeats:
-            # If a crash right before the action ends wrong too, it is not its running twice.
+            # If a crash right before the action ends wrong, too, the repeated action is not the cause.
             known = known or guilty.get(_anywhere(place._replace(moment=Moment.BEFORE)))
             acts = place.action is Action.ACT
             fault = Fault.ACT_NOT_REPEATABLE if acts else Fault.COMPENSATION_NOT_REPEATABLE
         else:
-            # What was lost at one place is lost at those after it too.
+            # State that was lost at one place is also lost at later places.
             known = known or next((finding for finding in guilty.values() if finding.fault is Fault.STATE_LOST), None)
             fault = Fault.STATE_LOST
         if known is None:
@@ -225,7 +225,7 @@ class Matrix:
         return known
 
     def _report(self, fault: Fault, step: str, run: Run | None, problems: Sequence[str]) -> CrashFinding:
-        """Add a finding, or count the run to the one that is known already."""
+        """Add a finding, or count the run for the finding that is known already."""
         text = _shorten(problems)
         finding = self._known(fault, step, text)
         if finding is None:
@@ -235,7 +235,7 @@ class Matrix:
         return finding
 
     def _known(self, fault: Fault, step: str, text: str = "") -> CrashFinding | None:
-        """Find the same bug; without a crash, the same text is the same bug, whichever step fails."""
+        """Return the finding of the same bug; without a crash, equal texts mean the same bug, for any failing step."""
         alike = [finding for finding in self._findings if finding.fault is fault]
         same = (f for f in alike if f.step == step or (fault is Fault.ENDS_WRONG and f.left_behind == text))
         return next(same, None)
@@ -245,7 +245,8 @@ class Matrix:
         return [run for f, run in self._baselines.items() if f and (f.step, f.how, f.once) in wanted]
 
     def _new_world(self) -> tuple[Content, dict[str, Content]]:
-        """What a new world holds, and what the classes of the steps hold beside it."""
+        """Return the content of a new world, and the data on the classes of the steps that do not belong to the
+        world."""
         world = self._case.make_world()
         return content(self._case.look(world)), class_state(self._case.saga, world)
 
@@ -256,12 +257,12 @@ class Matrix:
 
 
 def _judged_by_comparison(failure: Failure | None, run: Run) -> bool:
-    """Whether the saga did not end because the step in doubt could not be undone, which has kinds of its own."""
+    """Whether the saga did not end because the step in doubt could not be undone; such bugs have their own kinds."""
     return failure is not None and failure.how is not How.REFUSED and _failed_step(run) == failure.step
 
 
 def _anywhere(place: Place) -> Place:
-    """The place, whichever process comes to it."""
+    """Return the place without the number of the process."""
     return place._replace(process=0)
 
 
@@ -281,12 +282,12 @@ def _end(run: Run, error: str | None = None) -> str:
 def _shorten(problems: Sequence[str]) -> str:
     more = len(problems) - _SHOWN_DIFFERENCES
     text = "; ".join([*problems[:_SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
-    return text.replace(f"{SAGA_ID}:", "")  # of idempotency keys, the rest says what they are for
+    return text.replace(f"{SAGA_ID}:", "")  # the rest of an idempotency key names the action
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the engine from logging thousands of failures that are meant."""
+    """Keep the engine from logging thousands of intended failures."""
     logger = logging.getLogger("sagas")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""What the matrix found: kinds of bugs, findings, counts, and the message that lists them."""
+"""The result of the crash matrix: kinds of bugs, findings, counts, and the message that lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTH: Final = 116
 
 
 class Fault(Enum):
-    """A kind of bug: its name in the message, and what to do about it."""
+    """A kind of bug: its name in the message, and its cure."""
 
     ACT_NOT_REPEATABLE = (
         "act is not safe to run twice",
@@ -74,10 +74,10 @@ class CrashFinding:
 
     Attributes:
         fault: its kind.
-        step: the step that fails or runs again in that plan; empty if the test itself is wrong.
-        plan: the simplest one that ended wrong; None if no run was needed to see the bug.
-        left_behind: what that run left behind.
-        runs: how many runs ended wrong in the same way.
+        step: the step that fails or runs again in the plan; empty if the test itself is wrong.
+        plan: the simplest plan that ended wrong; None if the bug was found without a run.
+        left_behind: how the world after that run differs.
+        runs: the number of runs that ended wrong in the same way.
     """
 
     fault: Fault
@@ -89,12 +89,12 @@ class CrashFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashMatrix:
-    """What `crash_matrix` did and found.
+    """The runs and findings of `crash_matrix`.
 
     Attributes:
         saga: the saga's name.
-        plans: what went wrong in each run, in order.
-        findings: the bugs; none, if `crash_matrix` returned this.
+        plans: the plan of each run, in order.
+        findings: the bugs; empty if `crash_matrix` returned this result.
     """
 
     saga: str
@@ -103,17 +103,17 @@ class CrashMatrix:
 
     @property
     def runs(self) -> int:
-        """How often the saga was run."""
+        """The number of runs."""
         return len(self.plans)
 
     @property
     def crashes(self) -> int:
-        """How many crashes were simulated."""
+        """The number of simulated crashes."""
         return sum(len(plan.crashes) for plan in self.plans)
 
     @property
     def places(self) -> int:
-        """At how many places the saga crashed, the same one counted anew for each way in which a step fails."""
+        """The number of places at which the saga crashed; each place counts once for each way in which a step fails."""
         return sum(len(plan.crashes) == 1 for plan in self.plans)
 
     def __str__(self) -> str:
@@ -126,10 +126,10 @@ class CrashMatrix:
 
 
 class CrashMatrixFailed(AssertionError):
-    """The saga does not survive every crash; the message lists what is wrong.
+    """The saga does not survive every crash; the message lists the bugs.
 
     Attributes:
-        matrix: the same as data.
+        matrix: the result as data.
     """
 
     def __init__(self, matrix: CrashMatrix) -> None:

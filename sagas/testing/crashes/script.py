@@ -1,4 +1,4 @@
-"""Takes one run through its plan: knows the place that it has reached, and ends processes."""
+"""Executes the plan of one run: records the places that the run reaches, and ends processes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from sagas.testing.crashes.crash_plan import Failure, Moment, Place
 
 
 class Crash(BaseException):
-    """The process is dead: nothing runs any more."""
+    """Ends a simulated process."""
 
 
 @dataclass
 class Script:
-    """One run.
+    """The script of one run.
 
     Attributes:
         failure: the step that fails.
         crashes: positions in `trace` at which the process crashes.
         trace: the places reached so far.
-        struck: whether the planned failure came about.
-        raised: the last exception that a step raised by itself.
-        turn: grows with each action and checkpoint, so that an action knows whether its timeout left it behind.
+        struck: whether the planned failure happened.
+        raised: the last exception that came from the user's code in a step.
+        turn: grows with each action and checkpoint, so that an action can detect that the saga went on after its
+            timeout.
     """
 
     failure: Failure | None
@@ -37,16 +38,16 @@ class Script:
     _alive: bool = False
 
     def begin(self, process: int) -> None:
-        """Let a new process run."""
+        """Begin a new process."""
         self._process, self._alive = process, True
 
     def require_alive(self) -> None:
-        """Raise Crash in what a dead process still does."""
+        """Raise Crash if the process is dead."""
         if not self._alive:
             raise Crash
 
     def reach(self, moment: Moment, step: str, action: Action, attempt: int) -> None:
-        """Note the place, and crash if the plan says so."""
+        """Record the place, and crash if the plan says so."""
         self.require_alive()
         self.trace.append(Place(step, action, moment, attempt, self._process))
         if len(self.trace) - 1 in self.crashes:
@@ -54,7 +55,7 @@ class Script:
             raise Crash
 
     def failure_of(self, action: Action, call: Call) -> Failure | None:
-        """Return the failure that the plan has for this attempt."""
+        """Return the planned failure of this attempt."""
         failure = self.failure
         if failure is None or action is not Action.ACT or call.step_name != failure.step:
             return None

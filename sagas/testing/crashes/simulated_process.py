@@ -1,4 +1,4 @@
-"""The engine and its storage as the simulation uses them: no other module of this package knows how they are called."""
+"""Adapter to the engine and its storage: no other module of this package calls them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from sagas.testing.crashes.script import Crash, Script
 
 __all__ = ["SAGA_ID", "LogEntry", "SimulatedSaga", "describe"]
 
-#: The same in every run, so that idempotency keys are too.
+#: The same id in every run, so that idempotency keys are the same, too.
 SAGA_ID: Final = UUID("00000000-0000-7000-8000-000000000001")
 _SETTINGS: Final = Settings()
 
 
 class SimulatedSaga:
-    """A saga that is stored in memory; processes bring it on, one after the other, and no time passes meanwhile.
+    """A saga that is stored in memory; processes run it one after the other, and no time passes meanwhile.
 
     Args:
-        saga: its class.
-        context: what it starts with.
-        script: what goes wrong.
+        saga: the saga's class.
+        context: the initial context.
+        script: it decides what goes wrong.
 
     Raises:
         ContextError: the context cannot be stored.
@@ -70,9 +70,9 @@ class SimulatedSaga:
         return tuple(entry for entry in self.record.log if describe(entry) is not None)
 
     def run_process(self, number: int, resolve: Resolver) -> bool:
-        """Recover the saga in a new process; return whether another process would bring it further.
+        """Recover the saga in a new process; return whether another process could continue it.
 
-        When it would, the clock advances until the saga is due: a lease has run out, or a retry has come.
+        If another process could, the clock advances until the saga is due: its lease has expired, or its retry is due.
         """
         self._script.begin(number)
         storage = cast(ISagaStorage, CrashingStorage(self._storage, self._script))
@@ -93,14 +93,14 @@ class SimulatedSaga:
         except Crash:
             declined = False
         record = self.record
-        # A worker whose code does not fit leaves a saga to others, and here are none.
+        # A worker whose code does not fit leaves the saga to other workers, and the simulation has none.
         if record.status.finished or record.available_at is None or declined or self._repeats_itself(record):
             return False
         self._clock.advance(max((record.available_at - self._clock()).total_seconds(), 0.0))
         return True
 
     def _repeats_itself(self, record: SagaRecord) -> bool:
-        """Whether an action that is tried for hours by default has failed as often as makes a saga dead."""
+        """Whether an action has failed as often as makes a saga dead; by default, actions are retried for hours."""
         last = record.log[-1] if record.log else None
         step = next((step for step in self._saga.steps if last and step.name == last.step), None)
         if last is None or step is None or last.verdict is not Verdict.RETRY:
@@ -110,7 +110,7 @@ class SimulatedSaga:
 
 
 class CrashingStorage:
-    """The storage as one process has it: a dead process gets no answer, and a process may crash at a checkpoint."""
+    """The storage for one process: a dead process gets no answer, and a process may crash at a checkpoint."""
 
     def __init__(self, storage: ISagaStorage, script: Script) -> None:
         self._storage = storage
@@ -134,7 +134,7 @@ class CrashingStorage:
 
 
 class _NoKeeper(LeaseKeeper):
-    """Renews nothing: here time passes only between processes."""
+    """Renews no lease, because time passes only between processes."""
 
     @contextmanager
     def keep(self, lease: Lease) -> Iterator[KeptLease]:

@@ -1,7 +1,7 @@
-"""One run of a saga as planned: real engine, storage in memory, and processes that die where the plan says.
+"""Simulate one run of a saga by plan: real engine, storage in memory, processes that die at the planned places.
 
-A crash is like SIGKILL: nothing of the engine or of the step runs after it, and the next process begins with new steps,
-once the lease of the dead one has run out.
+A crash is like SIGKILL: no code of the engine or of the step runs after it. The next process begins with new steps,
+after the lease of the dead process has expired.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sagas.testing.crashes.snapshot import Content, content
 
 WorldT = TypeVar("WorldT")
 
-#: More than any saga needs that ends.
+#: More processes than any saga needs to end.
 _MOST_PROCESSES: Final = 10_000
 
 
@@ -34,8 +34,8 @@ class Outcome(Generic[ContextT]):
 
     Attributes:
         status: COMPLETED or COMPENSATED.
-        context: as it was stored last.
-        plan: what went wrong in this run: `plan.failure` and `plan.crashes`; as text it is one line.
+        context: the context as it was stored last.
+        plan: the failure and the crashes of this run: `plan.failure` and `plan.crashes`; `str(plan)` is one line.
         log: the saga's log, oldest row first.
     """
 
@@ -47,7 +47,7 @@ class Outcome(Generic[ContextT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(Generic[ContextT, WorldT]):
-    """What is the same in every run: the saga, and how its user makes and looks at the rest."""
+    """The parts that all runs share: the saga, and the user's functions to make and read the rest."""
 
     saga: type[Saga[ContextT]]
     make_world: Callable[[], WorldT]
@@ -59,19 +59,19 @@ class Case(Generic[ContextT, WorldT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What was seen of one run.
+    """The observations of one run.
 
     Attributes:
-        plan: what went wrong.
-        trace: the places it came by, those of its crashes among them.
-        status: how the saga ended; FAILED when it did not end.
-        error: why a step failed last, or why the saga did not end.
-        failures: the rows of its log about actions that failed.
-        raised: the last exception that a step raised by itself.
-        struck: whether the planned failure of a step came about.
-        world: what the world held at the end.
-        context: what the stored context held at the end; None if it cannot be compared with that of another run.
-        refused: what `check` says against it.
+        plan: the failure and the crashes.
+        trace: the places that the run reached, including those of its crashes.
+        status: the saga's last status; FAILED if it did not end.
+        error: the last failure of a step, or the reason why the saga did not end.
+        failures: the log's rows of actions that failed.
+        raised: the last exception that came from the user's code in a step.
+        struck: whether the planned failure of a step happened.
+        world: the content of the world at the end.
+        context: the content of the stored context at the end; None if it cannot be compared with another run's.
+        refused: the objection of `check`.
     """
 
     plan: CrashPlan
@@ -87,7 +87,7 @@ class Run:
 
 
 def simulate(case: Case[ContextT, WorldT], failure: Failure | None = None, crashes: Collection[int] = ()) -> Run:
-    """Run the saga until it ended.
+    """Run the saga until it has ended.
 
     Args:
         case: the saga.
@@ -122,7 +122,7 @@ def simulate(case: Case[ContextT, WorldT], failure: Failure | None = None, crash
 
 
 class SimulatedStep(Step[Any]):
-    """A user's step, with the failure that is planned for it and a place to crash on either side."""
+    """A user's step with its planned failure, and a place to crash before and after each action."""
 
     def __init__(self, kind: type[Step[Any]], step: Step[Any], script: Script) -> None:
         self._kind = kind
@@ -164,7 +164,7 @@ class SimulatedStep(Step[Any]):
                 reach(Moment.AFTER)
             raise
         if script.turn != turn:
-            return  # too late: its timeout left it behind
+            return  # the saga went on after the action's timeout
         reach(Moment.AFTER)
         if failure is not None:
             raise failure.error(self._kind)
@@ -174,7 +174,7 @@ def _refusal(check: Callable[[], object]) -> str | None:
     try:
         verdict = check()
     except Exception as error:
-        # pytest adds lines that show the values compared.
+        # pytest adds lines that show the compared values.
         text = next(iter(str(error).strip().splitlines()), "")
         return text if isinstance(error, AssertionError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
     return "it returned False" if verdict is False else None

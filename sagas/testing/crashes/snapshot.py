@@ -1,4 +1,4 @@
-"""What an object holds, as plain data that can be kept, compared, and described where it differs."""
+"""Read the content of an object as plain data, which can be kept, compared, and described where it differs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from types import ModuleType, NoneType
 from typing import Any, Final
 from uuid import UUID
 
-#: A dict, whose keys lead from an object to its parts (".stock", "['lamp']"); a list; or a value.
+#: A dict whose keys lead from an object to its parts (".stock", "['lamp']"), a list, or a value.
 Content = Any
 
 _VALUES: Final = (str, bytes, Number, date, time, timedelta, UUID, Enum, PurePath, NoneType)
-#: Objects that hold no data of a test, and lead to half the interpreter.
+#: Objects that hold no data of a test, and refer to large parts of the interpreter.
 _OPAQUE: Final = (type, ModuleType, BaseException, logging.Filterer, asyncio.AbstractEventLoop)
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 _CLASS: Final = ".__class__"
@@ -30,20 +30,20 @@ _SHOWN_CHARACTERS: Final = 60
 
 
 class Opaque(str):
-    """An object of which only the class is known."""
+    """An object of which only the class is read."""
 
     __slots__ = ()
 
 
 def content(value: Any, _inside: frozenset[int] = frozenset()) -> Content:
-    """Return what an object holds, at any depth: dataclasses, models, collections, anything with attributes."""
+    """Return the content of an object at any depth: dataclasses, models, collections, any object with attributes."""
     if isinstance(value, _VALUES):
         return value if value == value else "nan"  # noqa: PLR0124
     if id(value) in _inside:
         return "(itself)"
     read = partial(content, _inside=_inside | {id(value)})
     if isinstance(value, Mapping):
-        # Reading a defaultdict, or counting down to 0, leaves an entry that says no more than none at all.
+        # Reading a defaultdict, or counting down to 0, leaves an entry that means the same as no entry.
         default = int if isinstance(value, Counter) else getattr(value, "default_factory", None)
         kept = {key: item for key, item in value.items() if default is None or item != default()}
         return {f"[{_key(key)}]": read(item) for key, item in kept.items()}
@@ -62,15 +62,15 @@ def content(value: Any, _inside: frozenset[int] = frozenset()) -> Content:
 
 
 def shows_data(known: Content) -> bool:
-    """Whether content shows more of an object than the classes of its parts."""
+    """Whether the content has more than the classes of an object's parts."""
     if isinstance(known, dict) and _CLASS in known:
         return any(shows_data(part) for key, part in known.items() if key != _CLASS)
     return not isinstance(known, Opaque)
 
 
 def attributes(value: object) -> dict[str, Any]:
-    """Return an object's attributes and slots, except what `cached_property` keeps, which can be computed again."""
-    # Not value.__getstate__(): a class may leave out with it what cannot be pickled.
+    """Return an object's attributes and slots, without values of `cached_property`, which can be computed again."""
+    # Do not use value.__getstate__(): a class may omit values there that cannot be pickled.
     state: Any = object.__getstate__(value)
     own, slots = state if isinstance(state, tuple) else (state, None)
     found: dict[str, Any] = {**(own or {}), **(slots or {})}
@@ -81,7 +81,7 @@ def attributes(value: object) -> dict[str, Any]:
 
 
 def differences(found: Content, expected: Content, path: str) -> list[str]:
-    """Describe each place that is not as expected, as in "world.stock['lamp'] is 11 instead of 10"."""
+    """Describe each difference, such as "world.stock['lamp'] is 11 instead of 10"."""
     if found == expected:
         return []
     if isinstance(found, list) and isinstance(expected, list):
@@ -97,9 +97,9 @@ def differences(found: Content, expected: Content, path: str) -> list[str]:
 
 
 def without_notes(known: Content, names: Collection[str]) -> Content:
-    """Return content without entries that only note one of these names, as a set of processed requests does.
+    """Return content without entries that only record one of these names, such as in a set of processed requests.
 
-    An entry that holds a number other than 0 stays: of {"name": 3} and a row ("name", 0), the first.
+    An entry with a number other than 0 stays: {"name": 3} stays, and a row ("name", 0) is removed.
     """
 
     def mentions(known: Content) -> bool:
@@ -107,7 +107,7 @@ def without_notes(known: Content, names: Collection[str]) -> Content:
 
     def is_note(key: str, part: Content) -> bool:
         is_row = isinstance(part, dict) and _CLASS in part
-        # An attribute stays, whatever it holds.
+        # An attribute stays with any value.
         return not key.startswith(".") and _is_light(part) and (key[1:-1] in quoted or (is_row and mentions(part)))
 
     quoted = {repr(name) for name in names}
@@ -133,7 +133,7 @@ def _is_cached(cls: type, name: str) -> bool:
 
 
 def _key(key: Any) -> str:
-    # A member of a StrEnum finds what the text finds.
+    # A member of a StrEnum equals its text.
     return repr(str.__str__(key)) if isinstance(key, str) else _ADDRESS.sub("", repr(key))
 
 

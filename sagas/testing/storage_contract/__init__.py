@@ -1,4 +1,4 @@
-"""The suite that every saga storage must pass; the author of a custom one runs it too, in pytest.
+"""The test suite that every saga storage must pass. Run it in pytest for a storage of your own.
 
     class TestMyStorage(StorageContract):
         @pytest.fixture
@@ -8,7 +8,7 @@
         def pass_time(self, storage: ISagaStorage, seconds: float) -> None:
             clock.advance(seconds)
 
-Without a `pass_time` of its own the suite sleeps, and takes many minutes; see `ContractBase`.
+Without your own `pass_time` the suite sleeps, and takes many minutes; see `ContractBase`.
 """
 
 import pytest
@@ -26,7 +26,7 @@ _PARTS = (
     "operating",
     "housekeeping",
 )
-# Before they are imported: then a failed assert in them shows its values, as one in the author's own module does.
+# Register the modules before they are imported, so that a failed assert in them shows its values.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from sagas.testing.storage_contract import acquiring, applying, attempts, dispatching, pausing, starting  # noqa: E402
@@ -62,7 +62,8 @@ class StorageContract(
     OperatingContract,
     HousekeepingContract,
 ):
-    """Everything that `ISagaStorage` promises, one test for each promise.
+    """Tests all promises of `ISagaStorage`, one test for each promise.
 
-    Subclass it with a name that begins with `Test`, and give it a fixture `storage`: an empty storage for each test.
+    Subclass this class with a name that begins with `Test`, and add a fixture `storage`: an empty storage for each
+    test.
     """

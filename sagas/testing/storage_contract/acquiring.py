@@ -1,4 +1,4 @@
-"""Acquiring a saga: one holder at a time, and what the loss of a holder counts."""
+"""Contract tests: a saga has one holder at a time, and the loss of a holder counts as the contract says."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BY_HAND = pytest.mark.parametrize("by_hand", [False, True], ids=["by itself", "b
 
 
 class AcquiringContract(ContractBase):
-    """`acquire`: who gets a saga, and as what."""
+    """`acquire`: who acquires a saga, and the lease and record that are returned."""
 
     def test_a_ready_saga_is_acquired(self, storage: ISagaStorage) -> None:
         saga_id = self.free(storage)
@@ -199,7 +199,7 @@ class ReclaimingContract(ContractBase):
         is_lost(saga, lease, None)
         assert record is not None
         assert record.dead
-        # A message that was sent for it is void from now on.
+        # A message that was sent for the saga is outdated from now on.
         self.refused(self.acquire(storage, lease.saga_id, version=lease.version), Refusal.OUTDATED)
         with pytest.raises(LeaseLost):
             storage.renew(lease, self.a_while)
@@ -228,7 +228,8 @@ class ReclaimingContract(ContractBase):
     def _write_or_reclaim(
         self, storage: ISagaStorage, lease: Lease, begun: threading.Event, ended: threading.Event, number: int
     ) -> int:
-        """As the first thread, write until locked out; as the second, reclaim. Return how many rows that made."""
+        """In the first thread, write until the fence refuses; in the second, reclaim. Return the number of rows
+        written."""
         if number:
             assert begun.wait(timeout=30)
             try:
@@ -246,7 +247,7 @@ class ReclaimingContract(ContractBase):
 
 
 class SuspectContract(ContractBase):
-    """Holders that may hold several sagas: their loss says nothing about any one of them."""
+    """Holders that may hold several sagas: the cause of their loss is not known to be any one saga."""
 
     SHARED = shared_owner("worker-1")
 
@@ -301,7 +302,7 @@ class SuspectContract(ContractBase):
 
 
 class RefusingContract(ContractBase):
-    """`acquire` of what cannot be acquired now, and what an operator may acquire all the same."""
+    """`acquire` of sagas that cannot be acquired now, and of those that an operator may acquire nevertheless."""
 
     def test_an_unknown_saga_is_not_found(self, storage: ISagaStorage) -> None:
         assert self.acquire(storage, new_saga_id()) == NotAcquired(Refusal.NOT_FOUND, None)
@@ -379,7 +380,7 @@ class RefusingContract(ContractBase):
         version: int | None = None,
         by_hand: bool = False,
     ) -> None:
-        """It is refused for this reason, and nothing about it changes."""
+        """Make sure that `acquire` is refused for this reason and does not change the saga."""
         before = storage.load(saga_id)
         record = self.refused(self.acquire(storage, saga_id, version=version, by_hand=by_hand), why)
         assert record is not None
@@ -388,7 +389,7 @@ class RefusingContract(ContractBase):
 
 
 class LostOwnerContract(ContractBase):
-    """`reclaim`: what an owner held that is known to be lost."""
+    """`reclaim`: sagas of an owner that is known to be lost."""
 
     def test_what_a_lost_owner_held_is_due_at_once(self, storage: ISagaStorage) -> None:
         first, later = self.run(storage, owner="worker-1"), self.recover(storage, owner="worker-1")
@@ -421,7 +422,7 @@ class LostOwnerContract(ContractBase):
 
 
 def is_lost(record: SagaRecord, lease: Lease, in_flight: tuple[str, ...] | None) -> None:
-    """Make sure that the last row of the log says that this holder was lost."""
+    """Make sure that the last row of the log records the loss of this holder."""
     row = record.log[-1]
     assert (row.action, row.status, row.in_flight) == (Action.HOLDER, EntryStatus.LOST, in_flight)
     assert (row.version, row.worker) == (lease.version, lease.owner)

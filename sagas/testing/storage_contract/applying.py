@@ -1,4 +1,4 @@
-"""The writes of a holder: every transition, alone and many at once, and renewals."""
+"""Contract tests of a holder's writes: every transition, alone and many at once, and renewals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STOPPED = LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST,
 
 
 class ApplyingContract(ContractBase):
-    """`apply`: how an action ended, and everything that follows from it."""
+    """`apply`: stores how an action ended, and everything that follows."""
 
     @_EVERY
     def test_what_a_transition_did_is_what_the_storage_then_has(
@@ -260,7 +260,7 @@ class ApplyingContract(ContractBase):
 
         saga = storage.load(lease.saga_id)
         assert (saga.recovery_attempts, saga.status, saga.state) == (2, FAILED, SagaState.READY)
-        # The reason for giving back outweighs that of the action.
+        # The reason for giving back replaces the reason of the action.
         assert (saga.last_error, len(saga.log)) == ("disk full", len(events))
         self.refused(self.acquire(storage, lease.saga_id), Refusal.WAITING)
 
@@ -295,7 +295,7 @@ class ApplyingContract(ContractBase):
 
 
 class ApplyingManyContract(ContractBase):
-    """`apply_many`: transitions of different sagas, each fenced on its own."""
+    """`apply_many`: transitions of different sagas, each with its own fence."""
 
     def test_every_transition_does_what_it_does_alone(self, storage: ISagaStorage) -> None:
         alone = [self.recover(storage, spent=2) for _ in TRANSITIONS]
@@ -345,7 +345,7 @@ class ApplyingManyContract(ContractBase):
 
 
 class RenewingContract(ContractBase):
-    """`renew`: a step may take hours."""
+    """`renew`: keeps a lease while a step takes hours."""
 
     def test_a_renewed_lease_lasts_from_its_renewal(self, storage: ISagaStorage) -> None:
         lease = self.run(storage)

@@ -1,4 +1,4 @@
-"""The public contract of recovery: which sagas need it, and how often it failed."""
+"""Contract tests of recovery: which sagas need it, and how often it failed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from sagas.testing.storage_contract.base import (
     failed_attempt,
 )
 
-#: What neither counts rows nor attempts.
+#: Fields that count neither rows nor attempts.
 _NO_COUNTS: Final[list[Any]] = [True, 1.5, 1.0, "1", None, 10**20, 10**400, math.inf, math.nan]
 
 _FORWARD: Final = {SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED}
 _BACKWARD: Final = {SagaStatus.COMPENSATING, SagaStatus.FAILED}
-#: In which state of a saga `increment_recovery_attempts` may set which status; any other is refused.
+#: The statuses that `increment_recovery_attempts` may set in each state of a saga; any other is refused.
 _LEGAL: Final[dict[str, set[SagaStatus]]] = {
     "pending": {SagaStatus.PENDING, *_FORWARD},
     "pending, queued": {SagaStatus.PENDING, *_FORWARD},

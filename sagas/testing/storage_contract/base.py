@@ -1,4 +1,4 @@
-"""Base class of the contract's tests: time, and sagas brought into each state."""
+"""Base class of the contract tests: control of time, and builders for each state of a saga."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAXIMUM: Final = 5
 THREADS: Final = 8
 DONE: Final = completed("reserve", Action.ACT)
 RUNNING, COMPENSATING, FAILED = SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED
-#: Contexts that a database which reads JSON would write in another way.
+#: Contexts that a database would change if it parsed JSON.
 WRITTEN: Final = (
     '{"zebra": 1,"apple":{"b":1, "a" : 2}, "":3}',
     '{"big": 1e16, "bigger": 1e+308, "zero": -0.0, "long": 1.50, "n": 100000000000000000000000000001}',
@@ -45,11 +45,11 @@ ResultT = TypeVar("ResultT")
 
 
 class ContractBase:
-    """Time, and sagas in every state, made by the storage's own methods.
+    """Base class of the contract tests: control of time, and builders for each state, through the storage's methods.
 
     Class attributes:
-        a_while: how many seconds leases and waits last in these tests. Longer is safer; where `pass_time` really
-            sleeps it is slow too. Much less than 2 seconds asks too much of a busy machine.
+        a_while: how many seconds leases and waits last in these tests. A longer time is safer; it is slower if
+            `pass_time` really sleeps. Much less than 2 seconds is too short on a busy machine.
     """
 
     a_while: ClassVar[float] = 2.0
@@ -57,7 +57,7 @@ class ContractBase:
     def pass_time(self, storage: ISagaStorage, seconds: float) -> None:
         """Let so many seconds pass on the storage's clock.
 
-        Override it to move a clock that you inject, or every time that is stored; then the suite takes seconds.
+        Override it to advance a clock that you inject, or all stored times; the suite then takes seconds.
         """
         time.sleep(seconds)
 

@@ -1,4 +1,4 @@
-"""What a scan does: it queues what is due, and reclaims what was lost."""
+"""Contract tests of scans: they queue due sagas, and reclaim lost ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = pytest.mark.parametrize("pending", [True, False], ids=["pending", "recov
 
 
 class ClaimingContract(ContractBase):
-    """`claim_sagas`: what is claimed, and that nobody else claims it."""
+    """`claim_sagas`: which sagas are claimed, and that only one scan claims each."""
 
     @pytest.mark.parametrize("status", [RUNNING, COMPENSATING, FAILED])
     def test_a_due_saga_is_claimed_at_its_version_and_queued(self, storage: ISagaStorage, status: SagaStatus) -> None:
@@ -135,7 +135,7 @@ class ClaimingContract(ContractBase):
 
         all_at_once(claim_or_acquire)
 
-        # Whoever came first, each was acquired once: from the queue or before it got there.
+        # In either order, each saga was acquired once: after it was queued, or before.
         assert {storage.load(saga_id).version for saga_id in due} == {2}
 
     @pytest.mark.parametrize("argument", ["limit", "max_recovery_attempts"])
@@ -151,7 +151,7 @@ class ClaimingContract(ContractBase):
 
 
 class CrashContract(ContractBase):
-    """`claim_sagas`: what becomes of sagas whose holder was lost."""
+    """`claim_sagas`: sagas whose holder was lost."""
 
     def test_a_scan_reclaims_expired_leases(self, storage: ISagaStorage) -> None:
         lease, first = self.recover(storage), self.run(storage)
@@ -201,7 +201,7 @@ class CrashContract(ContractBase):
 
         assert self.claim(storage) == ClaimResult(died=(saga_id,))
         assert storage.load(saga_id).dead
-        # One that never ran does not die of attempts.
+        # A saga that never ran does not become dead by attempts.
         assert ids(self.claim(storage, pending=True)) == [unstarted]
 
 

@@ -1,4 +1,4 @@
-"""The fence: whoever was cut off can write nothing any more, by none of the ways to write."""
+"""Contract tests of the fence: a worker that lost its lease cannot write, by any method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETRY: Final = replace(
     message='no answer from "bank" \\ Zoë 🚚',
     traceback="Traceback:\n  100 %s\n",
 )
-#: Every transition, and each of the ways in which a storage may write one.
+#: Every transition, in each way in which a storage may write it.
 TRANSITIONS: Final[dict[str, Transition]] = {
     "a completed action": Progressed(events=(DONE,), status=RUNNING, context='{"n": 1}', in_flight=("charge",)),
     "completed actions": Progressed(events=(DONE, DONE), status=RUNNING, context='{"n": 1}', in_flight=("a", "b")),
@@ -63,7 +63,7 @@ _FENCED: Final = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.ke
 
 
 class FencingContract(ContractBase):
-    """A worker that was frozen, given up and replaced wakes up: whatever it writes changes nothing."""
+    """A worker was frozen, its lease expired and another worker replaced it: all of its writes change nothing."""
 
     @_FENCED
     def test_frozen_worker_cannot_write_after_takeover(self, storage: ISagaStorage, write: Write) -> None:
@@ -87,7 +87,7 @@ class FencingContract(ContractBase):
     def test_of_two_requests_of_one_owner_only_the_token_that_won_can_write(
         self, storage: ISagaStorage, write: Write
     ) -> None:
-        # The answer to one was lost with its connection, so that its thread believes what it must not believe.
+        # The answer to one acquire was lost with its connection, so the thread assumes a wrong version.
         saga_id = self.free(storage)
         lost, won = (LeaseRequest(owner="worker-1", seconds=self.a_while) for _ in range(2))
         lease = self.acquired(storage.acquire(saga_id, won, max_recovery_attempts=MAXIMUM)).lease

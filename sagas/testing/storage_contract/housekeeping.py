@@ -1,4 +1,4 @@
-"""Deleting what ended long ago, and checking the layout."""
+"""Contract tests of deleting old sagas, and of checking the tables' layout."""
 
 from __future__ import annotations
 

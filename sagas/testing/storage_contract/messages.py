@@ -1,4 +1,4 @@
-"""Lost messages: found by first in, first out, and by probes while no message reaches a worker."""
+"""Contract tests of lost messages: they are found by the order of the queue, and by probes while no message arrives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sagas.testing.storage_contract.dispatching import KINDS
 
 
 class LostMessageContract(ContractBase):
-    """`note_delivery`, and what a scan sends again."""
+    """`note_delivery`, and the messages that a scan sends again."""
 
     @KINDS
     def test_what_was_queued_before_a_message_that_arrived_has_lost_its_own(
@@ -26,7 +26,7 @@ class LostMessageContract(ContractBase):
         result = self.claim(storage, pending=pending)
         assert (keys(result), result.lost) == ([(lost.saga_id, lost.version)], 1)
         assert result.claims[0].queued_at != lost.queued_at
-        # The message that replaces it is in the broker now: it is not sent again.
+        # The message that replaces the lost one is in the broker now, so it is not sent again.
         for _ in range(3):
             assert self.claim(storage, pending=pending) == ClaimResult()
         self.acquired(self.acquire(storage, lost.saga_id, version=lost.version))
@@ -68,7 +68,7 @@ class LostMessageContract(ContractBase):
 
         storage.note_delivery(arrived)
 
-        # Probed, as nothing arrives in its own queue; and a probe makes the next one wait.
+        # The saga is probed, because no message arrives in its own queue. A probe delays the next probe.
         assert self.claim(storage, pending=False).lost == 1
         assert self.claim(storage, pending=False).lost == self.claim(storage, pending=True).lost == 0
 
@@ -120,7 +120,7 @@ class LostMessageContract(ContractBase):
         self.acquired(self.acquire(storage, second.saga_id, version=second.version))
 
     def test_a_broker_that_answers_nothing_gets_few_messages_more_than_sagas(self, storage: ISagaStorage) -> None:
-        # A slow publisher, and sagas that wait for workers which are busy: messages must not multiply.
+        # The publisher is slow, and sagas wait for busy workers: messages must not multiply.
         for _ in range(40):
             self.free(storage)
         sent = 0
@@ -129,7 +129,7 @@ class LostMessageContract(ContractBase):
             self.pass_time(storage, 2)
 
         assert len(storage.find(SagaFilter(states=[SagaState.QUEUED]))) == 20
-        # A probe now and then: the later, the longer they wait.
+        # Probes become rarer the longer the sagas wait.
         assert 20 < sent <= 20 + 2 * 60 / PROBE_SECONDS
 
     def test_a_lost_message_costs_no_attempt_and_its_saga_keeps_its_place(self, storage: ISagaStorage) -> None:

@@ -1,4 +1,4 @@
-"""`operate`: an operator's action, all or nothing."""
+"""Contract tests of `operate`: an operator's action takes effect as a whole or not at all."""
 
 from __future__ import annotations
 

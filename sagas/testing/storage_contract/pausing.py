@@ -1,4 +1,4 @@
-"""Pausing and resuming saga names, and requests to yield."""
+"""Contract tests of pausing and resuming saga names, and of yield requests."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class PausingContract(ContractBase):
 
 
 class YieldingContract(ContractBase):
-    """`request_yield`, and what a renewal then says."""
+    """`request_yield`, and the answer of the next renewal."""
 
     def test_a_holder_is_told_by_its_next_renewal_that_its_saga_is_wanted(self, storage: ISagaStorage) -> None:
         lease, other = self.run(storage), self.run(storage)

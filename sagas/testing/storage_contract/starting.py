@@ -1,4 +1,4 @@
-"""Storing new sagas, each at most once for an idempotency key, and reading them."""
+"""Contract tests of storing new sagas, at most one for an idempotency key, and of reading them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class StartingContract(ContractBase):
             storage.load(second.id)
 
     def test_the_very_same_saga_again_is_not_new(self, storage: ISagaStorage) -> None:
-        # What happens when a start is repeated because its answer was lost.
+        # A start is repeated because its answer was lost.
         given = new("key")
         storage.create_sagas([given])
 

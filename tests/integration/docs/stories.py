@@ -18,7 +18,7 @@ from docs.screenshots import PASSWORD, flower
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, SagaFilter
+from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
 from sagas.storage.transitions import FailedAttempt
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.integration.cli.test_documentation import examples
@@ -105,16 +105,21 @@ def the_column_is_added_to_a_layout_without_it(page: Page, reader: Reader) -> No
 
 def the_query_counts_unfinished_sagas_by_version(page: Page, reader: Reader) -> None:
     (query,) = page.take("sql")
-    versions = {"1.abcd": 2, "2.abcd": 1, "": 1}
+    stored = Definition(hash="0" * 64, name="place-order", graph='{"saga":"place-order","version":3,"nodes":[]}')
+    reader.storage.register_definition(stored)
+    # Those without a definition are of version 0.1.0, or of releases before it.
+    versions = {("1.abcd", None): 2, ("2.abcd", None): 1, ("", None): 1, ("", stored.hash): 2}
     new = [
-        NewSaga(id=new_saga_id(), name="place-order", context="{}", definition_version=version)
-        for version, count in versions.items()
+        NewSaga(id=new_saga_id(), name="place-order", context="{}", definition_version=version, definition=definition)
+        for (version, definition), count in versions.items()
         for _ in range(count)
     ]
     reader.storage.create_sagas(new)
 
     counted = run_sql(query, reader)
-    assert sorted(counted) == [("place-order", "", 1), ("place-order", "1", 2), ("place-order", "2", 1)]
+    assert sorted(counted) == [
+        ("place-order", version, count) for version, count in (("", 1), ("1", 2), ("2", 1), ("3", 2))
+    ]
 
 
 def the_readers_own_sagas_are_in_a_module(page: Page, reader: Reader) -> None:

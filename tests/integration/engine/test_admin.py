@@ -239,7 +239,7 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
     assert engine.storage.load(saga_id) == before
 
 
-def test_a_running_saga_of_a_paused_name_stops_at_the_next_step_and_goes_on_once_resumed(
+def test_a_paused_running_saga_stops_at_the_next_step_and_continues_once_resumed(
     emptied_storage: PostgresSagaStorage, pool: ThreadPoolExecutor, stage: Stage
 ) -> None:
     worker = SagaEngine(

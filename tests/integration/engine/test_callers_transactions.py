@@ -119,7 +119,7 @@ def test_session_without_a_bind_is_refused(shop: Shop) -> None:
         shop.start(session)
 
 
-def test_session_in_a_transaction_of_its_connection_sends_nothing_that_is_rolled_back(shop: Shop) -> None:
+def test_session_joined_to_a_connections_transaction_sends_nothing_after_rollback(shop: Shop) -> None:
     for mode in ("create_savepoint", "rollback_only", "conditional_savepoint"):
         with shop.database.connect() as connection:
             transaction = connection.begin()

@@ -155,7 +155,7 @@ def _of_steps(record: SagaRecord) -> list[LogEntry]:
     return [entry for entry in record.log if entry.action is not Action.HOLDER]
 
 
-def test_saga_begun_by_old_code_is_declined_by_code_without_the_alias_and_ended_by_code_with_it(
+def test_old_saga_is_declined_by_code_without_the_alias_and_ended_by_code_with_it(
     deployment: Deployment,
 ) -> None:
     deployment.dies_in("act")
@@ -186,7 +186,7 @@ def test_compensation_begun_by_old_code_is_ended_by_renamed_code_with_the_same_k
 
 
 @pytest.mark.parametrize("fitting", [OLD, SIDE_BY_SIDE, INSERTED], ids=["old code", "side by side", "inserted step"])
-def test_saga_begun_by_old_code_is_declined_by_code_without_its_step_and_ended_by_code_that_fits(
+def test_old_saga_is_declined_by_code_without_its_step_and_ended_by_code_that_fits(
     deployment: Deployment, fitting: str
 ) -> None:
     deployment.dies_in("act")

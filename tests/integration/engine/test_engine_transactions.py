@@ -290,7 +290,7 @@ def test_sagas_started_on_an_async_connection_exist_if_and_only_if_it_commits(
     assert shop.sent == []
 
 
-def test_start_from_a_coroutine_registers_the_definition_in_a_thread_and_outside_of_the_transaction(
+def test_async_start_registers_the_definition_in_a_thread_outside_the_transaction(
     shop: Shop, run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []

@@ -78,7 +78,7 @@ def test_every_place_is_visited(runs_of_two: list[tuple[str, ...]]) -> None:
     assert Counter(run for run in runs_of_two if len(run) == 1) == {(failure,): 2 for failure in done}
 
 
-def test_every_pair_of_places_between_which_something_happens_is_visited_when_no_step_fails(
+def test_without_failures_each_pair_of_places_that_differ_is_visited(
     runs_of_two: list[tuple[str, ...]],
 ) -> None:
     # By hand: a crash is at the begin of a process, after an action, or after its checkpoint; then another follows.

@@ -14,7 +14,7 @@ class Command(BaseCommand):
     """Runs the command line of sagas."""
 
     help = "Show and settle sagas, and examine the installation: `manage.py sagas --help`."
-    requires_system_checks: Sequence[str] = []  # the doctor is for what is wrong
+    requires_system_checks: Sequence[str] = []  # the doctor itself finds what is wrong
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the command that a shell gives, and exit with its code."""
@@ -25,21 +25,22 @@ class Command(BaseCommand):
         self._run(["--help"], f"{prog_name} {subcommand}")
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Take whatever `call_command` is given."""
+        """Accept all arguments of `call_command`."""
         parser.add_argument("arguments", nargs=argparse.REMAINDER)
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the command that `call_command` gives.
 
         Raises:
-            CommandError: it did not do what it was asked.
+            CommandError: the command failed.
         """
         try:
             self._run(options["arguments"], "sagas")
         except SystemExit as end:
             if end.code not in (None, 0):
                 raise CommandError(
-                    "it was not done; the reason is on stderr", returncode=end.code if isinstance(end.code, int) else 1
+                    "the command failed; the reason is on stderr",
+                    returncode=end.code if isinstance(end.code, int) else 1,
                 ) from None
 
     def _run(self, arguments: Sequence[str], name: str) -> None:

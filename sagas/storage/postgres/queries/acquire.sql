@@ -1,7 +1,7 @@
 -- Acquires the lease of a saga, or returns why not: `rules.judge`, `rules.acquire` and `rules.refused` in one statement.
 --
--- The row is locked first, and judged as it is once it is locked. Of two acquires, one waits and sees what the other did.
--- The log is read as it was when the statement began. If the row was written since, for example by a checkpoint, rows of
+-- The row is locked first, and judged as it is once it is locked. Of two acquires, one waits for the other.
+-- The log is read as it was when the statement began. If the row was written since, as by a checkpoint, rows of
 -- the log would be missing. The statement then changes nothing, returns 'moved', and must be run again.
 WITH saga AS MATERIALIZED (
     SELECT e AS locked, e.*, e.ctid AS place,

@@ -16,7 +16,7 @@
 --     \i load.sql
 --
 -- Isolation is always READ COMMITTED; the storage sets it on its connections. Statements rely on it: after a wait for
--- a row, the row is judged again as it is then. A statement that fails with 40001 or 40P01 runs again, no attempt spent.
+-- a row, the row is judged again as it is then. A statement that fails with 40001 or 40P01 runs again; no attempt is lost.
 --
 -- Locks: a statement that locks several sagas skips those that are locked (SKIP LOCKED), or locks them first, in
 -- the order root, depth, id, by a materialized SELECT: the parts of a WITH have no order of their own. A transaction
