@@ -1,6 +1,6 @@
-"""Writing for many sagas in one commit: what comes together while the last commit is under way.
+"""Group commit: writes that arrive while a commit is under way share the next commit.
 
-A commit costs the same for one saga as for a hundred. A saga alone waits for nobody: its write begins at once.
+A commit costs the same for one saga as for a hundred. The write of a single saga begins at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga
 from sagas.storage.transitions import Transition
 
-#: Sagas in one statement at most, so that none waits long for the others.
+#: The largest number of sagas in one statement. A larger group would keep its first sagas waiting.
 _MOST: Final = 500
 
 
@@ -84,7 +84,7 @@ class GroupWriter:
             _answer(applies, self._storage.apply_many)
 
     def _create(self, asked: Sequence[tuple[NewSaga, LeaseRequest]]) -> list[tuple[UUID, bool, LeaseRequest]]:
-        # One request for all: the token tells two acquires of one saga apart, not two sagas.
+        # Use one request for all: the token distinguishes two acquires of one saga, not two sagas.
         request = asked[0][1]
         created = self._storage.create_sagas([saga for saga, _ in asked], lease=request)
         return [(saga_id, is_new, request) for saga_id, is_new in created]
@@ -102,7 +102,7 @@ def _answer(wishes: Sequence[_Wish], write: Callable[[list[Any]], Sequence[Any]]
     for wish, answer in zip(wishes, answers, strict=True):
         by_loop.setdefault(wish.loop, []).append((wish, answer))
     for loop, answered in by_loop.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no coroutine waits for the answer
             loop.call_soon_threadsafe(_settle, answered)
 
 
@@ -117,5 +117,5 @@ def _settle(answered: Sequence[tuple[_Wish, Any]]) -> None:
 
 
 def _own(error: BaseException) -> BaseException:
-    # Several coroutines must not raise one object, whose traceback each would extend.
+    # Give each coroutine an error of its own: each raise extends the traceback of the object.
     return type(error)(*error.args) if isinstance(error, LeaseLost) else error
