@@ -1,9 +1,11 @@
-"""The recovery loop without Celery: find the sagas that nobody is working on, and bring them on in this process.
+"""The recovery loop without Celery: find the sagas without a worker, and recover them in this process.
 
-As it stands it looks once, in memory, at three orders whose worker died. With SAGAS_DATABASE_URL set, and SAGAS_MODULES
-naming your sagas, it recovers what is in that PostgreSQL until it is told to stop. Run as many of it as you like.
+By default the program scans once, in memory, and recovers three orders whose worker died. Set SAGAS_DATABASE_URL, and
+name your sagas in SAGAS_MODULES, and it recovers the sagas in that PostgreSQL database until it is stopped. You may run
+any number of these programs at once.
 
-It looks at sagas that had begun: without Celery nobody runs what `start()` only stores, so begin yours with `run()`.
+The program recovers sagas that had begun. Without Celery, no worker runs sagas that `start()` stores, so begin yours
+with `run()`.
 """
 
 import argparse
@@ -50,7 +52,7 @@ class PlaceOrder(Saga[Order]):
 
 
 def demo_engine() -> SagaEngine:
-    """Return an engine whose storage holds what a worker left that died ten minutes ago."""
+    """Return an engine whose storage holds the sagas of a worker that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
     engine = SagaEngine(storage, stopping=stop.is_set)
@@ -58,7 +60,7 @@ def demo_engine() -> SagaEngine:
         acquired = storage.acquire(engine.start(PlaceOrder, order), engine.runtime().request(), max_recovery_attempts=5)
         if charged and isinstance(acquired, Acquired):
             storage.apply(acquired.lease, CHARGED)
-    ago = timedelta(0)  # ten minutes later: the lease is long over
+    ago = timedelta(0)  # ten minutes later, the lease has expired
     return engine
 
 
@@ -68,7 +70,7 @@ def recover_once(engine: SagaEngine) -> None:
     for saga_id in ids:
         if stop.is_set():
             break
-        # Counts a failed attempt by itself, backs off by itself, and leaves alone what another process took meanwhile.
+        # This call counts a failed attempt, backs off, and skips a saga that another process has acquired meanwhile.
         report = recover_saga(saga_id)
         print(f"{report.saga_id} {report.name}: {report.outcome}. {report.message}", flush=True)
 
@@ -83,7 +85,7 @@ def main() -> None:
 
     # Without a dispatcher the engine needs no broker. `stopping` ends a run at the next step's boundary.
     engine = demo_engine() if in_memory else SagaEngine.from_environment(dispatcher=None, stopping=stop.is_set)
-    configure(engine)  # the engine that recover_saga() uses
+    configure(engine)  # recover_saga() uses this engine
     while True:
         try:
             recover_once(engine)

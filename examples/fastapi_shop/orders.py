@@ -1,4 +1,4 @@
-"""The orders of a shop, and the saga that carries one out; imported by the web application and by the workers."""
+"""The orders of a shop, and the saga that fulfils an order; the web application and the workers import this module."""
 
 import os
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Order(Base):
 
 @dataclass
 class Purchase:
-    """What the saga works on."""
+    """The context of the saga."""
 
     item: str
     cents: int
@@ -35,7 +35,7 @@ class Purchase:
 
 @cache
 def services() -> httpx.AsyncClient:
-    """The bank and the courier. Made by the first step that asks, so it belongs to the event loop of async steps."""
+    """The bank and the courier. The first async step makes the client, so that it belongs to the steps' event loop."""
     return httpx.AsyncClient(base_url=os.environ["SHOP_SERVICES_URL"])
 
 
@@ -56,7 +56,7 @@ class ChargeCard(Step[Purchase]):
         await ask("/payments", call, cents=purchase.cents, order=str(call.saga_id))
 
     async def compensate(self, purchase: Purchase, call: Call) -> None:
-        # A refund of whatever this order paid: also right when nobody knows whether it was charged.
+        # Refund all payments of this order. This is also right while it is unknown whether the order was charged.
         await ask("/refunds", call, order=str(call.saga_id))
 
 
