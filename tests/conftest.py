@@ -53,8 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
-    """A directory for servers that run as another user; each start of pytest closes its own directory to other
-    users."""
+    """A directory for servers that run as another user; pytest closes its own directory to other users."""
     with tempfile.TemporaryDirectory(prefix="sagas-tests-", ignore_cleanup_errors=True) as directory:
         yield Path(directory)
 

@@ -120,8 +120,7 @@ class ForkedCelery(CeleryProcess):
 def start_celery(
     arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str = "sagas"
 ) -> CeleryProcess:
-    """Start a `celery -A ...` process: a forked one, unless something must be set up before its modules are
-    imported."""
+    """Start a `celery -A ...` process: a forked one, unless the setup must precede the import of its modules."""
     needs_an_interpreter = {"gevent", "eventlet"} & set(arguments) or "LD_PRELOAD" in environment
     start = CeleryProcess if needs_an_interpreter else ForkedCelery
     return start(arguments, environment=environment, log=log, directory=directory, application=application)

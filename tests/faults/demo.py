@@ -59,7 +59,7 @@ def main() -> int:
         if name.startswith(("SAGAS_", "CELERY_", "PG")):
             del os.environ[name]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and background jobs ignore signals like this
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and background jobs ignore some signals
             signal.signal(number, _interrupt)
     directory = Path(tempfile.mkdtemp(prefix="sagas-demo-"))
     try:
