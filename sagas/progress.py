@@ -159,6 +159,9 @@ class Progress:
         self.past_failures = past_failures
         self.aborted = False
         self._done: set[str] = set()
+        # The nodes that may act, kept up to date: to look through a long graph after each step takes its square.
+        self._open: dict[str, Node] = {node.name: node for node in graph.nodes if not node.after}
+        self._past_pivot = False
         self._doubtful: set[str] = set()
         self._settled: set[str] = set()  # undone, or an operator saw to them
         self._attempts: Counter[tuple[str, Action]] = Counter()
@@ -224,11 +227,20 @@ class Progress:
                     f"the log of this saga completed {entry.step!r} before {early}, which is not the order of "
                     f"{self.graph.saga}: run the code that has this order."
                 )
-            self._done.add(entry.step)
+            self._act_done(node)
         else:
             self._settled.add(entry.step)
         if entry.status is EntryStatus.SKIPPED:
             self._settled.add(entry.step)
+
+    def _act_done(self, node: Node) -> None:
+        self._done.add(node.name)
+        self._past_pivot = self._past_pivot or node.pivot
+        del self._open[node.name]
+        for name in self.graph.successors[node.name]:
+            following = self.graph.named[name]
+            if self._done.issuperset(following.after):
+                self._open[name] = following
 
     def _holder_lost(self, entry: Entry) -> None:
         if entry.status is EntryStatus.DECLINED:
@@ -264,7 +276,7 @@ class Progress:
     @property
     def past_pivot(self) -> bool:
         """Whether the saga may only go forward: its point of no return is done."""
-        return any(node.pivot and node.name in self._done for node in self.graph.nodes)
+        return self._past_pivot
 
     @property
     def in_doubt(self) -> frozenset[str]:
@@ -296,8 +308,9 @@ class Progress:
 
     def _forward(self) -> list[Node]:
         """The nodes that may act: all that they depend on is done, and they are not."""
-        done = self._done
-        return [node for node in self.graph.nodes if node.name not in done and done.issuperset(node.after)]
+        if len(self._open) < 2:
+            return list(self._open.values())
+        return sorted(self._open.values(), key=lambda node: self.graph.places[node.name])
 
     def _owed(self) -> list[Node]:
         """The nodes that are still to be compensated, the last first."""

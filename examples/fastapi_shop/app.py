@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from sagas import Settings, current_engine, start_async
 
-# The shop's tables and the sagas are in one database, so one transaction can store both.
+# The shop's tables and the sagas are in one database, so that one transaction can hold both.
 database = create_async_engine(Settings.from_environment().database_url)
 sessions = async_sessionmaker(database, expire_on_commit=False)
 
@@ -57,7 +57,7 @@ async def place_order(new: NewOrder, session: InSession) -> dict[str, UUID]:
         saga_id = await start_async(PlaceOrder, purchase, connection=session)
         order = Order(item=new.item, cents=new.cents, saga_id=saga_id)
         session.add(order)
-    # The transaction is committed: the saga exists, and its message is on its way to a worker.
+    # Committed: the saga exists, and its message is on its way to a worker.
     return {"id": order.id}
 
 
@@ -74,7 +74,7 @@ async def show_order(order_id: UUID, session: InSession) -> dict[str, Any]:
     }
 
 
-# -- fakes of the external services; they honour idempotency keys, as your services should ---------------------------
+# -- fakes of the outside services; they honour idempotency keys, as yours should -----------------------------------
 
 services = FastAPI()
 app.mount("/services", services)

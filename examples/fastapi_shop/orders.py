@@ -1,4 +1,4 @@
-"""The orders of a shop, and the saga that fulfils an order; the web application and the workers import this module."""
+"""The orders of a shop and their saga. The web application and the workers import this module."""
 
 import os
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Purchase:
 
 @cache
 def services() -> httpx.AsyncClient:
-    """The bank and the courier. The first async step makes the client, so that it belongs to the steps' event loop."""
+    """Return the client of the bank and the courier; the first step makes it, on the event loop of async steps."""
     return httpx.AsyncClient(base_url=os.environ["SHOP_SERVICES_URL"])
 
 
@@ -56,7 +56,7 @@ class ChargeCard(Step[Purchase]):
         await ask("/payments", call, cents=purchase.cents, order=str(call.saga_id))
 
     async def compensate(self, purchase: Purchase, call: Call) -> None:
-        # Refund all payments of this order. This is also right while it is unknown whether the order was charged.
+        # Refund whatever this order paid. This is also right when nobody knows whether the card was charged.
         await ask("/refunds", call, order=str(call.saga_id))
 
 

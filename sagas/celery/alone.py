@@ -1,97 +1,156 @@
-"""Run a suspect saga in a process of its own, so that another crash affects no other saga.
+"""Running a suspect saga in a process of its own, so that it can take no other saga with it if it crashes again.
 
-A worker may run many sagas in one process (threads, gevent, eventlet). If this process crashes, no saga spends an
-attempt, but each of them is suspect. A worker with such a pool then runs `python -m sagas.celery.alone APP SAGA
-VERSION` for each suspect saga. A crash of that process counts as a failed attempt of its saga.
+A worker with many sagas in one process (threads, gevent, eventlet) that crashes spends no attempt of any of them: each
+is suspect. Such a worker runs each suspect saga in a child process, until the saga gets on. A crash of the child counts
+against its saga alone.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from celery.app.utils import find_app
+from celery import Celery
 
 from sagas import api
+from sagas.celery import metrics
 from sagas.engine import SagaEngine
 from sagas.lease import owner_name
+from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How often a worker checks whether it was asked to stop.
+#: How often a worker looks whether it is to stop.
 _LOOK_SECONDS: Final = 0.25
-_OWN_APP: Final = "sagas"
+#: A worker of greenlets may hold a thousand sagas, and a process of its own for each would take all memory.
+_MOST_CHILDREN: Final = 16
+#: For how long a message waits for a child. Any longer, and scans would take the message for lost.
+_WAIT_SECONDS: Final = 3.0
+_OWN_APPLICATION: Final = "sagas"
+_CHILD: Final = "sagas.celery.child"
+
+_children = threading.BoundedSemaphore(_MOST_CHILDREN)
+_alone: set[UUID] = set()
+_lock = threading.Lock()
 
 
-def recover_alone(engine: SagaEngine, saga_id: UUID, version: int | None) -> dict[str, Any]:
+def recover_alone(
+    app: Celery, engine: SagaEngine, saga_id: UUID, *, version: int | None, by_hand: bool
+) -> dict[str, Any]:
     """Recover a saga in a child process, and return its report as plain data.
 
     Args:
-        engine: the worker's engine; when the worker was asked to stop, the child is asked too.
-        saga_id: the saga's id.
-        version: acquire the saga only at this version; None if an operator asks.
+        app: the worker's application, which the child imports.
+        engine: the worker's; if it is to stop, the child is told so.
+        saga_id: which saga.
+        version: only at this version; None: at any.
+        by_hand: whether an operator asks.
     """
-    readable, writable = os.pipe()
-    command = [sys.executable, "-m", __name__, _application(), engine.node, str(saga_id), str(writable)]
-    child = subprocess.Popen(  # noqa: S603
-        command + ([] if version is None else [str(version)]), pass_fds=(writable,), stdin=subprocess.DEVNULL
-    )
-    owner = owner_name(engine.node, child.pid)
-    os.close(writable)
-    with os.fdopen(readable) as report:
-        while True:
-            try:
-                code = child.wait(_LOOK_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                if engine.runtime().stopping():
-                    child.terminate()
-        text = report.read()
-    if text:
-        answer: dict[str, Any] = json.loads(text)
-        return answer
-    held = engine.storage.reclaim(owner, max_recovery_attempts=engine.settings.max_recovery_attempts)
-    message = f"the process that ran it alone ended with {code}, which counts as a failed attempt"
-    logger.warning("saga %s: %s", saga_id, message)
-    if held:
+    with _lock:
+        if saga_id in _alone:
+            # A child takes seconds to begin, and a scan may have taken the first message for lost meanwhile.
+            return _report(engine, saga_id, "skipped", "a process of its own begins to run it already")
+        _alone.add(saga_id)
+    try:
+        if not _children.acquire(timeout=_WAIT_SECONDS):
+            _send_again(engine, saga_id, version)
+            return _report(engine, saga_id, "skipped", f"{_MOST_CHILDREN} others run alone: a scan sends it again")
+        try:
+            ended = _run_child(app, engine, saga_id, version=version, by_hand=by_hand)
+        finally:
+            _children.release()
+    finally:
+        with _lock:
+            _alone.discard(saga_id)
+    if ended.report is not None:
+        return ended.report
+    # Only now: another thread may receive the message at once.
+    _send_again(engine, saga_id, version)
+    message = f"the process that ran it alone ended with {ended.code}"
+    if engine.storage.reclaim(ended.owner, max_recovery_attempts=engine.settings.max_recovery_attempts):
+        message += ", which counts as a failed attempt unless it was the first run"
         engine.scan()
-    return {"name": "", "outcome": "lost", "message": message, "status": "", "saga_id": str(saga_id), "did": []}
+    logger.warning("saga %s: %s", saga_id, message)
+    return _report(engine, saga_id, "lost", message)
 
 
-def _application() -> str:
-    """Return the name of the worker's application for the child: from `-A`, or else from the setting."""
-    arguments = sys.argv
-    for place, argument in enumerate(arguments):
-        if argument in ("-A", "--app") and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith("--app="):
-            return argument.removeprefix("--app=")
-        if argument.startswith("-A") and len(argument) > 2:
-            return argument[2:]
-    return os.environ.get("APP") or api.settings().celery_app or _OWN_APP
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a child ended: under this name it held the lease; without a report it crashed."""
+
+    owner: str
+    code: int
+    report: dict[str, Any] | None
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Recover one saga, and write its report to a file descriptor of the parent."""
-    application, node, saga_id, writable, *version = arguments
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which notifies its children
-    find_app(application)
-    engine = api.new_engine(node=node, stopping=stopping.is_set)
-    api.configure(engine)
-    report = engine.recover(saga_id, version=int(version[0]) if version else None, by_hand=not version)
-    with os.fdopen(int(writable), "w") as answer:
-        json.dump(report.as_json(), answer)
+def _run_child(app: Celery, engine: SagaEngine, saga_id: UUID, *, version: int | None, by_hand: bool) -> _Ended:
+    # A file rather than a pipe: a report may be longer than a pipe holds, and what the child starts keeps a pipe open.
+    with tempfile.TemporaryFile() as answer:
+        given = {
+            "application": _name_of(app),
+            "node": engine.node,
+            "parent": os.getpid(),
+            "answer": answer.fileno(),
+            "loglevel": logging.getLogger().level or logging.WARNING,
+            "saga": {"saga_id": str(saga_id), "version": version, "by_hand": by_hand},
+        }
+        child = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", _CHILD, json.dumps(given)],
+            pass_fds=(answer.fileno(),),
+            stdin=subprocess.DEVNULL,
+        )
+        owner = owner_name(engine.node, child.pid)
+        code = _wait(child, engine)
+        metrics.buried(child.pid)
+        answer.seek(0)
+        text = answer.read()
+    return _Ended(owner, code, json.loads(text) if text else None)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _wait(child: subprocess.Popen[bytes], engine: SagaEngine) -> int:
+    told = False
+    while True:
+        try:
+            return child.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if engine.runtime().stopping() and not told:
+                child.terminate()
+                told = True
+                logger.info("process %d, which runs a saga alone, was told to stop after its step", child.pid)
+
+
+def _send_again(engine: SagaEngine, saga_id: UUID, version: int | None) -> None:
+    """Let a scan send a saga again if it is still queued."""
+    if version is not None:
+        engine.storage.release_claims([Claim(saga_id, version)])
+
+
+def _report(engine: SagaEngine, saga_id: UUID, outcome: str, message: str) -> dict[str, Any]:
+    record = engine.storage.load(saga_id)
+    return {
+        "name": record.name,
+        "outcome": outcome,
+        "message": message,
+        "status": str(record.status),
+        "saga_id": str(saga_id),
+        "did": [],
+    }
+
+
+def _name_of(app: Celery) -> str:
+    """Return where a process of its own finds the application."""
+    for module, content in [*sys.modules.items()]:
+        if module != "__main__" and module.partition(".")[0] != "celery":
+            for name, value in [*getattr(content, "__dict__", {}).items()]:
+                if value is app and not name.startswith("_"):
+                    return f"{module}:{name}"
+    return api.settings().celery_app or _OWN_APPLICATION

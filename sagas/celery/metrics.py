@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sagas import api
 from sagas.errors import ConfigurationError
 from sagas.telemetry.logs import saga_logger
 
@@ -30,6 +31,8 @@ HOST: Final = "127.0.0.1"
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: Kinds of metrics whose values are summed over dead processes.
 _ADDED_UP: Final = ("counter", "histogram", "summary")
+
+_served: list[WorkerMetrics] = []
 
 
 class WorkerMetrics:
@@ -127,7 +130,23 @@ def serve_metrics(port: int) -> WorkerMetrics | None:
             *(port, HOST, error),
         )
         return None
+    _served.append(metrics)
     return metrics
+
+
+def of_child() -> Observer | None:
+    """Return what counts in a process that a worker has started, where the worker serves metrics; else None."""
+    if api.settings().metrics_port is None or _DIRECTORY not in os.environ:
+        return None
+    from sagas.telemetry.metrics import Metrics
+
+    return Metrics(registry=None)
+
+
+def buried(pid: int) -> None:
+    """Keep what a process counted that this worker had started and that has ended."""
+    for metrics in _served:
+        metrics.buried(pid)
 
 
 def _new_directory() -> Path:

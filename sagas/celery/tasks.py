@@ -112,5 +112,5 @@ def _recover(task: Task, saga_id: str, version: int | None, queued_at: str | Non
     engine = current_engine()
     report = engine.recover(parsed, version=version, by_hand=by_hand, delivered=delivered)
     if report.refusal is Refusal.SUSPECT:
-        return recover_alone(engine, parsed, None if by_hand else version)
+        return recover_alone(task.app, engine, parsed, version=version, by_hand=by_hand)
     return report.as_json()

@@ -61,7 +61,7 @@ def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes 
     _confirm("recover", ids, yes)
     for saga_id in ids:
         try:
-            report = engine.recover(saga_id, by_hand=True, note=note("recover", by=by, because=because))
+            report = engine.recover(saga_id, by_hand=True, note=note("recover", actor=by, reason=because))
         except (LeaseLost, SagaNotFound) as error:
             complain(error)
             continue

@@ -26,8 +26,8 @@ def pause(
     shown = printable(name)
     check_name(name, inspector().names)
     confirm(f"pause every saga named {shown!r}?", yes)
-    parked = storage().pause(name, by=operator(), because=because)
-    typer.echo(f"{shown} is paused; {parked} that were due are parked. `sagas resume {shown}` ends it.")
+    paused = storage().pause(name, by=operator(), because=because)
+    typer.echo(f"{shown} is paused; {paused} that were due are paused. `sagas resume {shown}` ends it.")
 
 
 def resume(name: Annotated[str, typer.Argument(metavar="NAME")], yes: Yes = False) -> None:
@@ -38,4 +38,4 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], yes: Yes = Fals
     if name not in paused:
         raise CommandFailed(f"{shown!r} is not paused. {nearest_of(name, paused, 'Paused are')}")
     confirm(f"resume every saga named {shown!r}?", yes)
-    typer.echo(f"{shown} is resumed; {storage().resume(name)} that were parked are due.")
+    typer.echo(f"{shown} is resumed; {storage().resume(name)} that were paused are due.")

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sagas import api
 from sagas.cli.database import inspector
+from sagas.cli.errors import fail
 from sagas.cli.ids import shown_ids
 from sagas.cli.list import MOST
 from sagas.cli.render import fitted, out, table, text
@@ -26,7 +27,7 @@ _SHOWN: Final = 10
 #: What each verdict means, for a reader.
 _MEANINGS: Final = {
     ScanVerdict.DISPATCHED: "sent to a worker, in this order",
-    ScanVerdict.PARKS: "due, and parked as the name is paused",
+    ScanVerdict.PAUSES: "due, and paused with its name",
     ScanVerdict.DIES: "due, and dead from then on: failed, or crashed the worker, once too often",
     ScanVerdict.BEYOND_LIMIT: "due, and left to a later scan (SAGAS_SCAN_LIMIT)",
     ScanVerdict.QUEUED: "a message waits for a worker",
@@ -35,7 +36,7 @@ _MEANINGS: Final = {
     ScanVerdict.BACKING_OFF: "after a failed attempt",
     ScanVerdict.SLEEPING: "until a retry, or freed a moment ago",
     ScanVerdict.DECLINED: "by workers whose code does not fit",
-    ScanVerdict.PAUSED: "parked, as the name is paused",
+    ScanVerdict.PAUSED: "paused with its name",
     ScanVerdict.DEAD: "until an operator acts",
 }
 
@@ -75,6 +76,8 @@ def scan(
 
 def _scan(as_json: bool) -> None:
     done = api.new_engine().scan()
+    if done.unsent:
+        fail()
     if as_json:
         print_json(done)
         return

@@ -13,7 +13,7 @@ from rich.text import Text
 from sagas.cli.database import inspector
 from sagas.cli.ids import shown_ids
 from sagas.cli.render import NOTHING, facts, out, table, text
-from sagas.cli.serialize import AsJson, print_json
+from sagas.cli.serialize import AsJson, as_stored, print_json
 from sagas.duration import when
 from sagas.inspection.models import Statistics
 from sagas.progress import SagaStatus
@@ -21,7 +21,7 @@ from sagas.storage.records import SagaState
 
 _UNFINISHED: Final = tuple(str(status) for status in SagaStatus if not status.finished)
 _FINISHED: Final = tuple(status for status in SagaStatus if status.finished)
-_AMONG_THEM: Final = {SagaState.DEAD: "dead", SagaState.QUEUED: "queued", SagaState.PAUSED: "parked"}
+_AMONG_THEM: Final = {SagaState.DEAD: "dead", SagaState.QUEUED: "queued", SagaState.PAUSED: "paused"}
 _LATELY: Final = ("completed", "compensated", "recovered", "failed", "died")
 
 
@@ -33,8 +33,8 @@ def stats(
 ) -> None:
     """Count unfinished sagas, and what the last hour brought.
 
-    DEAD, QUEUED and PARKED are among the statuses before them. RECOVERED sagas ended within the last hour after more
-    than one worker had taken them.
+    DEAD, QUEUED and PAUSED are among the statuses before them. RECOVERED sagas ended within the last hour after more
+    than one worker had acquired them.
     """
     asked = inspector()
     statistics = asked.statistics(whole=whole)
@@ -94,7 +94,7 @@ def _facts(statistics: Statistics, total: Counter[str], oldest_id: str) -> Itera
     yield "queue", f"{queued}, the first since {when(statistics.queued_since, now)}" if queued else "empty"
     yield "last scan", f"{when(scan.at, now)} on {scan.host}" if scan else "never"
     for pause in statistics.pauses:
-        yield "paused", f"{pause.name}, by {pause.by} since {when(pause.since, now)}: {pause.because}"
+        yield "paused", f"{pause.name}, by {pause.actor} since {when(pause.since, now)}: {pause.reason}"
     if (ended := statistics.finished_in_total) is not None:
         yield "in total", ", ".join(f"{ended.get(status, 0)} {status}" for status in _FINISHED)
 
@@ -119,7 +119,7 @@ def _as_json(statistics: Statistics) -> dict[str, Any]:
             "since": statistics.queued_since,
             "age_seconds": _age(statistics.queued_since, now),
         },
-        "paused": statistics.pauses,
+        "paused": [as_stored(pause) for pause in statistics.pauses],
         "last_scan": scan and {"host": scan.host, "at": scan.at, "age_seconds": _age(scan.at, now)},
         "finished_in_total": None if ended is None else {status: ended.get(status, 0) for status in _FINISHED},
     }

@@ -7,7 +7,7 @@ from typing import Final
 
 from sagas.cli.database import inspector
 from sagas.cli.render import ago, facts, out, table, text
-from sagas.cli.serialize import AsJson, print_json
+from sagas.cli.serialize import AsJson, as_stored, print_json
 from sagas.duration import when
 from sagas.inspection.models import Workers
 
@@ -17,12 +17,13 @@ _HEADERS: Final = ("OWNER", "SAGAS", "EXPIRED", "HEARD", "QUIETEST", "NAMES")
 def workers(as_json: AsJson = False) -> None:
     """Show who holds which sagas.
 
-    What waits in the queue, and what is parked, is told below. HEARD is when an owner last wrote anything, QUIETEST
-    when it last wrote to the saga that it has left alone for the longest.
+    The lines below the table count the sagas that are queued or paused. HEARD is when an owner last wrote anything.
+    QUIETEST is when it last wrote to the saga that it has left alone for the longest.
     """
     found = inspector().workers()
     if as_json:
-        print_json({"at": found.now, "workers": found.workers, "queue": found.queue, "paused": found.paused})
+        paused = [as_stored(name) for name in found.paused]
+        print_json({"at": found.now, "workers": found.workers, "queue": found.queue, "paused": paused})
         return
     rows = [
         (
@@ -45,9 +46,9 @@ def _queue_and_pauses(found: Workers) -> Iterator[tuple[str, str]]:
         kind = "that never ran" if queued.pending else "to be recovered"
         overdue = f"; {queued.overdue} for longer than a scan leaves them unquestioned" if queued.overdue else ""
         yield "queue", f"{queued.sagas} {kind}, the first since {when(queued.since, found.now)}{overdue}"
-    for parked in found.paused:
-        count = f"{parked.name}, {parked.parked} parked"
-        if parked.by is None:
+    for paused in found.paused:
+        count = f"{paused.name}, {paused.paused} paused"
+        if paused.actor is None:
             yield "paused", f"{count} still, although the name was resumed: the next scans free them"
         else:
-            yield "paused", f"{count}, by {parked.by} since {when(parked.since, found.now)}: {parked.because}"
+            yield "paused", f"{count}, by {paused.actor} since {when(paused.since, found.now)}: {paused.reason}"

@@ -302,17 +302,17 @@ def _queues(unfinished: Sequence[Count]) -> Iterator[Queue]:
 
 
 def _paused_names(unfinished: Sequence[Count], pauses: Sequence[Pause]) -> Iterator[PausedName]:
-    parked = {pause.name: 0 for pause in pauses}
+    paused = {pause.name: 0 for pause in pauses}
     for count in unfinished:
         if count.state is SagaState.PAUSED:
-            parked[count.name] = parked.get(count.name, 0) + count.sagas
+            paused[count.name] = paused.get(count.name, 0) + count.sagas
     by_name = {pause.name: pause for pause in pauses}
-    for name, sagas in sorted(parked.items()):
+    for name, sagas in sorted(paused.items()):
         pause = by_name.get(name)
         if pause is None:
-            yield PausedName(name=name, parked=sagas)
+            yield PausedName(name=name, paused=sagas)
         else:
-            yield PausedName(name=name, parked=sagas, by=pause.by, because=pause.because, since=pause.since)
+            yield PausedName(name=name, paused=sagas, actor=pause.actor, reason=pause.reason, since=pause.since)
 
 
 def _indexes(wanted: PageFilter) -> list[str] | None:

@@ -184,12 +184,17 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PausedName:
-    """A name with `parked` paused sagas; by whom, why and since when it is paused, None if it was resumed."""
+    """A saga name that is paused, or that was resumed while some of its sagas are still paused.
+
+    Attributes:
+        paused: how many of its sagas are paused.
+        actor, reason, since: who paused the name, why and since when; None if it was resumed.
+    """
 
     name: str
-    parked: int
-    by: str | None = None
-    because: str | None = None
+    paused: int
+    actor: str | None = None
+    reason: str | None = None
     since: datetime | None = None
 
 
@@ -210,7 +215,7 @@ class ScanVerdict(StrEnum):
     """
 
     DISPATCHED = "dispatched"
-    PARKS = "parks"
+    PAUSES = "pauses"
     DIES = "dies"
     BEYOND_LIMIT = "beyond the limit"
     QUEUED = "queued"

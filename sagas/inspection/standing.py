@@ -63,9 +63,9 @@ def _by_operators(details: SagaDetails) -> Iterator[str]:
     if details.yield_requested_by is not None and held:
         yield f"{printable(details.yield_requested_by)} asked it back: given back at the next step's boundary"
     if pause is not None:
-        effect = "its name is paused, so it is parked instead;"
+        effect = "its name is paused, so it is paused instead;"
         if record.state is SagaState.PAUSED:
             effect = "paused"
         elif held:
-            effect = "its name is paused, so it is given back at the next step's boundary and parked;"
-        yield f"{effect} by {printable(pause.by)} since {utc(pause.since)}: {one_line(pause.because)}"
+            effect = "its name is paused, so it is given back at the next step's boundary and paused;"
+        yield f"{effect} by {printable(pause.actor)} since {utc(pause.since)}: {one_line(pause.reason)}"

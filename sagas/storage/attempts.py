@@ -93,6 +93,6 @@ def _abort(record: SagaRecord) -> LogEntry:
         status=EntryStatus.COMPLETED,
         version=record.version,
         verdict=Verdict.ABORT,
-        by=_COMMAND,
-        because="the status was set to COMPENSATING",
+        actor=_COMMAND,
+        reason="the status was set to COMPENSATING",
     )

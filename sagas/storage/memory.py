@@ -325,7 +325,7 @@ class MemorySagaStorage(ISagaStorage):
 
     def _begin_pause(self, name: str, *, by: str, because: str) -> None:
         since = self._pauses[name].since if name in self._pauses else self._clock()
-        self._pauses[name] = Pause(name=name, by=by, because=because, since=since)
+        self._pauses[name] = Pause(name=name, actor=by, reason=because, since=since)
 
     def _pause_due(self, name: str) -> int:
         with self._lock:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
@@ -97,15 +97,19 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry(Entry):
-    """One row of the log, whole; `by` and `because` if a person wrote it."""
+    """One row of the log with all its columns.
+
+    Attributes:
+        actor, reason: who wrote it and why, if an operator did.
+    """
 
     version: int = 0
     worker: str | None = None
     error_type: str | None = None
     message: str | None = None
     traceback: str | None = None
-    by: str | None = None
-    because: str | None = None
+    actor: str | None = None
+    reason: str | None = None
     id: int = 0
     created_at: datetime | None = None
 
@@ -251,7 +255,7 @@ class Acquired:
     status_before: SagaStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Applied:
     """What a transition did, as the storage's own statement reports it.
 
@@ -265,7 +269,23 @@ class Applied:
     state: SagaState
     recovery_attempts: int
     available_at: datetime | None
-    log: tuple[LogEntry, ...] = ()
+    log: tuple[LogEntry, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def with_log_on_demand(
+        cls, *, status: SagaStatus, state: SagaState, log: Callable[[], tuple[LogEntry, ...]]
+    ) -> Applied:
+        """Return one of a saga that goes on or ended, its log made when somebody reads it: only observers do."""
+        applied = object.__new__(cls)
+        applied.__dict__.update(status=status, state=state, recovery_attempts=0, available_at=None, _log=log)
+        return applied
+
+    def __getattr__(self, name: str) -> Any:
+        make = self.__dict__.get("_log") if name == "log" else None
+        if make is None:
+            raise AttributeError(name)
+        self.__dict__["log"] = log = make()
+        return log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,8 +308,8 @@ class Pause:
     """A saga name that is paused: by whom, why, and since when."""
 
     name: str
-    by: str
-    because: str
+    actor: str
+    reason: str
     since: datetime
 
 
@@ -322,14 +342,14 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
     )
 
 
-def note(command: str, *, by: str, because: str) -> LogEntry:
+def note(command: str, *, actor: str, reason: str) -> LogEntry:
     """Return a log row of what a person did to the saga.
 
     Raises:
         UnstorableText: one of the arguments holds what no database can.
     """
-    require_storable(command=command, by=by, reason=because)
-    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, by=by, because=because)
+    require_storable(command=command, actor=actor, reason=reason)
+    return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, actor=actor, reason=reason)
 
 
 def utc_now() -> datetime:

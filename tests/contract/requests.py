@@ -133,12 +133,12 @@ _RETRY: Final = replace(
 )
 _DOUBT: Final = failed("charge", Action.ACT, Verdict.ABORT, in_doubt=True)
 _SKIPPED: Final = LogEntry(
-    step="charge", action=Action.COMPENSATE, status=EntryStatus.SKIPPED, by="ann", because='by "hand"'
+    step="charge", action=Action.COMPENSATE, status=EntryStatus.SKIPPED, actor="ann", reason='by "hand"'
 )
 _STOPPED: Final = LogEntry(
     step="holder", action=Action.HOLDER, status=EntryStatus.LOST, in_flight=("a", 'b "c"'), message="stopped"
 )
-_NOTE: Final = note("retry", by="ann", because="why")
+_NOTE: Final = note("retry", actor="ann", reason="why")
 _EVENTS: Final = ((), (_DONE,), (_UNDONE,), (_RETRY,), (_DOUBT,), (_SKIPPED,), (_NOTE,), (_RETRY, _DONE), (_STOPPED,))
 
 

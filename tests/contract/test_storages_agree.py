@@ -86,8 +86,8 @@ _doings = st.builds(
     step=_steps,
     action=st.sampled_from(Action),
     status=st.sampled_from([EntryStatus.COMPLETED, EntryStatus.SKIPPED]),
-    by=st.just("ann"),
-    because=st.just("não"),
+    actor=st.just("ann"),
+    reason=st.just("não"),
 )
 _entry = _completions | _failures | _doings
 _one_or_two = st.tuples(_entry) | st.tuples(_entry) | st.tuples(_entry, _entry)
@@ -440,7 +440,7 @@ def _plain(value: Any, now: datetime) -> Any:
         case LogEntry():
             return replace(value, id=0, created_at=None)
         case Pause():
-            return value.name, value.by, value.because
+            return value.name, value.actor, value.reason
         case Acquired(lease=lease, record=record, status_before=status):
             return lease, _plain(record, now), status
         case NotAcquired(why=why, record=record):

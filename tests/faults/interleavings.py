@@ -186,7 +186,7 @@ class Event(NamedTuple):
 
 _CALL: Final = Event("by hand", how=Message(None, by_hand=True))
 _NOTHING: Final = Left()
-_PAUSE: Final = Pause(name="trip", by="ann", because="why", since=NOW)
+_PAUSE: Final = Pause(name="trip", actor="ann", reason="why", since=NOW)
 _PROBE: Final = timedelta(seconds=PROBE_SECONDS)
 #: How much later than this saga the other sagas were queued whose messages reach workers.
 _LATER: Final = (timedelta(0), timedelta(seconds=OVERTAKING_SECONDS / 2), timedelta(seconds=OVERTAKING_SECONDS + 1))

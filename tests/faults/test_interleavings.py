@@ -311,8 +311,10 @@ def operated(
     in_place: bool = True,
     **more: Any,
 ) -> Scenario:
-    """Return a scenario in which operators issue so many of these commands; each further scan takes ten times as
-    long."""
+    """Return a scenario in which operators issue so many of these commands.
+
+    Each further scan makes the exploration ten times as long.
+    """
     left = bounds(scans=scans, failures=failures, operations=operations, of=of)
     return Scenario(left=left, commands=commands, operators=operators, in_place=in_place, **more)
 
@@ -747,7 +749,7 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("execution.Progressed", none_in_flight, _SPLIT, "is known to be in flight"),
         ("execution.holder_failed", began_nothing, _EXITING, _LEFT),
         ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, f"{_LEFT} ('undone', 'done')"),
-        ("operating.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
+        ("admin.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
     ],
 )
 def test_an_engine_that_breaks_a_rule_is_found_out(

@@ -36,7 +36,7 @@ _RUNNING: Final = SagaStatus.RUNNING
 
 @dataclass
 class World:
-    """One saga, the lease that a process may still use, and the first claim."""
+    """One saga: the lease that a process may still use, the first claim, and each successful acquire."""
 
     lease: Lease
     claim: Claim

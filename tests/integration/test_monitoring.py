@@ -231,7 +231,7 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
     }
     storage = PostgresSagaStorage(database_url)
     saga = NewSaga(id=new_saga_id(), name="greet", context='{"name": "Ann"}')
-    storage.create_sagas([saga], owner=None)
+    storage.create_sagas([saga])
     log = tmp_path / "log"
     arguments = ["worker", "-c", "1", "-l", "INFO", "-Q", "celery,sagas.scan,sagas.recover,sagas.run"]
     with CeleryProcess(arguments, application="shop", environment=settings, log=log, directory=tmp_path) as worker:

@@ -242,7 +242,7 @@ def test_untyped_numbers_reach_a_worker_as_they_were(emptied_storage: PostgresSa
     assert seen == [repr(value)]
 
 
-def test_a_context_is_turned_into_json_once_a_step(
+def test_a_context_is_turned_into_json_once_for_each_change(
     stage: Stage, engine: QuickEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saga = stage.saga(stage.step("hotel", [book]), "car", stage.step("plane", [book]))
@@ -253,4 +253,4 @@ def test_a_context_is_turned_into_json_once_a_step(
 
     engine.recover(saga_id)
 
-    assert len(dumps) == 1 + 3  # to know what of a stored context is another definition's, and after each step
+    assert len(dumps) == 1 + 2  # to know what of a stored context is another definition's, and after each change

@@ -400,3 +400,18 @@ print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
         "['completed', 'completed', 'completed', 'completed', 'completed']",
         "('block: act failed (RuntimeError), abort',)",
     ], done.stderr[-3000:]
+
+
+def test_a_thread_that_has_nothing_to_do_is_used_again_and_then_ends() -> None:
+    async def main() -> set[threading.Thread]:
+        threads = set()
+        for _ in range(50):
+            threads.add(await call_in_thread(threading.current_thread))
+        return threads
+
+    threads = asyncio.run(main())
+
+    assert len(threads) < 50
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()

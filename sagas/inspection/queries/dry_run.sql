@@ -45,7 +45,7 @@ WITH due AS MATERIALIZED (
     SELECT id, name, status, state, lease_owner, available_at, last_error, place, CASE
         WHEN place IS NOT NULL AND status <> 'PENDING' AND :'max_attempts' <= recovery_attempts + CAST(
             state = 'running' AND version >= 2 AND lease_owner NOT LIKE '%/shared' AS int) THEN 'dies'
-        WHEN place IS NOT NULL AND name IN (SELECT p.name FROM saga_pauses p) THEN 'parks'
+        WHEN place IS NOT NULL AND name IN (SELECT p.name FROM saga_pauses p) THEN 'pauses'
         WHEN place IS NOT NULL THEN 'dispatched'
         WHEN state = 'queued' AND id IN (SELECT resent.id FROM resent) THEN 'overdue'
         WHEN state IN ('queued', 'paused', 'dead') THEN state

@@ -20,7 +20,7 @@ from sagas.storage.records import (
     SagaState,
     is_shared,
 )
-from sagas.storage.transitions import PROBE_SECONDS, Progressed, Transition, change_of
+from sagas.storage.transitions import PROBE_SECONDS, Ended, Progressed, Transition, change_of
 
 # -- what statements take -------------------------------------------------------------------------------------
 
@@ -81,21 +81,30 @@ def fence(lease: Lease) -> dict[str, Any]:
     return {"id": lease.saga_id, "version": lease.version, "token": lease.token}
 
 
-def progress_row(lease: Lease, transition: Progressed) -> dict[str, Any] | None:
-    """Return a transition for the short statement, or None if it says more than one action that completed."""
-    if len(transition.events) > 1 or transition.in_flight is None or len(transition.in_flight) != 1:
+def short_row(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]] | None:
+    """Return the short statement for a transition, and its parameters; None if `apply` has to write it.
+
+    There is one for going on with one node, and one for the end, after one action that completed.
+    """
+    if len(transition.events) != 1 or not _plainly_completed(transition.events[0]):
         return None
+    own: dict[str, Any]
+    match transition:
+        case Progressed(in_flight=(following,)):
+            statement, own = "apply_progress", {"next": following}
+        case Ended(status=status):
+            statement, own = "apply_end", {"clears_error": status is SagaStatus.COMPLETED}
+        case _:
+            return None
     (entry,) = transition.events
-    if not _plainly_completed(entry):
-        return None
-    return {
+    return statement, {
+        **own,
         **fence(lease),
         "owner": lease.owner,
         "status": transition.status.value,
         "context": transition.context,
-        "next": transition.in_flight[0],
         "step": entry.step,
-        "action": str(entry.action),
+        "action": entry.action.value,
         "attempt": entry.attempt,
     }
 
@@ -104,9 +113,11 @@ def _plainly_completed(entry: LogEntry) -> bool:
     return (
         entry.status is EntryStatus.COMPLETED
         and (entry.action is Action.ACT or entry.action is Action.COMPENSATE)
-        and entry.error_type is entry.message is entry.traceback is entry.by is entry.verdict is None
+        and entry.error_type is entry.message is entry.traceback is entry.actor is entry.reason is None
+        and entry.verdict is None
         and entry.in_flight is None
         and not entry.in_doubt
+        and not entry.schedules
     )
 
 
@@ -180,21 +191,22 @@ def events_json(events: Sequence[LogEntry]) -> str:
 
 def details_of(entry: LogEntry) -> dict[str, Any] | None:
     """Return what a log row says beyond its columns; None if nothing."""
-    details = {name: getattr(entry, name) for name in _DETAILS}
-    return {name: value for name, value in details.items() if value not in (None, False)} or None
+    details = {key: getattr(entry, name) for name, key in _DETAILS.items()}
+    return {key: value for key, value in details.items() if value not in (None, False)} or None
 
 
-_DETAILS: Final = (
-    "verdict",
-    "in_doubt",
-    "in_flight",
-    "schedules",
-    "error_type",
-    "message",
-    "traceback",
-    "by",
-    "because",
-)
+#: The fields of a log row that are stored in `details`, and their keys there.
+_DETAILS: Final = {
+    "verdict": "verdict",
+    "in_doubt": "in_doubt",
+    "in_flight": "in_flight",
+    "schedules": "schedules",
+    "error_type": "error_type",
+    "message": "message",
+    "traceback": "traceback",
+    "actor": "by",
+    "reason": "because",
+}
 
 
 def in_ascii(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,8 +290,8 @@ def entry_of(row: Mapping[str, Any]) -> LogEntry:
         error_type=details.get("error_type"),
         message=details.get("message"),
         traceback=details.get("traceback"),
-        by=details.get("by"),
-        because=details.get("because"),
+        actor=details.get("by"),
+        reason=details.get("because"),
     )
 
 
@@ -306,20 +318,26 @@ def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition)
     )
 
 
-def progressed_of(written: str, lease: Lease, transition: Progressed) -> Applied:
-    """Return what the short statement did: it sets all but the row's id and time, which it returns."""
-    row_id, at = json.loads(written)
-    (entry,) = transition.events
-    row = LogEntry(
-        step=entry.step,
-        action=entry.action,
-        status=entry.status,
-        attempt=entry.attempt,
-        version=lease.version,
-        worker=lease.owner,
-        id=row_id,
-        created_at=datetime.fromisoformat(at),
-    )
-    return Applied(
-        status=transition.status, state=SagaState.RUNNING, recovery_attempts=0, available_at=None, log=(row,)
+def short_of(written: str, lease: Lease, transition: Progressed | Ended) -> Applied:
+    """Return what a short statement did: it sets all but the row's id and time, which it returns."""
+
+    def log() -> tuple[LogEntry, ...]:
+        row_id, at = json.loads(written)
+        (entry,) = transition.events
+        row = LogEntry(
+            step=entry.step,
+            action=entry.action,
+            status=entry.status,
+            attempt=entry.attempt,
+            version=lease.version,
+            worker=lease.owner,
+            id=row_id,
+            created_at=datetime.fromisoformat(at),
+        )
+        return (row,)
+
+    return Applied.with_log_on_demand(
+        status=transition.status,
+        state=SagaState.RUNNING if isinstance(transition, Progressed) else SagaState.FINISHED,
+        log=log,
     )

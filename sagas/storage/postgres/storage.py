@@ -59,7 +59,7 @@ from sagas.storage.records import (
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transactions import CallersTransaction, callers_transaction
-from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, GaveBack, Progressed, Transition
+from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Ended, GaveBack, Progressed, Transition
 
 #: Each of its rounds was overtaken by another writer of the same rows, or cannot see what it is to wait for.
 _ROUNDS: Final = 20
@@ -460,13 +460,11 @@ def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, A
 
 def _applied(name: str, written: str, lease: Lease, transition: Transition) -> Applied:
     """Return what the statement of this name did."""
-    if name == "apply_progress" and isinstance(transition, Progressed):
-        return mapping.progressed_of(written, lease, transition)
+    if name != "apply" and isinstance(transition, Progressed | Ended):
+        return mapping.short_of(written, lease, transition)
     return mapping.applied_of(json.loads(written), lease, transition)
 
 
 def _written(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]]:
     """Return the name of the statement that writes a transition, and its parameters."""
-    if isinstance(transition, Progressed) and (row := mapping.progress_row(lease, transition)) is not None:
-        return "apply_progress", row
-    return "apply", mapping.apply_row(lease, transition)
+    return mapping.short_row(lease, transition) or ("apply", mapping.apply_row(lease, transition))

@@ -252,7 +252,7 @@ class AttemptsContract(ContractBase):
         assert (acquired.record.status, acquired.status_before) == (SagaStatus.COMPENSATING, SagaStatus.FAILED)
         (note,) = acquired.record.log
         assert (note.action, note.verdict, note.in_doubt) == (Action.OPERATOR, Verdict.ABORT, False)
-        assert (note.by, note.because) == ("increment_recovery_attempts", "the status was set to COMPENSATING")
+        assert (note.actor, note.reason) == ("increment_recovery_attempts", "the status was set to COMPENSATING")
         assert note.created_at is not None
 
     def test_what_is_no_status_is_refused(self, storage: ISagaStorage) -> None:

@@ -27,7 +27,7 @@ TRANSITIONS: Final[dict[str, Transition]] = {
     "a completed action": Progressed(events=(DONE,), status=RUNNING, context='{"n": 1}', in_flight=("charge",)),
     "completed actions": Progressed(events=(DONE, DONE), status=RUNNING, context='{"n": 1}', in_flight=("a", "b")),
     "a failed action": Progressed(events=(RETRY,), status=RUNNING),
-    "a note": Progressed(events=(note("retry", by="ann", because="why"),), status=COMPENSATING),
+    "a note": Progressed(events=(note("retry", actor="ann", reason="why"),), status=COMPENSATING),
     "a wait": Suspended(events=(RETRY,), status=RUNNING, after_seconds=60),
     "a return": GaveBack(status=RUNNING),
     "a hand-over": GaveBack(status=RUNNING, queued=True),

@@ -7,7 +7,7 @@ from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Claim, ClaimResult, SagaFilter, SagaState
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS
-from sagas.testing.storage_contract.base import ContractBase, ids, keys
+from sagas.testing.storage_contract.base import ContractBase, ids, keys, new
 from sagas.testing.storage_contract.dispatching import KINDS
 
 
@@ -31,15 +31,16 @@ class LostMessageContract(ContractBase):
             assert self.claim(storage, pending=pending) == ClaimResult()
         self.acquired(self.acquire(storage, lost.saga_id, version=lost.version))
 
-    def test_of_a_message_that_does_not_tell_the_storage_knows_when_it_was_queued(self, storage: ISagaStorage) -> None:
-        (lost,) = self._claim(storage)
-        (arrived,) = self._claim_later(storage)
+    def test_the_message_of_a_start_was_queued_when_its_saga_was_created(self, storage: ISagaStorage) -> None:
+        lost = new()
+        storage.create_sagas([lost], queued=True)
+        self.pass_time(storage, OVERTAKING_SECONDS * 1.2)
+        arrived = new()
+        storage.create_sagas([arrived], queued=True)
 
-        storage.note_delivery(Claim(arrived.saga_id, arrived.version - 1))
-        assert self.claim(storage) == ClaimResult()
-        storage.note_delivery(Claim(arrived.saga_id, arrived.version))
+        storage.note_delivery(Claim(arrived.id, 0, pending=True))
 
-        assert ids(self.claim(storage)) == [lost.saga_id]
+        assert ids(self.claim(storage, pending=True)) == [lost.id]
 
     def test_messages_may_overtake_each_other_for_a_moment(self, storage: ISagaStorage) -> None:
         self._claim(storage)

@@ -17,9 +17,9 @@ from sagas.testing.storage_contract.acquiring import is_lost
 from sagas.testing.storage_contract.applying import SKIPPED
 from sagas.testing.storage_contract.base import COMPENSATING, MAXIMUM, RUNNING, ContractBase, ids
 
-_NOTE = note("retry", by="ann", because="why")
+_NOTE = note("retry", actor="ann", reason="why")
 _RETRY = GaveBack(events=(_NOTE,), status=RUNNING)
-_RESOLVE = Ended(events=(note("resolve", by="ann", because="why"),), status=SagaStatus.COMPENSATED)
+_RESOLVE = Ended(events=(note("resolve", actor="ann", reason="why"),), status=SagaStatus.COMPENSATED)
 _ABORT = GaveBack(events=(failed("charge", Action.ACT, Verdict.ABORT),), status=COMPENSATING)
 
 
@@ -46,7 +46,7 @@ class OperatingContract(ContractBase):
             available_at=saga.available_at,
             log=saga.log,
         )
-        assert [(entry.step, entry.by, entry.worker, entry.version) for entry in saga.log] == [
+        assert [(entry.step, entry.actor, entry.worker, entry.version) for entry in saga.log] == [
             ("retry", "ann", "ann@pc", 2)
         ]
         assert ids(self.claim(storage)) == [saga_id]

@@ -133,8 +133,8 @@ class PausingContract(ContractBase):
 
         account, order = storage.pauses()
 
-        assert (account.name, account.by, account.because) == ("account", "ann", "third")
-        assert (order.by, order.because, order.since) == ("bob", "second", first.since)
+        assert (account.name, account.actor, account.reason) == ("account", "ann", "third")
+        assert (order.actor, order.reason, order.since) == ("bob", "second", first.since)
         storage.resume("order")
         storage.resume("never paused")
         assert [pause.name for pause in storage.pauses()] == ["account"]

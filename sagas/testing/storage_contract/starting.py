@@ -52,7 +52,7 @@ class StartingContract(ContractBase):
             lambda: storage.pause(bad, by="ann", because="why"),
             lambda: storage.pause("order", by=bad, because="why"),
             lambda: storage.pause("order", by="ann", because=bad),
-            lambda: note("retry", by="ann", because=bad),
+            lambda: note("retry", actor="ann", reason=bad),
         ):
             with pytest.raises(ValueError, match="no database can hold: give text without NUL"):
                 refused()

@@ -92,9 +92,11 @@ def engine(environment: dict[str, str], app: Celery) -> Iterator[SagaEngine]:
     storage.close()
 
 
-def held_sagas(engine: SagaEngine, count: int = 1, *, owner: str = "gone/1.1", for_seconds: float) -> list[Lease]:
+def held_sagas(
+    engine: SagaEngine, count: int = 1, *, owner: str = "gone/1.1", for_seconds: float, job: Job | None = None
+) -> list[Lease]:
     """Store sagas that a worker holds; below 0 seconds, its lease has run out."""
-    context, request = ThreeSteps.codec.dump(Job()), LeaseRequest(owner=owner, seconds=for_seconds)
+    context, request = ThreeSteps.codec.dump(job or Job()), LeaseRequest(owner=owner, seconds=for_seconds)
     new = [NewSaga(id=new_saga_id(), name=ThreeSteps.name, context=context) for _ in range(count)]
     engine.storage.create_sagas(new, lease=request)
     return [Lease(saga.id, 1, request.owner, request.token) for saga in new]

@@ -14,7 +14,8 @@ import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.progress import Action, SagaStatus
-from sagas.storage.records import QUEUE, Hold, NewSaga, Release, completed
+from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.transitions import GaveBack, Progressed
 from tests.integration.cli.conftest import Command
 
 #: The ids that the page shows, by what became of the sagas.
@@ -55,12 +56,14 @@ def incident(shop: Any, storage: PostgresSagaStorage, sql: Callable[..., Any]) -
     for name, item in (("held", "chair"), ("expired", "rug"), ("sleeping", "sofa")):
         saga = _new(shop, made, name, item)
         owner = {"held": "worker-2@shop/4711.90210", "expired": "worker-3@shop/815.4242"}.get(name, "worker-1@shop/1.1")
-        storage.create_sagas([saga], owner=owner, for_seconds=-60 if name == "expired" else 110)
-        hold = Hold(saga.id, 1, owner)
-        storage.checkpoint(hold, completed("reserve-stock", Action.ACT), status=SagaStatus.RUNNING)
+        request = LeaseRequest(owner=owner, seconds=-60 if name == "expired" else 110)
+        storage.create_sagas([saga], lease=request)
+        lease = Lease(saga.id, 1, owner, request.token)
+        reserved = (completed("reserve-stock", Action.ACT),)
+        storage.apply(lease, Progressed(events=reserved, status=SagaStatus.RUNNING, in_flight=("charge-card",)))
         if name == "sleeping":
-            storage.release(hold, Release(status=SagaStatus.RUNNING, after_seconds=115))
-    storage.create_sagas([_new(shop, made, "queued", "shelf")], owner=QUEUE, for_seconds=600)
+            storage.apply(lease, GaveBack(status=SagaStatus.RUNNING, after_seconds=115))
+    storage.create_sagas([_new(shop, made, "queued", "shelf")], queued=True)
     storage.create_sagas([_new(shop, made, "due", "clock")])
     storage.create_sagas([_new(shop, made, "parked", "vase", "return-parcel")])
     storage.pause("return-parcel", by="ann@ops-1", because="the carrier is on strike")
@@ -74,7 +77,7 @@ def _new(shop: Any, made: dict[str, UUID], name: str, item: str, saga: str = "pl
         id=IDS[name],
         name=saga,
         context=f'{{"item": "{item}", "cents": 2990}}',
-        definition_version=shop.PlaceOrder.definition_version,
+        definition=shop.PlaceOrder.graph.hash,
     )
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -75,18 +72,6 @@ def test_a_broker_url_that_cannot_be_read_is_one_sentence_without_it(
     assert sentence.startswith(f"error: {variable}: it cannot be read: ")
     assert "s3cr3t" not in result.output
     assert result.exit_code == 1
-
-
-def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
-    spawn: Callable[..., subprocess.Popen[bytes]],
-) -> None:
-    broker = "redis://127.0.0.1:1/0;redis://:s3cr3t@127.0.0.1:1/0"
-
-    process = spawn("scan", SAGAS_BROKER_URL=broker)
-    out, err = process.communicate()
-
-    assert err.startswith(b"error: the broker at redis://127.0.0.1:1/0;redis://***@127.0.0.1:1/0 did not answer")
-    assert (err.count(b"\n"), b"s3cr3t" in out + err, process.returncode) == (1, False, 1)
 
 
 def test_a_setting_that_cannot_work_is_one_sentence(sagas: Command) -> None:
@@ -206,32 +191,3 @@ def test_the_version_is_printed(sagas: Command) -> None:
 
     assert result.stdout.startswith("sagas")
     assert result.exit_code == 0
-
-
-def test_the_demo_runs_and_its_exit_code_is_the_commands(sagas: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sagas.demo.run", SimpleNamespace(main=lambda: 3))
-
-    assert sagas("demo").exit_code == 3
-
-
-@pytest.mark.parametrize(
-    ("missing", "sentence"),
-    [
-        (ImportError("the demo needs its extra: pip install 'celery-sagas[demo]'."), "the demo needs its extra: "),
-        (ModuleNotFoundError("No module named 'psutil'"), "the demo needs more than is installed (No module named "),
-    ],
-)
-def test_a_demo_without_its_extra_is_one_sentence_that_tells_what_to_install(
-    sagas: Command, monkeypatch: pytest.MonkeyPatch, missing: ImportError, sentence: str
-) -> None:
-    def fails(_: str) -> NoReturn:
-        raise missing
-
-    monkeypatch.setattr(importlib, "import_module", fails)
-
-    result = sagas("demo")
-
-    (told,) = result.stderr.splitlines()
-    assert told.startswith(f"error: {sentence}")
-    assert told.endswith("pip install 'celery-sagas[demo]'.")
-    assert result.exit_code == 1

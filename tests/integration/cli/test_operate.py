@@ -49,7 +49,7 @@ def test_a_stuck_saga_is_found_understood_and_settled_in_three_commands(
     assert result.stdout == f"{saga_id}  place-order  COMPENSATED: nothing more happens to it\n"
     assert result.exit_code == 0
     entry = storage.load(saga_id).log[-1]
-    assert (entry.by, entry.because) == (operator(), "put back by hand")
+    assert (entry.actor, entry.reason) == (operator(), "put back by hand")
     assert (entry.worker or "").startswith(operator())
 
 
@@ -77,7 +77,7 @@ def test_what_is_confirmed_is_done(
 
     assert result.exit_code == 0, result.stderr
     assert _printed(result).startswith(f"{saga_id}  place-order  ")
-    assert storage.load(saga_id).log[-1].by == operator()
+    assert storage.load(saga_id).log[-1].actor == operator()
 
 
 def test_a_saga_that_a_worker_holds_is_refused_with_the_holders_name(
@@ -181,4 +181,4 @@ def test_recovering_by_hand_is_noted_in_the_sagas_log(
     sagas("recover", str(saga_id), "--because", "asked to", stdin=b"y\n")
 
     first = storage.load(saga_id).log[0]
-    assert (first.step, first.by, first.because) == ("recover", operator(), "asked to")
+    assert (first.step, first.actor, first.reason) == ("recover", operator(), "asked to")

@@ -19,12 +19,12 @@ def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storag
     paused = sagas("pause", "place-order", "--because", "the bank is away", stdin=b"y\n")
 
     assert paused.stdout.endswith(
-        "place-order is paused; 1 that were due are parked. `sagas resume place-order` ends it.\n"
+        "place-order is paused; 1 that were due are paused. `sagas resume place-order` ends it.\n"
     )
     (pause,) = storage.pauses()
-    assert (pause.by, pause.because) == (operator(), "the bank is away")
+    assert (pause.actor, pause.reason) == (operator(), "the bank is away")
     resumed = sagas("resume", "place-order", "--yes")
-    assert resumed.stdout == "place-order is resumed; 1 that were parked are due.\n"
+    assert resumed.stdout == "place-order is resumed; 1 that were paused are due.\n"
     again = sagas("resume", "place-order", "--yes")
     assert again.stderr == "error: 'place-order' is not paused. Paused are: none.\n"
     assert storage.pauses() == []

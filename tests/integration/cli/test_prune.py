@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sagas import PostgresSagaStorage
 from sagas.storage.records import SagaFilter
 from sagas.testing.processes import wait_until
+from tests.calls import backends
 from tests.integration.cli.conftest import Command
-from tests.storage.calls import backends
 
 Ordered = Callable[[str], UUID]
 DEADLINE_SECONDS = 60

@@ -9,22 +9,18 @@ import subprocess
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
 from rich.cells import cell_len
 
 from sagas import PostgresSagaStorage, SagaEngine
-from sagas.cli.render import when
-from sagas.duration import duration
 from sagas.ids import new_saga_id
 from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 
 Ordered = Callable[[str], UUID]
-NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 
 
 def shown_ids(output: str) -> list[str]:
@@ -127,19 +123,3 @@ def test_stored_text_cannot_drive_the_terminal_or_pose_as_other_text(
             assert shown in result.stdout
         assert not re.search("[\x1b\x9b\u202e\u200b\u2028\u2029]", result.output)
         assert not re.search("^forged", result.output, re.MULTILINE)
-
-
-def test_a_time_is_in_utc_whatever_zone_the_database_speaks() -> None:
-    moment = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
-
-    assert when(moment, NOW + timedelta(minutes=7)) == "2026-11-22 19:38:05 (7 min ago)"
-    assert when(moment, NOW - timedelta(seconds=7)) == "2026-11-22 19:38:05 (in 7 s)"
-    assert when(None, NOW) == "-"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-3, "0 s"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 d")],
-)
-def test_a_duration_is_in_the_largest_unit_that_fits_twice(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

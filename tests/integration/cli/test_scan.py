@@ -94,7 +94,19 @@ def test_a_real_scan_needs_the_broker_and_says_so(
     process = spawn("scan")
     out, err = process.communicate(timeout=DEADLINE_SECONDS)
 
-    (sentence,) = err.decode().splitlines()
-    assert sentence.startswith("error: the broker at redis://")
-    assert (out, process.returncode) == (b"", 1)
+    assert err.startswith(b"WARNING: the broker at redis://127.0.0.1:1/0 did not take message 1 of 1: ")
+    assert (b"not sent as the broker failed 1." in out, process.returncode) == (True, 1)
     assert storage.load(due).lease_owner is None
+
+
+def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
+    spawn: Callable[..., subprocess.Popen[bytes]], new: Callable[..., UUID]
+) -> None:
+    new()
+    broker = "redis://127.0.0.1:1/0;redis://:s3cr3t@127.0.0.1:1/0"
+
+    process = spawn("scan", SAGAS_BROKER_URL=broker)
+    out, err = process.communicate(timeout=DEADLINE_SECONDS)
+
+    assert err.startswith(b"WARNING: the broker at redis://127.0.0.1:1/0;redis://***@127.0.0.1:1/0 did not take ")
+    assert (b"s3cr3t" in out + err, process.returncode) == (False, 1)

@@ -83,10 +83,10 @@ def test_the_timeline_has_a_row_for_each_step_with_verdict_worker_error_and_the_
         ["2026-11-22", "19:38:06", "+0.250", "pay", "w",
          "act failed, attempt 1, in doubt; the saga aborts: ValueError: card \\x1b[31mdeclined"],
         ["2026-11-22", "19:39:35", "+88.750", "reserve", "w",
-         "compensate failed, attempt 1, in doubt; a recovery attempt failed: "
+         "compensate failed, attempt 1, in doubt; attempt 1 at the saga failed: "
          "RuntimeError: the shelf [bold]jammed[/bold] and smokes"],
     ]  # fmt: skip
-    assert dead.endswith("dead, failed recovery attempts: 1; it waits for an operator")
+    assert dead.endswith("dead, failed attempts: 1; it waits for an operator")
 
 
 def test_rows_that_an_older_layout_wrote_when_a_step_began_say_so(
@@ -267,13 +267,11 @@ def test_a_worker_that_was_killed_is_in_the_timeline_before_and_after_another_go
     def told() -> list[str]:
         return [row[30:] for row in timeline(sagas("show", str(new.id)).stdout)[1:]]
 
-    lost = "its lease ran out: the worker was killed, froze or was cut off"
+    lost = "its lease ran out: the holder was killed, froze or was cut off; in flight: pay"
     assert told() == ["reserve  w@shop/1.2  act completed", f"-        w@shop/1.2  {lost}"]
 
     storage.claim_sagas(pending=False, limit=1, max_recovery_attempts=5)
-    assert told()[1] == (
-        "-        w@shop/1.2  the worker was lost: it was killed, froze or was cut off; it may have begun pay"
-    )
+    assert told()[1] == ("-        w@shop/1.2  holder lost: it was killed, froze or was cut off; in flight: pay")
 
     engine.recover(new.id)
     _, _, pay, undone = (row.split(maxsplit=2) for row in told())
@@ -289,7 +287,7 @@ def test_that_another_worker_went_on_is_told_where_nothing_tells_why(
 
     _, _, between, pay = timeline(sagas("show", str(saga_id)).stdout)
 
-    assert between.endswith("  another worker goes on: this one gave the saga back")
+    assert between.endswith("  given back: another worker goes on")
     assert "  worker-1/" in between
     assert pay.split()[-3:] == ["w/2", "act", "completed"]
 

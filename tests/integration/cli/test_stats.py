@@ -27,7 +27,7 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
 
     assert [" ".join(line.split()) for line in result.stdout.splitlines()[:11]] == [
         "now",
-        "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED PARKED",
+        "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED PAUSED",
         "parcel 1 0 0 0 0 0 1",
         "place-order 2 1 0 1 1 1 0",
         "all 3 1 0 1 1 1 1",
@@ -43,10 +43,10 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
         "unfinished": {"PENDING": 2, "RUNNING": 1, "COMPENSATING": 0, "FAILED": 1},
         "dead": 1,
         "queued": 1,
-        "parked": 0,
+        "paused": 0,
         "last_hour": {"completed": 2, "compensated": 1, "recovered": 0, "failed": 0, "died": 1},
     }
-    assert data["total"]["parked"] == 1
+    assert data["total"]["paused"] == 1
     assert labels(result.stdout)["paused"].startswith("parcel, by ann@ops since ")
     assert [(p["name"], p["by"], p["because"]) for p in data["paused"]] == [("parcel", "ann@ops", "a strike")]
 

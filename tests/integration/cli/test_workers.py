@@ -30,12 +30,12 @@ def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(
     told = labels(result.stdout)
     assert told["queue"].startswith("1 that never ran, the first since ")
     assert told["queue"].endswith("; 1 for longer than a scan leaves them unquestioned")
-    assert told["paused"].startswith("parked, 1 parked, by ann@ops since ")
+    assert told["paused"].startswith("parked, 1 paused, by ann@ops since ")
     assert [(w["owner"], w["sagas"], w["expired"]) for w in data["workers"]] == [("w/1.5", 2, 0), ("w/2.5", 1, 1)]
     ages = [datetime.fromisoformat(data["workers"][0][name]) for name in ("quietest_since", "heard_at")]
     assert ages[0] < ages[1] < datetime.fromisoformat(data["workers"][0]["first_lease_ends"])
     assert [(q["pending"], q["sagas"], q["overdue"]) for q in data["queue"]] == [(True, 1, 1)]
-    assert [(p["name"], p["parked"]) for p in data["paused"]] == [("parked", 1)]
+    assert [(p["name"], p["paused"]) for p in data["paused"]] == [("parked", 1)]
 
 
 def test_nobody_holding_anything_is_said(sagas: Command) -> None:

@@ -102,6 +102,29 @@ def test_a_worker_set_up_as_celery_says_runs_sagas_and_shared_tasks(
         assert {row["id"] for row in listed} == set(ids)
 
 
+def test_a_suspect_saga_runs_alone_in_a_process_that_is_set_up(
+    run: Run, migrated: None, variables: dict[str, str], engine: sa.Engine, tmp_path: Path
+) -> None:
+    ids = json.loads(run("drive.py").stdout)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE saga_executions SET suspect = id = :id"), {"id": ids[0]})
+    command = ["worker", "-Q", QUEUES, "-P", "threads", "-c", "2", "-n", "w@test"]
+    log = tmp_path / "worker.log"
+    with CeleryProcess(command, environment=variables, log=log, directory=PROJECT, application="proj"):
+
+        def holders() -> list[str]:
+            ended = "SELECT worker FROM saga_logs WHERE saga_id = :id AND status = 'completed' ORDER BY id"
+            with engine.connect() as connection:
+                finished = "SELECT finished_at IS NOT NULL FROM saga_executions WHERE id = :id"
+                if not connection.scalar(sa.text(finished), {"id": ids[0]}):
+                    return []
+                return list(connection.scalars(sa.text(ended), {"id": ids[0]}))
+
+        first = wait_until(holders, timeout_seconds=90, what="the end of the suspect saga")[0]
+        assert first.startswith("w@test/")
+        assert not first.endswith("/shared")
+
+
 def test_the_doctor_sets_django_up(run: Run, migrated: None) -> None:
     done = run("-m", "sagas.cli", "doctor", "--json", code=1)  # there is no worker, and no beat
     states = {check["name"]: check["state"] for check in json.loads(done.stdout)["checks"]}

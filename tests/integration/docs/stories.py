@@ -13,19 +13,19 @@ from uuid import UUID
 
 import httpx
 import sqlalchemy as sa
-from sagas.storage.XXX import Release
 
 from docs.screenshots import PASSWORD, flower
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
-from sagas.storage.records import Lease, NewSaga, SagaFilter
+from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
+from sagas.storage.transitions import FailedAttempt
 from sagas.testing.processes import CeleryProcess, wait_until
-from tests.docs.commands import commands_of
-from tests.docs.languages import check_python, run_sql
-from tests.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
-from tests.docs.reader import Reader
 from tests.integration.cli.test_documentation import examples
+from tests.integration.docs.commands import commands_of
+from tests.integration.docs.languages import check_python, run_sql
+from tests.integration.docs.pages import DOCS, QUICKSTART, REPOSITORY, Page, blocks
+from tests.integration.docs.reader import Reader
 
 Story = Callable[[Page, Reader], None]
 _TRIPS = """
@@ -105,16 +105,21 @@ def the_column_is_added_to_a_layout_without_it(page: Page, reader: Reader) -> No
 
 def the_query_counts_unfinished_sagas_by_version(page: Page, reader: Reader) -> None:
     (query,) = page.take("sql")
-    versions = {"1.abcd": 2, "2.abcd": 1, "": 1}
+    stored = Definition(hash="0" * 64, name="place-order", graph='{"saga":"place-order","version":3,"nodes":[]}')
+    reader.storage.register_definition(stored)
+    # Those without a definition are of version 0.1.0, or of releases before it.
+    versions = {("1.abcd", None): 2, ("2.abcd", None): 1, ("", None): 1, ("", stored.hash): 2}
     new = [
-        NewSaga(id=new_saga_id(), name="place-order", context="{}", definition_version=version)
-        for version, count in versions.items()
+        NewSaga(id=new_saga_id(), name="place-order", context="{}", definition_version=version, definition=definition)
+        for (version, definition), count in versions.items()
         for _ in range(count)
     ]
-    reader.storage.create_sagas(new, owner=None)
+    reader.storage.create_sagas(new)
 
     counted = run_sql(query, reader)
-    assert sorted(counted) == [("place-order", "", 1), ("place-order", "1", 2), ("place-order", "2", 1)]
+    assert sorted(counted) == [
+        ("place-order", version, count) for version, count in (("", 1), ("1", 2), ("2", 1), ("3", 2))
+    ]
 
 
 def the_readers_own_sagas_are_in_a_module(page: Page, reader: Reader) -> None:
@@ -132,8 +137,7 @@ def every_request_to_flower_is_answered(page: Page, reader: Reader) -> None:
     shown = json.loads(page.take("json")[0].text)
     saga_id = shown["result"]["saga_id"]
     dead = _left_by_a_worker_that_died(reader.storage, saga_id)
-    release = Release(status=SagaStatus.FAILED, failed_attempt=True, max_recovery_attempts=1)
-    reader.storage.release(dead, release)
+    reader.storage.apply(dead, FailedAttempt(events=(), after_seconds=0, max_recovery_attempts=1))
     urls = {"SAGAS_DATABASE_URL": reader.database_url, "SAGAS_BROKER_URL": reader.broker_url}
     environment = reader.environment(urls | {"SAGAS_MODULES": "place_order"})
     worker, log = ["worker", "-c", "1", "-l", "INFO"], reader.directory / "log"
@@ -184,7 +188,7 @@ def the_doctors_answer_is_in_the_words_of_the_code(page: Page, reader: Reader) -
 
 def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> None:
     project = reader.directory / "project"
-    shutil.copytree(REPOSITORY / "tests" / "django" / "project", project)
+    shutil.copytree(REPOSITORY / "tests" / "integration" / "django" / "project", project)
     for block in page.take("python"):
         path = project / block.text.partition("\n")[0].removeprefix("# ")
         if path.name == "settings.py":
@@ -225,8 +229,9 @@ def _exported(page: Page) -> dict[str, str]:
     return given
 
 
-def _left_by_a_worker_that_died(storage: PostgresSagaStorage, saga_id: str | None = None) -> Hold:
+def _left_by_a_worker_that_died(storage: PostgresSagaStorage, saga_id: str | None = None) -> Lease:
     order = '{"item": "lamp", "cents": 2990}'
     new = NewSaga(id=UUID(saga_id) if saga_id else new_saga_id(), name="place-order", context=order)
-    storage.create_sagas([new], owner="a-worker-that-died", for_seconds=0)
-    return Lease(new.id, 1, "a-worker-that-died")
+    request = LeaseRequest(owner="a-worker-that-died", seconds=0)
+    storage.create_sagas([new], lease=request)
+    return Lease(new.id, 1, request.owner, request.token)

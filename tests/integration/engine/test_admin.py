@@ -70,7 +70,7 @@ def test_a_reason_that_no_database_can_hold_is_refused(
         "retry": lambda: operator.retry(saga_id, because=because),
     }
 
-    with pytest.raises(ValueError, match=r"(by|reason) is .*, which no database can hold"):
+    with pytest.raises(ValueError, match=r"(actor|reason) is .*, which no database can hold"):
         commands[command]()
 
     assert engine.storage.load(saga_id) == before
@@ -87,7 +87,7 @@ def test_a_saga_that_waits_for_a_retry_is_turned_back_and_undone_in_reverse(
 
     record = operator.compensate(saga_id, because="the customer called")
 
-    assert (record.status, record.log[-1].by, record.log[-1].because) == (
+    assert (record.status, record.log[-1].actor, record.log[-1].reason) == (
         SagaStatus.COMPENSATING,
         "ann@pc",
         "the customer called",
@@ -337,7 +337,7 @@ def test_a_dead_saga_is_resolved_without_its_code_and_no_message_takes_it_again(
     record = Operator(QuickEngine(emptied_storage), by="ann@pc").resolve(saga_id, status, because="settled with them")
 
     assert (record.status, record.finished_at is not None) == (status, True)
-    assert (record.log[-1].step, record.log[-1].by) == (f"resolve as {status.lower()}", "ann@pc")
+    assert (record.log[-1].step, record.log[-1].actor) == (f"resolve as {status.lower()}", "ann@pc")
     assert engine.recover(saga_id).outcome == "skipped"
     assert len(stage.calls) == calls
 

@@ -34,7 +34,7 @@ STANDINGS: Final[dict[str, tuple[dict[str, str], ScanVerdict]]] = {
     "never ran, just freed": (PENDING | {"available_at": LATER}, V.SLEEPING),
     "never ran, in the queue": (PENDING | QUEUED | {"available_at": "now() + interval '4 s'"}, V.QUEUED),
     "never ran, long in the queue": (PENDING | QUEUED | {"available_at": DUE}, V.OVERDUE),
-    "never ran, name paused": (PENDING | PAUSED | {"available_at": DUE}, V.PARKS),
+    "never ran, name paused": (PENDING | PAUSED | {"available_at": DUE}, V.PAUSES),
     "never ran, paused": (PENDING | PAUSED | {"state": "'paused'", "available_at": DUE}, V.PAUSED),
     "due": ({"available_at": DUE}, V.DISPATCHED),
     "due, turning back": ({"status": "'COMPENSATING'", "available_at": DUE}, V.DISPATCHED),
@@ -50,7 +50,7 @@ STANDINGS: Final[dict[str, tuple[dict[str, str], ScanVerdict]]] = {
         HELD | {"lease_owner": "'w/1.1/shared'", "available_at": DUE, "recovery_attempts": "4", "version": "2"},
         V.DISPATCHED,
     ),
-    "lease ran out, name paused": (HELD | PAUSED | {"available_at": DUE}, V.PARKS),
+    "lease ran out, name paused": (HELD | PAUSED | {"available_at": DUE}, V.PAUSES),
     "lease ran out once too often, name paused": (
         HELD | PAUSED | {"available_at": DUE, "recovery_attempts": "4", "version": "2"},
         V.DIES,
@@ -110,9 +110,9 @@ def test_a_dry_run_foresees_the_scan_for_sagas_in_every_state(
     assert set(by_id) == set(ids.values()), "the finished are passed over"
     after = rows(module_database)
     assert (sent, died) == ({*told[V.DISPATCHED], *told[V.OVERDUE]}, set(told[V.DIES]))
-    parked = {i for i in after if after[i].state == "paused" != before[i].state}
-    assert parked == set(told[V.PARKS])
-    assert {i for i in after if after[i] != before[i]} == sent | died | parked
+    paused = {i for i in after if after[i].state == "paused" != before[i].state}
+    assert paused == set(told[V.PAUSES])
+    assert {i for i in after if after[i] != before[i]} == sent | died | paused
 
 
 @pytest.mark.parametrize("pending", [True, False])

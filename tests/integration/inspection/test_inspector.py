@@ -268,12 +268,12 @@ def test_holders_queues_and_pauses_are_told_apart(
     held = [(h.owner, h.sagas, h.names, h.expired) for h in workers.workers]
     assert held == [("w/1", 3, ["order", "parcel"], 1), ("w/2", 1, ["order"], 0)]
     assert [(q.pending, q.sagas, q.overdue) for q in workers.queue] == [(True, 1, 0), (False, 1, 1)]
-    assert [(p.name, p.parked, p.by, p.because) for p in workers.paused] == [
+    assert [(p.name, p.paused, p.actor, p.reason) for p in workers.paused] == [
         ("idle", 0, "you", "so"),
         ("parcel", 1, "me", "a strike"),
         ("resumed", 1, None, None),
     ]
-    assert workers.paused[2] == PausedName(name="resumed", parked=1)
+    assert workers.paused[2] == PausedName(name="resumed", paused=1)
 
 
 def test_what_is_prunable_ended_longer_ago(inspector: Inspector, insert: Insert) -> None:

@@ -155,7 +155,7 @@ def hasten() -> None:
 
 def prepare() -> None:
     """Leave a saga in every state, and print their ids by case and the messages that are left in the broker."""
-    from sagas.admin import Operator
+    from sagas.operating import Operator
 
     broker = Broker()
     engine, quiet = new_engine(broker), new_engine(None)

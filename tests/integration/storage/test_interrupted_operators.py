@@ -20,7 +20,7 @@ from sagas.storage.records import Applied, Lease, NewSaga, NotAcquired, SagaReco
 from sagas.storage.transitions import FailedAttempt, GaveBack
 from tests.calls import claim, held_saga, new_saga, wait_until, writing_to
 
-RETRY = GaveBack(events=(note("retry", by="ann", because="why"),), status=SagaStatus.RUNNING)
+RETRY = GaveBack(events=(note("retry", actor="ann", reason="why"),), status=SagaStatus.RUNNING)
 
 
 def retry(storage: PostgresSagaStorage, lease: Lease) -> Applied | NotAcquired:

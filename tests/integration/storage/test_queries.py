@@ -64,7 +64,16 @@ _INDEXES: Final = {
     **{
         name: {_ROW}
         for name in (
-            *("apply", "apply_many", "apply_progress", "renew", "set_definition", "set_status", "count_attempt"),
+            *(
+                "apply",
+                "apply_many",
+                "apply_progress",
+                "apply_end",
+                "renew",
+                "set_definition",
+                "set_status",
+                "count_attempt",
+            ),
             *("set_attempts", "lock", "claim_by_id", "release_claims", "take_back_within"),
         )
     },

@@ -73,7 +73,7 @@ COSTS: Final[dict[str, tuple[Operation, int]]] = {
     ),
     "ended": _applies(Ended(events=(ACTED,), status=SagaStatus.COMPLETED)),
     "ended without an event": _applies(Ended(events=(), status=SagaStatus.COMPENSATED)),
-    "a note": _applies(Progressed(events=(note("retry", by="ann", because="why"),), status=RUNNING)),
+    "a note": _applies(Progressed(events=(note("retry", actor="ann", reason="why"),), status=RUNNING)),
     "given back": _applies(GaveBack(status=RUNNING)),
     "renew": (lambda storage, lease: storage.renew(lease, 60), 1),
     "reclaim": (lambda storage, _: storage.reclaim("worker-1", max_recovery_attempts=5), 1),

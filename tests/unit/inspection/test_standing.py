@@ -83,7 +83,7 @@ def test_a_saga_is_described_by_who_acts_on_it_next(stored: dict[str, Any], brie
     assert in_words(SagaDetails(now=NOW, record=record)) == words
 
 
-PAUSE = Pause(name="place-order", by="ann@ops", because="a strike", since=PAST)
+PAUSE = Pause(name="place-order", actor="ann@ops", reason="a strike", since=PAST)
 BY_WHOM = "by ann@ops since 2026-11-22 19:37:25: a strike"
 
 
@@ -94,9 +94,9 @@ BY_WHOM = "by ann@ops since 2026-11-22 19:37:25: a strike"
         (
             {"available_at": FUTURE},
             "; bob@ops asked it back: given back at the next step's boundary"
-            f"; its name is paused, so it is given back at the next step's boundary and parked; {BY_WHOM}",
+            f"; its name is paused, so it is given back at the next step's boundary and paused; {BY_WHOM}",
         ),
-        (READY | {"available_at": PAST}, f"worker; its name is paused, so it is parked instead; {BY_WHOM}"),
+        (READY | {"available_at": PAST}, f"worker; its name is paused, so it is paused instead; {BY_WHOM}"),
         (FINISHED, "nothing more happens to it"),
         (DEAD, "` runs it once more"),
     ],

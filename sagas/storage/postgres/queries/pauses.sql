@@ -1,2 +1,2 @@
 -- The saga names that are paused.
-SELECT name, by, because, since FROM saga_pauses ORDER BY name
+SELECT name, by AS actor, because AS reason, since FROM saga_pauses ORDER BY name
