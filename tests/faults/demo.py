@@ -26,7 +26,7 @@ import psycopg
 
 from sagas import Settings
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS, Finding, Findings
 from tests.faults.cluster import Cluster, libpq
 from tests.faults.injection import Faults
@@ -100,7 +100,7 @@ def _run(directory: Path) -> tuple[Findings, list[float]]:
         faults = Faults(cluster, takeovers, Random(SEED), start_slow=lambda: None, broker_gone_seconds=0)
         for _ in range(ORDERS):
             load.start(replace(load.random_order(), seconds=STEP_SECONDS))
-        with beside(lambda ended: _tell_progress(libpq(cluster.database_url), ended)):
+        with in_background(lambda ended: _tell_progress(libpq(cluster.database_url), ended)):
             for kill, orders in ((faults.kill_worker, 34), (faults.kill_child, 24), (faults.kill_worker, 14)):
                 _wait_until_left(cluster, orders)
                 kill()

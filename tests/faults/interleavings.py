@@ -338,7 +338,7 @@ class Explorer:
         if record.available_at == LATER and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
-            yield Event("orphans"), None
+            yield Event("reclaim"), None
         if record.state is SagaState.QUEUED:
             yield from self._deliveries(world)
         if left.losses:
@@ -391,7 +391,7 @@ class Explorer:
                 return self._resume(world, number, answer)
             case "receive":
                 fits = self._scenario.fits[number]
-                activity = Activity("bring on", world.actors[number].owner, number, how, fits)
+                activity = Activity("recover", world.actors[number].owner, number, how, fits)
                 return self._begin(world._replace(queue=_less(world.queue, how)), number, activity)
             case "scan":
                 return self._begin(world, number, Activity("scan"))
@@ -416,7 +416,7 @@ class Explorer:
                 return self._raise_flag(world, number, "stopping", at_once=how)
             case "crash":
                 return self._crash(world, number, redelivered=how)
-            case "orphans":
+            case "reclaim":
                 owner = world.stored.record.lease_owner
                 request = self._request("reclaim", owner, max_recovery_attempts=MAXIMUM)
                 stored, judge, _ = self._call(world, None, request)
@@ -725,7 +725,7 @@ class Explorer:
             "cut": f"{who}: {self._last}; the connection breaks {how} it takes effect",
             "failover": f"{who}: {self._last}; a replica takes over that lacks it",
             "renew": f"{who}, its keeper: {self._last}{', which it sees at once' if how else ''}",
-            "orphans": f"the parent of {world.stored.record.lease_owner}: {self._last}",
+            "reclaim": f"the parent of {world.stored.record.lease_owner}: {self._last}",
             "expire": f"time passes, and what {world.stored.record.lease_owner or 'nobody'} holds is over",
             "crash": f"{who} is killed before {request}{', and its message comes again' if how else ''}",
             "stop": f"{who} is asked to stop{', which it sees at once' if how else ''}",

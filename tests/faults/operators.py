@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sagas.errors import ActionRefused, StorageUnavailable
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS
 from tests.faults.cluster import Cluster, OurSystem
 from tests.faults.shop import FaultyOrder, Order
@@ -71,7 +71,7 @@ class Operators:
                 self._commands[left.pop() if left else self._random.choice(others)]()
                 ended.wait(self._random.uniform(0, gap_seconds))
 
-        with beside(go_on):
+        with in_background(go_on):
             yield
         self._finish()
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
@@ -93,7 +93,7 @@ class Load:
             while not ended.wait(1 / per_second):
                 self.start(self.random_order())
 
-        return beside(go_on)
+        return in_background(go_on)
 
 
 def run(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def beside(loop: Callable[[threading.Event], None]) -> Iterator[None]:
+def in_background(loop: Callable[[threading.Event], None]) -> Iterator[None]:
     """Run a loop while the block runs. Its event asks the loop to end; the loop's error is raised after the block."""
     ended = threading.Event()
     with ThreadPoolExecutor(1) as thread:
