@@ -132,15 +132,15 @@ def test_a_slow_broker_gets_no_more_messages_than_sagas_are_queued(
     leave_behind(engine, STALE)
     direct, link = engine.dispatcher, Forwarding(parse_url(broker_url)["port"], delay_seconds=0.005)
     far = Celery("far", broker=f"redis://{link.host}:{link.port}/0", set_as_current=False)
-    monkeypatch.setattr(recovery, "_SENDING_SECONDS", 0.3)
-
     # One scanner has a slow link, and takes turns with another one. For what waits, time flies.
     for _ in range(3):
+        monkeypatch.setattr(recovery, "_SENDING_SECONDS", 0.3)
         engine.dispatcher = CeleryDispatcher(far)
         slow = engine.scan()
         assert slow.unsent == LIMIT - len(slow.dispatched) > 0
         assert 0 < len(queued(engine)) == len(queued_ids(broker_url, "sagas.recover")) < LIMIT
         pass_time(engine, 2)
+        monkeypatch.setattr(recovery, "_SENDING_SECONDS", 60.0)
         engine.dispatcher = direct
         engine.scan()
         messages = queued_ids(broker_url, "sagas.recover")

@@ -1,5 +1,5 @@
 -- Writes that one action of a step completed and the saga ends with it: what nearly every end is. Fenced.
--- One statement, as `apply_progress.sql` is, for half of what `apply.sql` costs the server.
+-- One statement without JSON, as `apply_progress.sql` is; `apply.sql` writes every other end.
 WITH held AS (
     UPDATE saga_executions SET
         status = :'status',
