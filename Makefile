@@ -37,7 +37,7 @@ faults: $(VENV)/dev.stamp ## kill, freeze and cut off real processes: make fault
 	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-plans: $(VENV)/dev.stamp ## see that every statement uses its index on a million sagas; two minutes
+plans: $(VENV)/dev.stamp ## check that every statement uses its index on a million sagas: two minutes
 	@SAGAS_TEST_ROWS=1000000 $(BIN)/python -m pytest -n 0 --timeout 900 tests/integration/storage/test_queries.py
 
 outages: $(VENV)/dev.stamp ## stop the broker under busy workers of every pool: make outages [OUTAGES=40] [SEED=...]
