@@ -26,7 +26,7 @@ def check_python(page: Page, reader: Reader, **settings: str) -> None:
     said = reader.play(played, **settings) if played else []
     for block, words in zip(played, said, strict=True):
         shown = expected.get(id(block))
-        assert words.rstrip("\n") == ("" if shown is None else shown.text.rstrip("\n")), f"{block.place} says"
+        assert words.rstrip("\n") == ("" if shown is None else shown.text.rstrip("\n")), f"{block.place} says:\n{words}"
         page.unchecked = [other for other in page.unchecked if other is not shown]
 
 
