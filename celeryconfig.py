@@ -1,7 +1,7 @@
-"""Celery's settings of the reference deployment: those of the sagas' own application.
+"""Celery's settings of the reference deployment: they are the settings of the sagas' own application.
 
-`sagas.celery.configuration` gives each with its reason. Whatever differs between installations comes from `SAGAS_...`
-variables. An assignment below would replace a value, as in any settings module of Celery.
+`sagas.celery.configuration` gives the reason of each. Values that differ between installations come from `SAGAS_...`
+variables. An assignment below replaces a value, as in any settings module of Celery.
 """
 
 from sagas.celery.configuration import configuration

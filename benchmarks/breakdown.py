@@ -1,4 +1,4 @@
-"""Where the time of a saga goes: its commits, the server's work for them, the engine, and the driver between."""
+"""Break down the time of a saga: its commits, the server's work for them, the engine, and the driver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 5
 
 
 class _NoStorage(MemorySagaStorage):
-    """Says yes to everything and keeps nothing, so that what is left is the engine's own work."""
+    """Accepts every call and stores nothing, so that the measured time is the engine's own work."""
 
     def create_sagas(self, sagas: Sequence[NewSaga], **_: Any) -> list[tuple[uuid.UUID, bool]]:
         return [(saga.id, True) for saga in sagas]
@@ -32,7 +32,7 @@ class _NoStorage(MemorySagaStorage):
 
 
 def measure(directory: Path) -> list[Row]:
-    """Return the row of the statements that a saga costs; where its time goes is in its details."""
+    """Return the row of the statements for a saga; its details have the breakdown of the time."""
     with server(directory, shared_preload_libraries="pg_stat_statements") as database:
         return _measure(database("breakdown"))
 
@@ -48,7 +48,7 @@ def _measure(target: Database) -> list[Row]:
             return lambda: engine.run(ThreeSteps, Nothing("o-1"))
 
         spent: dict[str, list[float]] = {"bare": [], "saga": [], "engine": []}
-        for turn in range(ROUNDS + 1):  # the first warms up
+        for turn in range(ROUNDS + 1):  # the first run warms up
             if turn == 1:
                 target.count_statements()
             timed = {

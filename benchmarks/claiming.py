@@ -1,4 +1,4 @@
-"""What the scan's claim costs in a table of ten million sagas, against one of a hundred thousand."""
+"""Measure the scan's claim in a table of ten million sagas, compared with a table of a hundred thousand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LARGE = 10_000_000
 LIMIT = 1_000
 ROUNDS = 9
 
-# One in a hundred is recoverable: its holder's lease has run out. As many are under live leases, the rest is history.
-# The n-th was started n milliseconds ago; ids are of version 7, as the engine makes them, and the oldest are first.
+# One saga in a hundred is recoverable: its lease has expired. As many have live leases, and the rest has ended.
+# Saga n was started n milliseconds ago. Ids are of version 7, as the engine makes them, and the oldest come first.
 _FILL = """
 INSERT INTO saga_executions (id, name, status, state, context, version, lease_owner, lease_token, available_at,
     created_at, updated_at, finished_at)
@@ -34,14 +34,15 @@ FROM generate_series(%(oldest)s::bigint, %(newest)s, -1) AS n"""
 
 
 def measure(database: Callable[[str], Database]) -> list[Row]:
-    """Return the row of the claim of 1,000 ids, with its plan."""
+    """Return the row of the claim of 1,000 ids, with the query plan."""
     small, large = (_filled(database(f"claiming_{size}"), size) for size in (SMALL, LARGE))
     seconds: dict[str, list[float]] = {"small": [], "large": []}
     storages = {"small": small.storage(), "large": large.storage()}
-    for turn in range(ROUNDS + 1):  # the first warms up
+    for turn in range(ROUNDS + 1):  # the first claim warms up
         for name, storage in storages.items():
-            # The small table has no more than a thousand to claim, the same in every turn: without this, only the
-            # large one's pages would be written to the log whole, as each is after a checkpoint.
+            # The small table has only a thousand sagas to claim, the same in every turn. PostgreSQL writes each page
+            # whole to the write-ahead log after a checkpoint. Without this statement, only the large table's pages
+            # would be written whole.
             small.execute("CHECKPOINT")
             taken = _claim(storage)
             if turn:

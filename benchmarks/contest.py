@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, that take turns under the same conditions."""
+"""Run contestants in separate processes, which take turns under the same conditions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, Self
 
 
 class Contestant:
-    """A process that runs sagas when it is told to.
+    """A process that runs sagas on request.
 
     Args:
-        module: what it runs; it serves `benchmarks.contestants.protocol`.
-        url: libpq's URL of a database of its own.
-        python: interpreter of the environment it runs in; default: this one.
+        module: the module to run; it serves `benchmarks.contestants.protocol`.
+        url: libpq's URL of the contestant's own database.
+        python: interpreter of the environment that it runs in; default: this one.
     """
 
     def __init__(self, module: str, url: str, *, python: str = sys.executable) -> None:
@@ -32,21 +32,21 @@ class Contestant:
             env=os.environ | {"BENCH_URL": url},
         )
         self._module = module
-        #: Processor time of its process for each saga, of each turn.
+        #: For each turn, the processor time of the contestant's process for a saga.
         self.cpu_seconds: list[float] = []
 
     def wait_until_ready(self) -> None:
-        """Wait until it has connected and warmed up."""
+        """Wait until the contestant has connected and warmed up."""
         self._answer()
 
     def begin(self, seconds: float) -> None:
-        """Let it run sagas for so many seconds."""
+        """Let the contestant run sagas for so many seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"go {seconds}\n")
         self._process.stdin.flush()
 
     def rate(self) -> float:
-        """Wait until it is through, and return the sagas a second."""
+        """Wait for the end of the turn, and return the sagas a second."""
         answer = json.loads(self._answer())
         self.cpu_seconds.append(float(answer["cpu_seconds"] / max(answer["runs"], 1)))
         return float(answer["runs"] / answer["seconds"])
@@ -70,11 +70,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Contest:
-    """What each team did.
+    """The result of a team.
 
     Attributes:
-        rates: its sagas a second, in every round.
-        cpu_microseconds: processor time of its first member for a saga, the least of the rounds.
+        rates: the team's sagas a second, in every round.
+        cpu_microseconds: processor time of the first member for a saga; the minimum of the rounds.
     """
 
     rates: dict[str, list[float]]
@@ -86,8 +86,8 @@ def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, round
 
     Args:
         teams: name → the arguments of its members, who run at once.
-        seconds: of a turn.
-        rounds: how many turns each gets.
+        seconds: duration of a turn.
+        rounds: number of turns of each team.
     """
     with ExitStack() as stack:
         ready: dict[str, list[Contestant]] = {}
@@ -105,5 +105,5 @@ def contest(teams: dict[str, Sequence[dict[str, Any]]], *, seconds: float, round
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the rounds' ratios: a machine that slows down slows both turns of a round."""
+    """Return the median of the rounds' ratios; a machine that slows down slows both turns of a round."""
     return median(mine / other for mine, other in zip(ours, theirs, strict=True))

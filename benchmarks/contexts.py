@@ -1,4 +1,4 @@
-"""How much is written for a large context: bytes of write-ahead log a checkpoint, against the context's size."""
+"""Measure the bytes of write-ahead log for each checkpoint of a large context, compared with the context's size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Document:
 
 
 class Change(Step[Document]):
-    """Changes the context a little, so that it is written anew."""
+    """Changes the context a little, so that it is written again."""
 
     def act(self, context: Document, call: Call) -> None:
         context.changes += 1
@@ -51,7 +51,7 @@ class Looking(Saga[Document]):
 
 
 def measure(database: Callable[[str], Database]) -> list[Row]:
-    """Return the row of checkpoints that change a megabyte; those that change nothing are in its details."""
+    """Return the row of checkpoints with a changed context of 1 MB; its details have those without a change."""
     target = database("contexts")
     target.migrate()
     letters = random.Random(1)
@@ -76,7 +76,7 @@ def measure(database: Callable[[str], Database]) -> list[Row]:
 
 
 def _written(target: Database, engine: SagaEngine, saga: Any, context: Document) -> float:
-    """Bytes of write-ahead log for each checkpoint; creating the saga costs one more context, which is left out."""
+    """Return the bytes of write-ahead log for each checkpoint, without the context that the saga's start writes."""
     with target.connect() as connection:
 
         def position() -> int:

@@ -1,4 +1,4 @@
-"""Databases for measuring: on one durable server, as it is in production."""
+"""Databases for the benchmarks, on one durable server, as in production."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sagas import PostgresSagaStorage
 from sagas.storage.schema import migrate
 from sagas.testing.servers import PostgresServer
 
-#: As a server of this size is set up, a quarter of its memory for buffers; what is acknowledged is on disk.
+#: The usual settings of a server of this size: a quarter of its memory for buffers. Acknowledged commits are on disk.
 SETTINGS = {"shared_buffers": "6GB", "max_wal_size": "8GB", "synchronous_commit": "on"}
 
 
@@ -39,12 +39,12 @@ class Database:
             connection.execute(statement)
 
     def count_statements(self) -> None:
-        """Let the server, which must have pg_stat_statements loaded, count from here on."""
+        """Reset the server's statistics of statements; the server must have pg_stat_statements loaded."""
         self.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         self.execute("SELECT pg_stat_statements_reset()")
 
     def counted(self, like: str) -> list[tuple[str, int, float]]:
-        """Return the statements of this database that are like this in SQL: text, calls, microseconds in all."""
+        """Return the statements of this database that match a LIKE pattern: text, calls, total microseconds."""
         with self.connect() as connection:
             return connection.execute(
                 "SELECT query, calls, total_exec_time * 1000 FROM pg_stat_statements s JOIN pg_database d "
@@ -60,12 +60,12 @@ class Database:
         engine.dispose()
 
     def storage(self) -> PostgresSagaStorage:
-        """Return a storage on it."""
+        """Return a storage on the database."""
         return PostgresSagaStorage(self.sqlalchemy_url)
 
 
 @contextmanager
 def server(directory: Path, **settings: str) -> Iterator[Callable[[str], Database]]:
-    """Start a server, with more settings if any; the function it yields makes a database of that name."""
+    """Start a server with these additional settings; the yielded function makes a database of the given name."""
     with PostgresServer(directory, fsync=True, settings=SETTINGS | settings) as postgres:
         yield lambda name: Database(postgres.create_database(name))

@@ -1,4 +1,4 @@
-"""How much a worker's memory grows while it runs a hundred thousand sagas."""
+"""Measure how much a worker's memory grows while it runs a hundred thousand sagas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
             goal = world.finished() + count
             for first in range(0, count, 1_000):
                 engine.start_many(ThreeSteps, [Nothing(f"o-{number}") for number in range(min(1_000, count - first))])
-            # The queue first: to count the sagas takes the server from those that are measured.
+            # Check the queue first, because counting the sagas would load the server during the measurement.
             wait_until(
                 lambda: world.idle() and world.finished() >= goal,
                 timeout_seconds=_DEADLINE,

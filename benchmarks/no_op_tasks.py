@@ -1,4 +1,4 @@
-"""Celery as it comes, with the settings of sagas and a task that does nothing: what a message by itself costs."""
+"""Plain Celery with the settings of sagas and a task that does nothing, to measure the cost of a message alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""How fast the nightly prune deletes, and how long a live saga waits for a write meanwhile.
+"""Measure how fast the nightly prune deletes, and how long a live saga waits for a write meanwhile.
 
-Waiting for a lock is what the prune could do to a live saga; that the disk is busy, it shares with everybody.
+The prune could make a live saga wait for a lock, so the result is the longest such wait. A busy disk affects all
+programs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _OWNER = "benchmark"
 _LONGEST_WAIT_MS = 50.0
 _LOOK_SECONDS = 0.005
 
-# Ids in the order of age, as those of version 7 are; a context of some 200 bytes.
+# Ids are in the order of age, as ids of version 7 are. A context has about 200 bytes.
 _FILL_SAGAS = """
 INSERT INTO saga_executions (id, name, idempotency_key, definition, status, state, context, version, available_at,
     created_at, updated_at, finished_at)
@@ -52,7 +53,7 @@ ORDER BY n, step"""
 
 
 class _CountingStorage(PostgresSagaStorage):
-    """The real storage, which also keeps how long each batch of the prune took."""
+    """The real storage, which also records the duration of each batch of the prune."""
 
     batches: list[float]
 
@@ -65,7 +66,7 @@ class _CountingStorage(PostgresSagaStorage):
 
 
 def rows(database: Callable[[str], Database]) -> list[Row]:
-    """Return the row of pruning a million, by how long a live saga waited for a lock at most."""
+    """Return the row of pruning a million sagas: the longest time that a live saga waited for a lock."""
     target = database("pruning")
     target.migrate()
     measured = measure(target.sqlalchemy_url, SAGAS)
@@ -88,11 +89,11 @@ def rows(database: Callable[[str], Database]) -> list[Row]:
 def measure(url: str, sagas: int) -> dict[str, Any]:
     """Prune so many finished sagas with the task itself, while another thread writes to live ones.
 
-    The same writes are timed for ten seconds before it, without a prune.
+    The same writes are timed for ten seconds before the prune.
 
     Args:
-        url: of a migrated database of the benchmark's own, without sagas; it is left without any.
-        sagas: finished ones, with 3 rows of the log each.
+        url: URL of a migrated database without sagas, for the benchmark only; no saga is left in it.
+        sagas: number of finished sagas, with 3 rows of the log each.
 
     Returns:
         rows_per_second (of both tables), sagas_per_second, batches, slowest_batch_seconds, and of live writes
@@ -134,7 +135,7 @@ def measure(url: str, sagas: int) -> dict[str, Any]:
 
 @contextmanager
 def _lock_waits(admin: sa.Engine) -> Iterator[list[float]]:
-    """Look all the while how long whoever waits for a lock has waited; every look that finds one adds to the list."""
+    """Poll how long sessions have waited for a lock; each poll that finds a waiting session adds to the list."""
     waits: list[float] = []
     ended = threading.Event()
     query = (
@@ -164,7 +165,7 @@ def _fill(admin: sa.Engine, sagas: int) -> None:
             raise ValueError("the database holds sagas, which the prune might delete: use an empty one.")
         connection.exec_driver_sql(_FILL_SAGAS, parameters)
         connection.exec_driver_sql(_FILL_LOGS, parameters)
-        connection.exec_driver_sql("VACUUM (ANALYZE) saga_executions, saga_logs")  # as autovacuum does in time
+        connection.exec_driver_sql("VACUUM (ANALYZE) saga_executions, saga_logs")  # autovacuum does the same later
 
 
 def _check_pruned(admin: sa.Engine) -> None:
@@ -184,7 +185,7 @@ def _live_sagas(storage: PostgresSagaStorage) -> list[Lease]:
 
 
 def _writes_during(storage: PostgresSagaStorage, leases: list[Lease], work: Any) -> list[float]:
-    """Return how long each write to a live saga took while this was done."""
+    """Return how long each write to a live saga took while this function ran."""
     done = threading.Event()
 
     def write() -> list[float]:

@@ -1,4 +1,4 @@
-"""Puts the last results into the documentation, as bars and as a table: `python -m benchmarks.publish`."""
+"""Write the last results into the documentation, as charts and as a table: `python -m benchmarks.publish`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from matplotlib import pyplot as plt
 from benchmarks.rows import number
 
 HERE = Path(__file__).parent
-#: Between these lines of the page, the table is rewritten.
+#: The table between these lines of the page is rewritten.
 BEGINS, ENDS = "<!-- the last results -->", "<!-- end of the last results -->"
-#: Times the goal.
+#: Upper end of the axis, in multiples of the goal.
 _LONGEST_BAR = 4.0
 _OURS, _OTHERS = "#2f6f4f", "#b9bec4"
 
 mpl.use("Agg")
-mpl.rcParams["svg.hashsalt"] = "sagas"  # the same figures give the same file
+mpl.rcParams["svg.hashsalt"] = "sagas"  # equal figures give equal files
 
 
 def main() -> None:
-    """Draw what `benchmarks/results.json` holds into `docs/charts`, and write its table into `docs/performance.md`."""
+    """Draw `benchmarks/results.json` into `docs/charts`, and write its table into `docs/performance.md`."""
     rows = {row["name"]: row for row in json.loads((HERE / "results.json").read_text())["rows"]}
     page = HERE.parent / "docs" / "performance.md"
     before, _, rest = page.read_text().partition(BEGINS)
     page.write_text(f"{before}{BEGINS}\n\n{table(list(rows.values()))}\n{ENDS}{rest.partition(ENDS)[2]}")
     folder = HERE.parent / "docs" / "charts"
     folder.mkdir(exist_ok=True)
-    if "running a saga, one client" in rows:  # after `make bench`; `make bench-scale` alone has none
+    if "running a saga, one client" in rows:  # results of `make bench`; `make bench-scale` alone has none
         _speed(rows, folder / "running.svg")
         _breakdown(rows, folder / "where-the-time-goes.svg")
     _goals(list(rows.values()), folder / "goals.svg")
@@ -78,7 +78,7 @@ def _breakdown(rows: dict[str, Any], file: Path) -> None:
 
 
 def _goals(rows: list[dict[str, Any]], file: Path) -> None:
-    # How far past its goal each figure is: 1 is the goal, more is better. One much longer bar would hide the rest.
+    # The ratio of each figure to its goal: 1 is the goal, more is better. One much longer bar would hide the rest.
     bars = {row["name"]: min(_past_goal(row), _LONGEST_BAR) for row in rows}
     _draw(
         bars,

@@ -1,4 +1,4 @@
-"""What a step that runs for long costs: its renewals, counted by the server."""
+"""Measure the statements of a long step: the server counts its renewals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.rows import Row
 from benchmarks.sagas import Nothing
 from sagas import Call, Saga, SagaEngine, Settings, Step
 
-#: An hour under the default lease is 120 leases; here, each lasts a second.
+#: An hour with the default lease is 120 leases. Here, each lease lasts a second.
 LEASES = 30
 LEASE_SECONDS = 1.0
 
@@ -27,7 +27,7 @@ class LongSaga(Saga[Nothing]):
 
 
 def measure(directory: Path) -> list[Row]:
-    """Count the statements of a long step against one for each third of a lease, on a server that counts them."""
+    """Compare the statements of a long step with one for each third of a lease, on a server that counts them."""
     with server(directory, shared_preload_libraries="pg_stat_statements") as database:
         return _measure(database("renewing"))
 
@@ -43,7 +43,7 @@ def _measure(target: Database) -> list[Row]:
     if report.outcome != "completed":
         raise RuntimeError(f"the long saga is {report.outcome}: {report.message}")
     statements = {" ".join(query.split())[:70]: calls for query, calls, _ in target.counted("%saga_%")}
-    # Two belong to the saga itself: creating it, and the checkpoint that ends it.
+    # Two statements belong to the saga itself: the creation, and the checkpoint that ends the saga.
     renewals = sum(statements.values()) - 2
     expected = LEASES * 3
     return [

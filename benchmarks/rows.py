@@ -1,4 +1,4 @@
-"""What is measured, as rows: a figure, what it is held against, and whether it is good enough."""
+"""Results as rows: a figure, the figure to compare with, and whether the goal is met."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Row:
     """One ratio, measured in one run on one machine.
 
     Attributes:
-        name: what was measured.
+        name: name of the measurement.
         measured: our figure, in `unit`.
-        against: the limit, the peer or the other size that it is held against.
-        limit: that one's figure, in the same unit.
-        goal: the bound of the ratio of the two.
-        at_most: whether the ratio must not be above the goal; else it must not be below.
-        details: what else the run told: figures of single rounds, plans, counts.
+        against: the limit, the peer or the other size that it is compared with.
+        limit: the figure of `against`, in the same unit.
+        goal: the bound of the ratio of both figures.
+        at_most: True if the ratio must not be above the goal; False if it must not be below.
+        details: further results of the run: figures of single rounds, plans, counts.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Row:
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is at its goal or better."""
+        """Whether the ratio meets its goal."""
         return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the row as plain data."""
         return {**asdict(self), "met": self.met}
 
 
 def save(rows: Sequence[Row], file: Path, machine: dict[str, Any]) -> None:
-    """Write rows to the file in the place of those with the same names."""
+    """Write rows to the file, and replace those with the same names."""
     kept = json.loads(file.read_text())["rows"] if file.exists() else []
     new = {row.name: row.as_json() | {"machine": machine} for row in rows}
     merged = [new.pop(row["name"], row) for row in kept] + list(new.values())
@@ -54,7 +54,7 @@ def save(rows: Sequence[Row], file: Path, machine: dict[str, Any]) -> None:
 
 
 def number(value: float) -> str:
-    """Return a figure with three digits that count, and thousands apart."""
+    """Return a figure with three significant digits and a separator of thousands."""
     return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

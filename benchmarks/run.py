@@ -1,4 +1,4 @@
-"""Measures: `python -m benchmarks.run` in a quarter of an hour, with `--scale` what takes longer."""
+"""Run the benchmarks: `python -m benchmarks.run` takes a quarter of an hour; `--scale` runs the longer ones."""
 
 from __future__ import annotations
 

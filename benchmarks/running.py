@@ -1,4 +1,4 @@
-"""How fast sagas of three no-op steps run in place: against bare commits, and against peers."""
+"""Measure how fast sagas of three no-op steps run in one process, compared with bare commits and with peers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLIENTS = 8
 def measure(database: Callable[[str], Database], peers_python: str) -> list[Row]:
     """Run sagas with one client, with eight, and with a hundred in flight in one process.
 
-    Return the shares of the limit, and how far ahead of peers. Each row tells the processor time of a checkpoint.
+    Return the shares of the limit, and the ratios to peers. Each row has the processor time of a checkpoint.
     """
     limit, ours, cqrs, dbos = (database(name) for name in ("limit", "ours", "cqrs", "dbos"))
     limit.execute(TABLE)

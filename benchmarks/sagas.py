@@ -11,7 +11,7 @@ from sagas import Call, Saga, Step
 
 @dataclass
 class Nothing:
-    """What a saga carries that does nothing."""
+    """The context of a saga that does nothing."""
 
     order_id: str
 
@@ -40,7 +40,7 @@ class ThreeSteps(Saga[Nothing]):
     steps = [First, Second, Third]
 
 
-#: Seconds that a step of the sagas below waits, as for a service that answers.
+#: Seconds that a step of the sagas below waits, to simulate a call of a service.
 WAIT_SECONDS = 0.1
 
 

@@ -1,4 +1,4 @@
-"""What starting sagas costs: against a bare insert and a bare publish."""
+"""Measure the cost of starting sagas, compared with a bare insert and a bare publish."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
         storage = world.database.storage()
         engine = SagaEngine(storage, dispatcher=CeleryDispatcher(world.app), sagas=[ThreeSteps])
         rates: dict[str, list[float]] = {"start": [], "bare": [], "start_many": [], "bare many": []}
-        for turn in range(ROUNDS + 1):  # the first warms up
+        for turn in range(ROUNDS + 1):  # the first run warms up
             timed = {
                 "start": _rate(ONE_BY_ONE, lambda: _start(engine)),
                 "bare": _rate(ONE_BY_ONE, lambda: _bare(world, ONE_BY_ONE, each=1)),

@@ -1,4 +1,4 @@
-"""How fast sagas go through Celery: started ones, and crashed ones; against tasks that do nothing."""
+"""Measure how fast started and crashed sagas run through Celery, compared with tasks that do nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from sagas.testing.servers import BrokerServer
 MESSAGES = 10_000
 ROUNDS = 3
 _DEADLINE = 300.0
-#: As an application starts a batch; what one call by one costs is a row of its own.
+#: Sagas for each call of `start_many`. Another row measures single calls of `start`.
 _BATCH = 500
 _WORKER = ("worker", "-c", "2", "-l", "WARNING")
 
-# Held by a worker that died in the second step, for an hour still: version 1, the first step in the log.
+# A worker that died in the second step still holds them for an hour: version 1, the first step in the log.
 _CRASHED = """
 WITH crashed AS (
     INSERT INTO saga_executions
@@ -76,7 +76,7 @@ class Setting:
             yield process
 
     def send_no_ops(self, ids: Iterable[str], producer: Producer) -> None:
-        """Send a task that does nothing for each id, as sagas are sent."""
+        """Send a task that does nothing for each id, in the same way as sagas."""
         for place, saga_id in enumerate(ids):
             self.app.send_task(
                 "bench.no_op",
@@ -89,7 +89,7 @@ class Setting:
             )
 
     def idle(self) -> bool:
-        """Whether no message waits and none is being worked on."""
+        """Whether no message waits and none is being processed."""
         waiting = sum(self.redis.llen(queue) for queue in ("sagas.run", "sagas.recover"))  # type: ignore[misc]
         return waiting == 0 and self.redis.hlen("unacked") == 0
 
@@ -98,7 +98,7 @@ class Setting:
         return self._count("saga_executions WHERE finished_at IS NOT NULL")
 
     def scanned(self) -> bool:
-        """Whether a scan took place."""
+        """Whether a scan has run."""
         return self._count("saga_scans") > 0
 
     def _count(self, what: LiteralString) -> int:
@@ -109,7 +109,7 @@ class Setting:
 
 @contextmanager
 def setting(directory: Path, database: Database) -> Iterator[Setting]:
-    """Set up what a measurement through Celery needs."""
+    """Set up the servers and processes of a measurement through Celery."""
     database.migrate()
     directory.mkdir(exist_ok=True)
     with BrokerServer(directory / "broker") as broker:
@@ -122,7 +122,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
         no_ops, started, recovered = [], [], []
         recovery: dict[str, Any] = {}
         for _ in range(ROUNDS):
-            # Half before and half after, as the machine's speed drifts.
+            # Measure one half before and one half after, because the machine's speed drifts.
             seconds = _no_ops(world, MESSAGES // 2)
             with world.process(*_WORKER):
                 started.append(_started(world))
@@ -149,7 +149,7 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
 
 
 def _no_ops(world: Setting, count: int) -> float:
-    """How many seconds so many tasks take that do nothing."""
+    """Return how many seconds so many tasks take that do nothing."""
     with world.process(*_WORKER, application="benchmarks.no_op_tasks"):
         began = time.perf_counter()
         with world.app.producer_or_acquire() as producer:
@@ -194,7 +194,7 @@ def _recovered(world: Setting) -> tuple[float, dict[str, Any]]:
         (twice,) = connection.execute("SELECT count(*) FROM saga_executions WHERE version <> 2").fetchone() or (0,)
         (results,) = connection.execute("SELECT count(*) FROM saga_logs").fetchone() or (0,)
     return rate, {
-        # The queues are empty, so what was consumed is what was published.
+        # The queues are empty, so the number of consumed messages is that of published ones.
         "messages published": worker["total"].get("sagas.recover_saga"),
         "sagas recovered more than once": twice,
         "results twice": results - 3 * MESSAGES,

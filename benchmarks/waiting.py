@@ -1,4 +1,4 @@
-"""Steps that wait for services: how many sagas go through one worker with a hundred threads, on how many sessions."""
+"""Measure steps that wait for services: how many sagas one worker with a hundred threads runs, and its sessions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sagas.testing.processes import wait_until
 SAGAS = 2_000
 AT_ONCE = 100
 ROUNDS = 3
-#: What so many at once can do at best: each thread's sagas one after another, of three steps.
+#: The best possible rate: each thread runs its sagas of three steps one after another.
 _BEST = AT_ONCE / (3 * WAIT_SECONDS)
-#: Sessions of the database that the worker may open: one for each thread, and a tenth more.
+#: Sessions of the database that the worker may open: one for each thread, plus 10 %.
 _SESSIONS = AT_ONCE * 1.1
 _DEADLINE = 300.0
-# A session is counted for good when it ends.
+# PostgreSQL's counter includes sessions that have ended.
 _SESSIONS_OPENED: LiteralString = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
 _UNFINISHED: LiteralString = "SELECT count(*) FROM saga_executions WHERE name = %(name)s AND finished_at IS NULL"
-# From the first step's beginning to the last one's end.
+# The time from the beginning of the first step to the end of the last one.
 _SECONDS: LiteralString = (
     "SELECT extract(epoch FROM max(finished_at) - (SELECT min(created_at) FROM saga_logs))::float8 "
     f"+ {WAIT_SECONDS} FROM saga_executions WHERE name = %(name)s"
@@ -35,7 +35,7 @@ _KINDS: dict[str, type[Any]] = {"sync": WaitingSteps, "async": WaitingAsyncSteps
 
 
 def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
-    """Return a row of the rate for sync steps, one for async steps, and one of the sessions that were opened."""
+    """Return a row of the rate for sync steps, one for async steps, and one for the number of opened sessions."""
     rates: dict[str, list[float]] = {kind: [] for kind in _KINDS}
     sessions: list[int] = []
     with setting(directory, database("waiting")) as world:
@@ -73,12 +73,12 @@ def measure(directory: Path, database: Callable[[str], Database]) -> list[Row]:
 
 
 def _run(world: Setting, saga: type[Any]) -> tuple[float, int]:
-    """Let a worker run sagas that wait for it; return how many a second, and how many sessions the worker opened."""
+    """Let a worker run sagas that are queued; return the sagas a second, and the sessions that the worker opened."""
     storage = world.database.storage()
     engine = SagaEngine(storage, dispatcher=CeleryDispatcher(world.app), sagas=[saga])
     engine.start_many(saga, [Nothing(f"o-{number}") for number in range(SAGAS)])
     storage.close()
-    with world.database.connect() as connection:  # one for all questions, as each session counts
+    with world.database.connect() as connection:  # use one connection for all queries, because each session counts
 
         def ask(question: LiteralString) -> Any:
             return (connection.execute(question, {"name": saga.name}).fetchone() or (None,))[0]

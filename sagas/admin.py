@@ -1,4 +1,4 @@
-"""What an operator does to a saga: it is acquired and written as by a worker, in one transaction, with who and why."""
+"""Operator actions on sagas. Each acquires and writes its saga in one transaction, and logs actor and reason."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sagas.storage.contract import not_found
 from sagas.storage.records import Applied, LogEntry, NotAcquired, Refusal, SagaFilter, SagaRecord, SagaState, note
 from sagas.storage.transitions import Ended, GaveBack, Transition
 
-#: How often an operator who waits for a saga tries to take it.
-_LOOK_SECONDS: Final = 0.25
-#: How long an ask is remembered after its operator's last look: no longer than that, should the operator die.
-_ASK_SECONDS: Final = 5.0
+#: How often an operator who waits for a saga tries to acquire it.
+_RETRY_SECONDS: Final = 0.25
+#: How long a request to yield lasts after the operator's last try, so that it ends if the operator's process dies.
+_REQUEST_SECONDS: Final = 5.0
 _PAGE: Final = 500
 
-#: What an action writes for a saga as it stands: a row for the log, and the status from then on.
+#: Returns what an action writes for this record: a row for the log, and the saga's new status.
 _Decision = Callable[[SagaRecord], tuple[LogEntry, SagaStatus]]
 
 
 class Operator:
-    """Acts on sagas for a person; nothing here can break what the engine guarantees.
+    """Acts on sagas for a person. Its actions keep every guarantee of the engine.
 
-    A worker that holds the saga is requested to yield: it gives the saga back at its next step's boundary.
+    It requests a worker that holds the saga to yield. The worker then gives the saga back at its next step's boundary.
 
     Args:
-        engine: whose storage, settings and sagas are meant.
-        by: who acts, for the log.
+        engine: its storage, settings and sagas are used.
+        by: the actor, for the log.
         wait_seconds: how long to wait for a saga that a worker holds.
     """
 
@@ -44,10 +44,10 @@ class Operator:
         self._wait_seconds = wait_seconds
 
     def compensate(self, saga_id: UUID, *, because: str) -> SagaRecord:
-        """Abort a saga: what was done is undone from now on, by whoever recovers it next.
+        """Abort a saga: the worker that acquires it next compensates its steps.
 
         Raises:
-            ActionRefused: it has ended, unwinds already, is past its pivot, or is held by a worker all the time.
+            ActionRefused: it has ended, unwinds already, is past its pivot, or a worker holds it during the whole wait.
             UnknownSaga, LogDoesNotFit: this process's code does not fit the saga.
         """
 
@@ -76,9 +76,9 @@ class Operator:
         return self._act(saga_id, decide)
 
     def skip(self, saga_id: UUID, step: str, *, because: str) -> SagaRecord:
-        """Have the next step of a saga, in whichever direction it goes, count as done without running it.
+        """Count the next action of a saga, `act` or `compensate`, as done without running it.
 
-        A skipped step is the operator's: code neither acts nor compensates it from then on.
+        The operator answers for a skipped step: code neither acts nor compensates it from then on.
 
         Raises:
             ActionRefused: the step is not the next one, or as for `compensate`.
@@ -105,16 +105,16 @@ class Operator:
         return self._act(saga_id, decide)
 
     def resolve(self, saga_id: UUID, status: SagaStatus, *, because: str) -> SagaRecord:
-        """End a saga as it was settled by other means; none of its code runs, and none needs to be known here.
+        """End a saga that was settled by other means. None of its code runs, and this process need not have its class.
 
         Args:
-            saga_id: which.
+            saga_id: the saga to end.
             status: COMPLETED or COMPENSATED.
             because: how it was settled.
 
         Raises:
-            ActionRefused: it has ended, or is held by a worker all the time.
-            ValueError: the status is no end.
+            ActionRefused: it has ended, or a worker holds it during the whole wait.
+            ValueError: the status is not COMPLETED or COMPENSATED.
         """
         if not status.finished:
             raise ValueError(f"a saga cannot be resolved as {status}: choose COMPLETED or COMPENSATED.")
@@ -122,10 +122,10 @@ class Operator:
         return self._act(saga_id, lambda _: (note(command, actor=self._by, reason=because), status))
 
     def retry(self, saga_id: UUID, *, because: str) -> SagaRecord:
-        """Make a saga due at once, with all its attempts: the next scan sends it to a worker.
+        """Make a saga due at once and reset its failed attempts to 0. The next scan sends it to a worker.
 
         Raises:
-            ActionRefused: it has ended, or is held by a worker all the time.
+            ActionRefused: it has ended, or a worker holds it during the whole wait.
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
@@ -135,7 +135,7 @@ class Operator:
         return self._act(saga_id, decide)
 
     def dead(self, name: str | None = None) -> Iterator[SagaRecord]:
-        """Yield the dead sagas, of this name only if one is given; each once, whatever becomes of it meanwhile."""
+        """Yield the dead sagas, of this name if one is given. Each is yielded once, even if it changes meanwhile."""
         seen: set[UUID] = set()
         while True:
             page = self._storage.find(SagaFilter(states=(SagaState.DEAD,), name=name, limit=_PAGE + len(seen)))
@@ -168,9 +168,9 @@ class Operator:
 
         record = self._storage.load(saga_id)
         if not record.status.finished:
-            judged(record)  # what would be refused is refused without waiting for the saga
+            judged(record)  # refuse an impossible action before waiting for the saga
         deadline = time.monotonic() + self._wait_seconds
-        asked = False
+        requested = False
         try:
             while isinstance(refused := self._operate(saga_id, judged), NotAcquired):
                 if refused.why is Refusal.NOT_FOUND or refused.record is None:
@@ -181,16 +181,15 @@ class Operator:
                     )
                 if (left := deadline - time.monotonic()) <= 0:
                     raise ActionRefused(
-                        f"saga {saga_id} is held by {refused.record.lease_owner}, which works on it and renews its "
-                        "lease: give it more time with --wait, in which it is asked to give the saga back after the "
-                        "step it is at."
+                        f"saga {saga_id} is held by {refused.record.lease_owner}, which renews its lease: give it more "
+                        "time with --wait. The worker is requested to yield the saga after its present step."
                     )
-                # Again at every look: another operator's ask ends with that one's action.
-                self._storage.request_yield(saga_id, by=self._by, for_seconds=_ASK_SECONDS)
-                asked = True
-                time.sleep(min(left, _LOOK_SECONDS))
+                # Request again at every try: another operator's action withdraws the request when it ends.
+                self._storage.request_yield(saga_id, by=self._by, for_seconds=_REQUEST_SECONDS)
+                requested = True
+                time.sleep(min(left, _RETRY_SECONDS))
         finally:
-            if asked:
+            if requested:
                 self._storage.request_yield(saga_id, by=self._by, for_seconds=0)
         return self._storage.load(saga_id)
 

@@ -1,4 +1,4 @@
-"""The functions most programs use: the same as the engine's methods, on the engine of this process."""
+"""Functions for most programs: they call the methods of this process's engine."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from sagas.storage.records import OnConflict
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
 _engine: SagaEngine | None = None
-#: Whether `current_engine` made it, so that it follows the settings when they change.
+#: Whether `current_engine` made the engine. Such an engine is replaced when the settings change.
 _made_here = False
-#: What `new_engine` is given by the frameworks that this process uses.
+#: Arguments for `new_engine` from the frameworks that this process uses.
 _defaults: dict[str, Any] = {}
 _lock = threading.RLock()
 
 
 def configure(engine: SagaEngine | None) -> None:
-    """Make this the engine of the process; None goes back to the one that the environment describes."""
+    """Make this the engine of the process. None goes back to the engine that the environment describes."""
     global _engine, _made_here
     with _lock:
         _engine, _made_here = engine, False
 
 
 def current_engine() -> SagaEngine:
-    """Return the engine of the process: what `configure` gave, or else `new_engine()`, made on first use.
+    """Return the engine of the process: the one given to `configure`, or else `new_engine()`, made on first use.
 
-    A new one is made when an integration reads other settings than before: tests have databases of their own.
+    A new engine is made when an integration's settings have changed, as in tests that have databases of their own.
 
     Raises:
         ConfigurationError: a setting cannot work.
     """
     global _engine, _made_here
     engine = _engine
-    # Once there is one, no lock: a child forked meanwhile would inherit it locked.
+    # Take no lock once there is an engine: a child that is forked while the lock is held would inherit it locked.
     if engine is None or (_made_here and callable(_defaults.get("settings")) and engine.settings != settings()):
         with _lock:
             if _engine is engine:
@@ -53,17 +53,17 @@ def current_engine() -> SagaEngine:
 
 
 def set_defaults(**options: Any) -> None:
-    """Say what the engine of this process is made with; for the integrations with Celery and Django.
+    """Set arguments for the engine of this process. The integrations with Celery and Django call this.
 
     Args:
-        options: arguments of `SagaEngine.from_environment`, `settings` among them; each replaces an earlier one. As
-            `settings`, a function of the environment is asked whenever settings are needed.
+        options: arguments of `SagaEngine.from_environment`, including `settings`. Each replaces an earlier one.
+            `settings` may be a function of the environment, which is called whenever settings are needed.
     """
     global _engine, _made_here
     with _lock:
         _defaults.update(options)
         if _made_here:
-            # Made of other options, before whoever calls this was imported.
+            # The engine was made with other options, before the integration that calls this was imported.
             _engine, _made_here = None, False
 
 
@@ -71,7 +71,7 @@ def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings of this process: an integration's, or else those of the `SAGAS_...` variables.
 
     Args:
-        environment: has the variables.
+        environment: the variables.
 
     Raises:
         ConfigurationError: a setting cannot work.
@@ -87,7 +87,7 @@ def new_engine(**options: Any) -> SagaEngine:
     """Return an engine with the settings of this process.
 
     Args:
-        options: arguments of `SagaEngine.from_environment`, which go before those of integrations.
+        options: arguments of `SagaEngine.from_environment`; they override those of integrations.
 
     Raises:
         ConfigurationError: a setting cannot work.

@@ -1,4 +1,4 @@
-"""Running the loop on an event loop: a saga is a coroutine, and many of them share each commit."""
+"""Runs sagas as coroutines on an event loop. Many sagas share each commit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sagas.step_runner import perform, settle
 from sagas.storage.records import Acquired
 from sagas.telemetry.logs import working_on
 
-#: How often a saga that waits looks whether it is to be put down.
-_LOOK_SECONDS = 0.1
+#: How often a waiting saga checks whether the wait is interrupted.
+_CHECK_SECONDS = 0.1
 
 
 async def execute_async(
@@ -38,7 +38,7 @@ async def execute_async(
     except (LeaseLost, StorageUnavailable):
         raise
     except Exception as error:
-        with suppress(Exception):  # it must not hide what happened
+        with suppress(Exception):  # a failed write must not hide the original error
             await writer.apply(acquired.lease, failed_outside(acquired, runtime, error))
         raise
 
@@ -53,14 +53,14 @@ def _working_on(acquired: Acquired) -> Iterator[None]:
 
 
 class AsyncDriver:
-    """Does what a loop yields, on the event loop that drives it.
+    """Executes the commands that a saga's loop yields, on the event loop of its caller.
 
-    Async steps run on this event loop. Sync ones run in a thread each, as they would block it.
+    Async steps run on this event loop. Each sync step runs in a thread of its own, because it would block the loop.
 
     Args:
         acquired: the saga's lease and record.
-        runtime: whose storage, resolver and observer are used.
-        kept: the lease as it is being renewed.
+        runtime: its storage, resolver and observer are used.
+        kept: the lease, which the keeper renews.
         writer: writes transitions in groups.
     """
 
@@ -121,7 +121,7 @@ class AsyncDriver:
         return Done(move, error=failure) if failure is not None else Done(move, ended.result())
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
-        # Outside of the action: what a resolver raises is no failure of the step's.
+        # Resolve outside of the action: an error that the resolver raises is not a failure of the step.
         step = self._steps.get(begin.step) or self._steps.setdefault(begin.step, self._runtime.resolve(begin.step))
         method = step.act if begin.move.action is Action.ACT else step.compensate
         return self._act(begin, partial(method, begin.context, begin.call), is_async=_is_async(method))
@@ -148,8 +148,8 @@ class AsyncDriver:
     async def _wait(self, seconds: float, *, interruptible: bool) -> None:
         left = seconds
         while left > 0 and not (interruptible and interruption(self._runtime, self._kept)):
-            await asyncio.sleep(min(left, _LOOK_SECONDS))
-            left -= _LOOK_SECONDS
+            await asyncio.sleep(min(left, _CHECK_SECONDS))
+            left -= _CHECK_SECONDS
 
 
 def _is_async(method: Any) -> bool:

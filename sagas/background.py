@@ -1,4 +1,4 @@
-"""Work that a caller must not wait for: done in a thread, which ends as soon as nothing is left to do."""
+"""Runs work in a background thread, so that the caller need not wait. The thread ends when no work is left."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ItemT = TypeVar("ItemT")
 
 
 class InBackground(Generic[ItemT]):
-    """Hands items to a function in a thread; what comes while it works is its next batch.
+    """Passes items to a function in a thread. Items that arrive while the function runs form the next batch.
 
-    One thread at most, so that items are handled in order. The interpreter waits for it when it exits. In a forked
-    child, what the parent has not handled yet is the parent's.
+    There is one thread at most, so that items are handled in order. The interpreter waits for the thread when it exits.
+    A forked child does not handle the items that its parent still has to handle.
 
     Args:
-        handle: is called with a batch; it should not raise.
-        name: of the thread.
+        handle: called with a batch; it should not raise.
+        name: the thread's name.
     """
 
     def __init__(self, handle: Callable[[Sequence[ItemT]], None], *, name: str) -> None:
@@ -33,7 +33,7 @@ class InBackground(Generic[ItemT]):
         self._working = False
 
     def put(self, items: Sequence[ItemT]) -> None:
-        """Have items handled, and return at once."""
+        """Queue items for the function, and return at once."""
         if os.getpid() != self._pid:
             self._begin()
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a context's type must not have, because JSON could not give it back; judged when the saga's class is made."""
+"""Finds fields of a context's type that JSON could not give back. The check runs when the saga's class is defined."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: Types of keys that pydantic writes into a JSON object and cannot read from it again.
+#: Key types that pydantic writes into a JSON object and cannot read back.
 _NO_KEYS: Final = frozenset(
     {"tuple", "list", "set", "frozenset", "dict", "call", "named-tuple", "model", "dataclass", "typed-dict"}
 )
-#: Parts of a schema that hold no schemas.
+#: Parts of a schema that contain no schemas.
 _NO_SCHEMAS: Final = frozenset({"metadata", "default", "config", "serialization"})
 
 
 def what_json_cannot_hold(schema: Any) -> str | None:
-    """Return a phrase that names the first field which could never be read back, and why; None if there is none.
+    """Return a phrase that names the first field which cannot be read back, and the reason. Return None if all can.
 
     Args:
         schema: pydantic's core schema of the type.
     """
-    # What occurs more than once stands aside, and is referred to.
+    # A schema that occurs more than once is a definition, and other schemas refer to it.
     shared = {definition["ref"]: definition for definition in schema.get("definitions", ())}
     return next(_Reader(shared).unfit(schema, ""), None)
 

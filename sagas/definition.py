@@ -1,4 +1,4 @@
-"""What a user writes: `Saga`, `Step` and `RetryPolicy`, validated when the class is defined."""
+"""The classes that a user writes, `Saga`, `Step` and `RetryPolicy`. They are validated when they are defined."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sagas.graph import Graph, Node
 from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
-#: Only Python's own upper bound on waiting: a year is long enough for any retry.
+#: Python limits how long a thread can wait. A year is below that limit and long enough for any retry.
 _LONGEST_DELAY = 366 * 24 * 3600.0
 
-#: Builds a step from its class: the place where a DI container plugs in.
+#: Builds a step from its class. A DI container plugs in here.
 Resolver = Callable[[type["Step[Any]"]], "Step[Any]"]
 
 
@@ -26,10 +26,10 @@ class Call:
     """One attempt at one action of one step, as the step sees it.
 
     Attributes:
-        saga_id: the saga this is for.
-        step_name: the step's stable name; for a saga started under a former one, that.
-        attempt: 1 for the first attempt at this action that the log knows of, then 2, 3, ...
-        idempotency_key: the same for every attempt at this action; hand it to the outside service.
+        saga_id: the saga.
+        step_name: the step's stable name, or the former name if the saga was started under that.
+        attempt: 1 for the first attempt at this action in the log, then 2, 3, ...
+        idempotency_key: the same for every attempt at this action. Pass it to the outside service.
     """
 
     saga_id: UUID
@@ -39,7 +39,7 @@ class Call:
 
     @property
     def act_idempotency_key(self) -> str:
-        """The key that every attempt at this step's `act` had: `compensate` asks the service by it what took effect."""
+        """The key of every attempt at this step's `act`. `compensate` can ask the service with it what took effect."""
         return f"{self.saga_id}:{self.step_name}:act"
 
 
@@ -47,15 +47,15 @@ class Call:
 class RetryPolicy:
     """How often, and how soon, an action that raised is tried again.
 
-    Short waits happen in place; long ones are durable: the saga is put down and no worker is kept waiting.
+    The worker waits out a short delay. For a long delay the saga is suspended, and no worker is kept waiting.
 
     Args:
-        max_attempts: attempts in all, the first included.
+        max_attempts: attempts in all, including the first.
         first_delay: seconds before the second attempt.
-        factor: what each further delay is multiplied by.
-        max_delay: seconds that no delay exceeds; default: 60, or `first_delay` if that is longer.
-        jitter: share of the delay, 0 to 1, that is random, so that a crowd does not retry in step.
-        retry_on: exceptions worth another attempt; any other fails the action at once.
+        factor: multiplies each further delay.
+        max_delay: the longest delay in seconds; default: 60, or `first_delay` if that is longer.
+        jitter: the random share of the delay, 0 to 1, so that many sagas do not retry at the same moment.
+        retry_on: exceptions after which the action is tried again; any other fails the action at once.
 
     Raises:
         DefinitionError: a value is out of range, or `max_delay` would cut the first delay short.
@@ -64,7 +64,7 @@ class RetryPolicy:
     max_attempts: int = 3
     first_delay: float = 1.0
     factor: float = 2.0
-    max_delay: float = None  # type: ignore[assignment]  # a number once it is made
+    max_delay: float = None  # type: ignore[assignment]  # __post_init__ makes it a number
     jitter: float = 0.1
     retry_on: tuple[type[BaseException], ...] = (Exception,)
 
@@ -94,11 +94,11 @@ class RetryPolicy:
             raise DefinitionError(f"RetryPolicy: {wrong}; got {self}.")
 
     def delay(self, failures: int, *, random: float) -> float:
-        """Return the seconds to wait after so many failures in a row.
+        """Return the seconds to wait after this many failures in a row.
 
         Args:
             failures: attempts that have failed, 1 or more.
-            random: a number in [0, 1) that settles the jitter.
+            random: a number in [0, 1) that determines the jitter.
         """
         full = backoff(failures, first=self.first_delay, factor=self.factor, cap=self.max_delay)
         return full * (1 - self.jitter * random)
@@ -123,23 +123,23 @@ def _are_exceptions(classes: object) -> bool:
 
 
 ONCE = RetryPolicy(max_attempts=1)
-#: For actions that nothing can stand in for: more than six hours, almost all of them without holding a worker.
+#: For actions that have no alternative: it retries for more than six hours, and holds no worker during most of them.
 PATIENT = RetryPolicy(max_attempts=45, first_delay=6.0, max_delay=600.0)
 
 
 class Step(Generic[ContextT]):
     """One step of a saga: an effect, and how to undo it.
 
-    Every step runs at least once; at most one worker's result is kept; the same idempotency key accompanies
-    every attempt. Both methods may be `async def`. They change the context in place, or return a new one.
+    Every step runs at least once. The result of at most one worker is kept. Every attempt has the same idempotency
+    key. Both methods may be `async def`. They change the context in place, or return a new one.
 
     Attributes:
-        name: stable name in the log; default: the class's name in kebab case, wherever the class lives.
-        aliases: its former names, the oldest first; a saga that was started under one of them keeps it to its end.
-        retry: what to do when `act` raises; default: no second attempt, but after the pivot 45 of them over six hours.
+        name: stable name in the log; default: the class's name in kebab case, in whatever module the class is.
+        aliases: its former names, the oldest first. A saga that was started under one of them keeps it to its end.
+        retry: what to do when `act` raises; default: no second attempt before the pivot, 45 over six hours after it.
         compensate_retry: the same for `compensate`; default: 45 attempts over six hours.
-        timeout: seconds an action may take before it counts as failed and in doubt; None for no limit.
-        pivot: True for the point of no return: once it completed, the saga only goes forward.
+        timeout: seconds after which an action counts as failed and in doubt; None for no limit.
+        pivot: True for the point of no return. Once this step has completed, the saga only goes forward.
     """
 
     name: ClassVar[str] = ""
@@ -154,7 +154,7 @@ class Step(Generic[ContextT]):
         raise NotImplementedError
 
     def compensate(self, context: ContextT, call: Call) -> ContextT | Awaitable[ContextT | None] | None:
-        """Undo the effect; called also when it is in doubt whether there was one. Default: nothing to undo."""
+        """Undo the effect. It is also called when the effect is in doubt. Default: there is nothing to undo."""
         return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -174,7 +174,7 @@ class Step(Generic[ContextT]):
 
     @classmethod
     def retry_after_pivot(cls) -> RetryPolicy:
-        """The policy for `act` once the saga cannot go back: its own `retry` if a class sets one."""
+        """The policy for `act` after the pivot: the step's own `retry` if a class sets one, or else the patient one."""
         chosen = any("retry" in vars(base) for base in cls.__mro__ if base is not Step)
         return cls.retry if chosen else PATIENT
 
@@ -185,19 +185,19 @@ class Step(Generic[ContextT]):
 
 
 class Saga(Generic[ContextT]):
-    """A business process: steps in order, undone in reverse when one fails for good.
+    """A business process: its steps run in order, and are undone in reverse order when one of them fails finally.
 
     Declare the context's type as `Saga[Order]` and the steps as a list of classes.
 
     Attributes:
-        name: stable name in the database; default: the class's name in kebab case, wherever the class lives.
-        aliases: its former names, the oldest first, which the database goes on with.
-        version: 1 or more; raised for a change that sagas already started cannot follow. They go on with the class
-            that has their version, which may stand beside this one; the highest is the one for new sagas.
-        continues: lower versions whose sagas this class goes on with, too.
+        name: stable name in the database; default: the class's name in kebab case, in whatever module the class is.
+        aliases: its former names, the oldest first. The database keeps the oldest name.
+        version: 1 or more. Raise it for a change that sagas already started cannot follow. Those sagas continue with
+            the class of their version, which you may keep next to this one. New sagas use the highest version.
+        continues: lower versions whose sagas this class continues too.
         steps: the step classes, in order.
-        compensate_past_failures: True to compensate earlier steps although a later one's compensation still fails. It
-            is tried again after them, and the saga is not COMPENSATED before every step is.
+        compensate_past_failures: True to compensate earlier steps although the compensation of a later step still
+            fails. That compensation is tried again after them. The saga is COMPENSATED once every step is.
 
     Raises:
         DefinitionError: when the class is defined, if it could not run correctly.
@@ -229,7 +229,7 @@ class Saga(Generic[ContextT]):
 
     @classmethod
     def stored_name(cls) -> str:
-        """The name in the database: the oldest, or a start repeated across a rename would start a second saga."""
+        """The name in the database: the oldest one. With a later name, repeating a start would start a second saga."""
         return (*cls.aliases, cls.name)[0]
 
 
@@ -237,7 +237,7 @@ AnySaga = type[Saga[Any]]
 
 
 def _own_name(cls: type) -> str:
-    """The name given in this very class, else one made from the class's name: a subclass is another thing."""
+    """Return the name that this class itself gives, or one made from the class's name. A name is not inherited."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
     name: str = cls.__dict__.get("name", words.lower())
     if not _is_name(name):
@@ -282,7 +282,7 @@ def _is_version(version: object) -> bool:
 
 
 def _context_type(cls: AnySaga) -> Any:
-    # Of every class in turn: a generic mixin has original bases of its own, which hide the saga's.
+    # Look at the bases of every parent: the original bases of a generic mixin would hide those of the saga.
     for base in (base for parent in cls.__mro__ for base in parent.__dict__.get("__orig_bases__", ())):
         if isinstance(get_origin(base), type) and issubclass(get_origin(base), Saga):
             (context_type,) = get_args(base)

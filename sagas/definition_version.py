@@ -1,6 +1,6 @@
-"""What version 0.1.0 stored of a definition, such as `1.x7Qpb0aZ`: its version, and a code of each step in order.
+"""Reads what version 0.1.0 stored of a definition, such as `1.x7Qpb0aZ`: the version, and a code of each step in order.
 
-A saga that has nothing else gets its definition from it when it is first acquired.
+A saga that version 0.1.0 started gets its definition from this text when it is first acquired.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from sagas.definition import AnySaga, Step
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph, Node
 
-#: A definition of more steps has one code for all of them: it is recognized as a whole or not at all.
+#: A definition with more steps has one code for all of them, so it can only be recognized as a whole.
 _MOST_STEPS: Final = 15
 _CODE_CHARACTERS: Final = 4
 _WHOLE: Final = "*"
 
 
 def stored_version(definition_version: str) -> int:
-    """Return the version that the saga's class declared; a text without one is from before there were any."""
+    """Return the version that the saga's class declared, or 1 for a text that is older than versions."""
     version, dot, _ = definition_version.partition(".")
     return int(version) if dot and version.isdecimal() else 1
 
 
 def graph_of(saga: AnySaga, definition_version: str) -> Graph:
-    """Return the graph that a saga was started with, as far as its codes and this class tell.
+    """Return the graph that a saga was started with, as its codes and this class determine it.
 
     Raises:
-        LogDoesNotFit: it was started with a step that the class does not have, or has changed too much.
+        LogDoesNotFit: the saga was started with a step that the class lacks or has changed too much.
     """
     version, dot, codes = definition_version.partition(".")
     if not (dot and version.isdecimal()):
-        # From before steps were written down, and so from before any alias: each had the first of its names.
+        # The text is older than the codes of steps, and so older than any alias: each step had its oldest name.
         nodes = [_node((*step.aliases, step.name)[0], step) for step in saga.steps]
     elif codes.startswith(_WHOLE) or codes == _joined(saga):
         if codes != _joined(saga):
@@ -64,8 +64,8 @@ def _node(name: str, step: type[Step[Any]]) -> Node:
 
 
 def _codes(step: type[Step[Any]]) -> list[tuple[str, Node]]:
-    """The codes under which a saga may have been started with this step."""
-    # It may have been without a compensation then: no saga is the worse for one.
+    """Return the codes that this step can have in the text of a saga."""
+    # The step may have had no compensation then. A compensation that was added later harms no saga.
     possible = (False, True) if step.can_compensate() else (False,)
     return [
         (_code(name, pivot=step.pivot, can_compensate=can_compensate), _node(name, step))

@@ -1,4 +1,4 @@
-"""The stored definitions, as one process knows them: each is read or written once."""
+"""A process's cache of the stored definitions: each definition is read or written once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Definitions:
 
     Args:
         storage: where they are stored.
-        registry: the classes that this process can run.
+        registry: the saga classes that this process can run.
     """
 
     def __init__(self, storage: ISagaStorage, registry: Registry) -> None:
@@ -40,12 +40,12 @@ class Definitions:
         return graph.hash in self._stored
 
     def fitting(self, record: SagaRecord) -> tuple[AnySaga, Graph]:
-        """Return the class that goes on with a saga, and the graph that the saga was started with.
+        """Return the class that continues a saga, and the graph that the saga was started with.
 
-        A saga of version 0.1.0 has no definition: its graph is made from its codes, and not stored here.
+        A saga of version 0.1.0 has no definition. Its graph is made from the codes of its steps, and not stored here.
 
         Raises:
-            UnknownSaga: no class here goes on with it.
+            UnknownSaga: no class in this process continues the saga.
             LogDoesNotFit: the class has changed too much.
             DefinitionNotFound: its definition is not stored.
             StorageUnavailable: as from the storage.

@@ -1,4 +1,4 @@
-"""Noting which messages reach this process, so that scans find those that are lost."""
+"""Records which messages reach this process, so that scans find lost messages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: A process notes no more than one delivery of a queue in so many seconds.
+#: A process records at most one delivery of a queue in this many seconds.
 _INTERVAL_SECONDS: Final = 1.0
 
 
 class Deliveries:
-    """Notes the deliveries of one process.
+    """Records the deliveries of one process.
 
     Args:
-        storage: where they are noted.
+        storage: where they are recorded.
     """
 
     def __init__(self, storage: ISagaStorage) -> None:
@@ -28,7 +28,7 @@ class Deliveries:
         self._noted: dict[bool, float] = {}
 
     def note(self, claim: Claim) -> None:
-        """Note that the message of a claim has arrived, unless another of its queue was noted a moment ago."""
+        """Record that the message of a claim has arrived, unless one of its queue was recorded within a second."""
         now = time.monotonic()
         if now - self._noted.get(claim.pending, -_INTERVAL_SECONDS) < _INTERVAL_SECONDS:
             return
@@ -36,4 +36,4 @@ class Deliveries:
         try:
             self._storage.note_delivery(claim)
         except SagaError as error:
-            logger.warning("a delivery was not noted, so lost messages are found later: %s", error)
+            logger.warning("a delivery was not recorded, so lost messages are found later: %s", error)

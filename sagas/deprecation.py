@@ -1,4 +1,4 @@
-"""Names that are gone, and still work for one release."""
+"""Keeps former names working for one release."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def former_names(module: str, names: Mapping[str, tuple[Any, str]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a module that still answers to former names.
+    """Return the `__getattr__` of a module, which resolves former names and warns.
 
     Args:
-        module: its name.
-        names: for each former name what it stands for, and where that is to be imported from now.
+        module: the module's name.
+        names: for each former name, the object and the place to import it from now.
     """
 
     def get(name: str) -> Any:

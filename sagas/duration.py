@@ -1,16 +1,16 @@
-"""How lengths of time, and times, read in a message."""
+"""Formats durations and times for messages."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Final
 
-#: The largest unit of which there are at least two.
+#: Units, the largest first. `duration` uses the first of which there are at least two.
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60))
 
 
 def duration(seconds: float) -> str:
-    """Return so many seconds for a human, as '90 s', '7 min', '3 h' or '12 d'."""
+    """Return a number of seconds as text for a human, such as '90 s', '7 min', '3 h' or '12 d'."""
     for unit, length in _UNITS:
         if seconds >= 2 * length:
             return f"{seconds // length:.0f} {unit}"

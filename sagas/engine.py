@@ -1,4 +1,4 @@
-"""The engine: storage, registry, settings and the way to workers, wired together; and starting sagas with it."""
+"""The engine connects storage, registry, settings and dispatcher. It starts, runs and recovers sagas."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ class SagaEngine:
     """Starts, runs and recovers sagas.
 
     Args:
-        storage: where they are kept.
-        dispatcher: what carries them to workers; without one, `start` leaves them to whoever scans.
+        storage: stores the sagas.
+        dispatcher: sends sagas to workers; without one, sagas that `start` stores wait for a scan of another process.
         settings: leases, attempts and backoff.
-        sagas: classes this process can run; `start` and `run` add theirs.
-        resolver: builds a step from its class; default: call it. A DI container plugs in here.
+        sagas: classes that this process can run; `start` and `run` add theirs.
+        resolver: builds a step from its class; default: call the class. A DI container plugs in here.
         node: the name of this worker or host, shown as the holder of leases.
         stopping: whether this process was asked to stop at the next step's boundary.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
-        observer: is told what happens; OpenTelemetry is too, where this process has set it up.
-        framework: what the application is built on; integrations give it.
-        shared: whether this process may hold several sagas at once. Its crash then spends no attempt of any of them:
-            each is suspect, and runs alone until it gets on.
+        observer: is notified of what happens. OpenTelemetry is notified too if this process has set it up.
+        framework: the framework that the application is built on; integrations pass it.
+        shared: whether this process may hold several sagas at once. Its crash then spends no attempt of any of them.
+            Each of them becomes suspect, and runs alone until it makes progress.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class SagaEngine:
         """Return the engine that the `SAGAS_...` variables describe, with Celery as its dispatcher if installed.
 
         Args:
-            settings: instead of those of the variables.
-            storage: returns the storage that is used with these settings; default: PostgreSQL.
+            settings: used instead of the variables.
+            storage: returns the storage for these settings; default: PostgreSQL.
             options: arguments of the class.
 
         Raises:
@@ -150,16 +150,16 @@ class SagaEngine:
     ) -> UUID:
         """Store a saga and send it to a worker; return its id.
 
-        With the broker down it still succeeds, and the saga runs once the broker is back.
+        It also succeeds while the broker is down. The saga then runs once the broker is back.
 
         Args:
             saga: the class.
-            context: what it works on; stored as JSON.
-            idempotency_key: the same key again, for the same saga, returns the same id and starts nothing. The context
-                of the first start is the one that counts; a later one is not compared with it.
+            context: the data that the steps read and change; stored as JSON.
+            idempotency_key: a second start of the same saga with the same key returns the same id and starts nothing.
+                The context of the first start is used, and a later one is not compared with it.
             on_conflict: "raise" raises `AlreadyStarted` instead, if the key was used before.
-            connection: the caller's own connection or session, of SQLAlchemy or psycopg 3: the saga then exists if and
-                only if the caller commits. A session's commit sends it at once. A connection does not tell of its
+            connection: the caller's own connection or session, of SQLAlchemy or psycopg 3. The saga then exists if and
+                only if the caller commits. A session's commit sends it at once. A connection does not report its
                 commit: call `send` after it, or else the next scan sends the saga.
 
         Raises:
@@ -204,7 +204,7 @@ class SagaEngine:
         on_conflict: OnConflict = "return",
         connection: TransactionOwner | None = None,
     ) -> list[tuple[UUID, bool]]:
-        """Do as `start_many` does, and tell of each saga whether it is new or was known by its key."""
+        """Do as `start_many` does, and return for each saga its id and whether it is new."""
         if on_conflict not in ("return", "raise"):
             raise ValueError(f"on_conflict is {on_conflict!r}: give 'return' or 'raise'.")
         new = self._new_sagas(saga, contexts, idempotency_keys)
@@ -262,17 +262,17 @@ class SagaEngine:
         if connection is None:
             return await self._framework.in_thread(start, None)
         if not self._connected:
-            # In a thread, as the event loop must not wait for a connection of the storage's own.
+            # Connect in a thread: the event loop must not wait for a connection of the storage.
             await asyncio.to_thread(self.storage.connect)
             self._connected = True
         await self._register_in_thread(saga)
         return await call_within(connection, start)
 
     def send(self, *saga_ids: UUID | str) -> None:
-        """Send sagas to workers now that the transaction in which they were started has committed.
+        """Send sagas to workers after the transaction in which they were started has committed.
 
-        For transactions that do not tell of their commit. What was sent already, or runs, is left alone. With the
-        broker down it still succeeds, and a scan sends the sagas later.
+        Use it for transactions that do not report their commit. Sagas that were sent already, or that run, are left
+        alone. It also succeeds while the broker is down, and a scan sends the sagas later.
 
         Raises:
             SagaNotFound: no saga has one of these ids; its transaction has not committed, or was rolled back.
@@ -289,11 +289,11 @@ class SagaEngine:
         await asyncio.to_thread(self.send, *saga_ids)
 
     def run(self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
-        """Start a saga and run it here and now, without the broker; if this process dies, a worker takes over.
+        """Start a saga and run it in this process, without the broker. If the process dies, a worker takes over.
 
-        The same idempotency key again runs nothing and reports how that saga stands.
+        A second call with the same idempotency key runs nothing and reports the status of that saga.
 
-        Async steps run on an event loop of the process, in a thread of its own.
+        Async steps run on one event loop of the process, in a thread of its own.
 
         Raises:
             ContextError: as for `start`.
@@ -316,9 +316,9 @@ class SagaEngine:
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
     ) -> Report:
-        """Do as `run` does, from a coroutine, on whose event loop async steps run; sync ones run in a thread.
+        """Do as `run` does, from a coroutine. Async steps run on the caller's event loop, sync ones in a thread.
 
-        If the caller is cancelled, the saga goes on.
+        If the caller is cancelled, the saga continues.
         """
         return await self._shielded(self._run_async(saga, context, idempotency_key))
 
@@ -347,15 +347,15 @@ class SagaEngine:
     ) -> Report:
         """Resume a saga from its log, forward or backward, and report what was done.
 
-        Failed attempts are counted and backed off from by itself. A saga that is finished, or that another worker
+        It counts a failed attempt and sets the time of the next one. A saga that is finished, or that another worker
         holds, is left alone, and the report says so.
 
         Args:
-            saga_id: which.
-            version: only at this version: the one that a message was sent for.
-            by_hand: an operator asks: also while the saga backs off, is dead or paused.
-            note: the operator's, for the saga's log.
-            delivered: the claim whose message asks for this; it is noted, so that scans find messages that are lost.
+            saga_id: the saga.
+            version: acquire the saga only at this version, for which the message was sent.
+            by_hand: an operator asks, so the saga is also acquired while it backs off, is dead or paused.
+            note: the operator's row for the saga's log.
+            delivered: the claim of the message that asks for this. It is recorded, so that scans find lost messages.
 
         Raises:
             SagaNotFound, InvalidSagaId: there is no such saga.
@@ -375,7 +375,7 @@ class SagaEngine:
         )
 
     async def recover_async(self, saga_id: UUID | str, *, by_hand: bool = False) -> Report:
-        """Do as `recover` does, from a coroutine, as `run_async` does."""
+        """Do as `recover` does, from a coroutine. Steps run as `run_async` runs them."""
         return await self._shielded(
             recovery.recover_async(
                 parse_saga_id(saga_id),
@@ -387,7 +387,7 @@ class SagaEngine:
         )
 
     def scan(self) -> ScanReport:
-        """Claim what is due and send it to workers.
+        """Claim sagas that are due and send them to workers.
 
         Raises:
             ConfigurationError: this engine has no dispatcher.
@@ -451,7 +451,7 @@ class SagaEngine:
         ]
 
     async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
-        # The loop itself keeps no task alive that nobody else refers to.
+        # Keep a reference to the task: the event loop has only a weak one, and the task could be collected.
         task = asyncio.ensure_future(running)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -463,7 +463,7 @@ class SagaEngine:
         except RuntimeError:
             self._send(claims)
         else:
-            self._sending.put(claims)  # or a broker that does not answer would hold up every other coroutine
+            self._sending.put(claims)  # sending here would block every other coroutine while the broker does not answer
 
     def _send(self, claims: Sequence[Claim]) -> None:
         try:
@@ -474,12 +474,12 @@ class SagaEngine:
         except SagaError as error:
             logger.warning("%d sagas were not sent; a later scan sends them: %s", len(claims), error)
         except Exception:
-            # The sagas are committed, and a scan finds those whose messages are missing: starting them succeeded.
+            # The start succeeded: the sagas are committed, and a scan sends those whose messages are missing.
             logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
 
 
 def check_idempotency_key(key: str) -> None:
-    """Refuse what cannot be an idempotency key.
+    """Refuse a value that cannot be an idempotency key.
 
     Raises:
         ValueError: the message shows the key and says what one may be.
@@ -492,7 +492,7 @@ def check_idempotency_key(key: str) -> None:
 
 
 def _just_started(new: NewSaga, request: LeaseRequest) -> Acquired:
-    """A new saga under its first lease, as it was stored with it."""
+    """Return a new saga under its first lease, as the storage has stored it."""
     lease = Lease(new.id, 1, request.owner, request.token)
     return Acquired(lease, new.as_record(now=utc_now(), lease=request), SagaStatus.PENDING)
 

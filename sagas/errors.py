@@ -1,4 +1,4 @@
-"""Every error the engine raises: what happened, why, and the cure, in one sentence each."""
+"""Every error that the engine raises. Messages name the thing, the reason and the cure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class UnknownSaga(SagaError, LookupError):
 
 
 class LogDoesNotFit(SagaError):
-    """A saga was started with, or its log tells of, steps that this code's definition does not have as they were."""
+    """A saga or its log has steps that this code's definition lacks or has changed too much."""
 
 
 class UnstorableText(SagaError, ValueError):
@@ -50,9 +50,9 @@ class UnstorableText(SagaError, ValueError):
 
 
 class LeaseLost(SagaError):
-    """The saga is no longer held by this worker at this version: another may have taken it over.
+    """This worker no longer holds the saga at this version. Another worker may have acquired it.
 
-    Raised by every fenced write that changed no row; whoever gets it must stop without touching anything.
+    Every fenced write that changed no row raises it. A holder that gets it must stop and write nothing more.
     """
 
 
@@ -87,7 +87,7 @@ class TransactionRefused(SagaError, ValueError):
 
 
 class IllegalStatusChange(SagaError, ValueError):
-    """A saga cannot have this status as it stands; nothing was changed."""
+    """A saga in its present state cannot have this status; nothing was changed."""
 
 
 class StorageUnavailable(SagaError):
@@ -95,19 +95,19 @@ class StorageUnavailable(SagaError):
 
 
 class CharacterNotStorable(SagaError, ValueError):
-    """A text has a character that the database's encoding lacks; a database with the encoding UTF8 has them all."""
+    """A text has a character that the database's encoding lacks. The encoding UTF8 has every character."""
 
 
 class HiddenRow(SagaError):
-    """The database does not show a row that it must have; the message tells what may hide it. Nothing was changed."""
+    """The database does not show a row that it must have. The message says what may hide it. Nothing was changed."""
 
 
 class SagaUnreadable(SagaError):
-    """A saga was taken and what the database returned cannot be read; it was given back, and no attempt was spent."""
+    """A saga was acquired, but its row cannot be read. The saga was given back, and no attempt was spent."""
 
 
 class QueryTimeout(SagaError):
-    """The database took longer to answer the inspector than a question may; nothing was changed."""
+    """The server cancelled a query of the inspector because it took too long; nothing was changed."""
 
 
 class SchemaBehind(SagaError):
@@ -119,11 +119,11 @@ class SchemaAhead(SagaError):
 
 
 class MigrationRefused(SagaError):
-    """The database cannot be migrated as it is; the message says why and what to do. Nothing was changed."""
+    """The database cannot be migrated in its present state. The message gives the reason. Nothing was changed."""
 
 
 class BrokerUnavailable(SagaError):
-    """The broker did not answer; what it should have carried stays due in the database."""
+    """The broker did not answer. The sagas that could not be sent stay due in the database."""
 
 
 class OutcomeUnknown(SagaError):
@@ -138,7 +138,7 @@ class StepTimedOut(OutcomeUnknown):
 
 
 class ActionRefused(SagaError):
-    """An operator's action does not suit the saga as it stands; nothing was changed."""
+    """An operator action is not possible in the saga's present state; nothing was changed."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""What an error that a step raised means: whether it is the step's, in doubt, or worth another attempt.
+"""Classifies an error of a step: whether the step raised it, whether it is in doubt, and whether it is retryable.
 
-An ExceptionGroup stands for the errors that it holds, at any depth: tasks of one `asyncio.TaskGroup`, say. What an
-error was caused by (`__cause__`) is not looked at: whoever raises another error has decided what it means.
+An ExceptionGroup stands for the errors that it holds at any depth, such as those of one `asyncio.TaskGroup`. The cause
+of an error (`__cause__`) is ignored: code that raises another error has decided what the error means.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Classes = tuple[type[BaseException], ...]
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that a group holds, at any depth; any other error is its own only leaf."""
+    """Yield the errors that a group holds at any depth. For an error that is no group, yield the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:
             yield from leaves(each)
@@ -24,7 +24,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_of_the_step(error: BaseException) -> bool:
-    """Whether the error is the step's, and nothing in it is meant to end the process, as KeyboardInterrupt is."""
+    """Whether the error is the step's own: nothing in it is meant to end the process, as KeyboardInterrupt is."""
     return all(isinstance(leaf, (Exception, asyncio.CancelledError)) for leaf in leaves(error))
 
 
@@ -34,7 +34,7 @@ def is_in_doubt(error: BaseException, in_doubt_on: Classes) -> bool:
 
 
 def is_retryable(error: BaseException, retry_on: Classes) -> bool:
-    """Whether a policy wants another attempt: after a group, if it wants one after each error, or names the group."""
+    """Whether a policy retries after this error; for a group, after each error in it, or if it names the group."""
     if not isinstance(error, BaseExceptionGroup):
         return isinstance(error, retry_on)
     groups = tuple(each for each in retry_on if issubclass(each, BaseExceptionGroup))

@@ -1,4 +1,4 @@
-"""The framework that an application is built on, as far as the engine has to know it."""
+"""What the engine needs to know of the framework that an application is built on."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ ParamsT = ParamSpec("ParamsT")
 
 
 class Framework:
-    """What a framework decides about starting and running sagas; this class is an application without one."""
+    """How a framework changes the starting and running of sagas. This class is for applications without a framework."""
 
     def transaction(self) -> CallersTransaction | None:
-        """Return the transaction that the caller is in, which sagas join that are started without `connection=`."""
+        """Return the caller's transaction, if any. Sagas that are started without `connection=` join it."""
         return None
 
     async def in_thread(
         self, function: Callable[ParamsT, ResultT], /, *args: ParamsT.args, **kwargs: ParamsT.kwargs
     ) -> ResultT:
-        """Call a function that blocks from a coroutine, in the thread that this framework has for it."""
+        """Call a blocking function from a coroutine, in the thread that this framework provides for it."""
         return await asyncio.to_thread(function, *args, **kwargs)
 
     def around(self, action: Callable[[], Any]) -> Callable[[], Any]:
-        """Return the action of a step with what must happen before and after it, in whatever thread it is called."""
+        """Return a step's action, wrapped in what this framework does before and after it. Any thread may call it."""
         return action
 
     def thread_ends(self) -> None:
-        """Let go of what belongs to this thread, which the engine started: its work for a saga is done."""
+        """Release resources of this thread. The engine started the thread, and its work for a saga is done."""
 
 
 def set_up_framework() -> None:
-    """Set up Django where DJANGO_SETTINGS_MODULE names its settings; modules of sagas may import models.
+    """Set up Django if DJANGO_SETTINGS_MODULE is set, so that saga modules can import models.
 
     Raises:
         ConfigurationError: Django cannot be set up.
     """
     if os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django") is not None:
-        # By its name: the engine does not import Django.
+        # Import by name: the engine does not import Django.
         importlib.import_module("sagas.django.setup").set_up()

@@ -1,7 +1,7 @@
 """The graph of a saga: its nodes and which of them come before which, as data.
 
-A saga class makes one from its `steps`. It is stored once for each content, so that a saga can be drawn, explained and
-gone on with by what it was started with, whatever code runs now.
+A saga class makes its graph from its `steps`. Each distinct graph is stored once. So a saga can be drawn, explained and
+continued by the graph that it was started with, although the code has changed since.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Node:
 
     Attributes:
         name: stable name in the log.
-        kind: what it does: "step" acts and compensates.
+        kind: the kind of node; "step" acts and compensates.
         after: the nodes that must have succeeded before it begins.
         pivot: whether the saga only goes forward once it has succeeded.
         undoable: whether it has a compensation.
@@ -42,7 +42,7 @@ class Graph:
     Args:
         saga: the saga's name.
         version: the one that its class declares.
-        nodes: in an order in which they may run.
+        nodes: the nodes, in an order in which they may run.
 
     Raises:
         DefinitionError: two nodes have one name, or a node comes before one that it depends on.
@@ -85,7 +85,7 @@ class Graph:
 
     @cached_property
     def successors(self) -> dict[str, tuple[str, ...]]:
-        """Those that directly depend on each node."""
+        """For each node, the names of the nodes that directly depend on it."""
         found: dict[str, list[str]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
             for name in node.after:
@@ -105,7 +105,7 @@ class Graph:
 
     @classmethod
     def parse(cls, text: str) -> Graph:
-        """Return the graph of a stored text; what a newer version wrote into a node is passed over."""
+        """Return the graph of a stored text. Fields of a node that only a newer version knows are ignored."""
         stored: dict[str, Any] = json.loads(text)
         nodes = (
             Node(

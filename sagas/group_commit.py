@@ -1,6 +1,6 @@
-"""Writing for many sagas in one commit: what comes together while the last commit is under way.
+"""Group commit: writes that arrive while a commit is under way share the next commit.
 
-A commit costs the same for one saga as for a hundred. A saga alone waits for nobody: its write begins at once.
+A commit costs the same for one saga as for a hundred. The write of a single saga begins at once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sagas.errors import LeaseLost
+from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga
 from sagas.storage.transitions import Transition
 
-#: Sagas in one statement at most, so that none waits long for the others.
+#: The largest number of sagas in one statement. A larger group would keep its first sagas waiting.
 _MOST: Final = 500
+
+
+#: The id of a saga, whether it is new, and the request that holds it.
+_Created = tuple[UUID, bool, LeaseRequest]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +59,9 @@ class GroupWriter:
         applied: Applied = await self._add("_applies", (lease, transition))
         return applied
 
-    async def create(self, saga: NewSaga, request: LeaseRequest) -> tuple[UUID, bool, LeaseRequest]:
+    async def create(self, saga: NewSaga, request: LeaseRequest) -> _Created:
         """Store a new saga under its first lease; return its id, whether it is new, and the request that holds it."""
-        created: tuple[UUID, bool, LeaseRequest] = await self._add("_creates", (saga, request))
+        created: _Created = await self._add("_creates", (saga, request))
         return created
 
     def _add(self, queue: str, value: Any) -> asyncio.Future[Any]:
@@ -83,26 +87,31 @@ class GroupWriter:
             _answer(creates, self._create)
             _answer(applies, self._storage.apply_many)
 
-    def _create(self, asked: Sequence[tuple[NewSaga, LeaseRequest]]) -> list[tuple[UUID, bool, LeaseRequest]]:
-        # One request for all: the token tells two acquires of one saga apart, not two sagas.
+    def _create(self, asked: Sequence[tuple[NewSaga, LeaseRequest]]) -> Sequence[_Created | Exception]:
+        # Use one request for all: the token distinguishes two acquires of one saga, not two sagas.
         request = asked[0][1]
-        created = self._storage.create_sagas([saga for saga, _ in asked], lease=request)
+        try:
+            created = self._storage.create_sagas([saga for saga, _ in asked], lease=request)
+        except StorageUnavailable:
+            raise
+        except Exception as error:
+            # One saga that cannot be stored fails the statement, and nothing of the group is stored.
+            return [error] if len(asked) == 1 else [one for each in asked for one in self._create([each])]
         return [(saga_id, is_new, request) for saga_id, is_new in created]
 
 
 def _answer(wishes: Sequence[_Wish], write: Callable[[list[Any]], Sequence[Any]]) -> None:
     if not wishes:
         return
-    answers: Sequence[Any]
     try:
-        answers = write([wish.value for wish in wishes])
+        answers = list(zip(wishes, write([wish.value for wish in wishes]), strict=True))
     except BaseException as error:  # each coroutine decides what it means
-        answers = [error] * len(wishes)
+        answers = [(wish, error) for wish in wishes]
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Wish, Any]]] = {}
-    for wish, answer in zip(wishes, answers, strict=True):
+    for wish, answer in answers:
         by_loop.setdefault(wish.loop, []).append((wish, answer))
     for loop, answered in by_loop.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no coroutine waits for the answer
             loop.call_soon_threadsafe(_settle, answered)
 
 
@@ -117,5 +126,5 @@ def _settle(answered: Sequence[tuple[_Wish, Any]]) -> None:
 
 
 def _own(error: BaseException) -> BaseException:
-    # Several coroutines must not raise one object, whose traceback each would extend.
+    # Give each coroutine an error of its own: each raise extends the traceback of the object.
     return type(error)(*error.args) if isinstance(error, LeaseLost) else error

@@ -1,4 +1,4 @@
-"""Saga ids: UUIDs of version 7, so that the newest are together in the index and sort by age."""
+"""Saga ids are UUIDs of version 7: they sort by age, and the newest are next to each other in the index."""
 
 from uuid import UUID
 
@@ -6,9 +6,9 @@ from uuid_utils.compat import uuid7
 
 
 def new_saga_id() -> UUID:
-    """Return a new id, greater than every earlier one of this process, also within a millisecond (RFC 9562, 6.2).
+    """Return a new id. It is greater than every earlier one of this process, even within a millisecond.
 
-    Ids of several processes sort by their clocks, to the millisecond.
+    RFC 9562, section 6.2, defines this order. Ids of several processes sort by their clocks, to the millisecond.
     """
     made: UUID = uuid7()
     return made

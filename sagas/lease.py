@@ -1,6 +1,7 @@
-"""Keeping the leases of a process: their owner's name, and the thread that renews them.
+"""The leases of a process: their owner's name, and the thread that renews them.
 
-Losing is never noticed by a clock of ours: the database tells, by a renewal or a checkpoint that changes no row.
+A worker never concludes from its own clock that a lease is lost. It learns so from a renewal or a checkpoint that
+changes no row in the database.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from sagas.telemetry.logs import saga_logger, working_on
 
 logger = saga_logger(__name__)
 
-#: Renewed every third, so that one renewal may fail and another still be in time.
+#: Renewals in the time of one lease. One renewal may fail, and the next is still in time.
 _RENEWALS_PER_LEASE: Final = 3
-#: How finely the thread ticks, in shares of a renewal's interval.
+#: Ticks of the thread in the time between two renewals.
 _TICKS_PER_RENEWAL: Final = 10
 
 
@@ -41,7 +42,7 @@ def default_node() -> str:
 
 def _start_time(pid: int) -> str:
     try:
-        # Clock ticks since boot: the 22nd field, counted after the command's name, which may hold anything.
+        # Read field 22, clock ticks since boot. Count after the command's name, which may contain spaces and brackets.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         command = ["ps", "-o", "lstart=", "-p", str(pid)]
@@ -58,7 +59,7 @@ class KeptLease:
     Attributes:
         lost: whether another worker has acquired the saga.
         yield_requested: whether an operator waits for the saga, or its name is paused.
-        work: what the holder does, for the lines that the keeper logs.
+        work: the saga and the action that the holder runs, for the lines that the keeper logs.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -73,7 +74,7 @@ class LeaseKeeper:
     """Renews this process's leases from one thread, on a connection of its own, so that a step may take hours.
 
     Args:
-        storage: where the leases are.
+        storage: stores the leases.
         lease_seconds: how long each lease lasts from its last renewal.
     """
 
@@ -93,7 +94,7 @@ class LeaseKeeper:
     def keep(self, lease: Lease) -> Iterator[KeptLease]:
         """Renew a lease while the block runs."""
         if os.getpid() != self._pid:
-            self._reset()  # after a fork the thread stayed with the parent, and so did its leases
+            self._reset()  # after a fork, the thread and its leases belong to the parent
         kept = KeptLease(lease)
         with self._lock:
             self._leases.add(kept)

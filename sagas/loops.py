@@ -1,7 +1,7 @@
-"""Which event loop async steps run on.
+"""Chooses the event loop on which async steps run.
 
-For `run_async` and `recover_async` it is the loop of the caller, so that steps may use clients made there. Everywhere
-else it is one loop of the process, in a thread of its own.
+`run_async` and `recover_async` use the caller's loop, so that steps may use clients that were made there. Everything
+else uses one loop of the process, in a thread of its own.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class LoopInThread:
     thread: int | None
 
     def runs(self) -> bool:
-        """Whether it runs; in a forked child no loop of the parent does, though it looks so."""
+        """Whether the loop runs. In a forked child, a loop of the parent looks running but does not run."""
         return self.pid == os.getpid() and self.loop.is_running()
 
     def runs_here(self) -> bool:
-        """Whether this is its thread. (asyncio itself would say yes in every greenlet of that thread.)"""
+        """Whether the caller is in the loop's thread. (asyncio would also say so in every greenlet of that thread.)"""
         return self.thread == threading.get_ident() and self.runs()
 
 
-# The loop of whoever awaits `run_async`; carried along with the context of its thread.
+# The loop of the coroutine that awaits `run_async`. The context of each thread carries it.
 _callers_loop: contextvars.ContextVar[LoopInThread | None] = contextvars.ContextVar("sagas_callers_loop", default=None)
-# Kept for as long as the process lives, so that clients and pools that a step keeps serve the next saga too.
+# Kept until the process ends, so that clients and pools that a step keeps can serve the next saga too.
 _process_loop: LoopInThread | None = None
 _lock = threading.Lock()
 #: The threads that have nothing to do, by the queues that they wait at. Starting one takes longer than most steps do.
@@ -61,7 +61,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where programs start saga
 
 
 def loop_of_steps() -> LoopInThread:
-    """Return the loop on which an async step runs that is performed here."""
+    """Return the event loop for async steps that this thread runs."""
     global _process_loop  # noqa: PLW0603
     callers = _callers_loop.get()
     if callers is not None and callers.runs():
@@ -77,18 +77,18 @@ def loop_of_steps() -> LoopInThread:
 
 def _keep_running(loop: asyncio.AbstractEventLoop) -> None:
     while not loop.is_closed():
-        # SystemExit in a task that a step spawned stops the loop, and must not leave every other saga waiting; the step
-        # gets it too, when it awaits the task.
+        # A SystemExit in a task that a step spawned stops the loop. Run the loop again, so that other sagas do not wait
+        # for ever. The step also gets the SystemExit when it awaits the task.
         with suppress(BaseException):
             loop.run_forever()
 
 
 def refuse_within_async_step(call: str, instead: str) -> None:
-    """Refuse a call that would block the loop of async steps, where it might wait for what only that loop can do.
+    """Refuse a call that would block the loop of async steps. The call might wait for work that only that loop can do.
 
     Args:
-        call: what was called, for the message.
-        instead: what to call, for the message.
+        call: the function that was called, for the message.
+        instead: the function to call, for the message.
 
     Raises:
         RuntimeError: this is that loop's thread.
@@ -98,14 +98,14 @@ def refuse_within_async_step(call: str, instead: str) -> None:
 
 
 async def call_in_thread(function: Callable[[], _T]) -> _T:
-    """Call the function in a thread and return its result; async steps within it run on this loop.
+    """Call the function in a thread and return its result. Async steps within it run on this loop.
 
-    The thread is one that idles, or else a new one: there is always one, so that sagas never wait for each other's. If
-    the caller is cancelled, the function goes on in its thread. It takes none of the loop's default executor, whose
-    threads are few: sagas that hold them all would wait for steps that need one, to look up a host's name, say.
+    The thread is an idle one, or else a new one, so that no saga waits for the thread of another. If the caller is
+    cancelled, the function continues in its thread. The thread is not one of the loop's default executor, which has
+    few: sagas that hold all of them would wait for steps that need one, to look up a host's name, for example.
     """
     outcome: Future[_T] = Future()
-    outcome.set_running_or_notify_cancel()  # so that the caller's cancellation does not reach it
+    outcome.set_running_or_notify_cancel()  # a running future is not cancelled with the caller
     context = contextvars.copy_context()
     here = LoopInThread(asyncio.get_running_loop(), os.getpid(), threading.get_ident())
     context.run(_callers_loop.set, here)
@@ -135,7 +135,7 @@ def _work(inbox: Queue[Callable[[], None]]) -> None:
 
 
 def start_thread(function: Callable[[], _T], outcome: Future[_T], *, name: str) -> None:
-    """Call the function in a new thread, which does not keep the process from ending, and settle `outcome` by it."""
+    """Call the function in a new daemon thread, and set its result or error on `outcome`."""
 
     threading.Thread(target=_call, args=(function, outcome), name=name, daemon=True).start()
 
@@ -143,7 +143,7 @@ def start_thread(function: Callable[[], _T], outcome: Future[_T], *, name: str) 
 def _call(function: Callable[[], _T], outcome: Future[_T]) -> None:
     try:
         result = function()
-    except BaseException as error:  # carried to the caller's thread, whatever it is
+    except BaseException as error:  # passed on to the caller's thread
         outcome.set_exception(error)
     else:
         outcome.set_result(result)

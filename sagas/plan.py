@@ -1,7 +1,7 @@
-"""Which class does which node of a saga that was started earlier, perhaps by other code.
+"""Maps the nodes of a stored graph to step classes. Other code may have started the saga.
 
-A saga goes on with the graph that it was started with, under the names that its steps had then. So a change of the
-class is for the sagas started after it, and every attempt at a step carries the same idempotency key.
+A saga continues with the graph that it was started with, and its steps keep the names that they had then. So a change
+of the class applies to sagas started later, and every attempt at a step has the same idempotency key.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sagas.progress import Action, Move, Progress
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph, and the classes that do its nodes today.
+    """A graph, and the classes that run its nodes today.
 
     Attributes:
-        graph: as stored, with the compensations that the classes have now.
+        graph: the stored graph, with the compensations that the classes have now.
         steps: the class of each node, by the node's name.
         past_failures: whether earlier steps are compensated while a later one's compensation fails.
     """
@@ -42,7 +42,7 @@ _plans: dict[tuple[AnySaga, str], Plan] = {}
 
 
 def plan_for(saga: AnySaga, graph: Graph) -> Plan:
-    """Return how a saga class goes on with a saga that was started with this graph.
+    """Return how a saga class continues a saga that was started with this graph.
 
     Raises:
         LogDoesNotFit: the class lacks one of its steps, or has changed one too much.
@@ -72,7 +72,7 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
             names = f"{first!r} and {node.name!r}"
             raise _does_not_fit(saga, f"{step.__name__} stands for two steps of this saga, {names}")
         steps[node.name] = step
-        # It could not be undone then and can be now, which no saga is the worse for.
+        # A compensation that was added after the saga's start harms no saga, so use it.
         nodes.append(replace(node, undoable=step.can_compensate()))
     return Plan(Graph(graph.saga, graph.version, tuple(nodes)), steps, saga.compensate_past_failures)
 

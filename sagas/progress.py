@@ -1,7 +1,7 @@
-"""What a saga does next, from its graph and its log alone: no I/O, no clock, no randomness.
+"""Computes what a saga does next from its graph and its log alone: no I/O, no clock, no randomness.
 
-The log holds what *ended*. A node's state is a fold over its events. The direction is read from the log too: once a
-row says that the saga aborted, nothing new begins, and it only goes backward (strict backward recovery).
+The log holds what *ended*. A node's state is a fold over its events. The log also gives the direction: once a row says
+that the saga aborted, no action begins forward, and the saga only goes backward (strict backward recovery).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sagas.graph import Graph, Node
 
 
 class SagaStatus(StrEnum):
-    """Where a saga stands; stored and shown by the same word."""
+    """A saga's business status. It is stored and shown by the same word."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -27,16 +27,16 @@ class SagaStatus(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will ever happen to the saga again."""
+        """Whether the saga has ended for good."""
         return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED)
 
 
-#: What recovery looks at: begun and not finished.
+#: Statuses of sagas that recovery acquires: they have begun and are not finished.
 RECOVERABLE = (SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED)
 
 
 class Action(StrEnum):
-    """What a row of the log is about: the two things a step can do, an operator's doing, or a holder's fate."""
+    """What a row of the log is about: an action of a step, an operator action, or how a holder ended."""
 
     ACT = "act"
     COMPENSATE = "compensate"
@@ -45,10 +45,10 @@ class Action(StrEnum):
 
 
 class EntryStatus(StrEnum):
-    """How it ended.
+    """How an action or a holder ended.
 
-    SKIPPED: an operator saw to the step, so code neither acts nor compensates it from then on. LOST: a lease ended
-    without its holder. DECLINED: a holder's code did not fit. STARTED appears only in logs that an older layout wrote.
+    SKIPPED: an operator settled the step, so code neither acts nor compensates it from then on. LOST: a lease expired
+    or was reclaimed. DECLINED: a holder's code did not fit. STARTED: only logs that an older layout wrote have it.
     """
 
     COMPLETED = "completed"
@@ -60,7 +60,7 @@ class EntryStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What was decided when an action failed; kept in the log, so that no later code decides it otherwise.
+    """What was decided when an action failed. The log keeps the verdict, so that later code cannot decide differently.
 
     ABORT: the saga unwinds. SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before it
     is tried again. FAIL_ATTEMPT: this attempt at the saga fails, and another follows.
@@ -84,8 +84,8 @@ class Entry:
     Attributes:
         step: the node's name, or the command of an operator.
         in_doubt: whether this attempt may have taken effect although it failed.
-        in_flight: of a holder that was lost or failed: the steps that it may have begun; None: any that could begin.
-        schedules: whether a newer version wrote the row and the saga cannot go on without understanding it.
+        in_flight: the steps that a holder that was lost or failed may have begun; None for any that could begin.
+        schedules: whether a newer version wrote the row and only code that understands the row can continue the saga.
     """
 
     step: str
@@ -99,13 +99,13 @@ class Entry:
 
     @property
     def known(self) -> bool:
-        """Whether this version knows rows of this kind; others are carried along."""
+        """Whether this version knows rows of this kind. Rows of other kinds stay in the log and are ignored."""
         return isinstance(self.action, Action) and isinstance(self.status, EntryStatus)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Do this action of this node; `attempt` is 1 for the first that the log knows of."""
+    """One attempt at an action of a node; `attempt` is 1 for the first in the log."""
 
     node: Node
     action: Action
@@ -126,7 +126,7 @@ class Frontier:
 
 
 def aborted(log: Iterable[Entry]) -> bool:
-    """Whether the saga has begun to compensate, and so never runs forward again."""
+    """Whether the saga has begun to compensate. Such a saga never runs forward again."""
     return any(entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE for entry in log)
 
 
@@ -137,21 +137,21 @@ def frontier(graph: Graph, log: Iterable[Entry], *, past_failures: bool = False)
         past_failures: whether earlier nodes are compensated while a later one's compensation fails.
 
     Raises:
-        LogDoesNotFit: the log tells of what this graph cannot have done.
+        LogDoesNotFit: this graph cannot have written the log.
     """
     return Progress(graph, log, past_failures=past_failures).frontier()
 
 
 class Progress:
-    """A log, folded over a graph; it grows by one event at a time.
+    """The state of a saga: its log, folded over its graph. `add` folds in one more event.
 
     Args:
-        graph: what the saga was started with.
+        graph: the graph that the saga was started with.
         log: what has ended so far.
         past_failures: whether earlier nodes are compensated while a later one's compensation fails.
 
     Raises:
-        LogDoesNotFit: the log tells of what this graph cannot have done.
+        LogDoesNotFit: this graph cannot have written the log.
     """
 
     def __init__(self, graph: Graph, log: Iterable[Entry] = (), *, past_failures: bool = False) -> None:
@@ -163,7 +163,7 @@ class Progress:
         self._open: dict[str, Node] = {node.name: node for node in graph.nodes if not node.after}
         self._past_pivot = False
         self._doubtful: set[str] = set()
-        self._settled: set[str] = set()  # undone, or an operator saw to them
+        self._settled: set[str] = set()  # compensated, or settled by an operator
         self._attempts: Counter[tuple[str, Action]] = Counter()
         self._in_a_row: Counter[tuple[str, Action]] = Counter()
         self._set_aside: set[str] = set()
@@ -174,19 +174,19 @@ class Progress:
         """Add one event.
 
         Raises:
-            LogDoesNotFit: this graph cannot have done it.
+            LogDoesNotFit: a saga of this graph cannot have this event.
         """
         if not entry.known:
             if entry.schedules:
                 raise LogDoesNotFit(
                     f"the log of this saga has a row of the kind {entry.action} {entry.status}, which a newer version "
-                    "wrote: run that version."
+                    "wrote: run that version of celery-sagas."
                 )
             return
         if entry.action is Action.HOLDER:
             self._holder_lost(entry)
         elif entry.action is Action.OPERATOR:
-            if entry.in_doubt:  # version 0.1.0 aborted so: which step may have begun, it did not know
+            if entry.in_doubt:  # version 0.1.0 wrote such an abort without the step that may have begun
                 self._doubtful.update(node.name for node in self._forward())
         elif entry.status is not EntryStatus.STARTED:
             self._step_ended(entry)
@@ -196,9 +196,9 @@ class Progress:
         node = self.graph.named.get(entry.step)
         if node is None:
             raise LogDoesNotFit(
-                f"the log of this saga tells of step {entry.step!r}, which {self.graph.saga} does not have "
-                f"(it has {', '.join(self.graph.named)}): run the code that has it, or bring the step back under "
-                "that name."
+                f"the log of this saga has the step {entry.step!r}, which {self.graph.saga} does not have "
+                f"(it has {', '.join(self.graph.named)}): run the code that has this step, or bring the step back "
+                "under that name."
             )
         key = (entry.step, entry.action)
         if entry.status is EntryStatus.FAILED:
@@ -246,7 +246,7 @@ class Progress:
         if entry.status is EntryStatus.DECLINED:
             return
         if entry.in_flight is not None:
-            # What is done already was being compensated, which is not in doubt: it is simply done again.
+            # A step in flight that is done was being compensated. It is not in doubt: it is compensated again.
             self._doubtful.update(name for name in entry.in_flight if name not in self._done)
         elif not self.aborted:
             self._doubtful.update(node.name for node in self._forward())
@@ -270,35 +270,35 @@ class Progress:
 
     @property
     def status(self) -> SagaStatus:
-        """The status of a saga that is here, and goes on."""
+        """The status of the saga while it is not finished."""
         return SagaStatus.COMPENSATING if self.aborted else SagaStatus.RUNNING
 
     @property
     def past_pivot(self) -> bool:
-        """Whether the saga may only go forward: its point of no return is done."""
+        """Whether the pivot is done, so that the saga may only go forward."""
         return self._past_pivot
 
     @property
     def in_doubt(self) -> frozenset[str]:
-        """The nodes that may have taken effect although no row says so."""
+        """The nodes that may have taken effect although the log has no row of it."""
         return frozenset(self._doubtful - self._done - self._settled)
 
     def failures_in_a_row(self, move: Move) -> int:
-        """How often this action has failed since its attempts were last spent: what counts against its policy."""
+        """Return how often this action has failed since its attempts were last spent, as its policy counts them."""
         return self._in_a_row[move.node.name, move.action]
 
     def judge_failure(self, move: Move, *, retryable: bool, max_attempts: int) -> Verdict:
         """Return what follows from the failure of this move.
 
-        A node after the pivot is never compensated, and a compensation cannot be: when their attempts are spent, this
-        attempt at the saga fails, to be made again later.
+        A node after the pivot is never compensated, and a compensation is never undone. When the attempts at one of
+        them are spent, this attempt at the saga fails, and another follows later.
 
         Args:
-            retryable: whether the node's policy wants another attempt after an error of this kind.
-            max_attempts: how many it wants in all.
+            retryable: whether the node's policy retries after an error of this kind.
+            max_attempts: how many attempts the policy allows in all.
         """
         if self.aborted and move.action is Action.ACT:
-            return Verdict.ABORT  # it was in flight when another branch aborted the saga
+            return Verdict.ABORT  # the action was in flight when another branch aborted the saga
         if retryable and self.failures_in_a_row(move) + 1 < max_attempts:
             return Verdict.RETRY
         if move.action is Action.COMPENSATE:
@@ -307,13 +307,13 @@ class Progress:
         return Verdict.FAIL_ATTEMPT if self.past_pivot else Verdict.ABORT
 
     def _forward(self) -> list[Node]:
-        """The nodes that may act: all that they depend on is done, and they are not."""
+        """Return the nodes that may act: they are not done, and all nodes that they depend on are."""
         if len(self._open) < 2:
             return list(self._open.values())
         return sorted(self._open.values(), key=lambda node: self.graph.places[node.name])
 
     def _owed(self) -> list[Node]:
-        """The nodes that are still to be compensated, the last first."""
+        """Return the nodes that are still to be compensated, the last first."""
         return [
             node
             for node in reversed(self.graph.nodes)
@@ -323,9 +323,9 @@ class Progress:
         ]
 
     def _backward(self, owed: list[Node]) -> list[Node]:
-        """Those of them that may be compensated now: all that depends on them is undone or never began."""
+        """Return the owed nodes that may be compensated now: no node that depends on them is still to be undone."""
         if self.past_failures:
-            # One at a time: each is tried once before any is tried again.
+            # Compensate one node at a time: each is tried once before any is tried again.
             tried = self._in_a_row
             key = Action.COMPENSATE
             return [min(owed, key=lambda node: (node.name in self._set_aside, tried[node.name, key]))]

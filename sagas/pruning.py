@@ -1,4 +1,4 @@
-"""Deleting finished sagas that are old, in batches short enough that no live saga waits for one."""
+"""Deletes old finished sagas in small batches, so that no live saga waits for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH: Final = 1000
 
 
 def prune(storage: ISagaStorage, *, older_than_seconds: float) -> Iterator[int]:
-    """Delete finished sagas and their logs that ended longer ago than this; yield after each batch how many it had.
+    """Delete finished sagas that ended longer ago than this, with their logs. Yield the size of each batch.
 
     Raises:
         ValueError: the age is not above 0.

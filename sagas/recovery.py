@@ -1,4 +1,4 @@
-"""Recovering sagas that nobody works on: acquiring one, and the scan that finds and sends them."""
+"""Recovers sagas that no worker holds: acquires one of them, and scans for those that are due."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ logger = saga_logger(__name__)
 
 _T = TypeVar("_T")
 
-#: For how long a scan publishes what it claimed: messages may overtake each other by `rules.OVERTAKING_SECONDS`.
+#: How long a scan publishes its claims. It is shorter than `rules.OVERTAKING_SECONDS`, or sent messages look lost.
 _SENDING_SECONDS: Final = 3.0
 #: How many messages are published before a scan looks at the clock.
 _BATCH: Final = 20
 
 
 class Dispatcher(Protocol):
-    """What carries sagas to workers; `sagas.celery` has the one for Celery."""
+    """Sends sagas to workers. `sagas.celery` has the dispatcher for Celery."""
 
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed."""
@@ -50,9 +50,9 @@ class ScanReport:
 
     Attributes:
         dispatched: ids for which a message was sent.
-        died: ids whose worker crashed once too often: dead now.
-        missing: of these, how many were sent again because their message is lost, or may be.
-        unsent: claims freed again because the broker failed or was slow.
+        died: ids of sagas that are dead now, because the crash of their worker spent their last attempt.
+        missing: how many sagas were sent again because their message is lost, or may be.
+        unsent: how many claims were released because the broker failed or was slow.
     """
 
     dispatched: tuple[UUID, ...] = ()
@@ -79,13 +79,14 @@ def recover(
     by_hand: bool = False,
     note: LogEntry | None = None,
 ) -> Report:
-    """Acquire a saga and bring it as far as it goes now.
+    """Acquire a saga and run it until it ends or has to wait.
 
     Args:
-        saga_id: which.
-        version: only at this version: the one that the message was sent for.
-        by_hand: an operator asks: also while it backs off, is dead or paused, never while another worker holds it.
-        note: the operator's, for the saga's log.
+        saga_id: the saga.
+        version: acquire the saga only at this version, for which the message was sent.
+        by_hand: an operator asks, so the saga is also acquired while it backs off, is dead or paused. It is never
+            acquired while another worker holds it.
+        note: the operator's row for the saga's log.
 
     Raises:
         SagaNotFound: no saga has this id.
@@ -108,7 +109,7 @@ async def recover_async(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A saga that is acquired, the class that goes on with it, and the graph that it was started with."""
+    """An acquired saga, the class that continues it, and the graph that it was started with."""
 
     acquired: Acquired
     saga: AnySaga
@@ -159,7 +160,7 @@ def _define(acquired: Acquired, runtime: Runtime, definition_hash: str) -> None:
 
 
 def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
-    """Ask until the database answers: the saga is held, and a lease that runs out would count as a crash."""
+    """Ask until the database answers. This worker holds the saga, and an expired lease would count as a crash."""
     for failures in count(1):
         try:
             return ask()
@@ -174,7 +175,7 @@ def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
 def scan(
     storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings, observer: Observer | None = None
 ) -> ScanReport:
-    """Claim what is due and send each to a worker, sagas that never ran and recoverable ones alike.
+    """Claim sagas that are due, both those that never ran and recoverable ones, and send each to a worker.
 
     Raises:
         StorageUnavailable: the database does not answer.
@@ -199,7 +200,7 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
         )
         for saga_id in result.died:
             logger.error(
-                "saga %s is dead: it crashed its worker once too often; see `sagas show %s`",
+                "saga %s is dead: the crash of its worker spent its last attempt; see `sagas show %s`",
                 *(saga_id, saga_id),
                 extra=about(saga_id),
             )
@@ -212,9 +213,9 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
 
 
 def _send_in_time(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:
-    """Publish as many as a while allows, and release the other claims: a later scan sends them.
+    """Publish messages for a limited time, and release the claims that are left. A later scan sends those.
 
-    A message that is published long after its saga was queued would be taken for lost meanwhile, and sent twice.
+    If a message were published long after its saga was queued, a scan would take it for lost and send it twice.
     """
     late = time.monotonic() + _SENDING_SECONDS
     for sent in range(0, len(claims), _BATCH):
@@ -231,7 +232,7 @@ def _send_in_time(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequenc
 
 
 def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:
-    """Publish the claims' messages, release the claims that could not be sent, and return how many were."""
+    """Publish the messages of claims, and release the claims that could not be sent. Return how many were sent."""
     sent = dispatcher.send(claims) if claims else 0
     if sent < len(claims):
         logger.warning("the broker failed; %d sagas stay due, and a later scan sends them", len(claims) - sent)

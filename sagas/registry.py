@@ -1,4 +1,4 @@
-"""Saga name and version → class, and the loading of the modules that define them."""
+"""Finds a saga's class by name and version, and loads the modules that define saga classes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Registry:
     """The sagas that this process can run.
 
     Args:
-        sagas: classes to begin with.
+        sagas: the first classes.
     """
 
     def __init__(self, sagas: Iterable[AnySaga] = ()) -> None:
-        self._classes: dict[str, dict[int, AnySaga]] = {}  # by every name, then by every version
+        self._classes: dict[str, dict[int, AnySaga]] = {}  # by name or alias, then by version
         for saga in sagas:
             self.add(saga)
 
     def add(self, saga: AnySaga) -> None:
-        """Make a saga known; adding the same one again does nothing.
+        """Register a saga class. Registering the same class again does nothing.
 
         Raises:
             DefinitionError: another class has one of its names, and is not the same saga at other versions.
@@ -41,21 +41,21 @@ class Registry:
             self._classes.setdefault(name, {}).update(dict.fromkeys(_versions(saga), saga))
 
     def load(self, modules: Iterable[str]) -> None:
-        """Import the modules, from the working directory too, and make every saga known that they define or import.
+        """Import modules, also from the working directory, and register every saga that they define or import.
 
-        Django is set up first, where DJANGO_SETTINGS_MODULE is set.
+        If DJANGO_SETTINGS_MODULE is set, Django is set up first.
 
         Raises:
-            ConfigurationError: a module cannot be imported, or holds no saga; or Django cannot be set up.
+            ConfigurationError: a module cannot be imported or holds no saga, or Django cannot be set up.
         """
         set_up_framework()
         if (here := str(Path.cwd())) not in sys.path:
-            sys.path.append(here)  # where `python -m` would look, and an installed command would not
+            sys.path.append(here)  # an installed command does not look there, and `python -m` does
         for name in modules:
             try:
                 module = importlib.import_module(name)
             except SagaError:
-                raise  # a sentence already
+                raise  # its message is a sentence already
             except Exception as error:
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
@@ -75,7 +75,7 @@ class Registry:
                 self.add(saga)
 
     def get(self, name: str) -> AnySaga:
-        """Return the saga of this name or alias, for starting one: at its highest version.
+        """Return the class for starting a saga of this name or alias: the one with the highest version.
 
         Raises:
             UnknownSaga: none is known here.
@@ -84,10 +84,10 @@ class Registry:
         return versions[max(versions)]
 
     def fitting(self, name: str, version: int) -> AnySaga:
-        """Return the class that goes on with sagas of this name, started at this version.
+        """Return the class that continues sagas of this name that were started at this version.
 
         Raises:
-            UnknownSaga: none here does.
+            UnknownSaga: no class of this process does.
         """
         versions = self._named(name)
         if version not in versions:
@@ -113,7 +113,7 @@ class Registry:
 
 
 def namesakes() -> list[Path]:
-    """Return the user's files that have the name of this library, and hide it or are hidden by it."""
+    """Return files of the user that have this library's name. Such a file hides the library, or is hidden by it."""
     own = Path(__file__).parent
     found = []
     for place in dict.fromkeys([Path.cwd(), *(Path(place or ".").absolute() for place in sys.path)]):

@@ -1,4 +1,4 @@
-"""What running a saga needs from the process that it runs in."""
+"""The dependencies that a process provides for running sagas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sagas.telemetry.observer import NullObserver, Observer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What running a saga needs from the process that it runs in.
+    """The dependencies that a process provides for running sagas.
 
     Attributes:
         owner: the name under which this process holds leases.
@@ -26,10 +26,10 @@ class Runtime:
         stopping: whether the process was asked to stop at the next step's boundary.
         send: publishes the message for a saga that this process gives back.
         in_doubt_on: exceptions raised into a step from outside, after which it may have taken effect.
-        observer: is notified of what happens.
-        framework: what the application is built on.
+        observer: notified of what happens.
+        framework: the framework that the application is built on.
         at_once: how many steps of one saga may run at once.
-        sleep: injected, as is `random`, so that tests need not wait.
+        sleep, random: injected, so that tests need not wait.
     """
 
     storage: ISagaStorage

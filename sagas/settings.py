@@ -1,4 +1,4 @@
-"""Every setting of the engine, its default, its unit and its reason; read from the environment once, at the edge."""
+"""Every setting of the engine with its default, unit and reason. Settings are read from the environment once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sagas.text import printable
 from sagas.urls import check_broker_url, check_url
 
 PREFIX: Final = "SAGAS_"
-#: A connection is used for some milliseconds at a time, so that so many serve more threads than one process can run.
+#: A thread uses a connection for some milliseconds, so 20 connections serve more threads than a process can run.
 DEFAULT_POOL_SIZE: Final = 20
 
 
@@ -27,13 +27,13 @@ def _none_if_empty(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """How an engine behaves. Each field is overridden by the variable `SAGAS_` + its name in capitals.
+    """Settings of an engine. The variable `SAGAS_` + a field's name in capitals overrides the field.
 
     Raises:
         ConfigurationError: from `from_environment`, a sentence for each value that cannot work.
     """
 
-    # Inputs are hidden, as pydantic's own errors would show URLs with their passwords.
+    # Hide inputs: pydantic's own errors would show URLs with their passwords.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: str = Field(
@@ -129,12 +129,12 @@ class Settings(BaseModel):
         """Return the settings that the environment's `SAGAS_...` variables give.
 
         Args:
-            environment: has the variables.
-            given: values by field, which go before the variables.
-            names: what messages call these fields.
+            environment: the variables.
+            given: values by field; they override the variables.
+            names: the names of fields in messages.
 
         Raises:
-            ConfigurationError: one or more values cannot work; a sentence names each, with the cure.
+            ConfigurationError: one or more values cannot work. The message has a sentence for each, with the cure.
         """
         variables = {name: PREFIX + name.upper() for name in cls.model_fields}
         read = {name: environment[variable] for name, variable in variables.items() if variable in environment}
@@ -146,7 +146,7 @@ class Settings(BaseModel):
             for problem in error.errors(include_url=False, include_context=False):
                 name = str(problem["loc"][0]) if problem["loc"] else None
                 variable = names.get(name) or variables[name] if name else "SAGAS settings"
-                # A URL may hold a password, so only numbers and names are repeated.
+                # Show only numbers and names: a URL may hold a password.
                 shown = name is not None and cls.model_fields[name].repr
                 got = f" (it is {printable(str(values[name]))!r:.200})" if name and shown else ""
                 sentences.append(f"{variable}{got}: {problem['msg'].removeprefix('Value error, ')}.")

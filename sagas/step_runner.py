@@ -1,4 +1,4 @@
-"""Calling one action of one step: sync or async, with or without a timeout."""
+"""Calls one action of a step: sync or async, with or without a timeout."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def perform(action: Callable[[], Any], *, timeout: float | None) -> Any:
     """Call the action and return what it returned, awaited if it is awaitable.
 
     Args:
-        action: to be called without arguments.
-        timeout: seconds it may take; None for no limit. A sync action cannot be stopped: it is left behind in its
-            thread, with a context that is no longer looked at.
+        action: called without arguments.
+        timeout: seconds it may take; None for no limit. A sync action cannot be stopped: it continues in its thread,
+            and its result and its context are ignored.
 
     Raises:
         StepTimedOut: it took longer.
-        BaseException: whatever the action raised.
+        BaseException: any error that the action raised.
     """
     if timeout is None:
         result = action()
     else:
-        # Whether it is async shows only when called, and calling may block: so it is called in a thread.
+        # Call it in a thread: only the call shows whether it is async, and a sync action blocks the caller.
         result = _in_thread(action, timeout)
     return _in_loop(result, timeout) if inspect.isawaitable(result) else result
 
 
 def _in_thread(action: Callable[[], Any], timeout: float) -> Any:
     outcome: Future[Any] = Future()
-    context = contextvars.copy_context()  # of the caller: which saga this is, and the span it is part of
+    context = contextvars.copy_context()  # the caller's: it has the saga for log lines, and the present span
     start_thread(partial(context.run, action), outcome, name="sagas-step")
     try:
         return outcome.result(timeout)
     except TimeoutError:
         if outcome.done():
-            return outcome.result()  # it ended this very moment, or the error is the step's own
+            return outcome.result()  # the action ended in this moment, or raised the TimeoutError itself
         raise _timed_out(timeout) from None
 
 
@@ -59,13 +59,14 @@ def _in_loop(awaitable: Awaitable[Any], timeout: float | None) -> Any:
     steps = loop_of_steps()
     if steps.runs_here():
         if inspect.iscoroutine(awaitable):
-            awaitable.close()  # it will not be awaited
+            awaitable.close()  # an unawaited coroutine would warn
         refuse_within_async_step("performing a saga", "run_async")
     future = asyncio.run_coroutine_threadsafe(settle(awaitable, timeout), steps.loop)
     try:
         error, value = _wait(future, steps.loop, timeout)
     except BaseException:
-        # Something else ended the wait, such as Celery's soft time limit: the step must not go on beside what follows.
+        # Another exception ended the wait, such as Celery's soft time limit. Cancel the step, so that it does not run
+        # at the same time as what follows.
         if steps.runs():
             future.cancel()
         raise
@@ -75,7 +76,7 @@ def _in_loop(awaitable: Awaitable[Any], timeout: float | None) -> Any:
 
 
 def _wait(future: Future[Any], loop: asyncio.AbstractEventLoop, timeout: float | None) -> Any:
-    # A step that blocks the loop cannot be cancelled by it; a second more, and it counts as timed out all the same.
+    # The loop cannot cancel a step that blocks it. Such a step counts as timed out one second after its timeout.
     ends_at = float("inf") if timeout is None else time.monotonic() + timeout + 1
     stood_still = False
     while True:
@@ -84,21 +85,21 @@ def _wait(future: Future[Any], loop: asyncio.AbstractEventLoop, timeout: float |
             return future.result(min(max(left, 0), _LOOP_CHECK_SECONDS))
         except TimeoutError:
             if future.done():
-                return future.result()  # it ended this very moment
+                return future.result()  # the action ended in this moment
             if left <= 0:
                 raise _timed_out(timeout) from None
-            # Twice in a row: while `asyncio.run` ends, its loop stands still for moments.
+            # Check twice in a row: while `asyncio.run` ends, its loop stands still for moments.
             if stood_still and not loop.is_running():
                 raise OutcomeUnknown("its event loop ended before it did, and it may have taken effect") from None
             stood_still = not loop.is_running()
 
 
 async def settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[BaseException | None, Any]:
-    # SystemExit and the like would end the loop for every other saga: they are handed to the caller instead.
+    # Return errors to the caller: a SystemExit that is raised here would end the loop for every other saga.
     try:
         async with asyncio.timeout(timeout) as bound:
             return None, await awaitable
     except BaseException as error:
-        # Cut short, a step may raise what it likes on its way out; it timed out all the same.
+        # A step that is cut short may raise any error while it ends. It timed out nevertheless.
         late = bound.expired() and not isinstance(error, asyncio.CancelledError) and is_of_the_step(error)
         return (_timed_out(timeout) if late else error), None

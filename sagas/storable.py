@@ -1,4 +1,4 @@
-"""What text PostgreSQL can hold."""
+"""Checks whether PostgreSQL can store a text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def is_storable(text: str) -> bool:
 
 
 def require_storable(**values: str | None) -> None:
-    """Refuse text that cannot be stored, by name.
+    """Refuse named arguments whose text cannot be stored.
 
     Raises:
-        UnstorableText: naming the argument and its value, escaped.
+        UnstorableText: the message names the argument and its value, escaped.
     """
     for name, value in values.items():
         if value is not None and not is_storable(value):

@@ -1,4 +1,4 @@
-"""Text that is safe to print: on one line, in the order it is written, without commands to a terminal."""
+"""Makes text safe to print: it stays on one line and in its order, and sends no commands to a terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 def printable(text: object, *, keep: str = "") -> str:
     r"""Return the text with its control and invisible characters escaped as Python writes them: `\n`, `\u202e`.
 
-    A backslash stays as it is, so the result is for people and logs, not for reading back.
+    A backslash is not escaped, so the result is for people and logs, and cannot be read back.
 
     Args:
-        text: what to show; anything else than text is passed to `str()`.
-        keep: characters that may stand as they are: "\n" for text that has lines of its own.
+        text: the text to show; any other object is passed to `str()`.
+        keep: characters that are not escaped, such as "\n" for a text of several lines.
     """
     text = text if isinstance(text, str) else str(text)
     if text.isprintable():
@@ -33,13 +33,13 @@ def _shown(character: str) -> str:
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    """Return a message on one line, its own lines joined, harmless to a terminal, and cut to so many characters."""
+    """Return a message on one line, safe for a terminal, and cut to at most `longest` characters."""
     line = printable(re.sub(r"[ \t\r\n]+", " ", text.strip()))
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def printable_traceback(error: BaseException) -> str:
-    """Return the traceback as Python prints it, except that the message of each error in it stays on one line."""
+    """Return the traceback as Python prints it, but with the message of each error on one line."""
     whole = traceback.TracebackException.from_exception(error, compact=True)
     for each in _all_within(whole):
         each.__class__ = _OneLineMessage

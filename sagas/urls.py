@@ -1,4 +1,4 @@
-"""URLs that may hold passwords: what can be shown of one, and what is wrong with one that cannot be read."""
+"""Hides passwords in URLs, and says what is wrong with a URL that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-#: What stands in the place of a password.
+#: Replaces a password.
 HIDDEN: Final = "***"
 #: The brokers that sagas run on, by the scheme of their URLs.
 BROKERS: Final = frozenset(
@@ -19,15 +19,15 @@ BROKERS: Final = frozenset(
         "memory",
     }
 )
-#: Their path is the number of a database.
+#: Schemes of URLs whose path is the number of a database.
 _NUMBERED: Final = frozenset({"redis", "rediss", "valkey", "valkeys"})
 
 _SCHEME: Final = "[A-Za-z][A-Za-z0-9+.-]*://"
-#: A URL, up to the next one that does not stand in the middle of it.
+#: A URL, up to the next URL that is not part of it.
 _URL: Final = re.compile(rf"({_SCHEME})(.*?)(?=(?<=[\s;,'\"(<=]){_SCHEME}|$)", re.MULTILINE)
-#: Up to the last @: a password whose own @ or / was not encoded reaches further than any parser would say.
+#: User and password, up to the last @: an unencoded @ or / in a password would make a parser end it too early.
 _USER: Final = re.compile(r"^.*@")
-#: What stands in the place of a port and is none may be a password whose @ is missing.
+#: Text in the place of the port that is no number. It may be a password whose @ is missing.
 _NO_PORT: Final = re.compile(
     r"^((?:\[[^\]]*\]|[^\s:/?#\[\]'\"()]+)?):(?!\d+(?![\w%~!$&*+=-]))[^\s/?#'\"]+"  # host:what is no number
     r"|^:[^\s/?#]+"  # no host at all
@@ -36,9 +36,9 @@ _SECRET: Final = re.compile(r"([?&;][\w.-]*(?:pass|pwd|secret|token|credential|k
 
 
 def redacted(text: object) -> str:
-    """Return the text with `***` in place of whatever may be a password in a URL, wherever it stands there.
+    """Return the text with `***` in place of everything in a URL that may be a password.
 
-    It hides too much rather than too little: users' names, and all that stands before the last `@` on a line.
+    It hides too much rather than too little: also users' names, and all text of a URL before the last `@` on a line.
 
     Args:
         text: a URL, or a message that may hold some.
@@ -54,10 +54,10 @@ def _hidden(rest: str) -> str:
 
 
 def check_broker_url(url: str) -> str:
-    """Return the URL of a broker, or several with `;` between them, if each can be read.
+    """Return the URL of a broker, or several URLs separated by `;`, if each can be read.
 
     Raises:
-        ValueError: one cannot; the sentence holds nothing of it but its scheme.
+        ValueError: a URL cannot be read. The message shows nothing of it but its scheme.
     """
     for each in url.split(";"):
         scheme, separator, _ = each.partition("://")
@@ -72,10 +72,10 @@ def check_broker_url(url: str) -> str:
 
 
 def check_url(url: str) -> str:
-    """Return the URL; one of Redis or RabbitMQ only if it can be read.
+    """Return the URL. A URL of Redis or RabbitMQ is checked first.
 
     Raises:
-        ValueError: it cannot; the sentence holds nothing of it but its scheme.
+        ValueError: the URL cannot be read. The message shows nothing of it but its scheme.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in BROKERS:
@@ -83,7 +83,7 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(f"http://{rest}")  # as Celery reads it
         readable = parts.port != 0 and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
-        (parts.hostname or "").encode("idna")  # as the resolver will, whose UnicodeError is a ValueError
+        (parts.hostname or "").encode("idna")  # as the resolver does; its UnicodeError is a ValueError
     except ValueError:
         readable = False
     if not readable or re.search(r"[\s\x00-\x1f\ud800-\udfff]", rest):
@@ -99,7 +99,7 @@ def check_url(url: str) -> str:
 
 
 def address(url: sa.URL) -> str:
-    """Return where a database's URL leads, without user and password."""
+    """Return host, port and database of a URL, without user and password."""
     hosts = url.query.get("host", "a local socket")
     host = url.host or (hosts if isinstance(hosts, str) else ", ".join(hosts))
     return f"{host}{f':{url.port}' if url.port else ''}/{url.database or ''}"

@@ -1,9 +1,9 @@
-"""The tests, by what they need.
+"""The tests, in folders by the servers that they need.
 
-- unit: no server; a second or so for a module.
-- contract: what every storage promises, on memory, on PostgreSQL, and behind PgBouncer; and that both storages agree.
+- unit: no server; about a second for a module. - contract: the promises of every storage, in memory, on PostgreSQL and
+behind PgBouncer; both storages must agree.
 - integration: real servers and processes. PostgreSQL, Celery, Django, the command, the documentation's examples.
 - faults: every order of two workers' calls, real processes that are killed, frozen and cut off, outages of the broker.
 
-Modules beside these folders are shared. A test that takes ten seconds or more is marked `slow`, and begun first.
+Modules next to these folders are shared. A test that takes ten seconds or more is marked `slow`, and runs first.
 """

@@ -14,7 +14,7 @@ from tests.samples import DEADLINE_SECONDS, FakeDispatcher, QuickEngine, Stage, 
 
 
 class Shop:
-    """The caller: its database, its engine for sagas, and the broker that sees what is sent."""
+    """The caller: its database, its engine for sagas, and a broker that records the sent messages."""
 
     def __init__(self, storage: PostgresSagaStorage, url: str) -> None:
         self.url = url
@@ -35,7 +35,7 @@ class Shop:
         return {record.id for record in self.engine.storage.find(SagaFilter())}
 
     def wait_for_sent(self, *saga_ids: UUID) -> None:
-        """Wait until these, and no others, were sent: commits on an event loop send in the background."""
+        """Wait until these sagas and no others were sent; commits on an event loop send in the background."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while len(self.sent) < len(saga_ids):
             assert time.monotonic() < deadline, f"sent only {self.sent}"

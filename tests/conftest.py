@@ -1,4 +1,4 @@
-"""Real servers for the whole suite: embedded ones, or those that SAGAS_TEST_DATABASE_URL / _BROKER_URL name."""
+"""Real servers for the whole suite: embedded ones, or those in SAGAS_TEST_DATABASE_URL and SAGAS_TEST_BROKER_URL."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from tests.databases import database, empty
 from tests.samples import Clock, Stage
 from tests.servers import broker, empty_rabbit
 
-# Below `nohup make test &` SIGINT is ignored, and would be in every process that a test starts and then interrupts.
+# `nohup make test &` ignores SIGINT. Restore it, because child processes inherit it and tests interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests to the processes of xdist, each of which begins with a part of the list.
+    """Order the tests for the processes of xdist, each of which begins with a part of the list.
 
-    Slow ones come first, one by one. The others stay together by module, since they share what the module set up.
+    Slow tests come first, one by one. The other tests stay together by module, because they share the module's
+    fixtures.
     """
     hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests measured, with `record_property("figure", text)`."""
+    """Print the measurements of tests, from `record_property("figure", text)`."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     figures = [text for report in reports for name, text in getattr(report, "user_properties", ()) if name == "figure"]
     if figures:
@@ -52,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
-    """A directory for servers that run as another user: pytest's own is closed to them whenever a pytest starts."""
+    """A directory for servers that run as another user; pytest closes its own directory to other users."""
     with tempfile.TemporaryDirectory(prefix="sagas-tests-", ignore_cleanup_errors=True) as directory:
         yield Path(directory)
 
@@ -69,7 +70,7 @@ def server_url(server_directory: Path) -> Iterator[sa.URL]:
 
 @pytest.fixture(scope="session")
 def template(server_url: sa.URL) -> Iterator[str]:
-    """The name of a migrated database, to be cloned for each test."""
+    """The name of a migrated database, which is cloned for each test."""
     name = f"sagas_template_{secrets.token_hex(4)}"
     _on_server(server_url, f"CREATE DATABASE {name}")
     engine = sa.create_engine(server_url.set(database=name))
@@ -82,19 +83,19 @@ def template(server_url: sa.URL) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(server_url: sa.URL, template: str) -> Iterator[str]:
-    """The URL of a migrated database of the test's own."""
+    """The URL of the test's own migrated database."""
     yield from _database(server_url, f"TEMPLATE {template}")
 
 
 @pytest.fixture
 def empty_database_url(server_url: sa.URL) -> Iterator[str]:
-    """The URL of an empty database of the test's own."""
+    """The URL of the test's own empty database."""
     yield from _database(server_url, "")
 
 
 @pytest.fixture
 def storage(database_url: str) -> Iterator[PostgresSagaStorage]:
-    """A PostgreSQL storage of the test's own."""
+    """The test's own PostgreSQL storage."""
     storage = PostgresSagaStorage(database_url)
     yield storage
     storage.close()
@@ -112,7 +113,7 @@ def broker_server(server_directory: Path) -> Iterator[str]:
 
 @pytest.fixture
 def broker_url(broker_server: str) -> str:
-    """The URL of a broker that holds nothing."""
+    """The URL of an empty broker."""
     if broker_server.startswith("amqp"):
         empty_rabbit(broker_server)
         return broker_server
@@ -132,19 +133,19 @@ def repository() -> Path:
 
 @pytest.fixture
 def stage() -> Stage:
-    """Makes steps and sagas, and sees every call of their actions."""
+    """Makes steps and sagas, and records every call of their actions."""
     return Stage()
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """A storage's clock, which a test sets forward."""
+    """A storage's clock, which a test advances."""
     return Clock()
 
 
 @pytest.fixture(scope="module")
 def module_database(server_url: sa.URL, template: str) -> Iterator[sa.Engine]:
-    """A migrated database of the module's own."""
+    """The module's own migrated database."""
     with database(server_url, f"TEMPLATE {template}") as engine:
         yield engine
 

@@ -1,4 +1,4 @@
-"""Databases for more than one test."""
+"""Databases that several tests share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database(server_url: sa.URL, clause: str = "") -> Iterator[sa.Engine]:
 
 
 def empty(connection: sa.Connection) -> None:
-    """Delete every row of ours."""
+    """Delete every row in the tables of sagas."""
     for table in metadata.tables:
         connection.exec_driver_sql(f"DELETE FROM {table}")
 

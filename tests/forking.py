@@ -1,7 +1,7 @@
-"""Programs forked from a process that has imported them: a start costs 50 ms and not seconds of a processor.
+"""Fork programs from a process that has imported them: a start takes 50 ms instead of seconds of processor time.
 
-Each has a process, a session, an environment and a directory of its own. Only its modules are imported already, so what
-a pool patches before they are (gevent, eventlet) needs a fresh interpreter.
+Each program has its own process, session, environment and directory. Its modules are imported already, so a pool that
+patches modules before their import (gevent, eventlet) needs a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 
 from sagas.testing.processes import CeleryProcess
 
-#: What workers, beat, Flower and users' programs import; none of it looks at the environment.
+#: Modules that workers, beat, Flower and users' programs import; none of them reads the environment on import.
 _IMPORTED: Final = [
     "celery.bin.celery",
     "celery.apps.worker",
@@ -50,16 +50,16 @@ _forking.set_forkserver_preload([*_IMPORTED, __name__])
 
 
 class Forked:
-    """One program; as much of subprocess.Popen as tests use.
+    """One program, with the parts of subprocess.Popen's interface that tests use.
 
     Args:
-        program: the function that it is, as `module:function`.
-        arguments: its name and its arguments.
-        environment: all of its variables.
-        directory: its working directory, from which it can import, too.
-        output: file that takes what it prints.
-        errors: file that takes what it prints to stderr; default: the same.
-        given: file that it can read from stdin; default: nothing.
+        program: the function to run, as `module:function`.
+        arguments: the program's name and its arguments.
+        environment: all environment variables of the program.
+        directory: working directory, which is also on sys.path.
+        output: file for its output.
+        errors: file for its output on stderr; default: the same file.
+        given: file for its stdin; default: empty.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Forked:
 
 
 class ForkedCelery(CeleryProcess):
-    """One `celery -A ...` process with its children, in a process group of its own, as `CeleryProcess` is."""
+    """A forked `CeleryProcess`: one `celery -A ...` process with its children, in a process group of its own."""
 
     def __init__(
         self, arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str
@@ -120,7 +120,7 @@ class ForkedCelery(CeleryProcess):
 def start_celery(
     arguments: Sequence[str], *, environment: Mapping[str, str], log: Path, directory: Path, application: str = "sagas"
 ) -> CeleryProcess:
-    """Start a `celery -A ...` process: a forked one, unless what it is to have must be there before its modules are."""
+    """Start a `celery -A ...` process: a forked one, unless the setup must precede the import of its modules."""
     needs_an_interpreter = {"gevent", "eventlet"} & set(arguments) or "LD_PRELOAD" in environment
     start = CeleryProcess if needs_an_interpreter else ForkedCelery
     return start(arguments, environment=environment, log=log, directory=directory, application=application)
@@ -148,7 +148,7 @@ def run_python(
 
 
 def python() -> None:
-    """Do what `python` does with its arguments."""
+    """Execute these arguments in the same way as `python`."""
     match sys.argv[1:]:
         case ["-m", module, *arguments]:
             sys.argv = [module, *arguments]
@@ -164,7 +164,7 @@ def python() -> None:
 
 
 def _run(program: str, arguments: list[str], environment: dict[str, str], directory: Path, files: tuple[Path, ...]):
-    """Become the program: in a session of its own, which ends with the process that was forked."""
+    """Become the program in a session of its own; it ends when the process that forked it ends."""
     os.setsid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number, (file, mode) in enumerate(zip(files, ("rb", "ab", "ab"), strict=True)):
@@ -182,6 +182,6 @@ def _run(program: str, arguments: list[str], environment: dict[str, str], direct
     try:
         pkgutil.resolve_name(program)()
     finally:
-        # A forked process ends without what an interpreter does at its end.
+        # A forked process ends without the cleanup of an interpreter.
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

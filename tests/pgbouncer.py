@@ -17,20 +17,20 @@ import sqlalchemy as sa
 
 from sagas.testing.servers import HOST, Server
 
-#: Its configuration is the one that users are shown.
+#: The configuration is the documented one.
 _DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 
 class PgBouncerServer(Server):
-    """A PgBouncer in transaction mode on loopback, with a pool of its own for each database.
+    """A PgBouncer in transaction mode on loopback, with a pool for each database.
 
     Args:
-        directory: where its settings and log are kept; made if missing, and then removed by close().
+        directory: for its settings and log; made if missing, and then removed by close().
         program: the executable.
-        server: the PostgreSQL server behind it; its user and password are PgBouncer's, too.
+        server: the PostgreSQL server behind it; PgBouncer has the same user and password.
         pool_size: connections to the server, for each database.
-        max_prepared_statements: for each connection to the server; None for a PgBouncer older than 1.21, which
-            does not know the setting.
+        max_prepared_statements: number for each connection to the server; None for a PgBouncer older than 1.21, which
+            does not have the setting.
     """
 
     _label = "PgBouncer"
@@ -53,7 +53,7 @@ class PgBouncerServer(Server):
         self._max_prepared_statements = max_prepared_statements
 
     def url(self, database: str | None) -> sa.URL:
-        """The URL of a database, through the pooler."""
+        """Return the URL of a database, through the pooler."""
         return self._server.set(host=HOST, port=self.port, database=database)
 
     def _find(self) -> Path:
@@ -66,7 +66,7 @@ class PgBouncerServer(Server):
         return [str(executable), str(settings)]
 
     def _configuration(self, users: Path, port: int) -> str:
-        """The documented one, but for addresses, files, and what this server was given."""
+        """Return the documented configuration, with this server's addresses, files and arguments."""
         shown = re.search(r"^```ini\n(.*?)^```$", _DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
         assert shown is not None
         parser = ConfigParser(interpolation=None, delimiters=("=",))
@@ -96,15 +96,15 @@ class PgBouncerServer(Server):
 
 
 def installed() -> Path | None:
-    """The PgBouncer that SAGAS_TEST_PGBOUNCER names, else the system's; None if there is none."""
-    # Debian keeps it where only root's PATH leads.
+    """Return the PgBouncer in SAGAS_TEST_PGBOUNCER, or else the system's; None if there is none."""
+    # Debian installs it in a directory that only root's PATH has.
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
     named = os.environ.get("SAGAS_TEST_PGBOUNCER") or shutil.which("pgbouncer", path=path)
     return Path(named) if named else None
 
 
 def version(program: Path) -> tuple[int, ...]:
-    """Which release of PgBouncer it is, such as (1, 24, 1)."""
+    """Return the release of this PgBouncer, such as (1, 24, 1)."""
     said = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"PgBouncer (\d+)\.(\d+)\.(\d+)", said)
     assert found is not None, said

@@ -1,4 +1,4 @@
-"""Sagas whose steps do as a test says, an engine that does not wait, and a storage and a broker that fail on demand."""
+"""Sagas with scripted steps, an engine that does not wait, and a storage and a broker that fail on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sagas.runtime import Runtime
 from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
-#: For what must happen, however slow the machine is.
+#: Deadline for expected events, long enough for a slow machine.
 DEADLINE_SECONDS = 20.0
 
 
@@ -29,7 +29,7 @@ class Trip:
     note: Any = None
 
 
-#: One attempt at an action: None succeeds, an exception is raised, a function is called with context and call.
+#: The outcome of one attempt: None succeeds, an exception is raised, a function is called with context and call.
 Outcome = BaseException | Callable[[Any, Call], Any] | None
 
 
@@ -39,23 +39,23 @@ def always(outcome: Outcome) -> Iterable[Outcome]:
 
 
 def book(context: Trip, call: Call) -> None:
-    """Succeed, and leave a trace in the context."""
+    """Succeed, and record the action in the context."""
     context.booked.append(call.step_name)
 
 
 class Stage:
-    """Makes steps and sagas, and sees every call of their actions, in order."""
+    """Makes steps and sagas, and records every call of their actions, in order."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Call]] = []
 
     @property
     def seen(self) -> list[str]:
-        """Such as ["act hotel", "compensate hotel"]."""
+        """The calls, such as ["act hotel", "compensate hotel"]."""
         return [f"{action} {call.step_name}" for action, call in self.calls]
 
     def attempts(self, seen: str) -> list[int]:
-        """The attempt numbers of one action, as in `attempts("act hotel")`."""
+        """Return the attempt numbers of one action, as in `attempts("act hotel")`."""
         return [call.attempt for action, call in self.calls if f"{action} {call.step_name}" == seen]
 
     def step(
@@ -64,12 +64,12 @@ class Stage:
         """Return a step class.
 
         Args:
-            name: of the step.
-            act: the outcomes of its attempts; those after the last succeed.
-            undo: the same for compensate(); None for a step without one.
-            attributes: aliases, retry, timeout, pivot; compensate_retry, which is `retry` unless given.
+            name: the step's name.
+            act: the outcomes of its attempts; later attempts succeed.
+            undo: the same for compensate(); None for a step without compensate().
+            attributes: aliases, retry, timeout, pivot, and compensate_retry, whose default is `retry`.
         """
-        # One attempt, not the hours that are the default of what cannot be undone.
+        # Make one attempt. The default of a step that cannot be undone is to retry for hours.
         policies = {"retry": ONCE, "compensate_retry": attributes.get("retry", ONCE)}
         members: dict[str, Any] = {"name": name, "act": self._action("act", act), **policies, **attributes}
         if undo is not None:
@@ -77,7 +77,7 @@ class Stage:
         return type(name.title(), (Step,), members)
 
     def saga(self, *steps: type[Step[Any]] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
-        """Return a saga of these steps; a name stands for a step that succeeds and can be undone."""
+        """Return a saga of these steps; a string is the name of a step that succeeds and can be undone."""
         return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name, **attributes)
 
     def _action(self, action: str, outcomes: Iterable[Outcome]) -> Callable[[Any, Trip, Call], Any]:
@@ -101,13 +101,13 @@ def saga_of(
     called: str = "Made",
     **attributes: Any,
 ) -> type[Saga[Any]]:
-    """Return a saga of these step classes, with the class's name and its aliases, version and continues as given."""
+    """Return a saga of these step classes, with this class name, aliases, version and continues."""
     members = {"name": name, "steps": classes, "__module__": __name__, **attributes}
     return types.new_class(called, (Saga[context],), {}, lambda namespace: namespace.update(members))
 
 
 class Clock:
-    """A storage's time, moved by hand."""
+    """A storage's clock, advanced by the test."""
 
     def __init__(self) -> None:
         self.now = datetime(2031, 5, 1, tzinfo=UTC)
@@ -120,9 +120,9 @@ class Clock:
 
 
 class FlakyStorage(MemorySagaStorage):
-    """Goes away at the next calls that `failures` names, as ("apply", "before") or "after" they took effect.
+    """A storage that fails at the next calls in `failures`: ("apply", "before") or "after" the call took effect.
 
-    "release" names an `apply` that gives the saga back without an action of a step that has ended.
+    "release" means an `apply` that gives the saga back without the end of an action.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -152,7 +152,7 @@ class FlakyStorage(MemorySagaStorage):
 
 
 class FakeDispatcher:
-    """Stands for the broker: keeps what was sent, and fails after `capacity` messages."""
+    """A dispatcher that records the sent messages, and fails after `capacity` messages."""
 
     def __init__(self) -> None:
         self.sent: list[Claim] = []
@@ -164,12 +164,12 @@ class FakeDispatcher:
         return len(accepted)
 
 
-#: Backoff of 10, 20, 40 and then 40 seconds; dead after the third failed attempt.
+#: Backoff of 10, 20, 40 and then 40 seconds; a saga is dead after the third failed attempt.
 SETTINGS = Settings(backoff_seconds=10, max_backoff_seconds=40, max_recovery_attempts=3)
 
 
 class QuickEngine(SagaEngine):
-    """An engine that notes its waits in `slept` instead of waiting, and whose jitter is none."""
+    """An engine that records its waits in `slept` instead of waiting, and has no jitter."""
 
     def __init__(self, storage: ISagaStorage, **options: Any) -> None:
         options.setdefault("settings", SETTINGS)
@@ -181,7 +181,7 @@ class QuickEngine(SagaEngine):
         return replace(super().runtime(), sleep=self._sleep, random=lambda: 0.0)
 
     def stored(self) -> SagaRecord:
-        """The only saga in the storage."""
+        """Return the only saga in the storage."""
         (record,) = self.storage.find(SagaFilter())
         return self.storage.load(record.id)
 

@@ -1,4 +1,4 @@
-"""Brokers that Debian has and no wheel brings: redis-server (with TLS, too), its Sentinel, and RabbitMQ."""
+"""Brokers from Debian packages, for which there is no wheel: redis-server (with or without TLS), Sentinel, RabbitMQ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sagas.testing.servers import HOST, BrokerServer, Server
 
 
 def require(program: str) -> None:
-    """Skip the test where this program is not installed."""
+    """Skip the test if this program is not installed."""
     if _which(program) is None:
         pytest.skip(f"{program} is not installed; `make test-brokers` installs it on Debian")
 
@@ -33,7 +33,7 @@ def _which(program: str) -> str | None:
 
 
 class InstalledServer(Server):
-    """A server whose program is on this machine."""
+    """A server whose program is installed on this machine."""
 
     def _find(self) -> Path:
         found = _which(self._program)
@@ -41,7 +41,7 @@ class InstalledServer(Server):
         return Path(found)
 
     def __enter__(self):
-        self.start(timeout_seconds=150)  # RabbitMQ, on a machine that is busy
+        self.start(timeout_seconds=150)  # long enough for RabbitMQ on a busy machine
         return self
 
 
@@ -49,9 +49,10 @@ class RedisServer(InstalledServer):
     """Debian's redis-server.
 
     Args:
-        directory: where its files are.
+        directory: for its files.
         options: further options of its command line, by name.
-        tls: the names of its certificate, its key and its authority's certificate; it then listens with TLS alone.
+        tls: the files of its certificate, its key and its authority's certificate; the server then listens with TLS
+            only.
     """
 
     _label = "Redis"
@@ -65,7 +66,7 @@ class RedisServer(InstalledServer):
 
     @property
     def url(self) -> str:
-        """The URL of its first database, without a password."""
+        """The URL of the server's first database, without a password."""
         return f"{'rediss' if self._tls else 'redis'}://{HOST}:{self.port}/0"
 
     def _command(self, executable: Path, port: int) -> list[str]:
@@ -85,11 +86,11 @@ class RedisServer(InstalledServer):
 
 
 class SentinelServer(InstalledServer):
-    """Debian's redis-sentinel, which knows one master by the name `shop`.
+    """Debian's redis-sentinel with one master, whose name is `shop`.
 
     Args:
-        directory: where its files are.
-        master: the server that is the master at first.
+        directory: for its files.
+        master: the server that is the first master.
     """
 
     _label = "Sentinel"
@@ -106,7 +107,7 @@ class SentinelServer(InstalledServer):
             f"bind {HOST}\nport {port}\ndir {self._home}\nsentinel monitor shop {HOST} {self._master.port} 1\n"
             "sentinel down-after-milliseconds shop 1000\nsentinel failover-timeout shop 5000\n"
         )
-        file.chmod(0o666)  # its user writes it anew
+        file.chmod(0o666)  # the server's user rewrites this file
         return [str(executable), str(file)]
 
     def _ping(self) -> None:
@@ -115,7 +116,7 @@ class SentinelServer(InstalledServer):
 
 
 class RabbitServer(InstalledServer):
-    """Debian's RabbitMQ: a node with a directory, a port and an epmd of its own, on the loopback interface."""
+    """Debian's RabbitMQ: a node with its own directory, port and epmd, on the loopback interface."""
 
     _label = "RabbitMQ"
     _program = "rabbitmq-server"
@@ -123,11 +124,11 @@ class RabbitServer(InstalledServer):
 
     @property
     def url(self) -> str:
-        """The URL of its virtual host."""
+        """The URL of the node's virtual host."""
         return f"amqp://guest:guest@{HOST}:{self.port}//"
 
     def _find(self) -> Path:
-        return Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # that on the PATH is for the user rabbitmq alone
+        return Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # only the user rabbitmq may run the program on the PATH
 
     def _command(self, executable: Path, port: int) -> list[str]:
         epmd, distribution = (_free_port() for _ in range(2))
@@ -159,12 +160,12 @@ class RabbitServer(InstalledServer):
             connection.connect()
 
 
-#: The broker of the suite by what SAGAS_TEST_BROKER says, which `make test-brokers` sets.
+#: The broker of the suite by the value of SAGAS_TEST_BROKER, which `make test-brokers` sets.
 KINDS = {"valkey": BrokerServer, "redis": RedisServer, "rabbitmq": RabbitServer}
 
 
 def broker(directory: Path) -> Server:
-    """Return the server of the kind that this run of the suite is for."""
+    """Return a server of the kind that this run of the suite tests."""
     return KINDS[os.environ.get("SAGAS_TEST_BROKER", "valkey")](directory)
 
 

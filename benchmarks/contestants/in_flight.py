@@ -1,4 +1,4 @@
-"""Our sagas, a hundred in flight in one process: `engine.run_async` on one event loop."""
+"""Contestant: a hundred of our sagas in flight in one process, with `engine.run_async` on one event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def _run(engine: SagaEngine, seconds: float) -> int:
 
 
 def main() -> None:
-    """Run sagas through the engine as a user's coroutines would."""
+    """Run sagas through the engine, as a user's coroutines do."""
     engine = SagaEngine(PostgresSagaStorage(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+psycopg:", 1)))
     with asyncio.Runner() as runner:
         serve_rounds(lambda seconds: runner.run(_run(engine, seconds)))

@@ -1,4 +1,4 @@
-"""The physical limit: what a saga of three steps writes at the least, as four bare single-row commits."""
+"""Contestant: the physical limit, which is the minimum that a saga of three steps writes: four single-row commits."""
 
 from __future__ import annotations
 

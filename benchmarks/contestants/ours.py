@@ -1,4 +1,4 @@
-"""Our sagas, run in place: `engine.run`, three steps that do nothing."""
+"""Contestant: our sagas of three steps that do nothing, run in this process with `engine.run`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sagas import PostgresSagaStorage, SagaEngine
 
 
 def main() -> None:
-    """Run sagas through the engine as a user would."""
+    """Run sagas through the engine, as a user does."""
     engine = SagaEngine(PostgresSagaStorage(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+psycopg:", 1)))
     serve(lambda: engine.run(ThreeSteps, Nothing(order_id="o-1")))
 

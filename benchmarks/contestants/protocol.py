@@ -1,4 +1,4 @@
-"""How a contestant is told to run sagas, and answers how many it ran: a line of text each way."""
+"""The protocol of contestants: a request to run sagas, and the answer with their number, are one line of text each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 
-#: Run before the clock starts: connections, prepared statements and caches are there then.
+#: Sagas to run before the measurement, so that connections, prepared statements and caches exist.
 WARM_UP = 50
 
 
 def serve(run_one: Callable[[], object]) -> None:
-    """Read `go SECONDS` from standard input, run sagas for that long, and answer how many and what they cost."""
+    """Read `go SECONDS` from standard input, run sagas for that time, and answer their number and processor time."""
 
     def run(seconds: float) -> int:
         runs, began = 0, time.perf_counter()
@@ -27,8 +27,8 @@ def serve(run_one: Callable[[], object]) -> None:
 
 
 def serve_rounds(run: Callable[[float], int]) -> None:
-    """Do as `serve` does with a function that runs sagas for so many seconds and returns how many."""
-    # What libraries print must not be taken for an answer.
+    """Do the same as `serve`, with a function that runs sagas for so many seconds and returns their number."""
+    # The output of libraries must not be taken for an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     run(0.2)
     print("ready", file=answers, flush=True)

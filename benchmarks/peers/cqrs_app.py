@@ -1,4 +1,4 @@
-"""python-cqrs recovered by two plain Celery tasks: its example scheduler's loop, split into a scan and a fan-out."""
+"""Recovery of python-cqrs by two plain Celery tasks: the loop of its example scheduler, split into scan and fan-out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cqrs.saga.recovery import recover_saga
 from benchmarks.peers.cqrs_sagas import Container, FaultyOrder, OrderContext, storage
 
 SCAN_SECONDS = float(os.environ.get("SAGAS_SCAN_INTERVAL_SECONDS", "1"))
-#: No step is silent for longer, so nothing that is still at work looks stale.
+#: No step takes longer, so no running saga looks stale.
 STALE_SECONDS = max(1, round(float(os.environ.get("SAGAS_LEASE_SECONDS", "2"))))
 
 app = Celery("peer", broker=os.environ.get("SAGAS_BROKER_URL"))
@@ -44,7 +44,7 @@ def _run(action: Any) -> Any:
 
 @app.task(name="peer.scan")
 def scan() -> None:
-    """Find what is stale, and send a task for each."""
+    """Find stale sagas, and send a task for each."""
     found = _run(lambda kept: kept.get_sagas_for_recovery(1000, 5, STALE_SECONDS))
     for saga_id in found:
         recover.delay(str(saga_id))
@@ -52,5 +52,5 @@ def scan() -> None:
 
 @app.task(name="peer.recover")
 def recover(saga_id: str) -> None:
-    """Run a saga, or recover it."""
+    """Run or recover a saga."""
     _run(lambda kept: recover_saga(FaultyOrder(), uuid.UUID(saga_id), OrderContext, Container(), kept))

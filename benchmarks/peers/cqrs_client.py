@@ -1,4 +1,4 @@
-"""python-cqrs: a saga of three steps that do nothing, run in place on its own storage."""
+"""Contestant: python-cqrs with sagas of three steps that do nothing, run in this process on its own storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.contestants.protocol import serve
 
 @dataclass
 class Nothing(SagaContext):
-    """What a saga carries that does nothing."""
+    """The context of a saga that does nothing."""
 
     order_id: str = ""
 
@@ -59,7 +59,7 @@ class Container:
 
 
 def main() -> None:
-    """Run sagas on one connection pool and one event loop that are kept."""
+    """Run sagas with one connection pool and one event loop for all."""
     engine = create_async_engine(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+asyncpg:", 1))
     storage = PostgresSagaStorage(async_sessionmaker(engine, expire_on_commit=False))
     saga, container = ThreeSteps(), Container()

@@ -1,6 +1,6 @@
-"""The same faults, the same shop and the same seed at python-cqrs: `python -m benchmarks.peers.cqrs_faults --seed 7`.
+"""Run the same faults with the same shop and seed on python-cqrs: `python -m benchmarks.peers.cqrs_faults --seed 7`.
 
-Every saga is stored as RUNNING before its task is sent, so that a message that is lost is not held against it.
+Every saga is stored as RUNNING before its task is sent, so that a lost message does not count against python-cqrs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.faults.shop import Order, must_complete
 
 
 class PythonCqrs:
-    """python-cqrs with its own storage; a saga that FAILED with nothing left to undo has ended."""
+    """python-cqrs with its own storage; a saga that FAILED and has nothing left to undo counts as ended."""
 
     application = "benchmarks.peers.cqrs_app"
 
@@ -58,7 +58,7 @@ class PythonCqrs:
         app.conf.broker_url = self._broker_url
         try:
             app.send_task("peer.recover", args=(str(saga_id),), retry=False)
-        except Exception as error:  # the scan finds it
+        except Exception as error:  # the scan finds the saga
             print(f"not sent: {type(error).__name__}")
         return saga_id
 
@@ -90,7 +90,7 @@ class PythonCqrs:
         return {}
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
-        return {}  # it does not say who works on what
+        return {}  # python-cqrs does not store which worker runs a saga
 
     def check(self, ledger_url: str, started: dict[UUID, Order], undisturbed: set[UUID]) -> Findings:
         findings = Findings()
@@ -129,12 +129,12 @@ class PythonCqrs:
 
 
 def _peers(failing: dict[str, str]) -> dict[str, str]:
-    """Without what has no counterpart there: attempts that are repeated by the engine."""
+    """Return the order without failures that python-cqrs cannot handle: attempts that the engine retries."""
     return {step: how for step, how in failing.items() if how not in ("flaky", "undo")}
 
 
 def main() -> int:
-    """Run the faults at both and print what became of the sagas, side by side; fail only if ours lost something."""
+    """Run the faults on both, and print the results side by side; fail only if ours lost an effect."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.0, help="of faults; default: each fault once")
     parser.add_argument("--seed", type=int, default=7)

@@ -1,7 +1,7 @@
-"""The shop of the faults for python-cqrs: the same effects under the same keys, made by its own steps.
+"""The shop of the fault runs for python-cqrs: its own steps make the same effects under the same keys.
 
-What its users would add is added: every effect has a key, what may be tried again is not made to fail, and a step
-that got no answer undoes itself before it fails.
+The shop has the code that users of python-cqrs would add: every effect has a key, retryable failures are left out, and
+a step without an answer undoes itself before it fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.faults.shop import ACT, UNDO, ledger
 
 @dataclass
 class OrderContext(SagaContext):
-    """The same as the faults' `Order`, and the id that keys are made of."""
+    """The same as the `Order` of the fault runs, with the id for the keys."""
 
     order_id: str = ""
     seconds: float = 0.0
@@ -53,7 +53,9 @@ class _ShopStep(SagaStepHandler[OrderContext, None]):
         if how != "doubt":
             ledger(ACT, self._entry(context))
         if how in ("doubt", "late"):
-            ledger(UNDO, self._entry(context))  # it compensates completed steps only, so this one undoes itself
+            ledger(
+                UNDO, self._entry(context)
+            )  # python-cqrs compensates completed steps only, so this step undoes itself
             raise TimeoutError("no answer")
         await asyncio.sleep(context.seconds / 2)
         context.done.append(self.name)
@@ -91,6 +93,6 @@ class Container:
 
 
 def storage() -> PostgresSagaStorage:
-    """Its own storage, on PostgreSQL through asyncpg, checking each connection before use."""
+    """Return python-cqrs's own storage on PostgreSQL through asyncpg, which checks each connection before use."""
     url = os.environ["SAGAS_DATABASE_URL"].replace("+psycopg", "+asyncpg", 1)
     return PostgresSagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))

@@ -1,4 +1,4 @@
-"""DBOS: a workflow of three steps that do nothing, run in place."""
+"""Contestant: DBOS with workflows of three steps that do nothing, run in this process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def three_steps(order_id: str) -> None:
 
 
 def main() -> None:
-    """Run workflows without what costs speed and is optional: the check of each connection before use."""
+    """Run workflows without the optional check of each connection before use, which costs speed."""
     config: DBOSConfig = {
         "name": "bench",
         "system_database_url": os.environ["BENCH_URL"],

@@ -1,4 +1,4 @@
-"""DBOS: workflows of three steps that do nothing, a hundred in flight in one process."""
+"""Contestant: DBOS with workflows of three steps that do nothing, a hundred in flight in one process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _run(seconds: float) -> int:
 
 
 def main() -> None:
-    """Run workflows as `dbos_client` does, on one event loop."""
+    """Run workflows on one event loop, with the settings of `dbos_client`."""
     config: DBOSConfig = {
         "name": "bench",
         "system_database_url": os.environ["BENCH_URL"],

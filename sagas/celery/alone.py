@@ -1,8 +1,8 @@
-"""Running a suspect saga in a process of its own, so that it can take no other saga with it if it crashes again.
+"""Run a suspect saga in a process of its own, so that another crash affects no other saga.
 
-A worker with many sagas in one process (threads, gevent, eventlet) that crashes spends no attempt of any of them: each
-is suspect. Such a worker runs each suspect saga in a child process, until the saga gets on. A crash of the child counts
-against its saga alone.
+A worker may run many sagas in one process (threads, gevent, eventlet). If this process crashes, no saga spends an
+attempt, but each of them is suspect. A worker with such a pool runs each suspect saga in a child process until the saga
+makes progress. A crash of the child counts for its saga alone.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
 
-#: How often a worker looks whether it is to stop.
+#: How often a worker checks whether it was asked to stop.
 _LOOK_SECONDS: Final = 0.25
-#: A worker of greenlets may hold a thousand sagas, and a process of its own for each would take all memory.
+#: A worker of greenlets may hold a thousand sagas. A process for each of them would use up the memory.
 _MOST_CHILDREN: Final = 16
-#: For how long a message waits for a child. Any longer, and scans would take the message for lost.
+#: How long a message waits for a child. After a longer time, scans would take the message for lost.
 _WAIT_SECONDS: Final = 3.0
 _OWN_APPLICATION: Final = "sagas"
 _CHILD: Final = "sagas.celery.child"
@@ -50,20 +50,20 @@ def recover_alone(
 
     Args:
         app: the worker's application, which the child imports.
-        engine: the worker's; if it is to stop, the child is told so.
-        saga_id: which saga.
-        version: only at this version; None: at any.
+        engine: the worker's engine; when the worker is asked to stop, the child is asked, too.
+        saga_id: the saga's id.
+        version: acquire the saga only at this version; None means any version.
         by_hand: whether an operator asks.
     """
     with _lock:
         if saga_id in _alone:
-            # A child takes seconds to begin, and a scan may have taken the first message for lost meanwhile.
-            return _report(engine, saga_id, "skipped", "a process of its own begins to run it already")
+            # A child takes seconds to begin, and meanwhile a scan may have taken the first message for lost.
+            return _report(engine, saga_id, "skipped", "another child of this worker already begins to run it")
         _alone.add(saga_id)
     try:
         if not _children.acquire(timeout=_WAIT_SECONDS):
             _send_again(engine, saga_id, version)
-            return _report(engine, saga_id, "skipped", f"{_MOST_CHILDREN} others run alone: a scan sends it again")
+            return _report(engine, saga_id, "skipped", f"{_MOST_CHILDREN} other sagas run alone: a scan sends it again")
         try:
             ended = _run_child(app, engine, saga_id, version=version, by_hand=by_hand)
         finally:
@@ -73,7 +73,7 @@ def recover_alone(
             _alone.discard(saga_id)
     if ended.report is not None:
         return ended.report
-    # Only now: another thread may receive the message at once.
+    # Send the message again only now, because another thread may receive it at once.
     _send_again(engine, saga_id, version)
     message = f"the process that ran it alone ended with {ended.code}"
     if engine.storage.reclaim(ended.owner, max_recovery_attempts=engine.settings.max_recovery_attempts):
@@ -85,7 +85,7 @@ def recover_alone(
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How a child ended: under this name it held the lease; without a report it crashed."""
+    """The end of a child: the name under which it held the lease, and its report; a child without a report crashed."""
 
     owner: str
     code: int
@@ -93,14 +93,14 @@ class _Ended:
 
 
 def _run_child(app: Celery, engine: SagaEngine, saga_id: UUID, *, version: int | None, by_hand: bool) -> _Ended:
-    # A file rather than a pipe: a report may be longer than a pipe holds, and what the child starts keeps a pipe open.
+    # Use a file and not a pipe: a report may exceed a pipe's capacity, and the child's own processes keep a pipe open.
     with tempfile.TemporaryFile() as answer:
         given = {
             "application": _name_of(app),
             "node": engine.node,
             "parent": os.getpid(),
             "answer": answer.fileno(),
-            "loglevel": logging.getLogger().level or logging.WARNING,
+            "loglevel": logging.root.level or logging.WARNING,
             "saga": {"saga_id": str(saga_id), "version": version, "by_hand": by_hand},
         }
         child = subprocess.Popen(  # noqa: S603
@@ -129,7 +129,7 @@ def _wait(child: subprocess.Popen[bytes], engine: SagaEngine) -> int:
 
 
 def _send_again(engine: SagaEngine, saga_id: UUID, version: int | None) -> None:
-    """Let a scan send a saga again if it is still queued."""
+    """Let a scan send a saga again if the saga is still queued."""
     if version is not None:
         engine.storage.release_claims([Claim(saga_id, version)])
 
@@ -147,7 +147,7 @@ def _report(engine: SagaEngine, saga_id: UUID, outcome: str, message: str) -> di
 
 
 def _name_of(app: Celery) -> str:
-    """Return where a process of its own finds the application."""
+    """Return the place at which the child finds the application."""
     for module, content in [*sys.modules.items()]:
         if module != "__main__" and module.partition(".")[0] != "celery":
             for name, value in [*getattr(content, "__dict__", {}).items()]:

@@ -178,8 +178,7 @@ def _queue(message: Any) -> str:
 
 
 def _set_aside(channel: Any) -> bool:
-    """Rename keys that have a queue's name but are no queue, so that the queue works again; return whether any
-    exist."""
+    """Rename keys that have a queue's name but are no queue, so that the queue works again; return whether any did."""
     found = False
     with channel.conn_or_acquire() as client:
         for queue in set(QUEUES).intersection(channel.active_queues):

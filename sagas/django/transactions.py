@@ -1,4 +1,4 @@
-"""Django's transactions: `start` joins them, unless it is told to start at once."""
+"""Django's transactions: `start` joins them, unless a block requests to start at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the state of this saga, of all sagas? Reads for the command line, metrics, the doctor and consoles."""
+"""Reads the state of one saga or of all sagas, for the command line, metrics, the doctor and consoles."""
 
 from sagas.inspection.inspector import Inspector
 

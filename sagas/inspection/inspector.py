@@ -1,7 +1,7 @@
-"""The inspector: one method for each question about the sagas of a PostgreSQL database.
+"""The inspector answers questions about the sagas of a PostgreSQL database, with one method for each question.
 
-Each question reads one snapshot, can write nothing, and is cancelled by the server after some seconds, so that asking
-during an incident does not make it worse. Times and ages are the database's own.
+Each question reads one snapshot in a read-only transaction. The server cancels it after some seconds, so that a
+question during an incident does not make the incident worse. Times and ages are the database's own.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from sagas.storage.records import Pause, SagaState
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transitions import PROBE_SECONDS
 
-#: After how long the server cancels a question; one that reads a whole index may take longer.
+#: Seconds after which the server cancels a question. A question that reads a whole index may take longer.
 ANSWER_SECONDS: Final = 10.0
 WHOLE_INDEX_SECONDS: Final = 300.0
 HOUR: Final = 3600.0
-#: Clocks of those who start sagas differ by less, so that a range of ids finds what was started within a time.
+#: The clocks of machines that start sagas differ by less. So a range of ids finds the sagas started within a time.
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 #: No saga is older, and times stay within what dates can hold.
 _GREATEST_AGE: Final = timedelta(days=50 * 365)
-#: More sagas do not begin within a millisecond, unless their ids are made otherwise: short ones may then be ambiguous.
+#: At most this many ids of one millisecond are read. With more, from other sources of ids, short ids may be ambiguous.
 _MOST_IN_A_MILLISECOND: Final = 10_000
 
 #: The indexes that have the unfinished sagas of each state (`sagas.storage.tables`).
@@ -72,8 +72,8 @@ class Inspector:
     """Answers questions about the sagas of a database.
 
     Args:
-        storage: whose database is asked.
-        answer_seconds: after how long the server cancels a question.
+        storage: the storage whose database is read.
+        answer_seconds: seconds after which the server cancels a question.
 
     Raises, from every method:
         QueryTimeout: the server did not answer in time.
@@ -107,7 +107,7 @@ class Inspector:
         return Page(now=question.now, records=records, more=len(rows) > wanted.limit)
 
     def details(self, saga_id: UUID) -> SagaDetails:
-        """Return a saga with its log, and what else bears on it.
+        """Return a saga with its log, the pause of its name, and the operator who requested a yield.
 
         Raises:
             SagaNotFound: no saga has this id.
@@ -128,8 +128,8 @@ class Inspector:
         """Return the sagas with this idempotency key, and those whose id is in this range.
 
         Args:
-            key: of any saga name; None: no key is meant.
-            first, last: the range of ids; None: no id is meant.
+            key: an idempotency key, for any saga name; None to look for no key.
+            first, last: the range of ids; None to look for no id.
             ends: hexadecimal digits with which an id in the range has to end.
             limit: how many at most.
         """
@@ -187,7 +187,7 @@ class Inspector:
         )
 
     def workers(self) -> Workers:
-        """Return who holds what, what waits in the queues, and what is paused."""
+        """Return the holders of leases, the queued sagas, and the paused names."""
         with self._asking() as question:
             holders = question.ask("holders")
             unfinished = question.unfinished()
@@ -202,11 +202,11 @@ class Inspector:
     def dry_run(self, *, limit: int, max_recovery_attempts: int, shown: int) -> DryRun:
         """Return what a scan would do now with each unfinished saga.
 
-        It cannot foresee two things: a scan skips rows that are being written at that moment, and it makes ready what
-        is paused although its name was resumed.
+        It does not show two things: a scan skips rows that are being written at that moment, and it makes sagas ready
+        that are still paused although their name was resumed.
 
         Args:
-            limit: how many the scan lets wait in the queue at most.
+            limit: how many sagas the scan allows in the queue.
             max_recovery_attempts: after how many failed attempts a saga is dead.
             shown: how many sagas to return of each verdict.
         """
@@ -269,7 +269,7 @@ class _Question:
         return self.run(query(name), parameters)
 
     def run(self, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        # Not prepared, so that each is planned for its own values.
+        # Do not prepare the statement, so that it is planned for its own values.
         return self._cursor.execute(statement, parameters, prepare=False).fetchall()
 
     def unfinished(self, late_seconds: float = 0.0) -> tuple[Count, ...]:
@@ -278,7 +278,7 @@ class _Question:
 
 
 def _made(kind: type[Any], row: Mapping[str, Any]) -> Any:
-    """Return a row as this kind, its words for status and state as such."""
+    """Return a row as this class, with its status and state as enum members."""
     values = {**row, "status": SagaStatus(row["status"])}
     if "state" in row:
         values["state"] = SagaState(row["state"])

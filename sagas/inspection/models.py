@@ -1,4 +1,4 @@
-"""What the inspector answers with, as plain immutable data; pydantic's `TypeAdapter` makes JSON of each."""
+"""The inspector's answers, as plain immutable data. pydantic's `TypeAdapter` can turn each into JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sagas.storage.records import Pause, SagaFilter, SagaRecord, SagaState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageFilter(SagaFilter):
-    """Which sagas a page shows, the newest first; None asks for no such filter.
+    """Which sagas a page shows, the newest first. A filter that is None does not apply.
 
     Attributes:
         leased_by: a whole lease owner, or the node that it begins with.
@@ -40,12 +40,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SagaDetails:
-    """A saga with its log, and what else bears on it.
+    """A saga with its log, and what operators have asked for it.
 
     Attributes:
         now: the database's time.
-        pause: of its name, if that is paused.
-        yield_requested_by: who requested that its holder gives it back.
+        pause: the pause of its name, if the name is paused.
+        yield_requested_by: the operator who requested that the holder gives the saga back.
     """
 
     now: datetime
@@ -69,13 +69,13 @@ class Count:
 
     Attributes:
         declined: whether a worker gave them back because its code does not fit.
-        definition, definition_version: what they were started with.
-        sagas: how many they are.
-        due: how many of them are due, or for which, queued, the scan asks whether the message is lost.
-        lately: how many of them were last written to within the last hour.
-        since: when the first of them was queued, or is due in any other state; None if never.
-        example: one of them.
-        last_error: of the example.
+        definition, definition_version: the definition that they were started with.
+        sagas: how many sagas there are.
+        due: how many of them are due. A queued saga counts once the scan may send its message again.
+        lately: how many of them were last written within the last hour.
+        since: when the first of them was queued, or became due in any other state; None if they never become due.
+        example: the id of one of them.
+        last_error: the last error of the example.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
-    """A saga, and since when it is due."""
+    """A saga, and the time since when it is due."""
 
     id: UUID
     name: str
@@ -126,8 +126,8 @@ class Statistics:
     Attributes:
         unfinished: all unfinished sagas, counted.
         ended: those that ended lately.
-        oldest_pending: of those that never ran and that no scan has queued yet, the one that is due for the longest.
-        oldest_recoverable: the same of those that have begun.
+        oldest_pending: the saga that has been due for the longest, of those that never ran and are not queued.
+        oldest_recoverable: the saga that has been due for the longest, of those that have begun and are not queued.
         finished_in_total: by status; None unless asked for.
     """
 
@@ -152,15 +152,15 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """What one owner of leases holds.
+    """An owner of leases, and the sagas that it holds.
 
     Attributes:
-        sagas: how many.
-        names: of the sagas.
-        expired: how many leases have run out.
-        heard_at: when it last wrote anything: a checkpoint or a renewal.
+        sagas: how many sagas it holds.
+        names: the names of these sagas.
+        expired: how many of its leases have expired.
+        heard_at: when it last wrote a checkpoint or a renewal.
         quietest_since: when it last wrote to the saga that it has left alone for the longest.
-        first_lease_ends: when the first of its leases runs out, unless renewed.
+        first_lease_ends: when the first of its leases expires, unless it is renewed.
     """
 
     owner: str
@@ -174,7 +174,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """What waits in one of the two queues; the scan asks of the `overdue` whether their messages are lost."""
+    """The queued sagas of one of the two queues. The messages of the `overdue` may be lost, and scans probe them."""
 
     pending: bool
     sagas: int
@@ -200,7 +200,7 @@ class PausedName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """Who holds what, what waits in the queues, and what is paused."""
+    """The holders of leases, the queued sagas, and the paused names."""
 
     now: datetime
     workers: tuple[Holder, ...]
@@ -209,9 +209,10 @@ class Workers:
 
 
 class ScanVerdict(StrEnum):
-    """What a scan would do with an unfinished saga, or why it would pass over it.
+    """What a scan would do with an unfinished saga, or why it would skip it.
 
-    OVERDUE: it is queued, and a second message is sent, as the first one is or may be lost.
+    PAUSES: the saga is due, and the scan would pause it with its name. PAUSED: it is paused already. OVERDUE: it is
+    queued, and the scan would send a second message, because the first one is or may be lost.
     """
 
     DISPATCHED = "dispatched"
@@ -243,7 +244,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
-    """How many sagas a scan would treat so, and the first of them in its order."""
+    """How many sagas have a verdict, and the first of them in the order of the scan."""
 
     verdict: ScanVerdict
     sagas: int = 0
@@ -252,7 +253,7 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRun:
-    """What a scan would do now; verdicts in the order of `ScanVerdict`, only those that some saga has."""
+    """What a scan would do now. The verdicts are in the order of `ScanVerdict`; those without a saga are left out."""
 
     now: datetime
     verdicts: tuple[Verdicts, ...]

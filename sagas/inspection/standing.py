@@ -1,4 +1,4 @@
-"""Who may act on a saga next, and when, in words: from its state and whether it is due."""
+"""Describes who may act on a saga next, and when, from its state and whether it is due."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sagas.text import one_line, printable
 
 
 def in_brief(record: SagaRecord, now: datetime) -> str:
-    """Return who holds the saga or until when it waits, short enough for a list."""
+    """Return who holds the saga, or until when it waits, in few words for a list."""
     match record.state:
         case SagaState.FINISHED:
             return ""
@@ -28,7 +28,7 @@ def in_brief(record: SagaRecord, now: datetime) -> str:
 
 
 def in_words(details: SagaDetails) -> str:
-    """Return who holds the saga until when, or what happens to it next and when, and what operators have asked."""
+    """Return who holds the saga and until when, or what happens to it next, and what operators have asked for."""
     return "; ".join([_by_itself(details.record, details.now), *_by_operators(details)])
 
 

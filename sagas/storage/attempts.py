@@ -1,4 +1,4 @@
-"""What counting and setting failed attempts does to a saga: rules for both storages, as functions of its record."""
+"""Rules for counting and setting failed attempts, as functions of a saga's record. Both storages use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CountedAttempt:
 
 
 def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: datetime) -> CountedAttempt:
-    """Return what becomes of a saga when a failed attempt is counted, and its status set if one is given.
+    """Return a saga after one more failed attempt is counted, and its status set if one is given.
 
     | from | to | |
     |---|---|---|
@@ -38,8 +38,8 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: dat
     | the rest | | legal |
 
     Args:
-        record: the saga with its log, as it stands.
-        new_status: what its status is to be.
+        record: the saga with its log.
+        new_status: the new status, or None to leave it.
         now: the storage's time.
 
     Raises:
@@ -80,7 +80,7 @@ def count_attempt(record: SagaRecord, new_status: SagaStatus | None, *, now: dat
 
 
 def set_attempts(record: SagaRecord, attempts: int, *, now: datetime) -> SagaRecord:
-    """Return what becomes of a saga when its failed attempts are set: a dead one becomes ready, and due at once."""
+    """Return a saga after its number of failed attempts is set. A dead saga becomes ready and due at once."""
     if not record.dead:
         return replace(record, recovery_attempts=attempts)
     return replace(record, recovery_attempts=attempts, state=SagaState.READY, available_at=now)

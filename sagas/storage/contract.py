@@ -1,7 +1,7 @@
 """The storage contract: what an engine needs from a database, and what it may rely on.
 
-Every write of a holder is *fenced*: it names the lease (saga, version, token) that it was made under, and changes
-nothing once anybody else has acquired the saga. All times are the storage's own. `sagas.storage.rules` has the rules.
+Every write of a holder is *fenced*: it names the lease (saga, version, token) under which it is made, and changes
+nothing once another worker has acquired the saga. All times are the storage's own. `sagas.storage.rules` has the rules.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from sagas.storage.transitions import Transition
 DEFAULT_MAX_RECOVERY_ATTEMPTS: Final = 5
 #: The largest number of rows or seconds that a storage takes.
 LARGEST: Final = 2**31 - 1
-#: The largest number of failed attempts: far enough below what the column holds that statements can add to it.
+#: The largest number of failed attempts. It is below the column's limit, so that statements can add to it.
 MOST_ATTEMPTS: Final = 1_000_000_000
 
 
 class ISagaStorage(ABC):
-    """What an engine stores sagas in. Subclass it, and prove it with `sagas.testing.StorageContract`.
+    """Stores sagas for an engine. Subclass it, and test the subclass with `sagas.testing.StorageContract`.
 
     Raises:
         TypeError: a subclass that lacks a method is constructed; the message names every missing one.
@@ -73,8 +73,8 @@ class ISagaStorage(ABC):
         Args:
             limit: how many at most, 1 or more.
             max_recovery_attempts: sagas with this many or more failed attempts are left out.
-            stale_after_seconds: only those last updated longer ago than this.
-            saga_name: only those of this name.
+            stale_after_seconds: return only sagas last updated longer ago than this.
+            saga_name: return only sagas of this name.
 
         Raises:
             ValueError: a number is out of range, or of the wrong type.
@@ -84,15 +84,15 @@ class ISagaStorage(ABC):
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
         """Count one more failed attempt, atomically, and set the status if one is given.
 
-        `recover_saga()` counts by itself, under its fence; this is for schedulers that recover by other means.
+        It is for schedulers that recover sagas by other means: `recover_saga()` counts under its own fence.
         `sagas.storage.attempts` has the rules for the status. COMPENSATING aborts the saga: a row of the log says so,
-        and from then on it only goes backward. The status alone does not tell whether the saga is past its pivot, so
-        neither does this method.
+        and from then on the saga only goes backward. This method does not check whether the saga is past its pivot,
+        because the status does not show that.
 
         Raises:
             SagaNotFound: no saga has this id.
-            IllegalStatusChange: the saga has ended, is dead, is held by a worker, or cannot have this status as it
-                stands; nothing was changed.
+            IllegalStatusChange: the saga has ended, is dead, is held by a worker, or cannot have this status in its
+                present state; nothing was changed.
         """
 
     @abstractmethod
@@ -101,21 +101,21 @@ class ISagaStorage(ABC):
 
         Raises:
             SagaNotFound: no saga has this id.
-            ValueError: attempts is no whole number from 0 to 1,000,000,000.
+            ValueError: attempts is not a whole number from 0 to 1,000,000,000.
         """
 
     # -- starting and reading ---------------------------------------------------------------------------------
 
     @abstractmethod
     def register_definition(self, definition: Definition) -> None:
-        """Store a definition, in a commit of its own, unless one with its hash is stored already."""
+        """Store a definition in a commit of its own, unless one with this hash is stored already."""
 
     @abstractmethod
     def load_definition(self, definition_hash: str) -> Definition:
         """Return a stored definition.
 
         Raises:
-            DefinitionNotFound: none has this hash.
+            DefinitionNotFound: no definition has this hash.
         """
 
     @abstractmethod
@@ -130,13 +130,13 @@ class ISagaStorage(ABC):
     ) -> list[tuple[UUID, bool]]:
         """Store new sagas; return for each its id and whether it is new.
 
-        One whose (name, idempotency_key) exists already is not stored: the id of the existing one is returned.
+        A saga whose (name, idempotency_key) exists already is not stored, and the id of the existing saga is returned.
 
         Args:
-            sagas: at version 0 and PENDING.
+            sagas: the new sagas; they are stored PENDING and at version 0.
             queued: whether messages are about to be sent for them.
-            lease: acquires them in the same statement, at version 1 and RUNNING.
-            connection: what `join` returned; that transaction then decides whether the sagas exist.
+            lease: if given, the same statement acquires them, so that they are RUNNING and at version 1.
+            connection: what `join` returned. The sagas exist if and only if that transaction commits.
             on_conflict: "raise" stores none of them if a (name, idempotency_key) exists already.
 
         Raises:
@@ -147,7 +147,7 @@ class ISagaStorage(ABC):
         """
 
     def join(self, connection: Any) -> CallersTransaction:
-        """Return the transaction of a connection of the caller's, to be given to `create_sagas`.
+        """Return the transaction of the caller's connection, for `create_sagas`.
 
         Raises:
             TransactionRefused: the connection is in no transaction that could be joined.
@@ -156,7 +156,7 @@ class ISagaStorage(ABC):
         return callers_transaction(connection)
 
     def connect(self) -> None:
-        """Do now what the first `create_sagas` with a connection would have to wait for; the default does nothing."""
+        """Connect now, so that the first `create_sagas` with a connection need not wait. The default does nothing."""
         return
 
     @abstractmethod
@@ -172,7 +172,7 @@ class ISagaStorage(ABC):
         """Return sagas without their logs, the newest first.
 
         Raises:
-            ValueError: the limit is no whole number from 1.
+            ValueError: the limit is not a whole number of 1 or more.
         """
 
     # -- holding ----------------------------------------------------------------------------------------------
@@ -187,34 +187,35 @@ class ISagaStorage(ABC):
         version: int | None = None,
         by_hand: bool = False,
     ) -> Acquired | NotAcquired:
-        """Acquire the lease of a saga, or say why not; one atomic compare-and-set.
+        """Acquire the lease of a saga, or return why not, in one atomic compare-and-set.
 
-        What is ready, queued, or whose lease has expired can be acquired. An expired lease is reclaimed: its holder
-        was lost, which the log and `last_error` say and which may spend an attempt (`rules.crash_counts`); one that
-        reaches the maximum makes the saga dead. A saga of a paused name becomes paused. The log in the record has every
-        row that was written before.
+        A saga can be acquired if it is ready or queued, or if its lease has expired. An expired lease is reclaimed: the
+        log and `last_error` say that the holder was lost. The loss may spend an attempt (`rules.crash_counts`), and the
+        last attempt makes the saga dead. A saga of a paused name becomes paused. The log in the record has every row
+        that was written before.
 
         Args:
-            saga_id: which.
+            saga_id: the saga.
             request: the owner, how long the lease lasts, and its token.
             max_recovery_attempts: after how many failed attempts a saga is dead.
-            version: only at this version: the one that a message was sent for.
-            by_hand: an operator asks: also while it backs off, is dead or paused, never while another holds the lease.
+            version: acquire the saga only at this version, for which a message was sent.
+            by_hand: an operator asks, so the saga is also acquired while it backs off, is dead or paused. It is never
+                acquired while another holds the lease.
         """
 
     @abstractmethod
     def apply(self, lease: Lease, transition: Transition) -> Applied:
-        """Write a transition, with everything that follows from it, in one fenced statement.
+        """Write a transition, with all columns that it changes, in one fenced statement.
 
         Raises:
             LeaseLost: the lease is no longer valid; nothing was changed.
         """
 
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost]:
-        """Write transitions of different sagas, in one statement where the storage can; each is fenced on its own.
+        """Write transitions of different sagas, in one statement if the storage can. Each has its own fence.
 
         Returns:
-            For each what it did, or that its lease is no longer valid. Another error fails them all.
+            For each transition what it did, or that its lease is no longer valid. Another error fails all of them.
         """
         results: list[Applied | LeaseLost] = []
         for lease, transition in asked:
@@ -226,7 +227,7 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def renew(self, lease: Lease, seconds: float) -> bool:
-        """Extend a lease to so many seconds from now.
+        """Extend a lease to end this many seconds from now.
 
         Returns:
             Whether a yield is requested: an operator waits for the saga, or its name is paused. The holder then gives
@@ -238,11 +239,11 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
-        """Request that the holder gives the saga back at the next step's boundary; forgotten after so many seconds."""
+        """Request that the holder gives the saga back at the next step's boundary. The request ends after this time."""
 
     @abstractmethod
     def set_definition(self, lease: Lease, definition_hash: str) -> None:
-        """Give a saga that version 0.1.0 started the definition that it was started with.
+        """Store for a saga of version 0.1.0 the definition that it was started with.
 
         Raises:
             LeaseLost: the lease is no longer valid.
@@ -257,15 +258,15 @@ class ISagaStorage(ABC):
         owner: str,
         max_recovery_attempts: int,
     ) -> Applied | NotAcquired:
-        """Acquire a saga by hand and apply what is decided of it, in one transaction.
+        """Acquire a saga by hand and apply the transition that `decide` returns, in one transaction.
 
-        Nobody ever sees the saga held: should `decide` raise or this process die, the saga is as it was, its version,
-        attempts and deadline included.
+        Other transactions never see the saga held. If `decide` raises or this process dies, the saga is unchanged,
+        including its version, attempts and deadline.
 
         Args:
-            saga_id: which.
-            decide: is given the saga with its log; must be quick, as nobody else can acquire it meanwhile.
-            owner: who acts, for the log.
+            saga_id: the saga.
+            decide: called with the saga and its log. It must be quick, as no worker can acquire the saga meanwhile.
+            owner: the actor, for the log.
             max_recovery_attempts: after how many failed attempts a saga is dead.
         """
 
@@ -273,16 +274,15 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def claim_sagas(self, *, pending: bool, limit: int, max_recovery_attempts: int) -> ClaimResult:
-        """Queue what is due, so that no other scan does so too, and what has lost its message.
+        """Queue sagas that are due, and again those that have lost their message. One scan claims each saga.
 
-        What waits in the queue is topped up to `limit`, never beyond. Expired leases are reclaimed as `acquire`
-        reclaims them. What is due of a paused name becomes paused; what is paused of a name that is no longer paused
-        becomes ready.
+        The number of queued sagas never grows beyond `limit`. Expired leases are reclaimed as `acquire` reclaims them.
+        Due sagas of a paused name become paused. Paused sagas of a name that was resumed become ready.
 
-        Messages are first in, first out. So a queued saga has lost its message once one that was queued later, by
-        `rules.OVERTAKING_SECONDS` or more, has reached a worker (`note_delivery`). While no message reaches a worker,
-        the oldest `rules.PROBES` that are due are sent again, each after waits that double, and none while another was
-        probed lately (`rules.probed_lately`). Those of a paused name become paused instead.
+        Messages are first in, first out. So a queued saga has lost its message once a message that was queued
+        `rules.OVERTAKING_SECONDS` or more later has reached a worker (`note_delivery`). While no message reaches a
+        worker, the oldest `rules.PROBES` queued sagas that are due are sent again, after waits that double each time.
+        None is sent while another was probed lately (`rules.probed_lately`). Such sagas of a paused name become paused.
 
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.
@@ -292,7 +292,7 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def claim_by_id(self, saga_ids: Sequence[UUID]) -> list[Claim]:
-        """Queue those of these sagas that never ran, are ready and due, and whose names are not paused.
+        """Queue the given sagas that never ran, are ready and due, and whose names are not paused.
 
         Returns:
             The claims, in the order of the ids.
@@ -300,35 +300,35 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def note_delivery(self, claim: Claim) -> None:
-        """Note that the message of a claim has reached a worker, whatever became of it there.
+        """Record that the message of a claim has reached a worker, whether or not the worker acquired the saga.
 
-        A pending claim without a time is of a message that `start` sent: its saga was queued when it was created.
+        A pending claim without a time belongs to a message that `start` sent: its saga was queued when it was created.
         """
 
     @abstractmethod
     def reclaim(self, owner: str, *, max_recovery_attempts: int) -> int:
-        """Reclaim at once every saga that a lost owner holds, as if its lease had expired; return how many."""
+        """Reclaim every saga that a lost owner holds, as if its lease had expired. Return how many."""
 
     @abstractmethod
     def release_claims(self, claims: Sequence[Claim]) -> None:
-        """Make claimed sagas ready whose messages could not be sent; leave alone what was acquired meanwhile."""
+        """Make claimed sagas ready whose messages could not be sent. Sagas acquired meanwhile are left alone."""
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def pause(self, name: str, *, by: str, because: str) -> int:
-        """Pause a saga name, and what is due of it; return how many sagas are paused now.
+        """Pause a saga name and its sagas that are due. Return how many sagas are paused now.
 
-        Nothing of that name is sent or acquired by message from then on; holders give theirs back at the next step's
-        boundary; an operator may still acquire one by hand. Pausing again changes the reason.
+        From then on, no saga of that name is sent, or acquired by a message. Holders give their sagas back at the next
+        step's boundary. An operator may still acquire one by hand. Pausing again changes the reason.
 
         Raises:
-            UnstorableText: the name, the person or the reason holds what no database can.
+            UnstorableText: the name, the actor or the reason has a character that no database can store.
         """
 
     @abstractmethod
     def resume(self, name: str) -> int:
-        """End the pause of a saga name, and make ready what was paused; return how many sagas that were."""
+        """End the pause of a saga name, and make its paused sagas ready. Return how many."""
 
     @abstractmethod
     def pauses(self) -> list[Pause]:
@@ -368,10 +368,10 @@ def exists(saga_id: UUID | str) -> SagaExists:
 
 
 def require_recovery_arguments(limit: int, max_attempts: int, stale_after_seconds: float | None) -> None:
-    """Refuse what `get_sagas_for_recovery` cannot mean.
+    """Refuse arguments of `get_sagas_for_recovery` that are out of range.
 
     Raises:
-        ValueError: naming the argument and its value.
+        ValueError: the message names the argument and its value.
     """
     require_counts(limit=limit, max_recovery_attempts=max_attempts)
     if stale_after_seconds is not None:
@@ -379,29 +379,29 @@ def require_recovery_arguments(limit: int, max_attempts: int, stale_after_second
 
 
 def require_attempts(attempts: int) -> None:
-    """Refuse what is no number of attempts.
+    """Refuse a value that is not a number of attempts.
 
     Raises:
-        ValueError: naming the argument and its value.
+        ValueError: the message names the argument and its value.
     """
     _require_whole("attempts", attempts, 0, MOST_ATTEMPTS)
 
 
 def require_counts(**values: int) -> None:
-    """Refuse what is no whole number from 1 to `LARGEST`, by name.
+    """Refuse named arguments that are not whole numbers from 1 to `LARGEST`.
 
     Raises:
-        ValueError: naming the argument and its value.
+        ValueError: the message names the argument and its value.
     """
     for name, value in values.items():
         _require_whole(name, value, 1, LARGEST)
 
 
 def require_seconds(**values: Any) -> None:
-    """Refuse what is no number of seconds from 0 to `LARGEST`, by name.
+    """Refuse named arguments that are not numbers of seconds from 0 to `LARGEST`.
 
     Raises:
-        ValueError: naming the argument and its value.
+        ValueError: the message names the argument and its value.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST:
@@ -409,10 +409,10 @@ def require_seconds(**values: Any) -> None:
 
 
 def require_positive(**values: float) -> None:
-    """Refuse numbers that are not above 0, by name.
+    """Refuse named arguments that are not above 0.
 
     Raises:
-        ValueError: naming the argument and its value.
+        ValueError: the message names the argument and its value.
     """
     for name, value in values.items():
         if not value > 0:

@@ -1,4 +1,4 @@
-"""Sagas in this process's memory, for tests and for programs that need nothing durable: the rules, and a dict."""
+"""Stores sagas in the memory of this process, for tests and programs that need no durable sagas."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from sagas.storage.transitions import PROBE_SECONDS, Transition
 
 
 class MemorySagaStorage(ISagaStorage):
-    """Stores sagas in memory; several threads may use it.
+    """Stores sagas in memory, by the rules of `sagas.storage.rules`. Several threads may use it.
 
     Args:
-        clock: returns the time; tests give one that they set.
+        clock: returns the time; tests pass one that they control.
     """
 
     def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
@@ -310,7 +310,7 @@ class MemorySagaStorage(ISagaStorage):
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
-    # In the same parts as in PostgreSQL, so that the explorer can have others act in between.
+    # Pause and resume have the same parts as in PostgreSQL, so that tests can let others act between the parts.
 
     def pause(self, name: str, *, by: str, because: str) -> int:
         require_storable(name=name, by=by, reason=because)

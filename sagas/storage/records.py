@@ -1,4 +1,4 @@
-"""What a storage holds and hands out: sagas, their log, leases and claims, as plain immutable records."""
+"""The records that a storage stores and returns: sagas, log rows, leases and claims. All are plain and immutable."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
 from sagas.storable import require_storable
 
-#: What a start does when its idempotency key is taken: return the saga that has it, or raise `AlreadyStarted`.
+#: What a start does if a saga has its idempotency key already: return that saga, or raise `AlreadyStarted`.
 OnConflict = Literal["return", "raise"]
-#: Ends the name of a lease owner that may hold several sagas at once: its crash says nothing about any one of them.
+#: Ends the name of a lease owner that may hold several sagas at once. Its crash does not count against any one of them.
 _SHARED: Final = "/shared"
 
 
@@ -22,8 +22,8 @@ class SagaState(StrEnum):
     """Who may act on a saga now. `sagas.storage.rules` has the table of states and what each implies.
 
     READY: free, and due at `available_at`. QUEUED: a message for it is in the broker. RUNNING: a worker holds its
-    lease. WAITING: for a signal, a timer or a child. PAUSED: an operator stopped its name. DEAD: its attempts are
-    spent. FINISHED: nothing will happen to it again.
+    lease. WAITING: for a signal, a timer or a child. PAUSED: an operator paused its name. DEAD: its attempts are
+    spent. FINISHED: it has ended for good.
     """
 
     READY = "ready"
@@ -47,12 +47,12 @@ def is_shared(owner: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """A wish for a lease.
+    """A request for a lease.
 
     Attributes:
         owner: the worker's name.
         seconds: how long the lease lasts unless it is renewed.
-        token: random for each request, so that two threads of one worker never both believe that they hold a saga.
+        token: random for each request, so that two threads of one worker cannot both hold a saga.
     """
 
     owner: str
@@ -65,10 +65,10 @@ class Lease:
     """The right to write to a saga; `version` and `token` are its fence.
 
     Attributes:
-        saga_id: which saga.
-        version: its fencing token: every acquire increments it.
+        saga_id: the saga.
+        version: the saga's fencing token; every acquire increments it.
         owner: the worker's name.
-        token: that of the request.
+        token: the token of the request.
     """
 
     saga_id: UUID
@@ -82,11 +82,11 @@ class Claim:
     """A saga that is queued: a message is to be sent for it.
 
     Attributes:
-        saga_id: which saga.
-        version: the message is void once the saga has another one.
-        pending: whether the saga never ran; such messages have a queue of their own.
-        queued_at: the storage's time; messages are first in, first out, so it tells which other messages are lost. None
-            of a saga that was sent as it was started: the storage knows when.
+        saga_id: the saga.
+        version: the message is void once the saga has another version.
+        pending: whether the saga never ran; messages for such sagas have a queue of their own.
+        queued_at: when the saga was queued, by the storage's clock. Messages are first in, first out, so this time
+            shows which other messages are lost. None if the saga was sent by its start: the storage knows that time.
     """
 
     saga_id: UUID
@@ -120,13 +120,14 @@ class SagaRecord:
 
     Attributes:
         context: JSON text, byte for byte as it was written.
-        available_at: what it means depends on the state; None is infinity.
-        definition: hash of the definition that it was started with; None for one of version 0.1.0.
-        definition_version: what version 0.1.0 stored instead.
-        in_flight: the steps that its holder may have begun since its last write; None: any that could begin.
-        suspect: it was held by a process that crashed while it held others too, so it runs alone until it gets on.
-        root_id, depth: its place in a family of sagas, which is the order in which rows are locked.
-        traceparent: the W3C trace context that it was started in.
+        available_at: a time whose meaning depends on the state; None is infinity.
+        definition: hash of the definition that the saga was started with; None for a saga of version 0.1.0.
+        definition_version: what version 0.1.0 stored instead of a definition.
+        in_flight: the steps that the holder may have begun since its last write; None for any that could begin.
+        suspect: whether its process crashed while it held other sagas too. The saga then runs alone until it makes
+            progress.
+        root_id, depth: the saga's place in a family of sagas. Rows are locked in this order.
+        traceparent: the W3C trace context in which the saga was started.
     """
 
     id: UUID
@@ -155,7 +156,7 @@ class SagaRecord:
 
     @property
     def dead(self) -> bool:
-        """Whether recovery has stopped trying: its attempts are spent."""
+        """Whether all recovery attempts are spent, so that only an operator can acquire the saga."""
         return self.state is SagaState.DEAD
 
     def due(self, now: datetime) -> bool:
@@ -165,10 +166,10 @@ class SagaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored; `traceparent` is the W3C trace context that it was started in.
+    """A saga to be stored; `traceparent` is the W3C trace context in which it was started.
 
     Raises:
-        UnstorableText: its name or key holds what no database can.
+        UnstorableText: its name or key has a character that no database can store.
     """
 
     id: UUID
@@ -185,7 +186,7 @@ class NewSaga:
     def as_record(
         self, *, now: datetime, lease: LeaseRequest | None = None, state: SagaState = SagaState.READY
     ) -> SagaRecord:
-        """Return the saga as it is once it is stored, in this state or under its first lease."""
+        """Return the record of the saga after it is stored, in this state or under its first lease."""
         return SagaRecord(
             id=self.id,
             name=self.name,
@@ -211,11 +212,11 @@ class NewSaga:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """The graph of a saga class as it is stored, once for each content.
+    """The stored graph of a saga class. Each distinct graph is stored once.
 
     Attributes:
         hash: SHA-256 of the name and the graph, in hexadecimal digits.
-        name: the saga's.
+        name: the saga's name.
         graph: JSON.
     """
 
@@ -240,7 +241,7 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NotAcquired:
-    """The saga was not acquired; `record` (without its log) shows it as it is now."""
+    """The saga was not acquired; `record` (without its log) is its present state."""
 
     why: Refusal
     record: SagaRecord | None = None
@@ -248,7 +249,7 @@ class NotAcquired:
 
 @dataclass(frozen=True, slots=True)
 class Acquired:
-    """The saga was acquired; `record` shows it under the lease, `status_before` its status before."""
+    """The saga was acquired; `record` is the saga under the lease, `status_before` its status before."""
 
     lease: Lease
     record: SagaRecord
@@ -260,8 +261,8 @@ class Applied:
     """What a transition did, as the storage's own statement reports it.
 
     Attributes:
-        status, state, recovery_attempts: as in the record, afterwards.
-        available_at: when a saga that was put down is due; None for one that is held, dead or finished.
+        status, state, recovery_attempts: the values in the record afterwards.
+        available_at: when a suspended or given back saga is due; None if the saga is held, dead or finished.
         log: the rows that were added, as stored.
     """
 
@@ -294,8 +295,8 @@ class ClaimResult:
 
     Attributes:
         claims: the sagas to send messages for.
-        died: the sagas whose crash reached the maximum of attempts.
-        lost: how many of the claims replace a message that was lost, or probe whether it was.
+        died: the sagas that are dead now, because a crash spent their last attempt.
+        lost: how many of the claims replace a message that was lost, or probe whether it is lost.
     """
 
     claims: tuple[Claim, ...] = ()
@@ -305,7 +306,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """A saga name that is paused: by whom, why, and since when."""
+    """A paused saga name: who paused it, why, and since when."""
 
     name: str
     actor: str
@@ -318,7 +319,7 @@ class SagaFilter:
     """Which sagas a listing shows, the newest first.
 
     Raises:
-        UnstorableText: the name holds what no database can.
+        UnstorableText: the name has a character that no database can store.
     """
 
     statuses: Sequence[SagaStatus] = ()
@@ -343,10 +344,10 @@ def failed(step: str, action: Action, verdict: Verdict, attempt: int = 1, *, in_
 
 
 def note(command: str, *, actor: str, reason: str) -> LogEntry:
-    """Return a log row of what a person did to the saga.
+    """Return a log row of an operator action on the saga.
 
     Raises:
-        UnstorableText: one of the arguments holds what no database can.
+        UnstorableText: an argument has a character that no database can store.
     """
     require_storable(command=command, actor=actor, reason=reason)
     return LogEntry(step=command, action=Action.OPERATOR, status=EntryStatus.COMPLETED, actor=actor, reason=reason)

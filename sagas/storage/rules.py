@@ -1,4 +1,4 @@
-"""The rules of scheduling, written once, as pure functions over a saga's record.
+"""The scheduling rules, as pure functions over a saga's record.
 
 What a state implies (`check_legal` verifies it):
 
@@ -47,10 +47,10 @@ LEGAL: Final = {
     SagaState.DEAD: (SagaStatus.FAILED,),
     SagaState.FINISHED: (SagaStatus.COMPLETED, SagaStatus.COMPENSATED),
 }
-#: Seconds by which messages may overtake each other: lost is only what was queued this much earlier.
+#: Seconds by which messages may overtake each other. A message counts as lost only if it was queued this much earlier.
 OVERTAKING_SECONDS: Final = 5.0
-#: Sagas that a scan probes at most: sends a second message for, in case the first is lost. One tells as much as ten:
-#: once it reaches a worker, whatever was queued before it is known to be lost.
+#: The largest number of sagas that a scan probes: it sends a second message, in case the first is lost. One probe is
+#: enough: once it reaches a worker, every message that was queued before it is known to be lost.
 PROBES: Final = 1
 #: States in which a saga is due once `available_at` has passed.
 SCHEDULED: Final = (SagaState.READY, SagaState.RUNNING, SagaState.WAITING)
@@ -60,7 +60,7 @@ def check_legal(record: SagaRecord) -> None:
     """Make sure that a record is a row of the table above.
 
     Raises:
-        ValueError: it is not; the message says in what.
+        ValueError: it is not. The message names the column that is wrong.
     """
     held = record.state is SagaState.RUNNING
     never = record.state in (SagaState.DEAD, SagaState.FINISHED)
@@ -72,7 +72,7 @@ def check_legal(record: SagaRecord) -> None:
     elif never != (record.available_at is None) and record.state is not SagaState.WAITING:
         wrong = f"it is available at {record.available_at}"
     elif record.in_flight is not None and not held:
-        wrong = f"nobody holds it, yet {', '.join(record.in_flight)} may be in flight"
+        wrong = f"it has no holder, yet {', '.join(record.in_flight)} may be in flight"
     elif (record.state is SagaState.FINISHED) != (record.finished_at is not None):
         wrong = f"it finished at {record.finished_at}"
     if wrong is not None:
@@ -88,15 +88,15 @@ class Reclaimed:
 
 
 def expired(record: SagaRecord, now: datetime) -> bool:
-    """Whether its holder crashed, froze or was cut off: it is running, and its lease has run out."""
+    """Whether the saga is running and its lease has expired: the holder crashed, froze or was cut off."""
     return record.state is SagaState.RUNNING and record.due(now)
 
 
 def crash_counts(record: SagaRecord) -> bool:
-    """Whether the loss of its holder spends an attempt.
+    """Whether the loss of the saga's holder spends an attempt.
 
-    The first lease is no recovery, so its loss is no failed one. The loss of a process that may have held other sagas
-    says nothing about this one.
+    The first lease is not a recovery, so its loss is not a failed recovery. The loss of a process that may have held
+    other sagas spends no attempt either, because another saga may have caused the crash.
     """
     return record.version >= 2 and not is_shared(record.lease_owner)
 
@@ -111,7 +111,7 @@ def judge(
     by_hand: bool,
     name_paused: bool,
 ) -> Refusal | None:
-    """Say why a request may not acquire a saga, or None if it may."""
+    """Return why a request may not acquire a saga, or None if it may."""
     lost = expired(record, now)
     died = lost and crash_counts(record) and record.recovery_attempts + 1 >= max_recovery_attempts
     spent = record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts
@@ -139,7 +139,7 @@ def judge(
 def acquire(
     record: SagaRecord, request: LeaseRequest, now: datetime, *, max_recovery_attempts: int
 ) -> tuple[Acquired, LogEntry | None]:
-    """Return what acquiring makes of a saga that `judge` allows, and the row for its log if its holder was lost."""
+    """Return a saga that `judge` allows after it is acquired, and the row for its log if its holder was lost."""
     before, event = record.status, None
     if expired(record, now):
         reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
@@ -152,7 +152,7 @@ def acquire(
         status=status,
         state=SagaState.RUNNING,
         version=record.version + 1,
-        # A dead saga that is acquired by hand has one attempt left, whatever it had spent.
+        # A dead saga that an operator acquires has one attempt left, however many it has spent.
         recovery_attempts=min(record.recovery_attempts, max_recovery_attempts - 1),
         lease_owner=request.owner,
         lease_token=request.token,
@@ -165,7 +165,7 @@ def acquire(
 
 
 def refused(record: SagaRecord, why: Refusal, now: datetime, *, max_recovery_attempts: int) -> Reclaimed | SagaRecord:
-    """Return what a refused request makes of a saga: one that died is dead, one of a paused name is paused."""
+    """Return a saga after a refused request: one that died is dead, and one of a paused name is paused."""
     if why is Refusal.DIED:
         died = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
         return Reclaimed(replace(died.record, version=record.version + 1), died.event)
@@ -175,7 +175,7 @@ def refused(record: SagaRecord, why: Refusal, now: datetime, *, max_recovery_att
 
 
 def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed:
-    """Return what the loss of its holder makes of a running saga: ready, or dead after the last attempt."""
+    """Return a running saga after the loss of its holder: ready, or dead after the last attempt."""
     attempts = record.recovery_attempts + crash_counts(record)
     dead = attempts >= max_recovery_attempts
     event = LogEntry(
@@ -203,7 +203,7 @@ def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) ->
 
 
 def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed | SagaRecord:
-    """Return a saga of a paused name as it is parked until its name is resumed; what ends its lease is logged."""
+    """Return a saga of a paused name after it is paused. If its lease has expired, the log gets a row."""
     if record.state is SagaState.RUNNING:
         reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
         if reclaimed.record.dead:
@@ -211,24 +211,24 @@ def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> R
         return Reclaimed(replace(reclaimed.record, state=SagaState.PAUSED), reclaimed.event)
     if record.state is SagaState.QUEUED:
         return pause_queued(record, now)
-    # A wait for nothing but a signal has no deadline to keep.
+    # A saga that waits only for a signal has no deadline to keep.
     return replace(record, state=SagaState.PAUSED, available_at=record.available_at or now, updated_at=now)
 
 
 def pause_queued(record: SagaRecord, now: datetime) -> SagaRecord:
-    """Return a queued saga of a paused name, whose message is used up, lost, or probed in vain until now."""
+    """Return a queued saga of a paused name after it is paused. Its message arrived, is lost, or was probed in vain."""
     return replace(record, state=SagaState.PAUSED, available_at=now, updated_at=now)
 
 
 def resume(record: SagaRecord) -> SagaRecord:
-    """Return a paused saga as it is once its name is resumed."""
+    """Return a paused saga after its name is resumed."""
     return replace(record, state=SagaState.READY)
 
 
 def claim(
     record: SagaRecord, now: datetime, *, max_recovery_attempts: int, name_paused: bool
 ) -> Reclaimed | SagaRecord:
-    """Return what a scan makes of a saga that is due: queued, or paused with its name, or dead."""
+    """Return a due saga after a scan: queued, paused with its name, or dead."""
     event = None
     if record.state is SagaState.RUNNING:
         reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
@@ -256,22 +256,22 @@ def release(record: SagaRecord, now: datetime) -> SagaRecord:
 def probe(record: SagaRecord, now: datetime) -> SagaRecord:
     """Return a queued saga for which a second message is about to be sent; the next one waits twice as long."""
     waited = (record.available_at or now) - record.updated_at
-    # No less than at first: whatever else updates the saga makes `waited` shorter.
+    # Wait at least the first interval: another update of the saga makes `waited` shorter.
     seconds = max(min(2 * waited.total_seconds(), MOST_PROBE_SECONDS), PROBE_SECONDS)
     return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
 
 
 def probed_lately(record: SagaRecord, now: datetime) -> bool:
-    """Whether a queued saga was probed, and its wait has yet to come down to that of a first message.
+    """Whether a queued saga was probed, and its remaining wait is still longer than that of a first message.
 
-    As long as there is one, a scan probes no other. So workers that are busy for hours find few void messages.
+    While there is such a saga, a scan probes no other. So workers that are busy for hours find few void messages.
     """
     due = record.available_at
     return record.state is SagaState.QUEUED and due is not None and due > now + timedelta(seconds=PROBE_SECONDS)
 
 
 def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
-    """Whether a queued saga has lost its message: one that was queued later, at `delivered`, has reached a worker."""
+    """Whether a queued saga has lost its message: a message queued later, at `delivered`, has reached a worker."""
     if delivered is None or record.state is not SagaState.QUEUED or record.available_at is None:
         return False
     # `available_at` is PROBE_SECONDS after it was queued; after a probe it is later, and the next probe decides.
@@ -279,7 +279,7 @@ def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
 
 
 def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetime) -> SagaRecord:
-    """Return what a transition makes of a saga that the lease holds; its events are not added to the log here."""
+    """Return a held saga after a transition. The transition's events are not added to the log here."""
     change = change_of(transition)
     attempts = (0 if change.resets else record.recovery_attempts) + change.counts
     dead = change.counts and attempts >= change.max_recovery_attempts
@@ -310,7 +310,7 @@ def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetim
 
 
 def renew(record: SagaRecord, now: datetime, seconds: float) -> SagaRecord:
-    """Return a saga whose lease lasts so many seconds from now."""
+    """Return a saga whose lease lasts this many seconds from now."""
     return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
 
 
@@ -320,5 +320,5 @@ def holds(record: SagaRecord, lease: Lease) -> bool:
 
 
 def due_first(records: Iterable[SagaRecord], now: datetime) -> list[SagaRecord]:
-    """Return those that are due, in the order in which they became due."""
+    """Return the records that are due, in the order in which they became due."""
     return sorted((r for r in records if r.due(now)), key=lambda r: r.available_at or now)

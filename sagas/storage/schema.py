@@ -1,4 +1,4 @@
-"""The database's layout: which version this code needs, and the migrations that lead there."""
+"""The schema of the database: the revision that this code needs, and the migrations to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sagas.errors import MigrationRefused, SchemaAhead, SchemaBehind
 from sagas.storage.tables import metadata
 from sagas.storage.upgrade import OLDER_VERSION_TABLE, VERSION_TABLE
 
-#: Every revision this code knows, the oldest first; the last is the one it needs.
+#: Every revision that this code knows, the oldest first. It needs the last one.
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD: Final = REVISIONS[-1]
-#: Is told what a migration does: the work in words, rows done and rows in all; 0 and 0 where rows are not counted.
+#: Called with the progress of a migration: the work in words, rows done, and rows in all (both 0 if not counted).
 Report: TypeAlias = Callable[[str, int, int], None]
-#: Which table holds the revision: none, ours, or that of version 0.1.0. And whether somebody migrates just now.
+#: Returns which table holds the revision: none, ours, or that of version 0.1.0; and whether a migration is running.
 WHERE_VERSION: Final = f"""
 SELECT
     CASE
@@ -36,25 +36,25 @@ _ELSEWHERE: Final = f"""
 SELECT CAST(CAST(relnamespace AS regnamespace) AS text) FROM pg_class
 WHERE relname IN ('{VERSION_TABLE}', '{OLDER_VERSION_TABLE}') AND relkind = 'r'
 LIMIT 1"""
-#: Alembic keeps the migration in progress in its modules' variables: threads would get each other's connection.
+#: Alembic keeps the migration in progress in variables of its modules, so threads would use each other's connection.
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def migrate(connection: sa.Connection, *, to: str = "head", report: Report | None = None) -> None:
-    """Bring the database to a revision, from nothing or from any older layout, keeping every row.
+    """Migrate the database to a revision, from no tables or from any older ones. Every row is kept.
 
-    It is one transaction: cut off at any moment, it leaves the database as it was, and can be run again. Within a
-    migration of the caller's own, as `migrate(op.get_bind())`, it becomes part of that migration's transaction, and
-    commits nothing by itself.
+    It is one transaction: if it is interrupted, the database is unchanged, and it can be run again. Within a migration
+    of the caller's own, as `migrate(op.get_bind())`, it becomes part of that migration's transaction and does not
+    commit.
 
     Args:
         connection: to migrate; committed by the migration itself, except within a migration of the caller's own.
         to: the revision, usually the newest.
-        report: is told what is done, and how far it is.
+        report: called with the progress.
 
     Raises:
-        MigrationRefused: workers of the version before still run, something depends on what goes, the data cannot be
-            carried over, or the connection cannot do it in a transaction; nothing was changed.
+        MigrationRefused: workers of the version before still run, something depends on a column that is dropped, the
+            data cannot be converted, or the connection is not in a transaction; nothing was changed.
     """
     from alembic import command  # slow to import, and only migrations need it
     from alembic.config import Config
@@ -70,23 +70,23 @@ def migrate(connection: sa.Connection, *, to: str = "head", report: Report | Non
             "nothing was changed: connect with isolation_level='READ COMMITTED', or leave the autocommit_block()."
         )
     config = Config()
-    # Of the directories above the installation, one may have a % in its name, which a Config would read as its own.
+    # A directory above the installation may have a % in its name. A Config would take it for its own syntax.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     config.attributes["report"] = report
     with _ONE_AT_A_TIME, _outer_migration() as within:
         command.upgrade(config, to)
         if connection.in_transaction() and within is not connection:
-            # The caller had read something before, so Alembic left its transaction open.
+            # The caller had used the connection before, so Alembic left its transaction open.
             connection.commit()
 
 
 @contextmanager
 def _outer_migration() -> Iterator[object]:
-    """Yield the connection of a migration of the caller's own that is running, or None; let it go on afterwards.
+    """Yield the connection of a running migration of the caller's own, or None. Restore that migration afterwards.
 
-    Alembic keeps what `alembic.op` and `alembic.context` stand for in these modules, and forgets it after a migration:
-    also when that was one within another.
+    Alembic keeps the objects behind `alembic.op` and `alembic.context` in these modules. It removes them after every
+    migration, even after one within another.
     """
     from alembic import context, op
 
@@ -99,7 +99,7 @@ def _outer_migration() -> Iterator[object]:
 
 
 def wait_for_turn(connection: sa.Connection, report: Report | None) -> None:
-    """Have migrations take turns, as two pods may start at once; the second finds nothing left to do."""
+    """Wait until no other migration runs. Two pods may start at once; the second then finds nothing left to do."""
     key = "hashtext('sagas migrate')"
     if not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({key})").scalar_one():
         if report is not None:
@@ -114,8 +114,8 @@ def current_version(connection: sa.Connection) -> str | None:
 
 
 def version_in(table: str) -> str:
-    """Return the statement that reads the revision, and the oldest one whose code can use the tables."""
-    # The second column was added by revision 0006.
+    """Return the statement that reads the revision, and the oldest revision whose code can use the tables."""
+    # Revision 0006 added the second column.
     return f"SELECT version_num AS version, to_jsonb(t) ->> 'oldest' AS oldest FROM {table} t"
 
 
@@ -126,7 +126,7 @@ def check_version(connection: sa.Connection) -> None:
         SchemaBehind: they are older, or there are none; the message gives the command to run.
         SchemaAhead: newer code made them, and this code cannot use them.
     """
-    # Asked first: an error would end the caller's transaction.
+    # Find the table first: an error of a missing table would end the caller's transaction.
     found = connection.exec_driver_sql(WHERE_VERSION).one()
     if found.name is None and (schema := connection.exec_driver_sql(_ELSEWHERE).scalar()) is not None:
         raise SchemaBehind(
@@ -142,13 +142,13 @@ def check_version(connection: sa.Connection) -> None:
 def require_version(version: str | None, *, oldest: str | None = None, migrating: bool = False) -> None:
     """Make sure that this code can use tables of this revision.
 
-    From 0006 on, two neighbouring versions work side by side: a migration adds what the newer one needs, and only a
-    later one takes away what the older one used. So a newer revision is accepted, unless it says otherwise.
+    From 0006 on, two neighbouring versions can use the same tables: a migration adds what the newer one needs, and only
+    a later migration removes what the older one used. So a newer revision is accepted, unless `oldest` excludes it.
 
     Args:
         version: the revision that is stored.
-        oldest: the oldest revision whose code can use these tables, as stored with it.
-        migrating: whether a migration is at work.
+        oldest: the oldest revision whose code can use these tables, as stored.
+        migrating: whether a migration is running.
 
     Raises:
         SchemaBehind, SchemaAhead: as for `check_version`.
@@ -164,7 +164,7 @@ def require_version(version: str | None, *, oldest: str | None = None, migrating
         )
 
 
-# -- beside the application's own migrations ------------------------------------------------------------------
+# -- next to the application's own migrations -----------------------------------------------------------------
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy knows them: what the migrations end at. `postgres/queries/overview.sql` explains them."""
+"""The tables for SQLAlchemy, as all migrations leave them. `postgres/queries/overview.sql` explains them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ saga_executions = sa.Table(
     # What version 0.1.0 stored instead of a definition.
     sa.Column("definition_version", sa.String(64), nullable=False, server_default=""),
     sa.Column("status", sa.String(16), nullable=False, server_default="PENDING"),
-    # As written, byte for byte: jsonb would put keys into another order and write 1e16 as an integer.
+    # Stored byte for byte as written: jsonb would reorder the keys and write 1e16 as an integer.
     sa.Column("context", JSON, nullable=False),
     # The fencing token: acquiring a saga increments it, every write of a holder names it.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("recovery_attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("lease_owner", sa.String(255)),
-    # What it means depends on the state; infinity if nothing is to happen by itself.
+    # The meaning depends on the state. Infinity: only an operator or an event acts on the saga.
     sa.Column("available_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("last_error", sa.Text),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
     sa.Column("finished_at", sa.DateTime(timezone=True)),
-    # The W3C trace context that it was started in.
+    # The W3C trace context in which the saga was started.
     sa.Column("traceparent", sa.String(64)),
-    # `sagas.storage.rules` has the table of states. No CHECK: PostgreSQL reads the text of each anew in every
+    # `sagas.storage.rules` has the table of states. There is no CHECK: PostgreSQL would parse it again in every
     # statement that writes to the table.
     # The default raises an error: only version 0.1.0 stores a saga without a state.
     sa.Column("state", sa.String(16), nullable=False, server_default=sa.text(f"{TABLES_ARE_NEWER}()")),
-    # Random for each acquire: together with the version it is the fence of a holder's writes.
+    # Random for each acquire. The token and the version are the fence of a holder's writes.
     sa.Column("lease_token", sa.Uuid),
     # The hash of a row of saga_definitions.
     sa.Column("definition", sa.String(64)),
     # The steps that the holder may have begun since its last write; null: any that could begin.
     sa.Column("in_flight", ARRAY(sa.Text)),
-    # Held by a process that crashed while it held others too: it runs alone until it gets on.
+    # The saga's process crashed while it held other sagas too. The saga runs alone until it makes progress.
     sa.Column("suspect", sa.Boolean, nullable=False, server_default=sa.false()),
-    # Its place in a family of sagas. Null: a family of its own, so that `id` is the root.
+    # The saga's place in a family of sagas. Null: the saga is alone in its family, and `id` is the root.
     sa.Column("root_id", sa.Uuid),
     sa.Column("depth", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Index(
@@ -57,9 +57,9 @@ saga_executions = sa.Table(
         unique=True,
         postgresql_where=sa.text("idempotency_key IS NOT NULL"),
     ),
-    # What scans read. Each unfinished saga is in exactly one of these four and no finished one is in any, so that
-    # neither a backlog nor history makes a claim slower than its limit. PostgreSQL uses a partial index only for the
-    # condition that it was built with, word for word.
+    # Scans read the next four indexes. Each unfinished saga is in exactly one of them, and no finished saga is in any.
+    # So neither a backlog nor old sagas make a claim slower. PostgreSQL uses a partial index only if the statement has
+    # the index's condition word for word.
     sa.Index(
         "saga_executions_unstarted",
         "available_at",
@@ -75,7 +75,7 @@ saga_executions = sa.Table(
     sa.Index("saga_executions_finished", "finished_at", postgresql_where=sa.text("finished_at IS NOT NULL")),
 )
 
-# Checkpoints rewrite rows in place (heap-only updates) as long as their page has room.
+# Leave room in each page, so that checkpoints can rewrite rows in place (heap-only updates).
 sa.event.listen(
     saga_executions,
     "after_create",
@@ -86,14 +86,14 @@ saga_logs = sa.Table(
     "saga_logs",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    # No foreign key, which would look the saga up for every row: a row comes from the fenced update of its saga itself,
-    # and a prune deletes both.
+    # There is no foreign key, because it would look the saga up for every row. It is not needed: the fenced update of
+    # the saga inserts its rows, and a prune deletes both.
     sa.Column("saga_id", sa.Uuid, nullable=False),
     sa.Column("step_name", sa.String(255), nullable=False),
     sa.Column("action", sa.String(16), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("1")),
-    # Of the holder that wrote the row, or that was lost.
+    # The version of the holder that wrote the row, or that was lost.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("details", JSONB),
     sa.Column("worker", sa.String(255)),
@@ -101,7 +101,7 @@ saga_logs = sa.Table(
     sa.Index("saga_logs_saga_id", "saga_id", "id"),
 )
 
-# The graphs of saga classes, one row for each content.
+# The graphs of saga classes, one row for each distinct graph.
 saga_definitions = sa.Table(
     "saga_definitions",
     metadata,
@@ -121,7 +121,7 @@ saga_pauses = sa.Table(
     sa.Column("since", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 
-# Sagas that an operator wants back from whoever holds them.
+# Requests of operators that a holder yields its saga.
 saga_asks = sa.Table(
     "saga_asks",
     metadata,

@@ -1,7 +1,7 @@
 """The caller's own transaction, in which sagas are started: they exist if and only if the caller commits.
 
-Each library that a caller may use has one adapter here. `CallersTransaction` is what an adapter must be able to do; a
-program may write its own and give it as `connection=`.
+Each library that a caller may use has one adapter here. `CallersTransaction` is the interface of adapters. A program
+may write its own adapter and pass it as `connection=`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CallersTransaction(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where its database is, for messages: host, port and name, without user and password."""
+        """Host, port and name of its database for messages, without user and password."""
 
     @abstractmethod
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
@@ -58,7 +58,7 @@ class CallersTransaction(ABC):
         """Have a function called once the transaction has committed, and never if it does not.
 
         Returns:
-            Whether it will be called. False where the library does not tell of the commit.
+            Whether it will be called. False if the library does not report the commit.
         """
         return False
 
@@ -152,12 +152,12 @@ class _SqlAlchemy(CallersTransaction):
         return address(self._connection.engine.url)
 
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        # The caller's driver may be another one (asyncpg, say): let SQLAlchemy translate.
+        # The caller may use another driver, such as asyncpg: SQLAlchemy translates the parameters.
         return [dict(row._mapping) for row in self._connection.execute(sa.text(_named(statement)), parameters)]
 
     def on_commit(self, action: Callable[[], None]) -> bool:
         if self._session is None:
-            # ConnectionEvents.commit comes before the COMMIT, and nothing comes after it.
+            # ConnectionEvents.commit is called before the COMMIT, and there is no event after it.
             return False
         _Outbox.of(self._session).put(self._session, self._connection, action)
         return True
@@ -173,7 +173,7 @@ def _of_session(session: Session, database: sa.URL | None) -> CallersTransaction
 
 def _bind(session: Session, database: sa.URL | None) -> sa.Engine | sa.Connection:
     """Return what a session uses for the database of the sagas."""
-    # Those of classes and tables; SQLAlchemy 2.0 has no public name for them.
+    # Read the binds of classes and tables; SQLAlchemy 2.0 has no public name for them.
     of_classes = getattr(session, "binds", None) or getattr(session, "_Session__binds", {})
     binds: list[sa.Engine | sa.Connection] = list(of_classes.values())
     default = None
@@ -184,7 +184,7 @@ def _bind(session: Session, database: sa.URL | None) -> sa.Engine | sa.Connectio
     there = [bind for engine, bind in engines.items() if database and _place(engine.url) == _place(database)]
     for choice in (there, [default] if default else [], list(engines.values())):
         if len(choice) == 1:
-            # Whether it leads there is made sure of when the saga is stored; an address can be written in many ways.
+            # One address can be written in many ways. Storing the saga checks that it is the right database.
             return choice[0]
     addresses = ", ".join(sorted({address(engine.url) for engine in engines})) or "none"
     raise TransactionRefused(
@@ -199,11 +199,11 @@ def _place(url: sa.URL) -> tuple[object, ...]:
 
 
 class _Outbox:
-    """What a session does once it has committed: each action waits for every transaction it was put in."""
+    """Actions that run once a session has committed. Each waits for all transactions that were open at its addition."""
 
     def __init__(self, session: Session) -> None:
         self._waiting: list[tuple[list[SessionTransaction], sa.Connection, Callable[[], None]]] = []
-        # They stay with the session: SQLAlchemy does not allow listeners to be removed while it calls them.
+        # The listeners stay on the session: SQLAlchemy does not allow removing a listener while it is called.
         event.listen(session, "after_commit", self._committed)
         event.listen(session, "after_transaction_end", self._ended)
 
@@ -228,7 +228,7 @@ class _Outbox:
             if open_ones:
                 self._waiting.append((open_ones, connection, action))
             elif not connection.in_transaction():
-                # Else the session has joined a transaction of the connection's, which may still be rolled back.
+                # Otherwise the session has joined a transaction of its connection, which may still be rolled back.
                 action()
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
@@ -243,7 +243,7 @@ class _OfPsycopg(CallersTransaction):
     def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
         self._connection: Any = connection
         if connection.info.transaction_status == TransactionStatus.ACTIVE:
-            # In a pipeline, what was sent before has not been answered yet.
+            # In a pipeline, earlier statements have not been answered yet. This statement waits for them.
             self.execute("SELECT 1", {})
         if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
             raise _no_transaction("open one with `connection.transaction()`")
@@ -256,13 +256,13 @@ class _OfPsycopg(CallersTransaction):
 
 class _Psycopg(_OfPsycopg):
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        # A cursor of our own class and rows, whatever the connection's factories are.
+        # Make a cursor of our own class: the connection's factories may return other cursors and rows.
         with psycopg.Cursor(self._connection, row_factory=dict_row) as cursor:
             return cursor.execute(statement, parameters, prepare=False).fetchall()
 
 
 class _AsyncPsycopg(_OfPsycopg):
-    """Called in a greenlet, which leaves the waiting to the coroutine that called it."""
+    """Runs in a greenlet. The coroutine that called it does the waiting."""
 
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
         from sqlalchemy.util import await_only

@@ -1,4 +1,4 @@
-"""What a holder asks the storage to write: one of five transitions, each a value that cannot be illegal.
+"""The five transitions that a holder can ask the storage to write. An illegal one cannot be constructed.
 
 `Transition` is their sum type. `change_of` turns any of them into the columns that it sets, so that every storage
 writes the same.
@@ -17,9 +17,10 @@ _ACTIVE: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progressed:
-    """Something ended, and the holder goes on.
+    """An action ended, and the holder continues.
 
-    A completed or skipped action sets the recovery attempts to 0 and ends suspicion; an operator's note does neither.
+    A completed or skipped action sets the recovery attempts to 0, and the saga is no longer suspect. An operator's note
+    does neither.
 
     Attributes:
         events: rows for the log, at least one.
@@ -41,7 +42,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspended:
-    """Nothing can be done for a while: the saga is put down until it is due.
+    """The saga has to wait: it is given back, and is due after this time.
 
     Attributes:
         events: rows for the log.
@@ -61,10 +62,10 @@ class Suspended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaveBack:
-    """The holder gives the saga back as it is; no attempt is spent.
+    """The holder gives the saga back unchanged; no attempt is spent.
 
     Attributes:
-        status: any but COMPLETED and COMPENSATED.
+        status: any status but COMPLETED and COMPENSATED.
         after_seconds: when it is due.
         queued: whether a message is about to be sent for it.
         events: rows for the log.
@@ -84,7 +85,7 @@ class GaveBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedAttempt:
-    """This attempt at the saga failed: it is counted, and the saga is FAILED until the next, or dead after the last.
+    """This attempt at the saga failed and is counted. The saga is FAILED until the next one, and dead after the last.
 
     Attributes:
         events: rows for the log.
@@ -126,13 +127,13 @@ class Change:
     """The columns that a transition sets.
 
     Attributes:
-        status, state: the new ones; the state is DEAD instead if a counted attempt reaches the maximum.
+        status, state: the new values; the state is DEAD instead if a counted attempt reaches the maximum.
         after_seconds: when the saga is due, if it is given back.
         resets: whether the recovery attempts become 0, and the saga is no longer suspect.
         counts: whether one recovery attempt is added.
-        max_recovery_attempts: the maximum, if one is counted.
-        context, in_flight, last_error: the new ones; None leaves them.
-        clears_error: whether the last error is forgotten.
+        max_recovery_attempts: the maximum, if an attempt is counted.
+        context, in_flight, last_error: the new values; None leaves the stored ones.
+        clears_error: whether the last error is deleted.
     """
 
     status: SagaStatus
@@ -205,7 +206,7 @@ MOST_PROBE_SECONDS: Final = 600.0
 
 
 def describe(entry: LogEntry) -> str | None:
-    """Say in a line why an action failed, for `last_error`; None for what is no failed action of a step."""
+    """Return one line about a failed action, for `last_error`; None if the row is not a failed action of a step."""
     if entry.status is not EntryStatus.FAILED or entry.action not in (Action.ACT, Action.COMPENSATE):
         return None
     return f"{entry.step}, {entry.action}, attempt {entry.attempt}: {entry.error_type}: {entry.message}"
@@ -218,4 +219,4 @@ def _is_progress(entry: LogEntry) -> bool:
 
 def _require_active(status: SagaStatus) -> None:
     if status not in _ACTIVE:
-        raise ValueError(f"a saga that goes on cannot be {status}: give RUNNING or COMPENSATING.")
+        raise ValueError(f"a saga that continues cannot be {status}: give RUNNING or COMPENSATING.")

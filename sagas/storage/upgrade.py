@@ -1,8 +1,8 @@
-"""What must hold before a database of version 0.1.0 is migrated, checked before anything is changed.
+"""Checks a database of version 0.1.0 before it is migrated.
 
-Version 0.1.0 ended with revision 0004; 0005 was never released. Its workers and programs cannot use what comes after,
-so they must be stopped. Afterwards they refuse to start: `TABLES_ARE_NEWER` raises an error where they look for the
-version of the tables, and where they store a saga.
+Version 0.1.0 ended with revision 0004; 0005 was never released. Its workers and programs cannot use later tables, so
+they must be stopped first. After the migration they refuse to start: `TABLES_ARE_NEWER` raises an error where they look
+for the version of the tables, and where they store a saga.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from sagas.errors import MigrationRefused
 
 #: The first revision that version 0.1.0 cannot use.
 FIRST_AFTER: Final = "0006"
-#: The revision of the tables, and the oldest one whose code can use them; apart from the application's own.
+#: The table that holds the revision of the saga tables, and the oldest revision whose code can use them. It is separate
+#: from the application's own.
 VERSION_TABLE: Final = "saga_schema"
-#: Where version 0.1.0 looks for the version of the tables; a view that raises an error, once they are newer.
+#: Where version 0.1.0 looks for the version of the tables. Once they are newer, it is a view that raises an error.
 OLDER_VERSION_TABLE: Final = "sagas_alembic_version"
 #: A database function. 0.1.0 shows its message in a sentence of its own, which ends in "run `sagas migrate`".
 TABLES_ARE_NEWER: Final = "saga_tables_are_newer"
@@ -31,7 +32,7 @@ MAKE_TABLES_ARE_NEWER: Final = f"""
     END $$"""
 #: Seconds for which a scan counts as recent; beat fires one every few seconds.
 _RECENT_SECONDS: Final = 30
-#: Seconds for which a migration waits for the sagas' table; whoever wants it meanwhile waits behind the migration.
+#: Seconds for which a migration waits for the lock of the sagas' table. Other statements wait behind the migration.
 _LOCK_SECONDS = 10.0
 _NOTHING_CHANGED: Final = "and run `sagas migrate` again; nothing was changed."
 _MOST_NAMED: Final = 5
@@ -48,7 +49,7 @@ _SCANS: Final = f"""
     FROM saga_scans
     WHERE at > clock_timestamp() - interval '{_RECENT_SECONDS} seconds'
     ORDER BY worker"""
-# Views depend on a column by their rule. Defaults and NOT NULL go with the column, or change with it.
+# A view depends on a column by its rule. Defaults and NOT NULL are left out: they are dropped or changed with a column.
 _DEPENDENTS: Final = """
     SELECT DISTINCT concat_ws(' ', found.type, found.identity) AS dependent, a.attname AS column
     FROM pg_depend d
@@ -67,22 +68,22 @@ _DEPENDENTS: Final = """
 
 
 def has_older_tables(connection: sa.Connection) -> bool:
-    """Whether the saga tables are such as version 0.1.0 uses."""
+    """Whether the saga tables are those of version 0.1.0."""
     return _kind(connection, OLDER_VERSION_TABLE) == "r"
 
 
 def has_newer_tables(connection: sa.Connection) -> bool:
-    """Whether the saga tables are there, and version 0.1.0 cannot use them."""
+    """Whether there are saga tables that version 0.1.0 cannot use."""
     return _kind(connection, VERSION_TABLE) is not None
 
 
 def require_upgradable(connection: sa.Connection) -> None:
-    """Lock the sagas, and make sure that nobody uses them and nothing depends on what goes.
+    """Lock the sagas, and make sure that no worker uses them and nothing depends on columns that are dropped.
 
     The lock lasts until the transaction ends.
 
     Raises:
-        MigrationRefused: the message says what stands in the way and what to do.
+        MigrationRefused: the message gives the obstacle and the cure.
     """
     if _kind(connection, "saga_executions") is None:
         return

@@ -1,4 +1,4 @@
-"""Reads the sagas, their logs and the ledger when the faults have stopped, and says what does not add up."""
+"""Check the sagas, their logs and the ledger after the faults have stopped, and report inconsistencies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = [step.name for step in FaultyOrder.steps]
 
 
 class Finding(NamedTuple):
-    """What does not add up about one saga."""
+    """An inconsistency of one saga."""
 
     saga_id: UUID
     what: str
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Findings:
-    """What was lost, doubled, left stuck or otherwise wrong."""
+    """All effects that were lost or doubled, and all sagas that are stuck or wrong."""
 
     lost: list[Finding] = field(default_factory=list)
     doubled: list[Finding] = field(default_factory=list)
@@ -48,13 +48,13 @@ def check(
     *,
     max_attempts: int,
 ) -> Findings:
-    """Compare what was started with what became of it.
+    """Compare the started sagas with their results.
 
     Args:
         database_url, ledger_url: libpq's URLs.
-        started: every saga and what was to happen to it.
-        undisturbed: those that finished before the first fault: nothing of them may have been recovered.
-        max_attempts: failed attempts after which the poison must be dead.
+        started: every saga and its expected result.
+        undisturbed: sagas that finished before the first fault; none of them may have been recovered.
+        max_attempts: number of failed attempts after which a poison saga must be dead.
     """
     findings = Findings()
     with psycopg.connect(database_url) as connection:
@@ -73,7 +73,7 @@ def check(
     with psycopg.connect(ledger_url) as connection:
         effects = defaultdict(dict)
         for saga_id, step, present, results in connection.execute(
-            # By step, not by key: attempts under different keys are one effect, which may happen once.
+            # Group by step and not by key: attempts under different keys are one effect, which may happen once.
             "SELECT saga_id, step, bool_or(present), sum(results) FROM effects GROUP BY saga_id, step"
         ):
             effects[saga_id][step] = present
@@ -127,7 +127,7 @@ class Row(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """What operators decided about a saga, as its log tells."""
+    """The operators' decisions about a saga, from its log."""
 
     turned_back: bool
     skipped: set[str]
@@ -135,7 +135,7 @@ class Decided(NamedTuple):
 
     @classmethod
     def of(cls, log: list[Row]) -> Decided:
-        """Read it from the log."""
+        """Read the decisions from the log."""
         rows = [row for row in log if row.by is not None]
         resolved = [row.step.removeprefix("resolve as ").upper() for row in rows if row.step.startswith("resolve as ")]
         return cls(
@@ -146,7 +146,7 @@ class Decided(NamedTuple):
 
 
 def _check_operators(saga_id: UUID, log: list[Row], findings: Findings) -> None:
-    """What an operator decided stands: what code may not do after it, it did not do."""
+    """Make sure that an operator's decision holds: code did nothing that it forbids afterwards."""
     for place, row in enumerate(log):
         later = [other for other in log[place + 1 :] if other.by is None]
         if row.step.startswith("resolve as ") and log[place + 1 :]:

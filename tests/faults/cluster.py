@@ -1,4 +1,4 @@
-"""What is put under faults: PostgreSQL, a broker, workers on links and clocks of their own, and two beats."""
+"""The cluster for fault runs: PostgreSQL, a broker, workers with their own links and clocks, and two beats."""
 
 from __future__ import annotations
 
@@ -35,43 +35,43 @@ from tests.forking import start_celery
 
 @dataclass
 class Worker:
-    """A worker's place in the cluster; processes come and go in it."""
+    """A worker's place in the cluster; one process after another runs in it."""
 
     number: int
     link: Link
     clock_offset: int
     process: CeleryProcess
-    lock: threading.Lock = field(default_factory=threading.Lock)  # held by the fault that it is under
+    lock: threading.Lock = field(default_factory=threading.Lock)  # the fault that disturbs this worker holds the lock
 
     @property
     def node(self) -> str:
-        """The name in `lease_owner` of everything that runs in this place."""
+        """The name in `lease_owner` of each process that runs in this place."""
         return f"w{self.number}@faults"
 
 
 class System(Protocol):
-    """What is tested: our sagas, or a peer's, run by Celery workers of its own application."""
+    """The system under test: our sagas, or a peer's, run by Celery workers of its own application."""
 
-    #: What Celery's `-A` names.
+    #: The argument of Celery's `-A`.
     application: str
 
     def __init__(self, database_url: str, broker_url: str, environment: Mapping[str, str]) -> None:
         """Prepare the database, and connect to it and to the broker."""
 
     def start(self, order: shop.Order, key: str) -> UUID:
-        """Start a saga; the same key again starts nothing."""
+        """Start a saga; a second call with the same key starts nothing."""
 
     def unfinished(self) -> int:
-        """How many sagas are neither finished nor given up."""
+        """Return the number of sagas that are neither finished nor dead."""
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
-        """Sagas whose holder is like this in SQL: id → holder and version; none where holders are not kept."""
+        """Return sagas whose holder matches a LIKE pattern: id → holder and version; none if holders are not stored."""
 
     def queued(self) -> dict[UUID, tuple[str, int]]:
-        """Sagas whose message should be in the broker, in the same form; none where that is not kept."""
+        """Return sagas whose message should be in the broker, in the same form; none if this is not stored."""
 
     def check(self, ledger_url: str, started: dict[UUID, shop.Order], undisturbed: set[UUID]) -> Findings:
-        """Compare what was started with what became of it."""
+        """Compare the started sagas with their results."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -111,11 +111,11 @@ class OurSystem:
             return -1
 
     def unfinished_ids(self) -> list[UUID]:
-        """The sagas that are neither finished nor given up."""
+        """Return the sagas that are neither finished nor dead."""
         return [saga.id for saga in self.storage.find(SagaFilter(states=_UNFINISHED, limit=1_000))]
 
     def operator(self, by: str) -> Operator:
-        """Someone who acts in this process."""
+        """An operator who acts in this process."""
         return Operator(self._engine, by=by)
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
@@ -143,7 +143,7 @@ _UNFINISHED = tuple(state for state in SagaState if state not in (SagaState.FINI
 
 
 def libpq(url: str) -> str:
-    """The same URL for psycopg without SQLAlchemy."""
+    """Return the same URL for psycopg without SQLAlchemy."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
@@ -152,9 +152,9 @@ class Cluster:
 
     Args:
         directory: for data and logs.
-        system: what is tested.
-        workers: how many, of two processes each.
-        lease_seconds, scan_seconds: shorter than in production, so that a run sees many.
+        system: the system under test.
+        workers: number of workers, of two processes each.
+        lease_seconds, scan_seconds: shorter than in production, so that a run has many of them.
         thrice: whether every message is delivered three times.
     """
 
@@ -184,7 +184,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            # Durable: what is acknowledged must survive an immediate restart.
+            # The server is durable: acknowledged commits must survive an immediate restart.
             self.postgres = stack.enter_context(
                 PostgresServer(
                     self.directory / "postgres",
@@ -210,7 +210,7 @@ class Cluster:
 
     def _start_all(self) -> None:
         self.system = self._system(self.database_url, self.broker.url, self.environment(self.database_url))
-        # One clock is an hour ahead and one an hour behind, where the library that bends them is installed.
+        # One clock is an hour ahead and one an hour behind, if the library for wrong clocks is installed.
         offsets = [0, 3600, -3600]
         for number in range(1, self._count + 1):
             link = link_to(int(sa.make_url(self.database_url).port or 0), number)
@@ -223,12 +223,12 @@ class Cluster:
         self._supervisor.start()
 
     def restart(self, worker: Worker) -> None:
-        """Put a new process into the place of one that ended, as an orchestrator would."""
+        """Start a new process in place of one that has ended, as an orchestrator does."""
         worker.process = self._worker(worker.number, worker.link, worker.clock_offset)
         worker.process.wait_for_log(" ready.")
 
     def _supervise(self) -> None:
-        """Restart workers that end without a fault at them, which none should."""
+        """Restart workers that ended without a fault; no worker should."""
         while not self._ended.wait(0.5):
             for worker in self.workers:
                 if worker.process.exit_code is not None and worker.lock.acquire(blocking=False):
@@ -252,14 +252,14 @@ class Cluster:
                 "DONT_FAKE_MONOTONIC": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
-        # A peer's application has modules of its own.
+        # A peer's application has its own modules.
         start = start_celery if self._system.application == OurSystem.application else CeleryProcess
         return start(
             command, environment=environment, log=log, directory=self.directory, application=self._system.application
         )
 
     def environment(self, database_url: str) -> dict[str, str]:
-        """What its processes are started with, at this URL of the database."""
+        """Return the environment of the processes, with this URL of the database."""
         return {
             "SAGAS_DATABASE_URL": database_url,
             "SAGAS_BROKER_URL": self.broker.url,
@@ -269,7 +269,7 @@ class Cluster:
             "SAGAS_BACKOFF_SECONDS": "0.5",
             "SAGAS_MAX_BACKOFF_SECONDS": "5",
             "LEDGER_URL": self.ledger_url,
-            "TMPDIR": str(self.directory),  # where a killed worker leaves its pool's files
+            "TMPDIR": str(self.directory),  # a killed worker leaves its pool's files there
             "PYTHONPATH": str(Path(__file__).parent.parent.parent),
             **({"DELIVER_THREE_TIMES": "1"} if self._thrice else {}),
         }
@@ -287,7 +287,7 @@ class Cluster:
 
 
 def fake_time_library() -> Path | None:
-    """Where the library is that gives a process a wrong clock; None if it is not installed."""
+    """Return the path of the library that gives a process a wrong clock; None if it is not installed."""
     spec = importlib.util.find_spec("libfaketime")
     if spec is None or spec.origin is None:
         return None

@@ -1,6 +1,6 @@
-"""`make demo`: a shop's orders survive the workers that are killed while they work on them.
+"""`make demo`: a shop's orders survive although their workers are killed.
 
-The shop, the processes, the kills and the check are those of the fault runs (`tests/faults/run.py`).
+The shop, the processes, the kills and the check are the same as in the fault runs (`tests/faults/run.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import psycopg
 
 from sagas import Settings
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS, Finding, Findings
 from tests.faults.cluster import Cluster, libpq
 from tests.faults.injection import Faults
@@ -35,10 +35,10 @@ from tests.faults.takeovers import Takeovers
 
 ORDERS = 40
 STEP_SECONDS = 0.3
-#: Shortened, so that nobody waits half a minute to see a takeover.
+#: Shortened, so that a takeover takes less than half a minute.
 LEASE_SECONDS = 2.0
 SCAN_SECONDS = 0.5
-#: Decides which steps fail and which workers are killed.
+#: The seed decides which steps fail and which workers are killed.
 SEED = 7
 _DEADLINE_SECONDS = 90
 _LINE_SECONDS = 2.0
@@ -55,11 +55,11 @@ def main() -> int:
         0 if every effect took place exactly once; 128 + the signal's number if interrupted; 1 otherwise.
     """
     for name in list(os.environ):
-        # It shows the defaults on servers of its own, whatever this shell is set up for.
+        # The demo shows the defaults on its own servers, so it ignores the settings of this shell.
         if name.startswith(("SAGAS_", "CELERY_", "PG")):
             del os.environ[name]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and jobs in the background have it
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup and background jobs ignore some signals
             signal.signal(number, _interrupt)
     directory = Path(tempfile.mkdtemp(prefix="sagas-demo-"))
     try:
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _run(directory: Path) -> tuple[Findings, list[float]]:
-    """Run all orders under fire; return what does not add up, and how long each takeover took."""
+    """Run all orders while workers are killed; return the inconsistencies, and the seconds of each takeover."""
     defaults = Settings()
     _say(
         f"A shop takes {ORDERS} orders. Each is a saga of {len(STEPS)} steps: {', '.join(STEPS)}.\n"
@@ -100,7 +100,7 @@ def _run(directory: Path) -> tuple[Findings, list[float]]:
         faults = Faults(cluster, takeovers, Random(SEED), start_slow=lambda: None, broker_gone_seconds=0)
         for _ in range(ORDERS):
             load.start(replace(load.random_order(), seconds=STEP_SECONDS))
-        with beside(lambda ended: _tell_progress(libpq(cluster.database_url), ended)):
+        with in_background(lambda ended: _tell_progress(libpq(cluster.database_url), ended)):
             for kill, orders in ((faults.kill_worker, 34), (faults.kill_child, 24), (faults.kill_worker, 14)):
                 _wait_until_left(cluster, orders)
                 kill()
@@ -110,7 +110,7 @@ def _run(directory: Path) -> tuple[Findings, list[float]]:
 
 
 def judge(findings: Findings, takeover_seconds: list[float]) -> int:
-    """Say what the check found; return the exit code."""
+    """Print the result of the check; return the exit code."""
     problems: list[Finding | str] = [*findings.all()]
     if not takeover_seconds:
         problems.append("no order was taken over, so nothing was shown: run the demo again.")
@@ -134,7 +134,7 @@ def _wait_until_left(cluster: Cluster, orders: int) -> None:
 
 
 class _ToldTakeovers(Takeovers):
-    """Takeovers that say when a fault hits."""
+    """Takeovers that print each fault."""
 
     def hit(self, fault: str, held: dict[UUID, tuple[str, int]], *, taken: bool = True) -> None:
         super().hit(fault, held, taken=taken)
@@ -155,7 +155,7 @@ def _tell_progress(database_url: str, ended: threading.Event) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(other, signal.SIG_IGN)  # another one must not interrupt the cleaning up
+        signal.signal(other, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     raise Interrupted(number)
 
 

@@ -1,4 +1,4 @@
-"""A saga that takes as long as it is told, for tests that only care where it runs and when."""
+"""A saga with steps of a given duration, for tests that only check where and when it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults, each a function that injects one and puts right what it broke."""
+"""The faults: each function injects one fault and repairs the damage afterwards."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.integration.celery.nonsense import envelope
 
 
 class Faults:
-    """Injects faults into a cluster, each at a worker of its own choosing.
+    """Injects faults into a cluster; each fault chooses its worker.
 
     Args:
-        random: decides which worker, so that a seed tells the whole story.
-        start_slow: starts a saga whose steps take long enough to be hit inside one.
-        broker_gone_seconds: how long the broker is away when it is.
+        random: chooses the worker, so that a seed determines the whole run.
+        start_slow: starts a saga whose steps take long enough for a fault to hit inside a step.
+        broker_gone_seconds: duration of each outage of the broker.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Faults:
         self._takeovers = takeovers
         self._random = random
         self._broker_gone_seconds = broker_gone_seconds
-        self._server = Lock()  # one fault at PostgreSQL or the broker at a time
+        self._server = Lock()  # only one fault of PostgreSQL or the broker at a time
         self._url = libpq(cluster.database_url)
 
     def all(self) -> dict[str, Callable[[], None]]:
-        """Return every fault by the name it has in the report."""
+        """Return every fault by its name in the report."""
         return {
             "SIGKILL of a pool child": self.kill_child,
             "SIGKILL of a worker": self.kill_worker,
@@ -72,7 +72,7 @@ class Faults:
             children = [child.pid for child in psutil.Process(worker.process.pid).children()]
             busy = [pid for pid in children if any(f"/{pid}." in owner for owner, _ in held.values())]
             victims = {}
-            if children:  # none while the pool replaces those that the poison killed
+            if children:  # there is none while the pool replaces the children that the poison killed
                 pid = self._random.choice(busy or children)
                 victims = {saga: holder for saga, holder in held.items() if f"/{pid}." in holder[0]}
                 with suppress(ProcessLookupError):
@@ -96,14 +96,15 @@ class Faults:
     def freeze_in_checkpoint(self) -> None:
         with self._busy_worker() as (worker, held):
             with self._server, self._connect() as connection, connection.cursor() as cursor:
-                # Its checkpoint waits for our lock while it freezes, and takes effect once we let go.
+                # Its checkpoint waits for our lock while the worker freezes, and takes effect after we release the
+                # lock.
                 cursor.execute("BEGIN")
                 cursor.execute("SELECT FROM saga_executions WHERE id = ANY(%s) FOR UPDATE", (list(held),))
                 with suppress(TimeoutError):
                     wait_until(lambda: self._checkpoints_waiting() > 0, timeout_seconds=3)
                 worker.process.send_to_group(Signals.SIGSTOP)
                 cursor.execute("ROLLBACK")
-            # Not taken: the checkpoint that was accepted may have been the saga's last.
+            # Do not count these sagas as lost: the accepted checkpoint may have been the saga's last.
             self._takeovers.hit("frozen inside a checkpoint", held, taken=False)
             self._outlast_the_lease(held)
             worker.process.send_to_group(Signals.SIGCONT)
@@ -154,13 +155,13 @@ class Faults:
         with self._server, redis.Redis.from_url(self._cluster.broker.url) as client:
             for queue in QUEUES:
                 for nonsense in (b"not json", json.dumps(envelope(None, queue)).encode()):
-                    client.rpush(queue, nonsense)  # the next to be taken
+                    client.rpush(queue, nonsense)  # the next message to be delivered
             self._takeovers.hit("message that cannot be decoded", {})
 
     # -- details ----------------------------------------------------------------------------------------------
 
     def _outlast_the_lease(self, held: dict[UUID, tuple[str, int]]) -> None:
-        """Wait longer than the lease, and until others have taken over what was held, however busy they are."""
+        """Wait longer than the lease, and until other workers have taken over the held sagas, even if they are busy."""
         time.sleep(self._cluster.lease_seconds + 2 * self._cluster.scan_seconds + 1)
         owners = {owner for owner, _ in held.values()}
         with suppress(TimeoutError):
@@ -169,7 +170,7 @@ class Faults:
             )
 
     def _busy_worker(self) -> _Place:
-        """A worker that no other fault is at and that holds sagas, if one does before long."""
+        """Return a worker that holds sagas and is not under a fault, if there is one within a short time."""
         self._start_slow()
         order = self._random.sample(self._cluster.workers, len(self._cluster.workers))
         deadline = time.monotonic() + 20
@@ -207,7 +208,7 @@ class Faults:
 
 
 class _Place:
-    """A worker under a fault, to be given back afterwards."""
+    """A worker under a fault; it is released afterwards."""
 
     def __init__(self, worker: Worker, held: dict[UUID, tuple[str, int]]) -> None:
         self._worker, self._held = worker, held

@@ -1,26 +1,29 @@
-"""Every order in which two workers, scans and faults can meet over one saga, explored world by world.
+"""Explore every order in which two workers, scans and faults can act on one saga, world by world.
 
-The engine reaches the outside only through its storage, the broker and the steps. What it does between two such
-*requests* is a function of the answers it got so far. So real engine code is run from the start of its activity with
-those answers, and cut off at the first request that has none, as SIGKILL would: what remains of a process is a value,
-and so is the whole world. A breadth-first search visits every world once, and what it finds first is the shortest way
-to what went wrong.
+The engine reaches the outside only through its storage, the broker and the steps. Each such call is a *request*. The
+engine's behaviour between two requests is a function of the answers that it got so far. So real engine code runs from
+the start of its activity with those answers, and is cut off at the first request without an answer, as by SIGKILL. A
+process is therefore a value, and so is the whole world. A breadth-first search visits every world once, so the first
+violation that it finds has the shortest schedule.
 
-Covered: one saga of two steps; two workers, that take any message that waits; as many scans and operators, one at a
-time or at once, as the bounds allow, and the sending of `start`. Operators pause and resume the saga's name, abort the
-saga, skip a step, resolve it or retry it; they request a yield once while a worker holds it. Between any two requests,
-within the bounds: a process is killed (its message lost or delivered again, its leases left to run out or reclaimed by
-its parent); the time of a lease runs out, and its keeper renews it in time, too late, or notices the loss; the
-connection to the database breaks before or after a statement, the broker's before a message; a replica takes over that
-never heard of the last acquire; a message is lost or delivered twice; a message of another saga reaches a worker, one
-that may have overtaken this saga's or one that cannot have; a worker is told to stop; an operator calls. Free of
-bounds: time passes until a message counts as late, no message moves, a backoff is over, or a request to yield is
-forgotten. And in every world that is reached, two questions: does the saga end if everybody goes on in turn, and if all
-processes and messages are gone at once? A name that is paused then is resumed first.
+Covered: one saga of two steps; two workers, which accept any message that waits; as many scans and operators, one at a
+time or at once, as the bounds allow; and the sending of `start`. Operators pause and resume the saga's name, abort the
+saga, skip a step, resolve the saga or retry it. They request a yield once while a worker holds the saga.
 
-Not covered: several sagas, so the limit of a scan above one; steps that run at once; lengths of time (each is running
-or over); statements of PostgreSQL that overlap, since here each is atomic; faults beyond the bounds; what happens after
-the saga ended, except that whatever is under way goes on.
+These events may happen between any two requests, within the bounds: a process is killed (its message is lost or
+delivered again, its leases expire or its parent releases them); the time of a lease runs out, and its keeper renews the
+lease in time, too late, or notices the loss; the connection to the database breaks before or after a statement, or that
+to the broker before a message; a replica takes over that lacks the last acquire; a message is lost or delivered twice;
+a message of another saga reaches a worker, and it may or cannot have overtaken this saga's; a worker is asked to stop;
+an operator calls. These events have no bounds: time passes until a message counts as late, no message moves, a backoff
+is over, or a request to yield is forgotten.
+
+Two questions are asked in every world: does the saga end if all actors go on in turn, and does it end if all processes
+and messages are lost at once? If the saga's name is paused, it is resumed first.
+
+Not covered: several sagas, and so a scan's limit above one; steps that run at once; lengths of time (each time is
+running or over); overlapping statements of PostgreSQL, because each is atomic here; faults beyond the bounds; new
+events after the saga has ended, while running processes do go on.
 """
 
 from __future__ import annotations
@@ -93,26 +96,26 @@ class Actor(NamedTuple):
 
 
 class After(NamedTuple):
-    """What a request left behind."""
+    """The result of a request."""
 
     record: SagaRecord
     effects: tuple[str, ...]
 
 
 class Operated(NamedTuple):
-    """Whether the saga's name is paused, and whether the saga's yield is requested."""
+    """Whether the saga's name is paused, and whether a yield of the saga is requested."""
 
     paused: bool = False
     asked: bool = False
 
 
 class Delivered(NamedTuple):
-    """What reached workers since the saga was queued.
+    """The messages that have reached workers since the saga was queued.
 
     Attributes:
-        later: a message that was queued after this saga's: 0: none; 1: one that may have overtaken it; 2: one that
-            cannot have.
-        moving: whether any message did a moment ago.
+        later: whether one was queued after this saga's message. 0: none; 1: one that may have overtaken it; 2: one that
+            cannot have overtaken it.
+        moving: whether any message reached a worker a moment ago.
     """
 
     later: int = 0
@@ -120,19 +123,19 @@ class Delivered(NamedTuple):
 
 
 class Stored:
-    """What the database has: one object for all that are equal, so that worlds are compared fast."""
+    """The content of the database. Equal contents share one object, so that worlds are compared fast."""
 
     def __init__(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> None:
         self.record, self.operated, self.delivered = record, operated, delivered
 
     @property
     def queued_at(self) -> Any:
-        """When the saga was queued, if it is."""
+        """The time when the saga was queued; None if it is not queued."""
         return None if self.record.state is not SagaState.QUEUED else self.record.available_at - _PROBE
 
 
 class World(NamedTuple):
-    """Everything there is, at one moment."""
+    """The whole state at one moment."""
 
     stored: Stored
     queue: tuple[Message, ...]
@@ -142,22 +145,22 @@ class World(NamedTuple):
     judge: Judge
 
     def having_spent(self, what: str) -> World:
-        """The same with less left to happen."""
+        """Return the same world with lower bounds."""
         return self._replace(left=self.left.spend(what))
 
 
 class Judge(Protocol):
-    """What a test remembers of the past, and judges by; a value, like the rest of the world."""
+    """The rules of a test, and the part of the past that they need; a value, like the rest of the world."""
 
     def saw(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Judge:
-        """Return the judge after this request of this actor; None: of none of them.
+        """Return the judge after this request of this actor; None if the request is of no actor.
 
         Args:
-            world: as it was before.
-            after: the record and the effects since.
+            world: the world before the request.
+            after: the record and the effects after the request.
 
         Raises:
-            Violation: it must not have ended so.
+            Violation: the request must not have this result.
         """
 
     def without(self, number: int) -> Judge:
@@ -168,13 +171,13 @@ class Judge(Protocol):
 
 
 class Violation(Exception):
-    """What must never happen, happened."""
+    """A rule was violated."""
 
     then: tuple[tuple[World, Event], ...] = ()
 
 
 class Event(NamedTuple):
-    """What happens next, to which actor, and how."""
+    """The next event, its actor, and its variant."""
 
     kind: str
     number: int = -1
@@ -187,22 +190,22 @@ _PAUSE: Final = Pause(name="trip", actor="ann", reason="why", since=NOW)
 _PROBE: Final = timedelta(seconds=PROBE_SECONDS)
 #: How much later than this saga the other sagas were queued whose messages reach workers.
 _LATER: Final = (timedelta(0), timedelta(seconds=OVERTAKING_SECONDS / 2), timedelta(seconds=OVERTAKING_SECONDS + 1))
-#: What may end an activity.
+#: Exceptions that may end an activity.
 _EXPECTED: Final = (StorageUnavailable, SystemExit, ActionRefused, IllegalStatusChange)
 _OTHERS: Final = tuple(map(UUID, ("00" * 16, "01" * 16, "02" * 16)))
-#: The saga whose message cannot have overtaken this saga's.
+#: Another saga, whose message cannot have overtaken this saga's message.
 MUCH_LATER: Final = _OTHERS[2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exploration:
-    """What was found.
+    """The result of an exploration.
 
     Attributes:
-        worlds: distinct ones.
-        steps: from one of them to another.
-        schedules: ways from the beginning to an end; 0 if a violation ended the search.
-        violation: the first one and the shortest schedule to it, line by line; or None.
+        worlds: number of distinct worlds.
+        steps: number of steps from one world to another.
+        schedules: number of ways from the beginning to an end; 0 if a violation ended the search.
+        violation: the first violation and the shortest schedule to it, line by line; or None.
     """
 
     worlds: int
@@ -216,14 +219,14 @@ class Explorer:
     """Explores one scenario.
 
     Args:
-        scenario: what may happen.
-        judge: who says what must not.
-        storage: the class to try, which keeps nothing but records.
+        scenario: the events that may happen.
+        judge: it has the rules.
+        storage: the class to test, which stores only records.
     """
 
     def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
         self._scenario, self._judge = scenario, judge
-        self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first
+        self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first world
         self._storage = storage(lambda: NOW)
         self._saga = saga_of(steps(scenario), compensate_past_failures=scenario.past_failures)
         graph = self._saga.graph
@@ -238,7 +241,7 @@ class Explorer:
         self._telling, self._last = False, ""
 
     def explore(self) -> Exploration:
-        """Visit every world, the nearest first; stop at the first violation."""
+        """Visit every world, nearest first; stop at the first violation."""
         began = time.process_time()
         worlds = [self._beginning()]
         numbers = {worlds[0]: 0}
@@ -289,7 +292,7 @@ class Explorer:
         return self._begin(world, start, Activity("send"))
 
     def _started(self) -> SagaRecord:
-        """The saga as `start` stores it, its message yet to be sent; or as `run` does, which holds it."""
+        """Return the saga as `start` stores it, before its message is sent; or as `run` stores it, with a lease."""
         new = NewSaga(
             id=SAGA_ID,
             name=self._saga.name,
@@ -302,12 +305,12 @@ class Explorer:
             lease = LeaseRequest(owner=owner, seconds=SETTINGS.lease_seconds, token=token)
         return replace(new.as_record(now=NOW, lease=lease, state=SagaState.QUEUED), available_at=LATER)
 
-    # -- what may happen ------------------------------------------------------------------------------------------
+    # -- possible events ------------------------------------------------------------------------------------------
 
     def _events(self, world: World) -> Iterator[tuple[Event, str | None]]:
-        """Every event that may come next, and what it spends of what is left."""
+        """Return every possible next event, and the bound that it uses up."""
         left, record = world.left, world.stored.record
-        finished = record.status.finished  # then only what is under way goes on
+        finished = record.status.finished  # after the end, only running processes go on
         idle = [number for number in (0, 1) if world.actors[number].point is None]
         for number, actor in enumerate(world.actors):
             point = actor.point
@@ -324,18 +327,18 @@ class Explorer:
             elif left.operations and not finished and actor.owner.startswith("operator"):
                 for command in self._scenario.commands:
                     yield Event("operate", number, command), "operations"
-        # Idle workers are alike, so the first of them stands for both; unless their code differs.
+        # Idle workers are equal, so the first one represents both, unless their code differs.
         for number in idle if self._scenario.fits != (True, True) else idle[:1]:
             yield from ((Event("receive", number, message), None) for message in dict.fromkeys(world.queue))
         if finished:
             return
         held = record.state is SagaState.RUNNING
         if world.stored.operated.asked and all(actor.point is None for actor in world.actors[self._operators :]):
-            yield Event("forget"), None  # whoever still waits asks again before it is
+            yield Event("forget"), None  # a process that still waits asks again before this event
         if record.available_at == LATER and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
-            yield Event("orphans"), None
+            yield Event("reclaim"), None
         if record.state is SagaState.QUEUED:
             yield from self._deliveries(world)
         if left.losses:
@@ -346,7 +349,7 @@ class Explorer:
             yield _CALL, "hands"
 
     def _deliveries(self, world: World) -> Iterator[tuple[Event, str | None]]:
-        """What may reach other workers while this saga is queued."""
+        """Return the messages that may reach other workers while this saga is queued."""
         later, moving = world.stored.delivered
         if moving and world.stored.record.available_at == NOW:
             yield Event("rest"), None
@@ -357,11 +360,11 @@ class Explorer:
                 yield Event("arrive", how=2), "arrivals"
 
     def _waits(self, world: World) -> bool:
-        """Whether a message for the saga as it stands waits in the broker, which no later one can pass by."""
+        """Whether a message for the saga's current version waits in the broker; a later message cannot pass it."""
         return any(message.version == world.stored.record.version for message in world.queue)
 
     def _faults_of(self, world: World, number: int, actor: Actor) -> Iterator[tuple[Event, str]]:
-        """What may happen to this process now."""
+        """Return the events that may happen to this process now."""
         left, point = world.left, actor.point
         if left.cuts and point.request.name not in ("act", "compensate"):
             yield from ((Event("cut", number, when), "cuts") for when in ("before", "after"))
@@ -374,7 +377,7 @@ class Explorer:
         if left.stops and not actor.stopping and point.activity.message is not None:
             yield from ((Event("stop", number, at_once), "stops") for at_once in point.readings("stopping?"))
 
-    # -- what follows ---------------------------------------------------------------------------------------------
+    # -- results of events ----------------------------------------------------------------------------------------
 
     def _after(self, world: World, event: Event) -> World:
         kind, number, how = event
@@ -388,7 +391,7 @@ class Explorer:
                 return self._resume(world, number, answer)
             case "receive":
                 fits = self._scenario.fits[number]
-                activity = Activity("bring on", world.actors[number].owner, number, how, fits)
+                activity = Activity("recover", world.actors[number].owner, number, how, fits)
                 return self._begin(world._replace(queue=_less(world.queue, how)), number, activity)
             case "scan":
                 return self._begin(world, number, Activity("scan"))
@@ -413,7 +416,7 @@ class Explorer:
                 return self._raise_flag(world, number, "stopping", at_once=how)
             case "crash":
                 return self._crash(world, number, redelivered=how)
-            case "orphans":
+            case "reclaim":
                 owner = world.stored.record.lease_owner
                 request = self._request("reclaim", owner, max_recovery_attempts=MAXIMUM)
                 stored, judge, _ = self._call(world, None, request)
@@ -447,7 +450,7 @@ class Explorer:
                 return self._resume(world, number, answer, stored=stored, judge=judge)
 
     def _cut(self, world: World, number: int, when: str) -> World:
-        """The connection breaks before or after the request took effect; the broker's tells it, the database's not."""
+        """Break the connection before or after the request takes effect; only the broker's error says which."""
         request = world.actors[number].point.request
         if request.name == "send":
             return self._resume(world, number, Answer(0))
@@ -457,17 +460,17 @@ class Explorer:
         return self._resume(world, number, CUT, stored=stored, judge=judge)
 
     def _arrive(self, world: World, later: int) -> World:
-        """A message of another saga reaches a worker; one that `start` sent has no time of its own."""
+        """Let a message of another saga reach a worker; a message of `start` has no time."""
         pending = world.stored.record.status is SagaStatus.PENDING
         queued_at = world.stored.queued_at + _LATER[later]
         claim = Claim(_OTHERS[later], 0, pending, None if pending else queued_at)
-        # A claim is equal to another of another time.
+        # Claims are compared without their times.
         request = self._requests.setdefault(("note_delivery", (claim, queued_at)), Request("note_delivery", claim))
         stored, judge, _ = self._call(world, None, request)
         return world._replace(stored=stored, judge=judge)
 
     def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
-        """The service that a step calls: each effect once, and never again once it was undone."""
+        """The service that a step calls: each effect happens once, and never after it was undone."""
         place = STEPS.index(request.args[0].step_name)
         effects = list(world.effects)
         if outcome.takes_effect and request.name == "act" and effects[place] == "undone" and not self._scenario.forgets:
@@ -477,7 +480,7 @@ class Explorer:
         return tuple(effects), Answer(error=outcome.error)
 
     def _renew(self, world: World, number: int, *, at_once: bool) -> World:
-        """The keeper renews the lease that this actor holds."""
+        """Let the lease keeper renew this actor's lease."""
         request = self._request("renew", world.actors[number].point.lease, SETTINGS.lease_seconds)
         stored, judge, answer = self._call(world, number, request)
         world = world._replace(stored=stored, judge=judge)
@@ -485,7 +488,7 @@ class Explorer:
             return self._raise_flag(world, number, "lost", at_once=at_once)
         asked = world.actors[number].point.asked("yield_requested?") is not None
         if not self._scenario.commands or (asked and not at_once):
-            return world  # to read it next time is as if it were renewed then
+            return world  # reading the flag next time has the same result as a renewal then
         return self._raise_flag(world, number, "yield_requested", answer.value, at_once=at_once)
 
     def _crash(self, world: World, number: int, *, redelivered: bool) -> World:
@@ -540,10 +543,10 @@ class Explorer:
         return world._replace(**changes)
 
     def _at_once(self, actor: Actor, point: Point) -> bool:
-        """Whether a request is answered with the one before it, as nothing that comes between could matter.
+        """Whether a request is answered together with the one before it, because no event in between could matter.
 
-        An operator's look at the saga decides nothing: what is written is decided anew. That a message arrived matters
-        to nobody while no message of another saga does.
+        An operator's read of the saga decides nothing, because the write decides again. The arrival of a message does
+        not matter unless messages of other sagas arrive, too.
         """
         name = point.request.name
         return (name == "load" and actor.owner.startswith("operator")) or (
@@ -580,7 +583,7 @@ class Explorer:
     def _call(
         self, world: World, number: int | None, request: Request, *, judged: bool = True
     ) -> tuple[Stored, Judge, Answer]:
-        """Make this call on the real storage in this state, or remember how it went, and have it judged."""
+        """Make this call on the real storage in this state, or reuse its earlier result, and let the judge check it."""
         stored = world.stored
         if (request, stored) not in self._calls:
             self._restore(stored)
@@ -620,7 +623,7 @@ class Explorer:
             self._storage._deliveries[record.status is SagaStatus.PENDING] = queued_at, at
 
     def _delivered(self, stored: Stored) -> Delivered:
-        """What the storage now knows to have reached workers since this saga was queued."""
+        """Return the messages that, by the storage's records, have reached workers since this saga was queued."""
         none = None, NOW - 2 * _PROBE
         queued_at, at = self._storage._deliveries.get(stored.record.status is SagaStatus.PENDING, none)
         later = 0 if queued_at is None else max(n for n, by in enumerate(_LATER) if queued_at >= stored.queued_at + by)
@@ -633,9 +636,9 @@ class Explorer:
         if record.available_at is not None:
             record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
         if record.status.finished:
-            operated = operated._replace(asked=False)  # for nobody to hear
+            operated = operated._replace(asked=False)  # no process receives the result
         if record.state is not SagaState.QUEUED:
-            delivered = Delivered()  # before it is queued anew, so it tells nothing then
+            delivered = Delivered()  # the message arrived before the saga was queued again, so it shows nothing
         parts = record, operated, delivered
         return self._stored.setdefault(parts, Stored(*parts))
 
@@ -645,10 +648,10 @@ class Explorer:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _ends_well(self, world: World, first: Event | None = None, *, called: bool = False) -> None:
-        """Let everybody go on in turn, without a fault: the saga ends, or is dead and ends once an operator calls.
+        """Let all actors go on in turn without a fault: the saga must end, or be dead and end after an operator's call.
 
         Args:
-            first: what happens before that.
+            first: the event before that.
             called: whether the operator has called already.
         """
         ends, way, been = self._ends[called], [], set()
@@ -684,7 +687,7 @@ class Explorer:
             return Event("operate", len(world.actors) - 1, "resume")
         later, moving = world.stored.delivered
         if record.state is SagaState.QUEUED and self._scenario.left.arrivals:
-            # So many other sagas are under way that there are always messages that move.
+            # So many other sagas run that some message always moves.
             if later < 2:
                 return Event("arrive", how=2)
         elif record.available_at == LATER:
@@ -694,12 +697,12 @@ class Explorer:
         return Event("scan", len(self._scenario.owners))
 
     def _fair_worker(self, world: World) -> int:
-        """One that can bring the saga on."""
+        """Return an event that continues the saga."""
         fit = [number for number in (0, 1) if self._scenario.fits[number]]
         alone = [number for number in fit if not is_shared(world.actors[number].owner)]
         return (alone if world.stored.record.suspect else fit)[0]
 
-    # -- telling --------------------------------------------------------------------------------------------------
+    # -- describing schedules -------------------------------------------------------------------------------------
 
     def _tell(self, way: list[tuple[World, Event]], violation: Violation) -> str:
         self._telling = True
@@ -720,12 +723,12 @@ class Explorer:
         told = {
             "go on": f"{who}: {self._last}",
             "cut": f"{who}: {self._last}; the connection breaks {how} it takes effect",
-            "failover": f"{who}: {self._last}; a replica takes over that never heard of it",
+            "failover": f"{who}: {self._last}; a replica takes over that lacks it",
             "renew": f"{who}, its keeper: {self._last}{', which it sees at once' if how else ''}",
-            "orphans": f"the parent of {world.stored.record.lease_owner}: {self._last}",
+            "reclaim": f"the parent of {world.stored.record.lease_owner}: {self._last}",
             "expire": f"time passes, and what {world.stored.record.lease_owner or 'nobody'} holds is over",
             "crash": f"{who} is killed before {request}{', and its message comes again' if how else ''}",
-            "stop": f"{who} is told to stop{', which it sees at once' if how else ''}",
+            "stop": f"{who} is asked to stop{', which it sees at once' if how else ''}",
             "scan": f"{who} begins",
             "operate": f"{who} types {how}",
             "forget": "time passes, and the request to yield is forgotten",
@@ -751,7 +754,7 @@ def _more(queue: tuple[Message, ...], *messages: Message) -> tuple[Message, ...]
 
 
 def _count_ways(follow: list[list[int]]) -> int:
-    """How many ways lead from world 0 to a world that nothing follows; no way comes back to where it was."""
+    """Return the number of ways from world 0 to a world without a next event; no way may contain a circle."""
     before = Counter(number for following in follow for number in following)
     ways = Counter({0: 1})
     ready, total = deque([0]), 0

@@ -1,7 +1,8 @@
-"""Links between a worker and PostgreSQL that can be cut silently: nothing is refused, nothing arrives.
+"""Links between a worker and PostgreSQL that can be cut silently: no packet arrives and no connection is refused.
 
-In a network namespace of its own, the kernel drops the packets. Where none can be had (not Linux, or not allowed),
-a forwarder stops forwarding instead, which is silent too, but acknowledges what it was sent before.
+In a network namespace of its own, the kernel drops the packets. If no namespace can be made (not on Linux, or not
+allowed), a forwarder stops forwarding instead. The forwarder is silent, too, but it has acknowledged the data that it
+got before.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from contextlib import suppress
 from typing import Protocol
 
 _MARK = "SAGAS_FAULTS_NETWORK"
-#: What nftables calls the family, and what a verdict and a policy.
+#: nftables' numbers of the address family, the verdict and the policy.
 _IPV4, _DROP, _ACCEPT = 2, 0, 1
 
 
 def enter_own_network() -> None:
-    """Run this process again in a network namespace of its own, if it is not in one and one can be had."""
+    """Run this process again in a network namespace of its own, if it is in none and one can be made."""
     if own_network():
         _raise_loopback()
     elif shutil.which("unshare"):
@@ -40,12 +41,12 @@ def _raise_loopback() -> None:
 
 
 def own_network() -> bool:
-    """Whether this process has a network to itself, in which packets may be dropped."""
+    """Whether this process has its own network, in which packets may be dropped."""
     return os.environ.get(_MARK) == "own"
 
 
 def addresses(count: int) -> list[str]:
-    """Return loopback addresses, one a link, on which a server must listen whose links drop packets."""
+    """Return one loopback address for each link; a server whose links drop packets must listen on them."""
     return [f"127.0.1.{number}" for number in range(1, count + 1)] if own_network() else []
 
 
@@ -53,29 +54,29 @@ class Link(Protocol):
     """A worker's way to a server.
 
     Attributes:
-        host, port: where the worker finds it.
+        host, port: the server's address for the worker.
     """
 
     host: str
     port: int
 
     def cut(self) -> None:
-        """Let nothing through any more, in either direction; connections stay open and silent."""
+        """Stop all data in both directions; connections stay open and silent."""
 
     def heal(self) -> None:
-        """Let everything through again."""
+        """Let all data through again."""
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
 
 
 def link_to(port: int, number: int) -> Link:
-    """Return link `number` (from 1) to the server at `port`, of the kind that this process can have."""
+    """Return link `number` (from 1) to the server at `port`, of the kind that this process can make."""
     return Dropping(port, number) if own_network() else Forwarding(port)
 
 
 class Dropping:
-    """A loopback address to and from which the kernel can be told to drop all packets."""
+    """A loopback address; the kernel drops all of its packets on request."""
 
     def __init__(self, port: int, number: int) -> None:
         self.host = addresses(number)[-1]
@@ -88,7 +89,7 @@ class Dropping:
 
         with NFTables(nfgen_family=_IPV4) as tables:
             tables.table("add", name=self._table)
-            # On the way in: a packet dropped on its way out would be an error to its sender.
+            # Drop incoming packets: if an outgoing packet is dropped, its sender gets an error.
             tables.chain("add", table=self._table, name="in", hook="input", type="filter", policy=_ACCEPT)
             for address in (ipv4addr(dst=self.host), ipv4addr(src=self.host)):
                 tables.rule("add", table=self._table, chain="in", expressions=(address, verdict(_DROP)))
@@ -104,11 +105,11 @@ class Dropping:
 
 
 class Forwarding:
-    """A TCP forwarder on loopback whose traffic can be stopped and let on; what came meanwhile is sent first.
+    """A TCP forwarder on loopback whose traffic can be stopped and resumed; held data is then sent first.
 
     Args:
-        port: the server's.
-        delay_seconds: how long everything takes in each direction.
+        port: the server's port.
+        delay_seconds: delay of all data in each direction.
     """
 
     host = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Operators at real processes: the `sagas` command, run at random moments and now and then killed in the middle."""
+"""Operators of real processes: the `sagas` command, run at random moments and sometimes killed in the middle."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from uuid import UUID
 
 from sagas.errors import ActionRefused, StorageUnavailable
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS
 from tests.faults.cluster import Cluster, OurSystem
 from tests.faults.shop import FaultyOrder, Order
 
 NAME = FaultyOrder.stored_name()
-#: A command starts in about a second, so of those that are killed some have done nothing, some half, some all.
+#: A command starts in about a second, so killed commands have done nothing, a part, or all of their work.
 _KILLED_WITHIN_SECONDS = (0.3, 2.0)
 _COMMAND_SECONDS = 90
 
 
 class Operators:
-    """Types commands, one at a time.
+    """Issues commands, one at a time.
 
     Args:
         cluster: of our system.
-        random: decides which command, about which saga, and whether it is killed.
+        random: chooses the command and the saga, and whether the command is killed.
         start: starts a saga.
-        started: the sagas that there are.
+        started: the sagas started so far.
     """
 
     def __init__(
@@ -52,26 +52,26 @@ class Operators:
             "skip": lambda: self._settle("skip"),
             "resolve": lambda: self._settle("resolve"),
         }
-        #: Command → how often it was done, refused (or failed, while the database was away), and killed.
+        #: Command → how often it succeeded, was refused (or failed while the database was away), and was killed.
         self.typed: dict[str, Counter[str]] = defaultdict(Counter)
 
     @contextmanager
     def going_on(self, gap_seconds: float, *, once: bool) -> Iterator[None]:
-        """Type every command once while the block runs; unless that is enough, more until its end.
+        """Issue every command once while the block runs, and, if asked for, more commands until the block ends.
 
-        Afterwards everything is resumed, and what no code can settle is settled.
+        Afterwards all names are resumed, and sagas that need an operator are settled.
         """
 
         def go_on(ended: threading.Event) -> None:
             left = list(self._commands)
             self._random.shuffle(left)
-            # While everything is paused nothing is taken over, so that is done once only.
+            # While all names are paused, no saga is taken over, so pause only once.
             others = [command for command in self._commands if command != "pause"]
             while left or not (once or ended.is_set()):
                 self._commands[left.pop() if left else self._random.choice(others)]()
                 ended.wait(self._random.uniform(0, gap_seconds))
 
-        with beside(go_on):
+        with in_background(go_on):
             yield
         self._finish()
 
@@ -80,7 +80,7 @@ class Operators:
     def _pause(self) -> None:
         self._type("pause", NAME, "--because", "a fault", "--yes")
         time.sleep(self._random.uniform(0.5, 3))
-        # One that is killed half-way is finished by the scans; one that did nothing is typed again.
+        # Scans finish a command that was killed half-way. A command that did nothing is issued again.
         while not self._type("resume", NAME, "--yes") and self._paused():
             pass
 
@@ -90,7 +90,7 @@ class Operators:
             self._type(command, str(saga_id), "--because", "a fault", "--yes", *options)
 
     def _settle(self, command: str) -> None:
-        """Skip a step that cannot be undone, or end its saga, before or after recovery has given it up."""
+        """Skip a step that cannot be undone, or end its saga, before or after the saga is dead."""
         place = self._random.randrange(len(STEPS) - 1)
         step = STEPS[place]
         saga_id = self._start(Order(failing={step: "jammed", STEPS[place + 1]: "clean"}))
@@ -101,7 +101,7 @@ class Operators:
         self._type(command, str(saga_id), *arguments, "--because", "a fault", "--wait", "5", "--yes")
 
     def _type(self, command: str, *arguments: str) -> bool:
-        """Run it, or begin to; return whether it did what it was to do."""
+        """Run a command, or begin to; return whether it succeeded."""
         process = subprocess.Popen(
             [sys.executable, "-m", "sagas.cli", command, *arguments],
             env=os.environ | self._cluster.environment(self._cluster.database_url),
@@ -119,7 +119,7 @@ class Operators:
             process.communicate()
             self.typed[command]["killed"] += 1
             return False
-        # Whatever strikes meanwhile, a command ends by a sentence.
+        # A command must end with a message under every fault.
         assert "Traceback" not in told, f"sagas {command} {' '.join(arguments)}:\n{told}"
         self.typed[command]["done" if process.returncode == 0 else "refused"] += 1
         return process.returncode == 0
@@ -127,7 +127,7 @@ class Operators:
     # -- details --------------------------------------------------------------------------------------------------
 
     def _unfinished(self) -> list[UUID]:
-        """Those that some operator may act on: neither the poison nor what waits to be settled."""
+        """Return the sagas that any operator may act on: not the poison, and not those that wait to be settled."""
         started = dict(self._started)
         special = {id_ for id_, order in started.items() if {"poison", "jammed"} & set(order.failing.values())}
         with suppress(StorageUnavailable):
@@ -146,7 +146,7 @@ class Operators:
         return False
 
     def _finish(self) -> None:
-        """Resume, and settle what is still stuck: in this process, and for as long as it takes."""
+        """Resume all names and settle sagas that are still stuck, in this process; retry until this succeeds."""
         wait_until(self._resumed, timeout_seconds=_COMMAND_SECONDS, what="the end of the pause")
         for saga_id, step in self._jammed.items():
             wait_until(

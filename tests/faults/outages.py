@@ -1,7 +1,7 @@
 """Outages of the broker under busy workers of every pool: `python -m tests.faults.outages --outages 40 --seed 1`.
 
-Every pool has a worker, a beat and a database of its own at one broker, so that each outage is one for all of them. No
-outage may end a worker, and what is started during or after an outage runs soon after the broker's return.
+Every pool has its own worker, beat and database. All pools share one broker, so that each outage affects all of them.
+No outage may end a worker. Sagas that are started during or after an outage must run soon after the broker's return.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ from tests.faults.errands import Errand, Errands
 from tests.forking import start_celery
 
 POOLS = ("prefork", "threads", "solo", *(("gevent",) if find_spec("gevent") else ()))
-#: From the broker's return, by when every saga that was started in the outage or after it has begun.
+#: Seconds after the broker's return within which every saga from the outage or after it must have begun.
 PROMISED_SECONDS = 15.0
-#: Messages at once: more than a worker has room for, so that some wait behind those that are unacknowledged.
+#: Messages at once: more than a worker prefetches, so that some wait behind the unacknowledged ones.
 BUSY = 4
 
 
 @dataclass
 class Site:
-    """The worker and the beat of one pool, and a program that starts sagas for them."""
+    """The worker and the beat of one pool; its methods start sagas for them."""
 
     pool: str
     engine: SagaEngine
     worker: CeleryProcess
     beat: CeleryProcess
-    #: Seconds from each return of the broker until all that was started meanwhile had begun.
+    #: For each outage, the seconds from the broker's return until all sagas started meanwhile had begun.
     waited: list[float] = field(default_factory=list)
 
     def start(self, seconds: float, count: int) -> list[UUID]:
-        """Start sagas of two steps, each of which takes so long."""
+        """Start sagas of two steps, which take so many seconds each."""
         return self.engine.start_many(Errands, [Errand(seconds)] * count)
 
     def begun(self, sagas: Sequence[UUID]) -> bool:
-        """Whether a worker has acquired each of them."""
+        """Whether every saga was acquired by a worker."""
         return all(self.engine.storage.load(saga).version > 0 for saga in sagas)
 
     def finished(self, sagas: Sequence[UUID]) -> bool:
-        """Whether each of them has ended."""
+        """Whether every saga has ended."""
         return all(self.engine.storage.load(saga).status.finished for saga in sagas)
 
     def alive(self) -> bool:
-        """Whether neither process has ended."""
+        """Whether both processes run."""
         return self.worker.exit_code is None and self.beat.exit_code is None
 
 
 @contextmanager
 def sites(directory: Path, broker: BrokerServer, pools: Sequence[str] = POOLS) -> Iterator[list[Site]]:
-    """Run a worker and a beat for every pool, each on a database of the broker and of PostgreSQL of its own."""
+    """Run a worker and a beat for every pool, each with its own databases on the broker and on PostgreSQL."""
     with ExitStack() as stack:
         postgres = stack.enter_context(PostgresServer(directory / "postgres"))
         made = [_site(stack, directory, postgres, broker, number, pool) for number, pool in enumerate(pools, start=1)]
@@ -114,21 +114,21 @@ def _site(
 
 
 def outage(sites: Sequence[Site], broker: BrokerServer, random: Random, seconds: float, *, settle: float) -> None:
-    """Stop the broker for some seconds while every worker is busy, and wait until each has begun what came meanwhile.
+    """Stop the broker for some seconds while every worker is busy, and wait until each has begun all new sagas.
 
     Args:
-        sites: they note how long it took.
-        random: decides how the broker stops, and when.
-        seconds: how long it is away.
-        settle: how long to wait for the sagas at most, in seconds from its return.
+        sites: they record how long it took.
+        random: decides how and when the broker stops.
+        seconds: duration of the outage.
+        settle: maximal seconds to wait for the sagas after the broker's return.
 
     Raises:
-        TimeoutError: a saga was not begun in time.
+        TimeoutError: a saga did not begin in time.
     """
     sagas: dict[str, list[UUID]] = {}
     for site in sites:
         site.start(random.choice((0.1, 0.3, 0.6)), random.randint(1, BUSY))
-    time.sleep(random.uniform(0, 0.5))  # the outage may hit the beginning of the work, or its middle
+    time.sleep(random.uniform(0, 0.5))  # the outage may hit the beginning or the middle of the work
     broker.stop(random.choice(("fast", "immediate")))
     gone = time.monotonic()
     for site in sites:
@@ -170,7 +170,8 @@ def main() -> int:
     print(f"seed {options.seed}, logs in {directory}")
     with BrokerServer(directory / "broker") as broker, sites(directory, broker, options.pools) as all_sites:
         for number in range(1, options.outages + 1):
-            # As many short ones as long ones: workers die at the moment of the loss, or while they reconnect.
+            # Use as many short outages as long ones: workers could die at the moment of the loss, or while they
+            # reconnect.
             seconds = options.shortest * (options.longest / options.shortest) ** random.random()
             try:
                 outage(all_sites, broker, random, seconds, settle=60)

@@ -1,4 +1,4 @@
-"""A process as a value: engine code, run with the answers it got so far, up to the request that has none yet."""
+"""A process as a value: engine code that runs with its answers so far, up to the first request without an answer."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
 STEPS: Final = ("hotel", "car")
 SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
-#: Whatever is not over yet.
+#: A time that is not over yet.
 LATER: Final = NOW + timedelta(seconds=PROBE_SECONDS)
 
 
-# -- what is explored ---------------------------------------------------------------------------------------------
+# -- scenarios ----------------------------------------------------------------------------------------------------
 
 
 class Outcome(NamedTuple):
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 class Declined(Exception):
-    """The service said no, or that it was told to undo this already."""
+    """The service refused, perhaps because it has undone this effect already."""
 
 
 DONE: Final = Outcome("done", True)
@@ -64,7 +64,7 @@ EXITS: Final = Outcome("done, then the process exits", True, SystemExit)
 
 
 class Left(NamedTuple):
-    """How often each thing may still happen; `faults` bounds all together that is not in `_FREE`."""
+    """How often each event may still happen; `faults` limits the sum of all events that are not in `_FREE`."""
 
     faults: int = 0
     crashes: int = 0
@@ -81,11 +81,11 @@ class Left(NamedTuple):
     failovers: int = 0
 
     def spend(self, what: str) -> Left:
-        """What is left after one more of it."""
+        """Return the bounds after one more event of this kind."""
         left = self._replace(**{what: getattr(self, what) - 1})
         if what in _FREE:
             return left
-        # Worlds that differ only in what can no longer happen anyway are the same.
+        # Worlds are equal if they differ only in bounds of events that can no longer happen.
         faults = self.faults - 1
         kinds = (*FAULTS, "failovers")
         return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in kinds})
@@ -97,24 +97,24 @@ _FREE: Final = ("scans", "failures", "operations", "arrivals")
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One saga and what may happen to it.
+    """One saga and the events that may happen to it.
 
     Attributes:
-        outcomes: of an action such as "act car"; all but the first count as failures. Default: done.
-        retry: of the second step's act.
-        first_retry: of the first step's.
-        compensate_retry: of both steps.
+        outcomes: those of an action such as "act car"; all but the first count as failures. Default: done.
+        retry: policy of the second step's act.
+        first_retry: policy of the first step's act.
+        compensate_retry: policy of both steps' compensations.
         past_failures: whether the first step is compensated while the second's compensation fails.
         pivot: whether the first step is the point of no return.
-        left: the bounds.
-        owners: under which names the two workers hold; the same name twice: two threads of one process.
+        left: the bounds of the events.
+        owners: owner names of the two workers; an equal name means two threads of one process.
         fits: whether each worker's code knows the saga.
-        scanners: how many scans may run at the same time.
-        in_place: begins as `run` does, held by the first worker, instead of as `start` does.
-        forgets: the service forgets what it was told to undo, so that a late request takes effect after all.
-        operators: how many may act at the same time.
-        commands: what they may do, such as "pause" or "skip car".
-        of_old: whether version 0.1.0 started the saga, without a definition.
+        scanners: number of scans that may run at the same time.
+        in_place: the saga begins with `run`, held by the first worker, instead of with `start`.
+        forgets: the service forgets the effects that it has undone, so that a late request takes effect.
+        operators: number of operators that may act at the same time.
+        commands: the operators' commands, such as "pause" or "skip car".
+        of_old: whether version 0.1.0 started the saga, and so without a definition.
     """
 
     left: Left
@@ -164,7 +164,7 @@ def _shown(transition: Transition) -> str:
 
 
 class Answer(NamedTuple):
-    """What a request returned or raised."""
+    """The value or the exception of a request."""
 
     value: Any = None
     error: type[BaseException] | None = None
@@ -188,12 +188,12 @@ class Answer(NamedTuple):
 
 
 CUT: Final = Answer(error=StorageUnavailable)
-#: What a process asks of itself.
+#: Requests of a process to itself.
 QUESTIONS: Final = ("stopping?", "lost?", "yield_requested?")
 
 
 class _CutOff(BaseException):
-    """Raised for ever from the first request without an answer: a process that was killed writes nothing more."""
+    """Raised from the first request without an answer and from all later ones: a killed process writes nothing more."""
 
 
 class Process:
@@ -233,7 +233,7 @@ _Calls: Any = type("_Calls", (_Asking, ISagaStorage), {n: _asking(n) for n in IS
 
 
 class Storage(_Calls):  # type: ignore[misc]
-    """Every call is a request; of what PostgreSQL does in several transactions, each."""
+    """A storage whose every call is a request; calls with several transactions in PostgreSQL are several requests."""
 
     def pause(self, name: str, *, by: str, because: str) -> int:
         self.process.ask("_begin_pause", name, by=by, because=because)
@@ -248,7 +248,7 @@ _Broker: Any = type("_Broker", (_Asking,), {"send": _asking("send")})
 
 
 class _Kept(KeptLease):
-    """Asks whether it was lost."""
+    """A lease whose loss is read by a request."""
 
     def __init__(self, lease: Lease, process: Process) -> None:
         self.process = process
@@ -258,7 +258,7 @@ class _Kept(KeptLease):
 
 
 class KeptForOperators(_Kept):
-    """Asks also whether an operator wants the saga."""
+    """A lease whose flags are read by requests: whether it was lost, and whether an operator requests a yield."""
 
     yield_requested = property(  # type: ignore[assignment]
         lambda self: self.process.ask("yield_requested?"), lambda self, value: None
@@ -266,7 +266,7 @@ class KeptForOperators(_Kept):
 
 
 class _Keeper(LeaseKeeper):
-    """Keeps leases without a thread: renewals are events of the exploration."""
+    """A lease keeper without a thread: renewals are events of the exploration."""
 
     def __init__(self, process: Process, kept: type[_Kept]) -> None:
         super().__init__(Storage(process), SETTINGS.lease_seconds)
@@ -280,7 +280,7 @@ class _Keeper(LeaseKeeper):
 
 @dataclass(frozen=True, kw_only=True)
 class _Runtime(Runtime):
-    """Always asks for a lease with the same token, so that a process can be run again with the answers it got."""
+    """Requests leases with the same token, so that a process can run again with the same answers."""
 
     token: UUID
 
@@ -289,7 +289,7 @@ class _Runtime(Runtime):
 
 
 class Engine(SagaEngine):
-    """A real engine, whose every way out asks."""
+    """A real engine, whose every call to the outside is a request."""
 
     def __init__(self, process: Process, activity: Activity, saga: AnySaga | None, *, operated: bool = False) -> None:
         super().__init__(Storage(process), dispatcher=_Broker(process), settings=SETTINGS, sagas=[saga] if saga else [])
@@ -309,7 +309,7 @@ class Engine(SagaEngine):
 
 
 class _Watch:
-    """An operator's time: a second passes at every look at it."""
+    """An operator's clock: each read advances it by a second."""
 
     def __init__(self) -> None:
         self._seconds = count()
@@ -322,7 +322,7 @@ class _Watch:
 
 
 def operate(engine: Engine, command: str) -> None:
-    """What an operator's process does for this command; it looks twice whether it can have the saga."""
+    """Run this command as an operator's process; it tries twice to get the saga."""
     operator = Operator(engine, by="ann", wait_seconds=2.0)
     with patch("sagas.admin.time", _Watch()):
         match command.split():
@@ -330,7 +330,7 @@ def operate(engine: Engine, command: str) -> None:
                 engine.storage.pause("trip", by="ann", because="why")
             case ["resume"]:
                 engine.storage.resume("trip")
-            case ["abort"]:  # no operator, but a scheduler that recovers sagas by other means
+            case ["abort"]:  # a scheduler that recovers sagas by other means, and no operator
                 engine.storage.increment_recovery_attempts(SAGA_ID, SagaStatus.COMPENSATING)
             case ["compensate"]:
                 operator.compensate(SAGA_ID, because="why")
@@ -357,7 +357,7 @@ def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
 
 
 class Message(NamedTuple):
-    """What waits in the broker: a dispatch for a version, or an operator's call."""
+    """A message in the broker: a dispatch for a version, or an operator's call."""
 
     version: int | None
     pending: bool = False
@@ -368,18 +368,18 @@ class Message(NamedTuple):
 
     @property
     def claim(self) -> Claim | None:
-        """What it was sent for; the time when it was queued is that of no other saga's message."""
+        """Return the dispatch of the message; no other saga's message has the same time."""
         return None if self.version is None else Claim(SAGA_ID, self.version, self.pending)
 
 
 class Activity(NamedTuple):
-    """What a process was told to do: scan, send, operate, or bring the saga on.
+    """The activity of a process: scan, send, operate, or run the saga.
 
     Attributes:
-        number: of the actor.
-        message: why it brings the saga on, unless it holds the saga from the beginning.
-        fits: whether its code knows the saga.
-        command: that an operator typed.
+        number: the actor's number.
+        message: the message for which the process runs the saga; None if it holds the saga from the beginning.
+        fits: whether the process's code knows the saga.
+        command: the operator's command.
     """
 
     kind: str
@@ -391,17 +391,17 @@ class Activity(NamedTuple):
 
     @property
     def token(self) -> UUID:
-        """That of its requests for a lease: two threads of one owner have different ones."""
+        """The token of its lease requests; two threads of one owner have different tokens."""
         return UUID(int=self.number)
 
 
 class Point:
-    """A process that waits for the answer to its request, or that has ended: `request` is None then.
+    """A process that waits for the answer to its request; `request` is None after the process has ended.
 
     Attributes:
-        answers: that it got so far.
-        lease: that it got last.
-        outcomes: in which ways its request may end, if it calls a step's service.
+        answers: the answers so far.
+        lease: its last lease.
+        outcomes: the possible outcomes of its request, if it calls a step's service.
     """
 
     def __init__(
@@ -410,7 +410,7 @@ class Point:
         self.activity, self.parent = activity, parent
         self.answers: tuple[Answer, ...] = (*(parent.answers if parent else ()), *last)
         self.following: dict[Answer, Point] = {}
-        # Who runs a saga in place holds it from the beginning.
+        # A process that runs a saga in place holds it from the beginning.
         first = Lease(SAGA_ID, 1, activity.owner, activity.token) if activity.kind == "run" else None
         self.lease = next((a.value.lease for a in reversed(self.answers) if isinstance(a.value, Acquired)), first)
         self.outcomes: tuple[Outcome | None, ...] = (None,)
@@ -425,17 +425,17 @@ class Point:
         self.request = process.request
 
     def asked(self, question: str) -> Point | None:
-        """Where the process asked itself this, if it has asked nobody else since."""
+        """Return the position of this request of the process to itself, if no other request came since."""
         point = self.parent
         while point is not None and point.request.name in QUESTIONS and point.request.name != question:
             point = point.parent
         return point if point is not None and point.request.name == question else None
 
     def readings(self, question: str) -> tuple[bool, ...]:
-        """Whether it may have read a flag just before it is raised (False), or read it only then (True)."""
+        """Return the possible orders: the process read the flag before it was set (False), or after (True)."""
         return (False, True) if self.asked(question) else (False,)
 
 
 def next_process(owner: str) -> str:
-    """Return the name of the process that follows one of this name; whether it may hold several sagas stays."""
+    """Return the name of the process that replaces one of this name and, like it, holds one saga or several."""
     return shared_owner(f"{owner.removesuffix('/shared')}'") if is_shared(owner) else f"{owner}'"

@@ -1,7 +1,7 @@
-"""Faults at real processes: `python -m tests.faults.run --minutes 10 --seed 1`.
+"""Inject faults into real processes: `python -m tests.faults.run --minutes 10 --seed 1`.
 
-Sagas are started all the while; when the faults stop, everything must be finished within a stated time, and the
-ledger and the logs must add up.
+Sagas are started during the whole run. When the faults stop, all sagas must finish within a given time, and the ledger
+and the logs must be consistent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sagas.testing.processes import wait_until
-from tests.faults.beside import beside
+from tests.faults.background import in_background
 from tests.faults.check import STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
@@ -32,25 +32,25 @@ from tests.faults.operators import Operators
 from tests.faults.shop import Order
 from tests.faults.takeovers import Takeovers, Tally
 
-#: Within this time of the last fault, everything is finished: a lease, backoffs, and a busy machine.
+#: All sagas must finish within this time of the last fault: a lease, backoffs, and reserve for a busy machine.
 SETTLING_SECONDS = 120.0
 UNDISTURBED = 30
-#: What each step of a slow saga takes: long enough to be hit inside one, half before its effect and half after.
+#: Duration of each step of a slow saga, half before its effect and half after: long enough for a fault to hit inside.
 SLOW_SECONDS = 1.5
 FAILURES = ("clean", "doubt", "late", "flaky", "undo")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How long and how hard.
+    """The duration and the load of a run.
 
     Attributes:
-        minutes: of faults; 0: each fault once.
-        workers: of two processes each.
-        sagas_per_second: started while the faults go on.
-        gap_seconds: between two faults, at most.
-        broker_gone_seconds: how long the broker is away when it is.
-        lease_seconds: of every saga.
+        minutes: duration of the faults; 0 means each fault once.
+        workers: number of workers, of two processes each.
+        sagas_per_second: rate of starts during the faults.
+        gap_seconds: maximal time between two faults.
+        broker_gone_seconds: duration of each outage of the broker.
+        lease_seconds: lease of every saga.
     """
 
     minutes: float
@@ -66,7 +66,7 @@ LONG = Profile(10, 4, 4.0, 6.0, 20.0, 4.0)
 
 
 class Load:
-    """Starts sagas, some of which fail in every way a step can, and remembers what is to become of each."""
+    """Starts sagas, some of which fail in each way in which a step can fail, and records their expected results."""
 
     def __init__(self, cluster: Cluster, random: Random) -> None:
         self._cluster = cluster
@@ -75,14 +75,14 @@ class Load:
         self.started: dict[UUID, Order] = {}
 
     def start(self, order: Order) -> UUID:
-        """Start one saga; its key makes that safe to repeat."""
+        """Start one saga; its key makes a repeated call safe."""
         key = f"order-{next(self._numbers)}"
         saga_id = self._cluster.system.start(order, key)
         self.started[saga_id] = order
         return saga_id
 
     def random_order(self) -> Order:
-        """An order of which one step in six goes wrong somehow, and which takes up to two seconds."""
+        """Return a random order that takes up to two seconds; each step fails in some way with probability 1/6."""
         failing = {step: self._random.choice(FAILURES) for step in STEPS if self._random.random() < 1 / 6}
         return Order(seconds=self._random.choice((0.0, 0.05, 0.2, 0.5)), failing=failing)
 
@@ -93,13 +93,13 @@ class Load:
             while not ended.wait(1 / per_second):
                 self.start(self.random_order())
 
-        return beside(go_on)
+        return in_background(go_on)
 
 
 def run(
     profile: Profile, seed: int, directory: Path, console: Console, *, system: type[System] = OurSystem
 ) -> tuple[Findings, dict[str, object]]:
-    """Put a cluster under faults; return what does not add up, and the report."""
+    """Run a cluster under faults; return the inconsistencies and the report."""
     random = Random(seed)
     console.print(f"seed {seed}, logs in {directory}")
     with Cluster(
@@ -140,7 +140,7 @@ def run(
         settled = time.monotonic()
         takeovers.close()
         findings = cluster.system.check(cluster.ledger_url, load.started, undisturbed)
-    # These last the whole run, so that all that was lost or doubled in it is held against them, too.
+    # These faults last for the whole run, so all of its lost and doubled effects count for them, too.
     everything = set(load.started)
     lasting = {"every message delivered three times": Tally(len(everything), everything)}
     if any(worker.clock_offset for worker in cluster.workers):
@@ -177,7 +177,7 @@ def run(
 
 
 def _inject(faults: Faults, profile: Profile, random: Random, console: Console) -> None:
-    """Inject every fault once, then at random until the time is up; up to three go on at once."""
+    """Inject every fault once, then random faults until the time is up; up to three at once."""
     ends_at = time.monotonic() + profile.minutes * 60
     names = list(faults.all())
     random.shuffle(names)

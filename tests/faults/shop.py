@@ -1,6 +1,6 @@
-"""Sagas for fault injection, whose effects go to a ledger of its own, on connections of its own.
+"""Sagas for fault injection, whose effects go to a separate ledger on separate connections.
 
-The ledger behaves as a good outside service does: an idempotency key has its effect once, and an effect that was
+The ledger behaves like a good external service: an idempotency key has its effect once, and an effect that was
 compensated before it arrived never arrives.
 """
 
@@ -39,7 +39,7 @@ _local = threading.local()
 
 
 def ledger(statement: str, parameters: dict[str, Any]) -> None:
-    """Run a statement on the ledger, for as long as it takes: it is not what is tested here."""
+    """Run a statement on the ledger, and retry until it succeeds, because the ledger is not under test."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -57,14 +57,14 @@ def ledger(statement: str, parameters: dict[str, Any]) -> None:
 
 @dataclass
 class Order:
-    """What is to happen to one saga.
+    """The plan of one saga.
 
     Attributes:
-        seconds: how long each step takes, half before its effect and half after.
+        seconds: duration of each step, half before its effect and half after.
         failing: step → how it fails: "clean", "doubt", "late" (after its effect), "flaky" (the first attempt only),
             "undo" (its compensation's first attempt), "jammed" (its compensation, always), "poison" (kills its
             process).
-        done: the steps that acted, as the saga's own context tells.
+        done: the steps that acted, according to the saga's own context.
     """
 
     seconds: float = 0.0
@@ -121,12 +121,12 @@ class FaultyOrder(Saga[Order]):
 
 
 def must_complete(order: Order) -> bool:
-    """Whether nothing in the order makes its saga turn back."""
+    """Whether the order's saga runs forward to the end."""
     return not {"clean", "doubt", "late"} & set(order.failing.values())
 
 
 def _deliver_three_times() -> None:
-    """Send every message that this process publishes three times, as a broker may."""
+    """Send every message of this process three times, as a broker may do."""
     from sagas.celery.dispatch import CeleryDispatcher
 
     once = CeleryDispatcher.send

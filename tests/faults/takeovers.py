@@ -1,4 +1,4 @@
-"""How fast the sagas that a fault hit were taken over."""
+"""Measure how fast the sagas that a fault hit were taken over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 
 @dataclass
 class Tally:
-    """What one kind of fault did: how often, to which sagas, and how long each takeover took."""
+    """The record of one kind of fault: how often it happened, how many sagas it hit, and the takeover times."""
 
     times: int = 0
     sagas: set[UUID] = field(default_factory=set)
@@ -21,7 +21,7 @@ class Tally:
 
 
 class Takeovers:
-    """Watches sagas that lost their worker until another took them, or they ended.
+    """Watches sagas that lost their worker until another worker has acquired them or they have ended.
 
     Args:
         database_url: libpq's URL of the sagas' database.
@@ -37,12 +37,12 @@ class Takeovers:
         self._thread.start()
 
     def hit(self, fault: str, held: dict[UUID, tuple[str, int]], *, taken: bool = True) -> None:
-        """Say that a fault was injected now.
+        """Record that a fault was injected now.
 
         Args:
             fault: its name in the report.
-            held: the sagas that it hit: id → holder and version.
-            taken: whether it took them from their holders, so that others are to take them over.
+            held: the sagas that the fault hit: id → holder and version.
+            taken: whether their holders lost them, so that other workers must take them over.
         """
         with self._lock:
             tally = self.tallies[fault]

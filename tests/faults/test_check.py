@@ -1,4 +1,4 @@
-"""The checker and the shop of the fault runs, on sagas that ran undisturbed and a ledger that is then falsified."""
+"""Test the checker and the shop of the fault runs: sagas run undisturbed, and then the ledger is falsified."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.faults.check import STEPS, Findings, check
 from tests.faults.cluster import libpq
 from tests.faults.shop import FaultyOrder, Order
 
-#: Ways to fail, and whether the saga is undone then.
+#: Each way to fail, and whether the saga is then undone.
 FAILURES = {"clean": True, "doubt": True, "late": True, "flaky": False, "undo": False}
 
 
 @pytest.fixture
 def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The database of the sagas, which is the ledger's, too."""
+    """The database of the sagas and of the ledger."""
     url = libpq(database_url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(shop.LEDGER)
@@ -31,7 +31,7 @@ def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def started(url: str, storage: PostgresSagaStorage) -> dict[UUID, Order]:
-    """One saga for every way to fail."""
+    """Start one saga for each way to fail."""
     engine = SagaEngine(storage)
     runs = [{}, *({STEPS[2]: how} for how in FAILURES)]
     return {engine.run(FaultyOrder, Order(failing=failing)).saga_id: Order(failing=failing) for failing in runs}
@@ -39,7 +39,7 @@ def started(url: str, storage: PostgresSagaStorage) -> dict[UUID, Order]:
 
 @pytest.fixture
 def findings(url: str, started: dict[UUID, Order]) -> Callable[..., Findings]:
-    """Falsify the ledger of the first saga, which completed, and check all."""
+    """Falsify the ledger of the first saga, which completed, and check all sagas."""
     first = next(iter(started))
 
     def falsified(statement: str = "SELECT") -> Findings:

@@ -1,4 +1,4 @@
-"""The demo as its users see it: a process that ends well, and leaves no process behind however it ends."""
+"""Test the demo as a process: it succeeds, and leaves no process behind in any case."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sagas.testing.processes import wait_until
 from tests.faults.check import Finding, Findings
 from tests.faults.demo import judge
 
-#: Far more than anything here takes, so that a slow machine does not fail.
+#: Far longer than any wait here, so that the tests pass on a slow machine.
 DEADLINE_SECONDS = 150
 #: Settings for other programs, which must not reach the demo.
 NOT_FOR_THE_DEMO = {"SAGAS_LEASE_SECONDS": "long", "CELERY_CONFIG_MODULE": "none.such", "PGSSLMODE": "require"}
 
 
 class Demo:
-    """A demo that runs, with a directory for temporary files of its own."""
+    """A running demo, with its own directory for temporary files."""
 
     def __init__(self, temporary: Path, repository: Path) -> None:
         self.temporary = temporary
@@ -55,7 +55,7 @@ class Demo:
         wait_until(printed, timeout_seconds=DEADLINE_SECONDS, what=text)
 
     def running(self) -> list[psutil.Process]:
-        """Its servers, workers and beats, all of which work below its temporary directory."""
+        """Return the demo's servers, workers and beats, which all work below its temporary directory."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -72,7 +72,7 @@ class Demo:
 
 @pytest.fixture
 def demo(repository: Path) -> Iterator[Demo]:
-    # Not below tmp_path, through which the user that runs PostgreSQL for root may not pass.
+    # Do not use tmp_path: the user that runs PostgreSQL for root may not pass through it.
     with tempfile.TemporaryDirectory(prefix="sagas-test-") as directory:
         temporary = Path(directory).resolve() / "temporary"
         temporary.mkdir()
@@ -104,7 +104,7 @@ def test_interrupted_midway_it_leaves_nothing(demo: Demo) -> None:
     demo.wait_for("running")
     assert len(demo.running()) > 10  # PostgreSQL and its helpers, Valkey, two beats, two workers with two children each
     demo.process.send_signal(signal.SIGINT)
-    demo.process.send_signal(signal.SIGINT)  # an impatient second one changes nothing
+    demo.process.send_signal(signal.SIGINT)  # a second signal changes nothing
     assert demo.process.wait(DEADLINE_SECONDS) == 128 + signal.SIGINT
     assert "interrupted by SIGINT. None of its processes is left" in demo.text
     demo.assert_nothing_is_left()

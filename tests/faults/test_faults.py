@@ -1,4 +1,4 @@
-"""The short profile: every fault once, at real processes, in under a minute."""
+"""Test the short profile: every fault once, with real processes, in under a minute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the order of two workers, scans and faults: what must hold of one saga, and that the search would notice."""
+"""Test the rules of one saga for every order of two workers, scans and faults, and that the search finds violations."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ _FORWARD = {SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaSt
 _BACKWARD = {SagaStatus.COMPENSATING, SagaStatus.COMPENSATED, SagaStatus.FAILED}
 _ACTIONS = (Action.ACT, Action.COMPENSATE)
 _ENDS = (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
-#: The number of a holder that is no more, while its lease still runs.
+#: The number of a holder that has died while its lease still runs.
 _GONE = -1
 
 
 class Books(NamedTuple):
-    """The rules, and what must be remembered to judge by them.
+    """The rules, and the part of the past that they need.
 
     Attributes:
-        holder: who holds the saga, until somebody else acquires or reclaims it, whatever the record says.
-        over: whether the time of that lease is over.
-        leases: how often the saga was acquired.
-        attempts: failed ones without progress.
+        holder: the saga's holder until another process acquires or reclaims the saga, independent of the record.
+        over: whether the time of the holder's lease is over.
+        leases: number of times that the saga was acquired.
+        attempts: failed attempts without progress.
         aborted: whether the saga aborted.
-        dispatched: whether a message was to be sent for it that nobody has acted on yet.
-        passed: whether a message reached a worker that cannot have overtaken this saga's.
-        suspect: whether a process lost it that held others too, and it has not got on since.
-        skipped: the steps that an operator answers for.
+        dispatched: whether a message was to be sent for the saga that no process has handled yet.
+        passed: whether a worker received another message that cannot have overtaken this saga's message.
+        suspect: whether a process lost the saga that also held others, and the saga has made no progress since.
+        skipped: the steps that an operator skipped.
         resolved: whether an operator ended it.
     """
 
@@ -120,7 +120,7 @@ class Books(NamedTuple):
             case "release_claims" if new != old:
                 books = self._replace(dispatched=False)
         if (old.state, new.state) == (SagaState.QUEUED, SagaState.PAUSED):
-            books = books._replace(dispatched=False)  # its message is used up, or given up for lost
+            books = books._replace(dispatched=False)  # its message is used up, or counts as lost
         if new is not old and new != old:
             books._agree(old, new)
         books._effects_fit(new, after.effects)
@@ -158,7 +158,7 @@ class Books(NamedTuple):
             books = self._replace(holder=None, dispatched=new.state is SagaState.QUEUED)
         events = request.args[1].events
         got_on = new.status.finished or any(e.action in _ACTIONS and e.status in _ENDS for e in events)
-        # It failed if a step's attempts are spent for now, or after an error that is no step's.
+        # The attempt failed if a step's attempts are spent for now, or after an error that no step raised.
         fails = any(entry.verdict is Verdict.FAIL_ATTEMPT for entry in events) or point.answers[-1].error is SystemExit
         return books._replace(
             attempts=(0 if got_on else self.attempts) + fails,
@@ -216,7 +216,7 @@ class Books(NamedTuple):
     def _lost_lease(
         self, old: SagaRecord, new: SagaRecord, *, holder_is_dead: bool = False, counts: bool = True
     ) -> Books:
-        """The lease is another's or nobody's now, by somebody else's doing."""
+        """Handle that another process took the lease, or ended it."""
         if self.holder is None or (new.version, new.lease_owner) == (old.version, old.lease_owner):
             return self
         must(self.over or (holder_is_dead and self.holder == _GONE), "a live lease was reclaimed")
@@ -271,14 +271,14 @@ def must(holds: bool, otherwise: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Thousands of sagas crash here, and need not tell."""
+    """Silence the log lines of thousands of intended crashes."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
 
 
 def explore(scenario: Scenario, storage: type[MemorySagaStorage] = MemorySagaStorage) -> Exploration:
-    """Explore it, with books that begin as the saga does."""
+    """Explore the scenario, with a judge whose state matches the saga's start."""
     held = Books(holder=0, leases=1, dispatched=False)
     return Explorer(scenario, held if scenario.in_place else Books(), storage).explore()
 
@@ -286,13 +286,13 @@ def explore(scenario: Scenario, storage: type[MemorySagaStorage] = MemorySagaSto
 # -- the engine ---------------------------------------------------------------------------------------------------
 
 
-#: How many faults at once, more or less; 2 takes minutes.
+#: Additional number of faults in each exploration; 2 takes minutes.
 _FAULTS = int(os.environ.get("SAGAS_TEST_INTERLEAVED_FAULTS", "1"))
 _DURABLE = RetryPolicy(max_attempts=2, first_delay=60)
 
 
 def bounds(faults: int = _FAULTS, *, scans: int = 2, of: Sequence[str] = FAULTS, **free: int) -> Left:
-    """So many faults of these kinds together, and so many failures, operations and arrivals."""
+    """Return bounds: so many faults of these kinds together, and so many failures, operations and arrivals."""
     return Left(faults=faults, scans=scans, **free, **dict.fromkeys(of, faults))
 
 
@@ -311,7 +311,10 @@ def operated(
     in_place: bool = True,
     **more: Any,
 ) -> Scenario:
-    """Operators who do so many of these commands; each scan more makes it tenfold."""
+    """Return a scenario in which operators issue so many of these commands.
+
+    Each further scan makes the exploration ten times as long.
+    """
     left = bounds(scans=scans, failures=failures, operations=operations, of=of)
     return Scenario(left=left, commands=commands, operators=operators, in_place=in_place, **more)
 
@@ -436,7 +439,7 @@ class QueuesNothing(MemorySagaStorage):
 
 
 class ProbesWhileMessagesMove(MemorySagaStorage):
-    """Does not look at when the last message reached a worker."""
+    """Ignores when the last message reached a worker."""
 
     def claim_sagas(self, **arguments: Any) -> ClaimResult:
         deliveries = self._deliveries
@@ -447,14 +450,14 @@ class ProbesWhileMessagesMove(MemorySagaStorage):
 
 
 class NotesNoStarts(MemorySagaStorage):
-    """Does not know when a message was queued that `start` sent."""
+    """Does not know the time at which a message of `start` was queued."""
 
     def note_delivery(self, claim: Claim) -> None:
         super().note_delivery(replace(claim, saga_id=UUID(int=0)))
 
 
 class AcquiresForAnyMessage(MemorySagaStorage):
-    """Does not look at the version that a message was sent for."""
+    """Ignores the version of a message."""
 
     def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
         found = self._sagas[saga_id]
@@ -462,7 +465,7 @@ class AcquiresForAnyMessage(MemorySagaStorage):
 
 
 class AcquiresTheSuspect(MemorySagaStorage):
-    """Lets a process that holds others acquire what such a process crashed with."""
+    """Lets a process that holds other sagas acquire suspect sagas."""
 
     def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
         found = self._sagas[saga_id]
@@ -475,7 +478,7 @@ class AcquiresTheSuspect(MemorySagaStorage):
 
 
 class ScansFreeNothing(MemorySagaStorage):
-    """Leaves what a resume that was cut off has left paused."""
+    """Leaves sagas paused after a resume was cut off."""
 
     def claim_sagas(self, **arguments: Any) -> ClaimResult:
         before = self._sagas
@@ -486,7 +489,7 @@ class ScansFreeNothing(MemorySagaStorage):
 
 
 class ScansByAnEarlierLook(MemorySagaStorage):
-    """Claims by the pauses that there were when the scan began."""
+    """Claims by the pauses at the beginning of the scan."""
 
     def claim_as_seen(self, seen: tuple[Pause, ...], **arguments: Any) -> ClaimResult:
         pauses, self._pauses = self._pauses, {pause.name: pause for pause in seen}
@@ -496,7 +499,7 @@ class ScansByAnEarlierLook(MemorySagaStorage):
 
 
 class DispatchesThePaused(MemorySagaStorage):
-    """Scans without a look at the pauses."""
+    """Ignores pauses in scans."""
 
     def claim_sagas(self, **arguments: Any) -> ClaimResult:
         pauses, self._pauses = self._pauses, {}
@@ -506,7 +509,7 @@ class DispatchesThePaused(MemorySagaStorage):
 
 
 class AcquiresThePaused(MemorySagaStorage):
-    """Acquires without a look at the pauses."""
+    """Ignores pauses when it acquires a saga."""
 
     def acquire(self, saga_id: UUID, request: LeaseRequest, **arguments: Any) -> Acquired | NotAcquired:
         pauses, self._pauses = self._pauses, {}
@@ -516,7 +519,7 @@ class AcquiresThePaused(MemorySagaStorage):
 
 
 class OperatesInALiveLease(MemorySagaStorage):
-    """Lets an operator write to what a worker holds."""
+    """Lets an operator write to a saga that a worker holds."""
 
     def operate(self, saga_id: UUID, *arguments: Any, **more: Any) -> Applied | NotAcquired:
         saga = self._sagas[saga_id]
@@ -527,7 +530,7 @@ class OperatesInALiveLease(MemorySagaStorage):
 
 
 class OperatesInTwoWrites(MemorySagaStorage):
-    """Keeps the lease, whatever becomes of the writing."""
+    """Keeps the lease even if the write fails."""
 
     def operate(self, saga_id: UUID, decide: Any, **arguments: Any) -> Applied | NotAcquired:
         try:
@@ -540,7 +543,7 @@ class OperatesInTwoWrites(MemorySagaStorage):
 
 
 class OperatesAtTheSameVersion(MemorySagaStorage):
-    """Does not fence the holder off that was cut off."""
+    """Does not fence off a holder that lost its lease."""
 
     def operate(self, saga_id: UUID, *arguments: Any, **more: Any) -> Applied | NotAcquired:
         version = self._sagas[saga_id].version
@@ -551,7 +554,7 @@ class OperatesAtTheSameVersion(MemorySagaStorage):
 
 
 class ForgetsASkipInTheLog(MemorySagaStorage):
-    """Writes that a step was skipped as a note."""
+    """Logs a skipped step as a note."""
 
     def _signed(self, lease: Lease, transition: Transition) -> list[LogEntry]:
         note, skipped = Action.OPERATOR, EntryStatus.SKIPPED
@@ -559,7 +562,7 @@ class ForgetsASkipInTheLog(MemorySagaStorage):
 
 
 class AbortsWithoutItsEvent(MemorySagaStorage):
-    """Sets the status to COMPENSATING, and says so nowhere in the log."""
+    """Sets the status to COMPENSATING without a log entry."""
 
     def increment_recovery_attempts(self, saga_id: UUID, new_status: SagaStatus | None = None) -> None:
         log = self._sagas[saga_id].log
@@ -574,7 +577,7 @@ def by_owner(record: SagaRecord, lease: Lease) -> bool:
 
 
 def by_version(record: SagaRecord, lease: Lease) -> bool:
-    """Fences by the version alone, so what a scan reclaimed is the holder's still."""
+    """Fences by the version alone, so a saga that a scan reclaimed still belongs to the holder."""
     return record.version == lease.version
 
 
@@ -584,17 +587,17 @@ def without_token(record: SagaRecord, lease: Lease) -> bool:
 
 
 def counts_the_first(record: SagaRecord) -> bool:
-    """Counts the crash of the first lease too."""
+    """Also counts the crash of the first lease."""
     return not is_shared(record.lease_owner)
 
 
 def counts_shared(record: SagaRecord) -> bool:
-    """Counts the crash of a process that held others too."""
+    """Also counts the crash of a process that held several sagas."""
     return record.version >= 2
 
 
 def keeps_in_flight(transition: Transition) -> Change:
-    """Writes what is in flight only once."""
+    """Stores the step in flight only once."""
     change = change_of(transition)
     return replace(change, in_flight=None) if len(transition.events) and transition.events[0].attempt > 1 else change
 
@@ -613,7 +616,7 @@ class NeverAborted(Progress):
 
 
 class LooksAtTheLastEvent(Progress):
-    """Believes that a saga has aborted only as long as its last event says so."""
+    """Treats a saga as aborted only while its last event says so."""
 
     def add(self, entry: Entry) -> None:
         super().add(entry)
@@ -621,14 +624,14 @@ class LooksAtTheLastEvent(Progress):
 
 
 class ForgetsLostHolders(Progress):
-    """Goes on as if no step could have begun that no event tells of."""
+    """Assumes that each step that began has an event."""
 
     def _holder_lost(self, entry: Entry) -> None:
         pass
 
 
 class CountsActsOfCode(Progress):
-    """Counts no skipped step as done."""
+    """Does not count skipped steps as done."""
 
     def _step_ended(self, entry: Entry) -> None:
         super()._step_ended(entry)
@@ -637,7 +640,7 @@ class CountsActsOfCode(Progress):
 
 
 class CompensatesSkipped(Progress):
-    """Goes back over what was skipped, too."""
+    """Compensates skipped steps, too."""
 
     def _step_ended(self, entry: Entry) -> None:
         super()._step_ended(entry)
@@ -646,19 +649,19 @@ class CompensatesSkipped(Progress):
 
 
 class ForgetsWhatWasSetAside(Progress):
-    """Owes no compensation whose attempts were spent once."""
+    """Omits a compensation after its attempts were spent once."""
 
     def _owed(self) -> list[Node]:
         return [node for node in super()._owed() if node.name not in self._set_aside]
 
 
 def finds_nothing(*_: object) -> Generator[object, object, None]:
-    """Never finds out that what it wrote was applied."""
+    """Never detects that its write was applied."""
     yield from ()
 
 
 def none_in_flight(**columns: Any) -> Progressed:
-    """Writes that no step is in flight, whatever begins next."""
+    """Stores that no step is in flight, although one begins next."""
     return Progressed(**columns | {"in_flight": ()})
 
 
@@ -668,7 +671,7 @@ def began_nothing(error: BaseException, in_flight: tuple[str, ...] | None) -> Lo
 
 
 def without_verdict(**entry: Any) -> LogEntry:
-    """Aborts without the event that says so."""
+    """Aborts without an event."""
     return LogEntry(**entry | {"verdict": None})
 
 
@@ -785,7 +788,7 @@ def test_a_holder_that_ignores_a_requested_yield_is_found_out(monkeypatch: pytes
 
 
 def test_a_service_that_forgets_what_it_undid_may_be_left_with_a_late_effect():
-    # No engine can call a request back that a frozen worker has sent: the service must refuse it, by its key.
+    # No engine can cancel a request that a frozen worker has sent: the service must refuse it, by its key.
     found = explore(replace(_SPLIT, forgets=True))
 
     print(f"\n{found.violation}")

@@ -1,4 +1,4 @@
-"""The short profile of outages: a few, at workers of every pool at once. The long one is `make outages`."""
+"""Test the short profile of outages: a few, with workers of every pool at once. `make outages` is the long one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from sagas.testing.servers import BrokerServer
 from tests.faults.outages import outage, sites
 
-#: Seconds. The third comes while workers still reconnect.
+#: Seconds. The third outage comes while workers still reconnect.
 LENGTHS = (0.3, 2.5, 0.3)
 
 

@@ -1,7 +1,8 @@
-"""Every two operations on one saga, overlapping on a real server: the first holds its locks when the second begins.
+"""Test every two operations on one saga that overlap on a real server: the second begins while the first holds locks.
 
-The first runs in a transaction that is kept open until the second has finished or waits for it, as the server says;
-then it is committed or rolled back. Mutants of the statements show that this finds what it is for.
+The first operation runs in a transaction that stays open until the second has finished or, according to the server,
+waits for the first. Then the transaction is committed or rolled back. Mutants of the statements show that the test
+finds errors.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _RUNNING: Final = SagaStatus.RUNNING
 
 @dataclass
 class World:
-    """One saga, who may believe to hold it, and the claim that was made of it first."""
+    """One saga: the lease that a process may still use, the first claim, and each successful acquire."""
 
     lease: Lease
     claim: Claim
@@ -52,7 +53,7 @@ Operation = Callable[[World, PostgresSagaStorage], Any]
 
 
 def _hand_over(world: World, storage: PostgresSagaStorage) -> None:
-    """Acquire it by its message and give it back with another one."""
+    """Acquire the saga by its message, and give it back with another message."""
     world.acquire(storage, "fast")
     storage.apply(world.acquired.pop().lease, GaveBack(status=_RUNNING, queued=True))
 
@@ -71,7 +72,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "pause": lambda _, storage: storage.pause("order", by="ann", because="why"),
     "resume": lambda _, storage: storage.resume("order"),
 }
-#: How the saga is when the two begin: under a lease that has expired, queued, or queued and overdue.
+#: The saga's state at the beginning: under an expired lease, queued, or queued and overdue.
 _STATES: Final = {
     "expired": (SagaState.RUNNING, -60),
     "queued": (SagaState.QUEUED, 60),
@@ -102,7 +103,7 @@ def _world(engine: sa.Engine, state: str) -> World:
 
 
 def _overlap(engine: sa.Engine, state: str, first: str, second: str, *, commits: bool) -> World:
-    """Run the second while the first holds its locks; return what the two saw."""
+    """Run the second operation while the first holds its locks; return the results of both."""
     world = _world(engine, state)
     before = len(world.acquired)
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
@@ -121,12 +122,12 @@ def _overlap(engine: sa.Engine, state: str, first: str, second: str, *, commits:
 
 
 def _attempt(operation: Operation, world: World, storage: PostgresSagaStorage) -> None:
-    with suppress(LeaseLost, IndexError):  # it was too late, which is legal
+    with suppress(LeaseLost, IndexError):  # the operation came too late, which is legal
         operation(world, storage)
 
 
 def _wait(second: Future[None], first: psycopg.Connection[Any]) -> None:
-    """Wait until the second has finished, or waits for the first."""
+    """Wait until the second operation has finished or waits for the first."""
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
     with psycopg.connect(first.info.dsn, password=first.info.password, autocommit=True) as watcher:
         while not second.done():
@@ -140,7 +141,7 @@ def _wait(second: Future[None], first: psycopg.Connection[Any]) -> None:
 
 
 def _check(engine: sa.Engine, world: World) -> None:
-    """Make sure that the row is legal, that one has it at most, and that whoever acquired it saw the whole log."""
+    """Make sure that the row is legal, that it has one holder at most, and that each acquirer saw the whole log."""
     storage = PostgresSagaStorage(engine)
     saga = storage.load(world.lease.saga_id)
     rules.check_legal(saga)
@@ -180,7 +181,7 @@ def test_any_two_operations_may_overlap(own_engine: sa.Engine, state: str, commi
             raise AssertionError(f"{state}: {first}, then {second}: {error}") from error
 
 
-#: A statement, what is taken out of it, and what then goes wrong.
+#: A statement, the part to remove from it, and the resulting error.
 _MUTANTS: Final = {
     "acquire does not look whether the row moved": (
         "acquire",
@@ -207,7 +208,7 @@ def test_a_mutant_of_a_statement_is_found(own_engine: sa.Engine, monkeypatch: py
     )
     world = _overlap(own_engine, state, first, second, commits=True)
     if mutant.startswith("claims"):
-        # It skips what is locked, so the version matters to whoever comes a moment later.
+        # A scan skips locked rows, so the version matters to an operation that comes a moment later.
         _OPERATIONS[second](world, PostgresSagaStorage(own_engine))
 
     with pytest.raises((AssertionError, ValueError)):

@@ -263,7 +263,7 @@ def test_what_was_set_aside_is_next_for_code_that_no_longer_goes_on(trip: Plan) 
 )
 def test_log_with_an_unknown_step_does_not_fit(trip: Plan, log: list[Entry]) -> None:
     with pytest.raises(
-        LogDoesNotFit, match=r"tells of step 'boat', which trip does not have \(it has hotel, car, plane\)"
+        LogDoesNotFit, match=r"has the step 'boat', which trip does not have \(it has hotel, car, plane\)"
     ):
         next_move(trip, log)
 

@@ -159,7 +159,7 @@ def test_saga_that_crashed_its_worker_once_too_often_is_reported_dead_and_not_se
         report = world.scan()
 
     assert (report.died, report.dispatched) == ((saga_id,), ())
-    assert f"saga {saga_id} is dead: it crashed its worker once too often" in caplog.text
+    assert f"saga {saga_id} is dead: the crash of its worker spent its last attempt" in caplog.text
     assert world.storage.load(saga_id).dead
     assert world.scan() == ScanReport()
 

@@ -1,8 +1,8 @@
-"""The questions: one statement and one file each, loaded as those of the PostgreSQL storage are.
+"""The inspector's statements, one in each file. They are loaded like those of the PostgreSQL storage.
 
-Each bounds what it reads. Unfinished sagas are in four partial indexes (`sagas.storage.tables`), which the planner uses
-only for their conditions, word for word; finished ones are in an index by time, and an id begins with the time at which
-its saga was started.
+Each statement bounds what it reads. Unfinished sagas are in four partial indexes (`sagas.storage.tables`). The planner
+uses such an index only if the statement has its condition word for word. Finished sagas are in an index by time. An id
+begins with the time at which its saga was started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- What bears on a saga besides its row: whether its name is paused, and who requested that its holder yields it.
+-- What operators have asked for a saga: whether its name is paused, and who requested that its holder yields it.
 SELECT p.name, p.by AS actor, p.because AS reason, p.since, a.by AS yield_requested_by
 FROM (SELECT) AS one
 LEFT JOIN saga_pauses p ON p.name = :'name'

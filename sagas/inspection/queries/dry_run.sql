@@ -1,5 +1,5 @@
--- What a scan would do now: the choices of claim_due.sql, claim_new.sql and claim_lost.sql without their locks. Of all
--- other unfinished sagas, why a scan passes over them.
+-- What a scan would do now: the choices of claim_due.sql, claim_new.sql and claim_lost.sql without their locks. For all
+-- other unfinished sagas: why a scan skips them.
 WITH due AS MATERIALIZED (
     (SELECT id AS due_id, row_number() OVER () AS place FROM (
         SELECT id FROM saga_executions

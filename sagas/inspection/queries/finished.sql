@@ -1,2 +1,2 @@
--- All finished sagas, counted by status: the one question that reads an index of the whole history.
+-- All finished sagas, counted by status. Only this statement reads an index of all finished sagas.
 SELECT status, count(*) AS sagas FROM saga_executions WHERE finished_at IS NOT NULL GROUP BY status

@@ -1,5 +1,5 @@
 -- Sagas that a text may mean: by a range of ids, which the primary key has, and by an idempotency key, which its index
--- has below each name; `keyed` leaps from one name to the next in that index.
+-- has below each name; `keyed` skips from one name to the next in that index.
 WITH RECURSIVE keyed AS (
     (SELECT name FROM saga_executions WHERE idempotency_key IS NOT NULL ORDER BY name LIMIT 1)
     UNION ALL

@@ -1,5 +1,5 @@
--- The names of sagas, as far as an index knows them: none has those of finished sagas without an idempotency key.
--- `keyed` leaps from one name to the next in the index of keys, as in matching.sql.
+-- The names of sagas that are in an index: none has those of finished sagas without an idempotency key.
+-- `keyed` skips from one name to the next in the index of keys, as in matching.sql.
 WITH RECURSIVE keyed AS (
     (SELECT name FROM saga_executions WHERE idempotency_key IS NOT NULL ORDER BY name LIMIT 1)
     UNION ALL

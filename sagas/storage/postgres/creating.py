@@ -1,4 +1,4 @@
-"""Storing new sagas in PostgreSQL, each key at most once: on a connection of our own, or in a caller's transaction."""
+"""Stores new sagas in PostgreSQL, each key at most once: on a connection of its own, or in a caller's transaction."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sagas.urls import address
 Created = list[tuple[UUID, bool]]
 Query = Callable[[str, Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
-#: How often a saga is stored or found before something is known to hide it. Once is the rule; again, when the saga that
-#: had the key was pruned in between.
+#: How often a saga is stored or looked up before its row counts as hidden. The first round usually succeeds. Another is
+#: needed if the saga that had the key was pruned in between.
 _ROUNDS: Final = 5
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -38,9 +38,9 @@ def create(
     """Store sagas, or find those that have their keys; return for each its id and whether it is new.
 
     Args:
-        insert: stores those whose keys are free, and returns their ids.
+        insert: stores the sagas whose keys are free, and returns their ids.
         find: returns the rows that have the keys of these sagas.
-        on_conflict: as of `ISagaStorage.create_sagas`; whoever calls takes back what was stored.
+        on_conflict: as for `ISagaStorage.create_sagas`; the caller rolls back or deletes what was stored.
 
     Raises:
         AlreadyStarted: as `on_conflict` asks.
@@ -63,7 +63,7 @@ def create(
         left = [saga for saga in left if saga.id not in created]
         if left:
             by_key |= {(row["name"], row["idempotency_key"]): _id(row) for row in find(left)}
-            # Whose key is gone already was pruned in between, so its key is free again.
+            # A saga whose key is not found was pruned in between, so the key is free again.
             left = [saga for saga in left if (saga.name, saga.idempotency_key) not in by_key]
     if left:
         raise HiddenRow(
@@ -74,7 +74,7 @@ def create(
     answers = []
     for saga in sagas:
         is_new = saga.id in created
-        created.discard(saga.id)  # the same saga twice is new once
+        created.discard(saga.id)  # if the same saga is given twice, only the first one is new
         answers.append((saga.id if is_new else by_key.get((saga.name, saga.idempotency_key), saga.id), is_new))
     if on_conflict == "raise":
         refuse_conflicts(sagas, answers)
@@ -93,12 +93,12 @@ def refuse_conflicts(sagas: Sequence[NewSaga], answers: Created) -> None:
 
 
 class Within:
-    """Stores sagas in a transaction of the caller's, after making sure that it is one of the sagas' own database.
+    """Stores sagas in a transaction of the caller, and checks that it is of the sagas' own database.
 
     Args:
-        transaction: the caller's.
-        here: returns which tables the sagas are in; asks anew if told to.
-        database: the same for messages.
+        transaction: the caller's transaction.
+        here: returns an identifier of the sagas' tables; with True it asks the database again.
+        database: the URL of the sagas' database, for messages.
         translate: returns what to raise when the server does not answer.
     """
 
@@ -117,7 +117,7 @@ class Within:
         self._database = database
 
     def create(self, sagas: Sequence[NewSaga], start: Mapping[str, Any], on_conflict: OnConflict) -> Created:
-        """Do as `create` does, and take back what was stored if that raises `AlreadyStarted`.
+        """Do as `create` does, and delete what was stored if `create` raises `AlreadyStarted`.
 
         Raises:
             TransactionRefused: the transaction is of another database.
@@ -134,7 +134,7 @@ class Within:
             keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
             rows = self._execute(query("find_by_key_within"), keys)
             if rows[0]["here"] != self._here:
-                # The sagas' server may have been restarted, or another have taken its place, since it was asked.
+                # Ask again: the sagas' server may have been restarted or replaced since it was asked.
                 self._here = self._ask_here(True)
                 if rows[0]["here"] != self._here:
                     raise self._refusal()
@@ -174,7 +174,7 @@ _GONE: Final = ("08", "57P")
 
 
 def _id_exists(error: Exception) -> bool:
-    # The index of the keys is the one that ON CONFLICT names, so what else is unique is the id.
+    # ON CONFLICT names the index of the keys, so a violation can only be of the id.
     return _sqlstate(error) == pg.UniqueViolation.sqlstate
 
 

@@ -1,4 +1,4 @@
-"""From a URL to connections, and from their errors to words."""
+"""Makes an engine from a URL, and messages from the errors of its connections."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sagas.errors import ConfigurationError
 if TYPE_CHECKING:  # psycopg may be missing, which make_engine tells in a sentence
     from psycopg import Connection
 
-# A link that drops packets must not hold a worker longer than a lease: libpq's own default is two hours.
+# A link that drops packets must not block a worker for longer than a lease. libpq's default is two hours.
 _CONNECT_ARGS: Final = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # Whatever PGCLIENTENCODING, the role or the database says: psycopg would encode with it, and lose characters.
+    # Override PGCLIENTENCODING, the role and the database: psycopg would encode with theirs, and lose characters.
     "client_encoding": "utf8",
 }
-# What statements and the reading of their results rely on, and a database, a role or the environment may have changed
-# for other programs.
+# Session settings that statements and the reading of their results rely on. A database, a role or the environment may
+# have changed them for other programs.
 _CHANGED: Final = """
     FROM (VALUES
         -- PgBouncer restores these for each of its clients.
@@ -36,7 +36,7 @@ _CHANGED: Final = """
         ('array_nulls', 'on', false),
         -- Each statement judges a row as it is once it is locked.
         ('default_transaction_isolation', 'read committed', false),
-        -- Made for the short statements of a web application, they would cut off every scan or prune.
+        -- Timeouts that suit the short statements of a web application would cut off scans and prunes.
         ('statement_timeout', '0', false),
         ('lock_timeout', '0', false),
         ('idle_in_transaction_session_timeout', '0', false),
@@ -47,9 +47,9 @@ _SESSION: Final = f"""
 SELECT pg_backend_pid(), (
     SELECT count(set_config(name, value, false)) {_CHANGED} AND (everywhere OR pg_backend_pid() = %(pid)s)
 )"""
-#: What a session still has otherwise, as behind a pooler not all can be set: the name, how it is, how it should be.
+#: Settings that still differ, because not all can be set behind a pooler: name, value, wanted value.
 STILL_CHANGED: Final = f"SELECT name, current_setting(name), value {_CHANGED} ORDER BY name"
-#: In the URL's query: after how many runs psycopg prepares a statement, or `none` for never.
+#: Parameter in the URL's query: after how many runs psycopg prepares a statement, or `none` for never.
 _PREPARE: Final = "prepare_threshold"
 
 

@@ -1,4 +1,4 @@
-"""Sagas in PostgreSQL: an operation is one round trip, a claim a few. The statements are in `queries/`."""
+"""Stores sagas in PostgreSQL. An operation is one round trip, a claim a few. The statements are in `queries/`."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Ended, GaveBack, Progressed, Transition
 
-#: Each of its rounds was overtaken by another writer of the same rows, or cannot see what it is to wait for.
+#: How often an acquire is tried again because another writer changed the saga's row meanwhile.
 _ROUNDS: Final = 20
-#: Seconds after which a saga that could not be read is due again, for a process that may be set up better.
+#: Seconds after which a saga that could not be read is due again. Another process may be able to read it.
 _UNREADABLE_SECONDS: Final = 30.0
 #: Sagas paused or resumed in one statement, so that no scan waits long for its turn.
 _PAUSED_AT_ONCE: Final = 5000
-#: Of the advisory lock of scans, pauses and resumes; any number that no one else uses.
+#: Key of the advisory lock of scans, pauses and resumes. It may be any number that nothing else uses.
 _SCAN_LOCK: Final = 0x5A6A5
 
 
@@ -239,14 +239,14 @@ class PostgresSagaStorage(ISagaStorage):
                     raise
                 unreadable = error
         lease, status_before = acquired
-        because = f"its row cannot be read ({type(unreadable).__name__}: {reason(unreadable)})"
+        why = f"its row cannot be read ({type(unreadable).__name__}: {reason(unreadable)})"
         self.apply(
             lease,
-            GaveBack(status=status_before, after_seconds=_UNREADABLE_SECONDS, last_error=f"declined: {because}"),
+            GaveBack(status=status_before, after_seconds=_UNREADABLE_SECONDS, last_error=f"declined: {why}"),
         )
         raise SagaUnreadable(
-            f"saga {saga_id} was given back, no attempt spent: {because}. See what is unusual about this database, its "
-            "user's settings or the row; another attempt follows by itself."
+            f"saga {saga_id} was given back, no attempt spent: {why}. Check the row, the settings of the database and "
+            "of its user; another attempt follows automatically."
         ) from unreadable
 
     def apply(self, lease: Lease, transition: Transition) -> Applied:
@@ -254,7 +254,7 @@ class PostgresSagaStorage(ISagaStorage):
         try:
             written = self._connections.write(query(name), parameters)
         except CharacterNotStorable:
-            # A step's error, most likely: what it says must not keep the saga from being written.
+            # Most likely the text of a step's error has the character. The saga must be written nevertheless.
             written = self._connections.write(query(name), mapping.in_ascii(parameters))
         if written is None:
             raise lease_lost(lease)
@@ -300,7 +300,7 @@ class PostgresSagaStorage(ISagaStorage):
         owner: str,
         max_recovery_attempts: int,
     ) -> Applied | NotAcquired:
-        request = LeaseRequest(owner=owner, seconds=0.0)  # never seen: it is given back in the same transaction
+        request = LeaseRequest(owner=owner, seconds=0.0)  # no one sees this lease: the same transaction ends it
         parameters = mapping.acquire_row(saga_id, request, max_recovery_attempts, None, by_hand=True)
         with self._connections.cursor() as cursor, cursor.connection.transaction():
             cursor.execute(query("short_transaction"), {})
@@ -387,7 +387,7 @@ class PostgresSagaStorage(ISagaStorage):
 
     @contextmanager
     def _scanning(self) -> Iterator[psycopg.Cursor[DictRow]]:
-        """A transaction in which no other scans, pauses or resumes."""
+        """Open a transaction during which no other transaction scans, pauses or resumes."""
         with self._connections.cursor() as cursor, cursor.connection.transaction():
             cursor.execute(query("short_transaction"), {})
             cursor.execute(query("scan_lock"), {"key": _SCAN_LOCK})
@@ -411,7 +411,7 @@ class PostgresSagaStorage(ISagaStorage):
 
     @property
     def connections(self) -> Connections:
-        """Where its connections are kept; the inspector's questions run on them too."""
+        """The pool of connections. The inspector's queries use it too."""
         return self._connections
 
     def _rows(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -435,8 +435,8 @@ def _acquire(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> 
             break
     else:
         raise HiddenRow(
-            f"saga {parameters['id']} was not acquired: its row changed before each of {_ROUNDS} looks at it, or looks "
-            "changed. See what writes to saga_executions besides sagas."
+            f"saga {parameters['id']} was not acquired: its row changed during each of {_ROUNDS} tries, or seems to "
+            "have changed. Check what else writes to saga_executions."
         )
     record = mapping.record_of(row)
     if row["verdict"] != "acquired":
@@ -446,7 +446,7 @@ def _acquire(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> 
 
 
 def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, Any]) -> tuple[Lease, SagaStatus] | None:
-    """Return what the last acquire of this cursor holds, and its status before, from the result as it was sent."""
+    """Return the lease that the last acquire of this cursor got, and the status before, from the undecoded result."""
     result = cursor.pgresult
     if result is None or not result.ntuples:
         return None

@@ -17,8 +17,7 @@ class InjectedFailure(Exception):
 
 
 class Moment(StrEnum):
-    """When a process crashes; nothing happens between the second and the third, nor between the fourth and the
-    first."""
+    """When a process crashes; nothing happens between the second and the third, or between the fourth and the first."""
 
     BEFORE = "before"
     AFTER = "after"

@@ -245,8 +245,7 @@ class Matrix:
         return [run for f, run in self._baselines.items() if f and (f.step, f.how, f.once) in wanted]
 
     def _new_world(self) -> tuple[Content, dict[str, Content]]:
-        """Return the content of a new world, and the data on the classes of the steps that do not belong to the
-        world."""
+        """Return the content of a new world, and the data on the steps' classes that does not belong to the world."""
         world = self._case.make_world()
         return content(self._case.look(world)), class_state(self._case.saga, world)
 

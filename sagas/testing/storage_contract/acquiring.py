@@ -228,8 +228,7 @@ class ReclaimingContract(ContractBase):
     def _write_or_reclaim(
         self, storage: ISagaStorage, lease: Lease, begun: threading.Event, ended: threading.Event, number: int
     ) -> int:
-        """In the first thread, write until the fence refuses; in the second, reclaim. Return the number of rows
-        written."""
+        """In the first thread, write until the fence refuses; in the second, reclaim. Return the number of rows."""
         if number:
             assert begun.wait(timeout=30)
             try:

@@ -87,7 +87,8 @@ class FencingContract(ContractBase):
     def test_of_two_requests_of_one_owner_only_the_token_that_won_can_write(
         self, storage: ISagaStorage, write: Write
     ) -> None:
-        # The answer to one acquire was lost with its connection, so the thread assumes a wrong version.
+        # The answer to one acquire was lost with its connection. Its thread must not take the other's lease for its
+        # own.
         saga_id = self.free(storage)
         lost, won = (LeaseRequest(owner="worker-1", seconds=self.a_while) for _ in range(2))
         lease = self.acquired(storage.acquire(saga_id, won, max_recovery_attempts=MAXIMUM)).lease

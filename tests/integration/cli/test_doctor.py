@@ -25,10 +25,10 @@ def test_with_nothing_up_each_check_has_its_line_and_each_finding_its_reason_and
     assert lines[down + 1].startswith("    database-down: the database at 127.0.0.1:1/shop does not answer: ")
     assert lines[down + 2].startswith("      why:  No saga is started or recovered, and workers wait. ")
     assert lines[down + 3].startswith("      cure: Check that PostgreSQL runs at 127.0.0.1:1/shop, ")
-    assert lines[down + 4] == "skipped  primary        it makes no sense without database"
+    assert lines[down + 4] == "skipped  schema         skipped because of database"
     assert "ok       code           1 saga in shop" in lines
     assert "problem  broker" in lines
-    assert "skipped  workers        it makes no sense without broker" in lines
+    assert "skipped  workers        skipped because of broker" in lines
     assert lines[-1] == "2 problems, 0 warnings."
     assert b"s3cr3t" not in out
     assert (err, process.returncode) == (b"", 1)

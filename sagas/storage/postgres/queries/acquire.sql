@@ -1,8 +1,8 @@
--- Acquires the lease of a saga, or says why not: `rules.judge`, `rules.acquire` and `rules.refused` in one statement.
+-- Acquires the lease of a saga, or returns why not: `rules.judge`, `rules.acquire` and `rules.refused` in one statement.
 --
--- The row is locked first and judged as it is then, so that of two that acquire one waits and sees what the other did.
--- The log, however, is read as it was when the statement began: when the row was written since, by a checkpoint
--- perhaps, rows of the log would be missing. 'moved' changes nothing and asks for the statement to be run again.
+-- The row is locked first, and judged as it is once it is locked. Of two acquires, one waits for the other.
+-- The log is read as it was when the statement began. If the row was written since, as by a checkpoint, rows of
+-- the log would be missing. The statement then changes nothing, returns 'moved', and must be run again.
 WITH saga AS MATERIALIZED (
     SELECT e AS locked, e.*, e.ctid AS place,
         state = 'running' AND available_at <= statement_timestamp() AS expired,
@@ -10,7 +10,7 @@ WITH saga AS MATERIALIZED (
     FROM saga_executions e WHERE id = :'id' FOR UPDATE
 ), judged AS (
     SELECT *,
-        -- The first lease is no recovery; a process that held others says nothing about this saga.
+        -- As rules.crash_counts: not the first lease, nor that of a process that held others too.
         CAST(expired AND version >= 2 AND NOT was_shared AS int) AS crash,
         CASE
             WHEN state = 'finished' THEN 'finished'
@@ -46,11 +46,11 @@ WITH saga AS MATERIALIZED (
         available_at = CASE
             WHEN judged.verdict = 'acquired' THEN clock_timestamp() + make_interval(secs => :'lease')
             WHEN judged.verdict = 'died' THEN 'infinity'
-            -- Of no use any more are the deadlines of a message and of a wait for nothing but a signal.
+            -- The deadlines of a message and of a wait for a signal alone no longer matter.
             WHEN judged.state = 'queued' OR judged.expired OR e.available_at = 'infinity' THEN clock_timestamp()
             ELSE e.available_at
         END,
-        -- Acquired by hand although dead: it has one attempt left, whatever it had spent. LEAST passes over NULL.
+        -- A dead saga that is acquired by hand has one attempt left. LEAST ignores NULL.
         recovery_attempts = LEAST(
             e.recovery_attempts + judged.crash,
             CASE WHEN judged.verdict = 'acquired' THEN CAST(:'max_attempts' AS int) - 1 END

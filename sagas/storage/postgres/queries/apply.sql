@@ -1,4 +1,4 @@
--- Writes any transition of a holder, as `transitions.change_of` describes it and `rules.apply` does it. Fenced.
+-- Writes any transition of a holder, as `transitions.change_of` and `rules.apply` define it. Fenced.
 WITH asked AS (
     SELECT CAST(:'status' AS text) AS status, CAST(:'state' AS text) AS state, CAST(:'after' AS float8) AS after,
         CAST(:'resets' AS boolean) AS resets, CAST(:'counts' AS boolean) AS counts,

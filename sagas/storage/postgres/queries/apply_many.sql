@@ -1,6 +1,6 @@
--- Writes transitions of many sagas in one commit, each fenced on its own: what comes together while the last commit was
--- under way. A saga that is locked just now is skipped, and one whose fence fails is left alone: the caller writes
--- those that are not returned one by one.
+-- Writes transitions of many sagas in one commit, each with its own fence: those that arrived while the last
+-- commit was under way. A saga that is locked is skipped, and one whose fence fails is left alone. The caller then
+-- writes the transitions that are not returned, one by one.
 WITH asked AS MATERIALIZED (
     SELECT place, id, version, token, owner, status, state, after, resets, counts, max_attempts,
         CAST(context AS json) AS context, last_error, clears_error, CAST(events AS jsonb) AS events,

@@ -1,5 +1,5 @@
--- Writes that one action of a step completed and the holder goes on: what nearly every checkpoint is. Fenced.
--- One statement, so one round trip and one commit: the row of the log is inserted from what the fenced update returned.
+-- Writes that one action of a step completed and the holder continues, as nearly every checkpoint does. Fenced.
+-- It is one statement, so one round trip and one commit: the row of the log comes from what the fenced update returned.
 WITH held AS (
     UPDATE saga_executions SET
         status = :'status',

@@ -1,4 +1,4 @@
--- Queues those of these sagas that never ran, are ready and due, and whose names are not paused.
+-- Queues the given sagas that never ran, are ready and due, and whose names are not paused.
 WITH free AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE id = ANY (CAST(:'ids' AS uuid[])) AND status = 'PENDING' AND state = 'ready'

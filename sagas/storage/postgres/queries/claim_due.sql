@@ -1,6 +1,6 @@
 -- Queues recoverable sagas that are due, and reclaims those whose lease has expired: `rules.claim` in one statement.
--- As many as bring what waits in the queue up to the limit; for MATERIALIZED and the array see claim_new.sql.
--- What is judged are the rows as they were locked: the table itself shows them as they were when the statement began.
+-- It queues as many as the limit of the queue allows. For MATERIALIZED and the array see claim_new.sql.
+-- It judges the rows as they were locked: the table itself shows them as they were when the statement began.
 WITH due AS MATERIALIZED (
     SELECT id, name, version, state, lease_owner, in_flight, recovery_attempts FROM saga_executions
     WHERE status <> 'PENDING' AND state IN ('ready', 'running', 'waiting') AND available_at <= statement_timestamp()

@@ -1,7 +1,7 @@
--- Queues again what has lost its message (`rules.lost_message`), and probes the oldest while no message is delivered.
+-- Queues sagas again that have lost their message (`rules.lost_message`). Probes the oldest while none is delivered.
 -- The interval to the next probe is available_at - updated_at; it doubles with each probe. None is sent while another
 -- saga was probed lately (`rules.probed_lately`).
--- Of a paused name, they are paused instead.
+-- Such sagas of a paused name are paused instead.
 WITH delivered AS (
     SELECT queued_at, at FROM saga_deliveries WHERE pending = :'pending'
 ), lost AS MATERIALIZED (

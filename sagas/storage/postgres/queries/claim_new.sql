@@ -1,7 +1,7 @@
--- Queues sagas that never ran and are due: as many as bring what waits in the queue up to the limit.
--- MATERIALIZED, or the planner may run the locking SELECT again for every row that it joins, and lock more than the
--- limit. An array, because the planner takes a LIMIT that it cannot know for a tenth of what is due: with a backlog of
--- some thousands it would join by reading the whole table.
+-- Queues sagas that never ran and are due: as many as the limit of the queue allows.
+-- Without MATERIALIZED, the planner may run the locking SELECT again for every row that it joins, and lock more than the
+-- limit. The ids are an array because the planner estimates an unknown LIMIT as a tenth of the due rows: with a backlog
+-- of some thousands it would join by reading the whole table.
 WITH due AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE status = 'PENDING' AND state = 'ready' AND available_at <= statement_timestamp()

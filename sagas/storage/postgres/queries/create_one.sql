@@ -1,4 +1,4 @@
--- Stores one new saga, unless its key is taken. One at a time is what most programs start, and arrays are slow.
+-- Stores one new saga, unless its key is taken. Most programs start one at a time, and arrays are slower.
 INSERT INTO saga_executions (
     id, name, idempotency_key, definition, definition_version, context, traceparent,
     status, state, version, lease_owner, lease_token, available_at

@@ -1,4 +1,4 @@
--- Stores new sagas in a transaction of the caller's, and nothing at all in any other table than the one that is meant.
+-- Stores new sagas in a transaction of the caller's, but nothing if it sees another table than that of the sagas.
 INSERT INTO saga_executions (
     id, name, idempotency_key, definition, definition_version, context, traceparent,
     status, state, version, lease_owner, lease_token, available_at

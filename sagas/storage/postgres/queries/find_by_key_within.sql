@@ -1,4 +1,4 @@
--- The same in a transaction of the caller's; the first column tells which tables it sees, whether there are rows or not.
+-- As find_by_key.sql, in a transaction of the caller. The first column tells which tables it sees, even without a match.
 SELECT
     concat_ws('/', CAST(extract(epoch FROM pg_postmaster_start_time()) * 1000000 AS bigint),
         (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()),

@@ -1,5 +1,5 @@
--- Makes ready, some at a time, what is paused although its name no longer is. Every scan does it, so that a resume that
--- was cut off is finished. The names are found by leaping through the index: a million paused sagas cost nothing.
+-- Makes sagas ready, some at a time, that are paused although their name no longer is. Every scan runs it, so that a
+-- resume that was interrupted is finished. It finds the names by skipping through the index, so paused sagas are cheap.
 WITH RECURSIVE names (name) AS (
     SELECT min(name) FROM saga_executions WHERE state IN ('paused', 'dead') AND state = 'paused'
     UNION ALL

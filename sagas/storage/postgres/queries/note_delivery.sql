@@ -1,4 +1,4 @@
--- Notes that a message has reached a worker, and when the newest such message was queued. A message that `start` sent has
+-- Records that a message has reached a worker, and when the newest such message was queued. A message that `start` sent has
 -- no time: its saga was queued when it was created.
 INSERT INTO saga_deliveries (pending, queued_at, at) VALUES (
     :'pending',

@@ -1,10 +1,10 @@
 -- Tables and statements of the PostgreSQL storage.
 --
 -- saga_executions   one row for each saga: status (business), state (scheduling), lease, context
--- saga_logs         what ended: actions of steps, operators' doings, holders that were lost
--- saga_definitions  the graph of each saga class, once for each content
+-- saga_logs         what ended: actions of steps, operator actions, holders that were lost
+-- saga_definitions  the graphs of saga classes, each distinct one once
 -- saga_pauses       saga names that an operator paused
--- saga_asks         sagas that an operator wants back from their holder
+-- saga_asks         requests of operators that a holder yields its saga
 -- saga_deliveries   the newest message of each queue that has reached a worker
 -- saga_scans        the last scan of each host
 --
@@ -15,12 +15,12 @@
 --     \set id 0191b3c8-...
 --     \i load.sql
 --
--- Isolation: READ COMMITTED, always; the storage sets it on its connections. Statements rely on it: one that waited for
--- a row is judged again on the row as it is then. What fails with 40001 or 40P01 is run again and spends no attempt.
+-- Isolation is always READ COMMITTED; the storage sets it on its connections. Statements rely on it: after a wait for
+-- a row, the row is judged again as it is then. A statement that fails with 40001 or 40P01 runs again; no attempt is lost.
 --
 -- Locks: a statement that locks several sagas skips those that are locked (SKIP LOCKED), or locks them first, in
--- the order root, depth, id, by a materialized SELECT: the parts of a WITH have no order of their own. Whoever locks a
--- saga and then something else takes saga_executions first, then saga_logs.
+-- the order root, depth, id, by a materialized SELECT: the parts of a WITH have no order of their own. A transaction
+-- that locks a saga and another table locks saga_executions first, then saga_logs.
 -- Scans, pauses and resumes take one advisory lock before anything else.
 --
 -- Time is always the database's: clock_timestamp() where something is written, statement_timestamp() where an index is

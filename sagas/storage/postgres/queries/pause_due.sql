@@ -1,4 +1,4 @@
--- The same for recoverable sagas.
+-- As pause_new.sql, for recoverable sagas.
 WITH due AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE status <> 'PENDING' AND state IN ('ready', 'running', 'waiting') AND state <> 'running'

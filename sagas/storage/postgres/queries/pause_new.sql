@@ -1,4 +1,4 @@
--- Pauses sagas of a paused name that never ran and are due, some at a time: else each scan would have to skip them.
+-- Pauses sagas of a paused name that never ran and are due, some at a time. Otherwise each scan would have to skip them.
 WITH due AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE status = 'PENDING' AND state = 'ready' AND available_at <= statement_timestamp()

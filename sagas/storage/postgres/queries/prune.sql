@@ -1,4 +1,4 @@
--- Deletes some finished sagas that ended long ago, and their logs. An array for the reason that claim_new.sql gives.
+-- Deletes some finished sagas that ended long ago, and their logs. For the array see claim_new.sql.
 WITH old AS MATERIALIZED (
     SELECT id FROM saga_executions
     WHERE finished_at IS NOT NULL AND finished_at < statement_timestamp() - make_interval(secs => :'age')

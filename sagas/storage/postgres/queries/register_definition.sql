@@ -1,4 +1,4 @@
--- Stores a definition once. One that is there already is left alone, without a write.
+-- Stores a definition once. If it is stored already, nothing is written.
 INSERT INTO saga_definitions (hash, name, graph)
 VALUES (:'hash', :'name', CAST(:'graph' AS json))
 ON CONFLICT (hash) DO NOTHING

@@ -1,5 +1,5 @@
--- Makes queued sagas ready whose messages could not be sent. It skips a row that is locked, so that it waits in no
--- circle with a scan: such a row is being acquired or claimed.
+-- Makes queued sagas ready whose messages could not be sent. It skips rows that are locked, so that it cannot
+-- deadlock with a scan: such a row is being acquired or claimed.
 WITH unsent AS MATERIALIZED (
     SELECT e.id FROM saga_executions e
     JOIN unnest(CAST(:'ids' AS uuid[]), CAST(:'versions' AS bigint[])) AS claim (id, version)

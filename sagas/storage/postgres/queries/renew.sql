@@ -1,4 +1,4 @@
--- Extends a lease, and tells whether the saga is wanted back. Fenced.
+-- Extends a lease, and returns whether a yield is requested. Fenced.
 UPDATE saga_executions
 SET available_at = clock_timestamp() + make_interval(secs => :'lease'), updated_at = clock_timestamp()
 WHERE id = :'id' AND version = :'version' AND lease_token = :'token'

@@ -1,4 +1,4 @@
-"""A loop in a thread beside the block that it disturbs."""
+"""Run a loop in a thread during the block that it disturbs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def beside(loop: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run a loop while the block runs: the event tells it to end, and what it raises is raised after the block."""
+def in_background(loop: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a loop while the block runs. Its event asks the loop to end; the loop's error is raised after the block."""
     ended = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(loop, ended)
