@@ -44,12 +44,15 @@ def known_sagas() -> Registry:
 
 def complete_name(incomplete: str) -> list[str]:
     """Return the saga names that begin so; none, silently, if the code cannot be loaded."""
+    disabled = logging.root.manager.disable
     logging.disable()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):  # noqa: PTH123
-        try:
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):  # noqa: PTH123
             registry = known_sagas()
-        except SagaError:
-            return []
+    except SagaError:
+        return []
+    finally:
+        logging.disable(disabled)
     return sorted({saga.stored_name() for saga in registry if saga.stored_name().startswith(incomplete)})
 
 

@@ -635,8 +635,9 @@ class CountsActsOfCode(Progress):
 
     def _step_ended(self, entry: Entry) -> None:
         super()._step_ended(entry)
-        if entry.status is EntryStatus.SKIPPED:
+        if entry.status is EntryStatus.SKIPPED and entry.action is Action.ACT:
             self._done.discard(entry.step)
+            self._open = {entry.step: self.graph.named[entry.step]}
 
 
 class CompensatesSkipped(Progress):

@@ -165,6 +165,6 @@ def test_installed_wheel_runs_sagas_outside_the_checkout(
     for log in logs:
         text = log.read_text()
         assert (
-            text.count(f"ignored: {ignored}, CELERY_CONFIG_MODULE, CELERY_LOADER. The application of sagas goes ") == 1
+            text.count(f"ignored: {ignored}, CELERY_CONFIG_MODULE, CELERY_LOADER. The application of sagas reads ") == 1
         )
         assert "s3cr3t" not in text
