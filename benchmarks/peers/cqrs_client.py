@@ -10,7 +10,7 @@ from typing import Any
 from cqrs.handlers.saga import SagaStepHandler, SagaStepResult
 from cqrs.saga.models import SagaContext
 from cqrs.saga.saga import Saga
-from cqrs.saga.storage.sqlalchemy import Base, PostgresSagaStorage
+from cqrs.saga.storage.sqlalchemy import Base, SqlAlchemySagaStorage
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from benchmarks.contestants.protocol import serve
@@ -61,7 +61,7 @@ class Container:
 def main() -> None:
     """Run sagas with one connection pool and one event loop for all."""
     engine = create_async_engine(os.environ["BENCH_URL"].replace("postgresql:", "postgresql+asyncpg:", 1))
-    storage = PostgresSagaStorage(async_sessionmaker(engine, expire_on_commit=False))
+    storage = SqlAlchemySagaStorage(async_sessionmaker(engine, expire_on_commit=False))
     saga, container = ThreeSteps(), Container()
 
     async def run() -> None:

@@ -19,7 +19,7 @@ import asyncpg
 import psycopg
 import sqlalchemy as sa
 from cqrs.saga.storage.enums import SagaStatus
-from cqrs.saga.storage.sqlalchemy import Base, PostgresSagaStorage
+from cqrs.saga.storage.sqlalchemy import Base, SqlAlchemySagaStorage
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -64,7 +64,7 @@ class PythonCqrs:
 
     async def _create(self, saga_id: UUID, order: Order) -> None:
         engine = create_async_engine(self._async_url)
-        storage = PostgresSagaStorage(async_sessionmaker(engine))
+        storage = SqlAlchemySagaStorage(async_sessionmaker(engine))
         try:
             with psycopg.connect(self._url, connect_timeout=5) as connection:
                 if connection.execute("SELECT FROM saga_executions WHERE id = %s", (saga_id,)).fetchone():

@@ -16,7 +16,7 @@ from typing import Any
 from cqrs.handlers.saga import SagaStepHandler, SagaStepResult
 from cqrs.saga.models import SagaContext
 from cqrs.saga.saga import Saga
-from cqrs.saga.storage.sqlalchemy import PostgresSagaStorage
+from cqrs.saga.storage.sqlalchemy import SqlAlchemySagaStorage
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from tests.faults.shop import ACT, UNDO, ledger
@@ -92,7 +92,7 @@ class Container:
         return type_()
 
 
-def storage() -> PostgresSagaStorage:
+def storage() -> SqlAlchemySagaStorage:
     """Return python-cqrs's own storage on PostgreSQL through asyncpg, which checks each connection before use."""
     url = os.environ["SAGAS_DATABASE_URL"].replace("+psycopg", "+asyncpg", 1)
-    return PostgresSagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))
+    return SqlAlchemySagaStorage(async_sessionmaker(create_async_engine(url, pool_pre_ping=True)))
