@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from sagas.definition import AnySaga, Step
-from sagas.drivers import failed_outside, interruption
+from sagas.definition import AnySaga
+from sagas.drivers import CHECK_SECONDS, Driver, at_work, failed_outside, interruption, method_of
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.execution import Apply, Begin, Command, Done, Interrupted, Load, Loop, Perform, Report, Send, Wait, saga_loop
 from sagas.framework import Framework
@@ -18,14 +18,10 @@ from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
 from sagas.lease import KeptLease
 from sagas.loops import call_in_thread
-from sagas.progress import Action, Move
+from sagas.progress import Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform, settle
 from sagas.storage.records import Acquired
-from sagas.telemetry.logs import working_on
-
-#: How often a waiting saga checks whether the wait is interrupted.
-_CHECK_SECONDS = 0.1
 
 
 async def execute_async(
@@ -33,7 +29,7 @@ async def execute_async(
 ) -> Report:
     """Do as `drivers.execute` does, on this event loop; writes go through `writer`."""
     try:
-        with _working_on(acquired), runtime.keeper.keep(acquired.lease) as kept, runtime.observer.running(acquired):
+        with at_work(acquired), runtime.keeper.keep(acquired.lease) as kept, runtime.observer.running(acquired):
             return await AsyncDriver(acquired, runtime, kept, writer).drive(saga_loop(saga, graph, acquired, runtime))
     except (LeaseLost, StorageUnavailable):
         raise
@@ -43,33 +39,19 @@ async def execute_async(
         raise
 
 
-@contextmanager
-def _working_on(acquired: Acquired) -> Iterator[None]:
-    work = working_on.set((acquired.record, None))
-    try:
-        yield
-    finally:
-        working_on.reset(work)
-
-
-class AsyncDriver:
+class AsyncDriver(Driver):
     """Executes the commands that a saga's loop yields, on the event loop of its caller.
 
     Async steps run on this event loop. Each sync step runs in a thread of its own, because it would block the loop.
 
     Args:
-        acquired: the saga's lease and record.
-        runtime: its storage, resolver and observer are used.
-        kept: the lease, which the keeper renews.
+        acquired, runtime, kept: as for `Driver`.
         writer: writes transitions in groups.
     """
 
     def __init__(self, acquired: Acquired, runtime: Runtime, kept: KeptLease, writer: GroupWriter) -> None:
-        self._acquired = acquired
-        self._runtime = runtime
-        self._kept = kept
+        super().__init__(acquired, runtime, kept)
         self._writer = writer
-        self._steps: dict[type[Step[Any]], Step[Any]] = {}
         self._running: dict[asyncio.Task[Any], Move] = {}
 
     async def drive(self, loop: Loop) -> Report:
@@ -121,16 +103,14 @@ class AsyncDriver:
         return Done(move, error=failure) if failure is not None else Done(move, ended.result())
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
-        # Resolve outside of the action: an error that the resolver raises is not a failure of the step.
-        step = self._steps.get(begin.step) or self._steps.setdefault(begin.step, self._runtime.resolve(begin.step))
-        method = step.act if begin.move.action is Action.ACT else step.compensate
-        return self._act(begin, partial(method, begin.context, begin.call), is_async=_is_async(method))
+        method = method_of(self._step(begin.step), begin.move)
+        is_async = inspect.iscoroutinefunction(method)
+        return self._act(begin, partial(method, begin.context, begin.call), is_async=is_async)
 
     async def _act(self, begin: Begin, action: Any, *, is_async: bool) -> Any:
-        runtime, record, move = self._runtime, self._acquired.record, begin.move
-        self._kept.work = work = (record, move)
-        working_on.set(work)
-        with runtime.observer.acting(record, move):
+        runtime = self._runtime
+        self._show_work(begin.move)
+        with runtime.observer.acting(self._acquired.record, begin.move):
             if is_async and type(runtime.framework) is Framework:
                 error, value = await settle(action(), begin.step.timeout)
                 if error is not None:
@@ -148,9 +128,5 @@ class AsyncDriver:
     async def _wait(self, seconds: float, *, interruptible: bool) -> None:
         left = seconds
         while left > 0 and not (interruptible and interruption(self._runtime, self._kept)):
-            await asyncio.sleep(min(left, _CHECK_SECONDS))
-            left -= _CHECK_SECONDS
-
-
-def _is_async(method: Any) -> bool:
-    return inspect.iscoroutinefunction(method)
+            await asyncio.sleep(min(left, CHECK_SECONDS))
+            left -= CHECK_SECONDS

@@ -57,7 +57,10 @@ class Definitions:
         return self._registry.fitting(record.name, graph.version), graph
 
     def _known_here(self, record: SagaRecord) -> Graph | None:
-        return next((saga.graph for saga in self._registry if saga.graph.hash == record.definition), None)
+        graph = next((saga.graph for saga in self._registry if saga.graph.hash == record.definition), None)
+        if graph is not None:
+            self._stored[graph.hash] = graph  # the saga names it, so it is stored
+        return graph
 
     def _load(self, definition_hash: str) -> Graph:
         try:

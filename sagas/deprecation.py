@@ -20,7 +20,9 @@ def former_names(module: str, names: Mapping[str, tuple[Any, str]]) -> Callable[
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         value, now = names[name]
         warnings.warn(
-            f"{module}.{name} goes with the next release: import {now} instead.", DeprecationWarning, stacklevel=2
+            f"{module}.{name} is now called {now}: import {now} instead, before the next release.",
+            DeprecationWarning,
+            stacklevel=2,
         )
         return value
 

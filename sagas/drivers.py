@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -39,8 +39,8 @@ from sagas.storage.records import Acquired
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
 
-#: How often a worker that waits looks whether it is to stop.
-_LOOK_SECONDS: Final = 0.1
+#: How often a waiting saga checks whether the wait is interrupted.
+CHECK_SECONDS: Final = 0.1
 
 
 def execute(saga: AnySaga, graph: Graph, acquired: Acquired, runtime: Runtime) -> Report:
@@ -50,21 +50,28 @@ def execute(saga: AnySaga, graph: Graph, acquired: Acquired, runtime: Runtime) -
         StorageUnavailable: the database went away and this process is to stop; the lease runs out by itself.
         BaseException: what ends the process itself (SystemExit, KeyboardInterrupt), once the attempt is counted.
     """
-    work = working_on.set((acquired.record, None))
-    try:
-        with (
-            giving_back_on_error(acquired, runtime),
-            runtime.keeper.keep(acquired.lease) as kept,
-            runtime.observer.running(acquired),
-        ):
-            return ThreadDriver(acquired, runtime, kept).drive(saga_loop(saga, graph, acquired, runtime))
-    finally:
-        working_on.reset(work)
+    with (
+        at_work(acquired),
+        giving_back_on_error(acquired, runtime),
+        runtime.keeper.keep(acquired.lease) as kept,
+        runtime.observer.running(acquired),
+    ):
+        return ThreadDriver(acquired, runtime, kept).drive(saga_loop(saga, graph, acquired, runtime))
 
 
 def decline_now(acquired: Acquired, runtime: Runtime, reason: str) -> Report:
     """Give a saga back that this process's code does not fit."""
     return ThreadDriver(acquired, runtime, None).drive(decline(acquired, runtime, reason))
+
+
+@contextmanager
+def at_work(acquired: Acquired) -> Iterator[None]:
+    """Let the log lines of the block name the saga."""
+    work = working_on.set((acquired.record, None))
+    try:
+        yield
+    finally:
+        working_on.reset(work)
 
 
 @contextmanager
@@ -90,16 +97,13 @@ def failed_outside(acquired: Acquired, runtime: Runtime, error: Exception) -> Fa
     return failed_attempt(runtime, acquired.record.recovery_attempts, event, last_error=last_error)
 
 
-class ThreadDriver:
-    """Does what a loop yields, in the thread that drives it.
-
-    A single action is performed in this very thread, where the caller's connections and context are; several at once
-    each have a thread.
+class Driver:
+    """What a driver of either kind has: the saga that it runs, and its steps.
 
     Args:
         acquired: the saga's lease and record.
-        runtime: whose storage, resolver and observer are used.
-        kept: the lease as it is being renewed; None if it is not.
+        runtime: its storage, resolver and observer are used.
+        kept: the lease, which the keeper renews; None if it is not renewed.
     """
 
     def __init__(self, acquired: Acquired, runtime: Runtime, kept: KeptLease | None) -> None:
@@ -107,6 +111,28 @@ class ThreadDriver:
         self._runtime = runtime
         self._kept = kept
         self._steps: dict[type[Step[Any]], Step[Any]] = {}
+
+    def _step(self, kind: type[Step[Any]]) -> Step[Any]:
+        """Return the step, built once. Call it outside of the action: a resolver's error is no failure of the step."""
+        return self._steps.get(kind) or self._steps.setdefault(kind, self._runtime.resolve(kind))
+
+    def _show_work(self, move: Move) -> None:
+        """Let log lines, and whoever reads the lease, name the saga and the step that is run now."""
+        work = (self._acquired.record, move)
+        working_on.set(work)
+        if self._kept is not None:
+            self._kept.work = work
+
+
+class ThreadDriver(Driver):
+    """Executes the commands that a saga's loop yields, in the thread that drives it.
+
+    A single action is performed in this very thread, where the caller's connections and context are. If several run
+    at once, each has a thread. The arguments are those of `Driver`.
+    """
+
+    def __init__(self, acquired: Acquired, runtime: Runtime, kept: KeptLease | None) -> None:
+        super().__init__(acquired, runtime, kept)
         self._running: dict[Future[Any], Move] = {}
 
     def drive(self, loop: Loop) -> Report:
@@ -156,19 +182,11 @@ class ThreadDriver:
         ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
         return Done(self._running.pop(ended), *_settled(ended))
 
-    def _step(self, kind: type[Step[Any]]) -> Step[Any]:
-        # Outside of the action: what a resolver raises is no failure of the step's.
-        return self._steps.get(kind) or self._steps.setdefault(kind, self._runtime.resolve(kind))
-
     def _act(self, begin: Begin, step: Step[Any]) -> Any:
-        runtime, record, move = self._runtime, self._acquired.record, begin.move
-        method = step.act if move.action is Action.ACT else step.compensate
-        action = runtime.framework.around(partial(method, begin.context, begin.call))
-        work = (record, move)
-        working_on.set(work)
-        if self._kept is not None:
-            self._kept.work = work
-        with runtime.observer.acting(record, move):
+        runtime, move = self._runtime, begin.move
+        action = runtime.framework.around(partial(method_of(step, move), begin.context, begin.call))
+        self._show_work(move)
+        with runtime.observer.acting(self._acquired.record, move):
             return perform(action, timeout=begin.step.timeout)
 
     def _wait(self, seconds: float, *, interruptible: bool) -> None:
@@ -177,8 +195,13 @@ class ThreadDriver:
             return
         left = seconds
         while left > 0 and interruption(self._runtime, self._kept) is None:
-            self._runtime.sleep(min(left, _LOOK_SECONDS))
-            left -= _LOOK_SECONDS
+            self._runtime.sleep(min(left, CHECK_SECONDS))
+            left -= CHECK_SECONDS
+
+
+def method_of(step: Step[Any], move: Move) -> Callable[..., Any]:
+    """Return the method of a step that does what a move says."""
+    return step.act if move.action is Action.ACT else step.compensate
 
 
 def interruption(runtime: Runtime, kept: KeptLease | None) -> Interruption | None:

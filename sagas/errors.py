@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sagas.deprecation import former_names
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -141,8 +142,7 @@ class ActionRefused(SagaError):
     """An operator action is not possible in the saga's present state; nothing was changed."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "QuestionTooLong":
-        warnings.warn("QuestionTooLong is called QueryTimeout now.", DeprecationWarning, stacklevel=2)
-        return QueryTimeout
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    QuestionTooLong = QueryTimeout
+else:
+    __getattr__ = former_names(__name__, {"QuestionTooLong": (QueryTimeout, "sagas.errors.QueryTimeout")})

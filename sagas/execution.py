@@ -230,6 +230,11 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
     return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
 
 
+def database_backoff(failures: int) -> float:
+    """Return how many seconds to wait for a database that did not answer so many times in a row."""
+    return backoff(failures, first=0.1, factor=2, cap=2.0)
+
+
 def failed_attempt(runtime: Runtime, attempts: int, *events: LogEntry, last_error: str | None = None) -> FailedAttempt:
     """Return the transition that counts one more failed attempt, with its backoff."""
     settings = runtime.settings
@@ -476,8 +481,7 @@ class _Execution:
                 if (yield Interrupted()) is Interruption.STOPPING:
                     raise
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                delay = backoff(failures, first=0.1, factor=2, cap=2.0) * (1 - 0.5 * self.runtime.random())
-                yield Wait(delay, interruptible=False)
+                yield Wait(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
         assert applied is not None
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored

@@ -11,11 +11,11 @@ from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from sagas.async_driver import execute_async
-from sagas.definition import AnySaga, backoff
+from sagas.definition import AnySaga
 from sagas.definitions import Definitions
 from sagas.drivers import decline_now, execute, giving_back_on_error
 from sagas.errors import DefinitionNotFound, InvalidSagaId, LeaseLost, LogDoesNotFit, StorageUnavailable, UnknownSaga
-from sagas.execution import Outcome, Report
+from sagas.execution import Outcome, Report, database_backoff
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
 from sagas.loops import call_in_thread
@@ -168,7 +168,7 @@ def _until_answered(runtime: Runtime, ask: Callable[[], _T]) -> _T:
             if runtime.stopping():
                 raise
             logger.warning("waiting for the database: %s", error)
-            runtime.sleep(backoff(failures, first=0.1, factor=2, cap=2.0))
+            runtime.sleep(database_backoff(failures))
     raise AssertionError("unreachable")
 
 

@@ -122,18 +122,12 @@ def _set_up(connection: Connection[Any], _: object) -> None:
 
 
 def _set_session(connection: Connection[Any], _: object) -> bool:
-    """Set what sagas rely on, in one round trip; return whether the connection is behind a pooler."""
-    row = connection.execute(_SESSION, {"pid": connection.info.backend_pid}).fetchone()
-    return row is None or row[0] != connection.info.backend_pid
-
-
-def behind_a_pooler(connection: Connection[Any]) -> bool:
-    """Return whether something between this process and the server gives each transaction any session of its own.
+    """Set what sagas rely on, in one round trip; return whether the connection is behind a pooler.
 
     A pooler gives its clients numbers of its own for what they cancel, and so it is told from the server, whose number
     is the session's process id.
     """
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    row = connection.execute(_SESSION, {"pid": connection.info.backend_pid}).fetchone()
     return row is None or row[0] != connection.info.backend_pid
 
 

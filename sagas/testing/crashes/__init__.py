@@ -9,12 +9,12 @@ def test_place_order_survives_every_crash() -> None:
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagas.context import ContextT
 from sagas.definition import Saga, Step
+from sagas.deprecation import former_names
 from sagas.progress import SagaStatus
 from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, InjectedFailure, Moment, Place
 from sagas.testing.crashes.matrix import Matrix
@@ -135,10 +135,11 @@ def _fit(function: Callable[..., Any], world: object, *, given: int = 0) -> Call
     return lambda *arguments: function(*arguments[:given])
 
 
-def __getattr__(name: str) -> Any:
-    """Find `Plan` and `Finding`, the former names of `CrashPlan` and `CrashFinding`."""
-    if (renamed := {"Plan": CrashPlan, "Finding": CrashFinding}.get(name)) is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    new = f"{__name__}.{renamed.__name__}"
-    warnings.warn(f"{__name__}.{name} is now called {new}.", DeprecationWarning, stacklevel=2)
-    return renamed
+if TYPE_CHECKING:
+    Plan = CrashPlan
+    Finding = CrashFinding
+else:
+    __getattr__ = former_names(
+        __name__,
+        {"Plan": (CrashPlan, f"{__name__}.CrashPlan"), "Finding": (CrashFinding, f"{__name__}.CrashFinding")},
+    )

@@ -403,7 +403,7 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
 ) -> None:
     saga_id = _dead(engine, stage)
     before = engine.storage.load(saga_id)
-    stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it turned back
+    stale = replace(before, log=before.log[:1], status=SagaStatus.RUNNING)  # as it was before it aborted
     monkeypatch.setattr(engine.storage, "load", lambda _: stale)
 
     with pytest.raises(ActionRefused, match="unwinds already"):
