@@ -40,6 +40,30 @@ class ThreeSteps(Saga[Nothing]):
     steps = [First, Second, Third]
 
 
+class _NoOpAsync(Step[Nothing]):
+    async def act(self, context: Nothing, call: Call) -> None:
+        return
+
+    def compensate(self, context: Nothing, call: Call) -> None:
+        return
+
+
+class FirstAsync(_NoOpAsync):
+    pass
+
+
+class SecondAsync(_NoOpAsync):
+    pass
+
+
+class ThirdAsync(_NoOpAsync):
+    pass
+
+
+class ThreeAsyncSteps(Saga[Nothing]):
+    steps = [FirstAsync, SecondAsync, ThirdAsync]
+
+
 #: Seconds that a step of the sagas below waits, to simulate a call of a service.
 WAIT_SECONDS = 0.1
 

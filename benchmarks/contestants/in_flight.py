@@ -1,4 +1,7 @@
-"""Contestant: a hundred of our sagas in flight in one process, with `engine.run_async` on one event loop."""
+"""Contestant: a hundred of our sagas in flight in one process, with `engine.run_async` on one event loop.
+
+Its steps are async, as those of the peer are. A sync step costs one more change of threads.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import time
 
 from benchmarks.contestants.protocol import serve_rounds
-from benchmarks.sagas import Nothing, ThreeSteps
+from benchmarks.sagas import Nothing, ThreeAsyncSteps
 from sagas import PostgresSagaStorage, SagaEngine
 
 IN_FLIGHT = 100
@@ -20,7 +23,7 @@ async def _run(engine: SagaEngine, seconds: float) -> int:
     async def one_after_another() -> None:
         nonlocal runs
         while time.perf_counter() < ends_at:
-            await engine.run_async(ThreeSteps, Nothing(order_id="o-1"))
+            await engine.run_async(ThreeAsyncSteps, Nothing(order_id="o-1"))
             runs += 1
 
     await asyncio.gather(*(one_after_another() for _ in range(IN_FLIGHT)))
