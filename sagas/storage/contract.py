@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from numbers import Integral
 from typing import Any, Final, Self
 from uuid import UUID
@@ -127,6 +128,8 @@ class ISagaStorage(ABC):
         lease: LeaseRequest | None = None,
         connection: Any = None,
         on_conflict: OnConflict = "return",
+        at: datetime | None = None,
+        after_seconds: float = 0.0,
     ) -> list[tuple[UUID, bool]]:
         """Store new sagas; return for each its id and whether it is new.
 
@@ -138,6 +141,8 @@ class ISagaStorage(ABC):
             lease: if given, the same statement acquires them, so that they are RUNNING and at version 1.
             connection: what `join` returned. The sagas exist if and only if that transaction commits.
             on_conflict: "raise" stores none of them if a (name, idempotency_key) exists already.
+            at: when they are due; default: now. It is only for sagas that are neither queued nor acquired.
+            after_seconds: the same, from now by the clock of the storage.
 
         Raises:
             AlreadyStarted: as `on_conflict` asks; it names the first saga that exists.

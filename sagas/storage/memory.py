@@ -121,6 +121,8 @@ class MemorySagaStorage(ISagaStorage):
         lease: LeaseRequest | None = None,
         connection: Any = None,
         on_conflict: OnConflict = "return",
+        at: datetime | None = None,
+        after_seconds: float = 0.0,
     ) -> list[tuple[UUID, bool]]:
         if connection is not None:
             raise TypeError("MemorySagaStorage has no transactions to join: start the saga without a connection.")
@@ -136,7 +138,8 @@ class MemorySagaStorage(ISagaStorage):
                     continue
                 if new.id in self._sagas:
                     raise exists(new.id)
-                record = replace(new.as_record(now=now, lease=lease), available_at=now)
+                due = at or now + timedelta(seconds=after_seconds)
+                record = new.as_record(now=now, lease=lease, due=due)
                 if lease is not None:
                     record = replace(record, available_at=now + timedelta(seconds=lease.seconds))
                 elif queued:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
@@ -128,6 +128,9 @@ class SagaRecord:
             progress.
         root_id, depth: the saga's place in a family of sagas. Rows are locked in this order.
         traceparent: the W3C trace context in which the saga was started.
+        inbox: how many signals and requests were delivered to the saga.
+        deadline_at: when the saga is to have ended; None if it has no deadline.
+        tags: what its program wants to find it by.
     """
 
     id: UUID
@@ -152,6 +155,9 @@ class SagaRecord:
     in_flight: tuple[str, ...] | None = None
     suspect: bool = False
     traceparent: str | None = None
+    inbox: int = 0
+    deadline_at: datetime | None = None
+    tags: Mapping[str, str] | None = None
     log: tuple[LogEntry, ...] = ()
 
     @property
@@ -166,7 +172,12 @@ class SagaRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSaga:
-    """A saga to be stored; `traceparent` is the W3C trace context in which it was started.
+    """A saga to be stored.
+
+    Attributes:
+        traceparent: the W3C trace context in which it was started.
+        tags: what its program wants to find it by.
+        deadline_seconds: how long after its start it is to have ended; None for no deadline.
 
     Raises:
         UnstorableText: its name or key has a character that no database can store.
@@ -179,14 +190,22 @@ class NewSaga:
     definition: str | None = None
     definition_version: str = ""
     traceparent: str | None = None
+    tags: Mapping[str, str] | None = None
+    deadline_seconds: float | None = None
 
     def __post_init__(self) -> None:
         require_storable(name=self.name, idempotency_key=self.idempotency_key)
 
     def as_record(
-        self, *, now: datetime, lease: LeaseRequest | None = None, state: SagaState = SagaState.READY
+        self,
+        *,
+        now: datetime,
+        lease: LeaseRequest | None = None,
+        state: SagaState = SagaState.READY,
+        due: datetime | None = None,
     ) -> SagaRecord:
-        """Return the record of the saga after it is stored, in this state or under its first lease."""
+        """Return the record of the stored saga, in this state or under its first lease, due at this time."""
+        begins = due or now
         return SagaRecord(
             id=self.id,
             name=self.name,
@@ -197,7 +216,7 @@ class NewSaga:
             recovery_attempts=0,
             lease_owner=lease.owner if lease else None,
             lease_token=lease.token if lease else None,
-            available_at=None,
+            available_at=due,
             last_error=None,
             idempotency_key=self.idempotency_key,
             definition=self.definition,
@@ -207,6 +226,8 @@ class NewSaga:
             finished_at=None,
             root_id=self.id,
             traceparent=self.traceparent,
+            tags=self.tags,
+            deadline_at=None if self.deadline_seconds is None else begins + timedelta(seconds=self.deadline_seconds),
         )
 
 

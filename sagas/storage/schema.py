@@ -15,7 +15,7 @@ from sagas.storage.tables import metadata
 from sagas.storage.upgrade import OLDER_VERSION_TABLE, VERSION_TABLE
 
 #: Every revision that this code knows, the oldest first. It needs the last one.
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 HEAD: Final = REVISIONS[-1]
 #: Called with the progress of a migration: the work in words, rows done, and rows in all (both 0 if not counted).
 Report: TypeAlias = Callable[[str, int, int], None]

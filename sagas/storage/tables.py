@@ -50,6 +50,19 @@ saga_executions = sa.Table(
     # The saga's place in a family of sagas. Null: the saga is alone in its family, and `id` is the root.
     sa.Column("root_id", sa.Uuid),
     sa.Column("depth", sa.Integer, nullable=False, server_default=sa.text("0")),
+    # How many signals were delivered. A holder that suspends or ends the saga compares it with what it has read.
+    sa.Column("inbox", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # When the saga is to have ended.
+    sa.Column("deadline_at", sa.DateTime(timezone=True)),
+    # What the program that started the saga wants to find it by.
+    sa.Column("tags", JSONB),
+    sa.Index(
+        "saga_executions_tags",
+        "tags",
+        postgresql_using="gin",
+        postgresql_ops={"tags": "jsonb_path_ops"},
+        postgresql_where=sa.text("tags IS NOT NULL"),
+    ),
     sa.Index(
         "saga_executions_idempotency",
         "name",
@@ -145,4 +158,44 @@ saga_scans = sa.Table(
     metadata,
     sa.Column("worker", sa.String(255), primary_key=True),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+)
+
+# What was sent to sagas from outside: signals, and requests to cancel.
+saga_signals = sa.Table(
+    "saga_signals",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    # There is no foreign key: it would lock the saga, and a caller may keep its transaction open for long.
+    sa.Column("saga_id", sa.Uuid, nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False, server_default="signal"),
+    sa.Column("name", sa.String(255), nullable=False),
+    # The sender's name for this signal. The same one twice is one signal.
+    sa.Column("signal_id", sa.String(255), nullable=False),
+    sa.Column("payload", JSON),
+    sa.Column("by", sa.Text),
+    sa.Column("because", sa.Text),
+    sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+    # Whether the saga's inbox counts it.
+    sa.Column("delivered", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("saga_signals_once", "saga_id", "kind", "name", "signal_id", unique=True),
+    sa.Index("saga_signals_undelivered", "sent_at", postgresql_where=sa.text("NOT delivered")),
+)
+
+# Celery tasks that steps asked for, until they are sent.
+saga_outbox = sa.Table(
+    "saga_outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("saga_id", sa.Uuid, nullable=False),
+    sa.Column("task", sa.String(255), nullable=False),
+    sa.Column("arguments", JSON, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+# The last time of each schedule for which sagas were started.
+saga_schedules = sa.Table(
+    "saga_schedules",
+    metadata,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("last_tick", sa.DateTime(timezone=True), nullable=False),
 )

@@ -129,6 +129,7 @@ def read(cursor: psycopg.Cursor[Any], ids: Sequence[UUID]) -> dict[UUID, SagaRec
             e.lease_owner, e.lease_token, NULLIF(e.available_at, 'infinity') AS available_at, e.last_error,
             e.idempotency_key, e.definition, e.definition_version, e.in_flight, e.suspect,
             COALESCE(e.root_id, e.id) AS root_id, e.depth, e.created_at, e.updated_at, e.finished_at, e.traceparent,
+            e.inbox, e.deadline_at, e.tags,
             COALESCE(l.log, '[]') AS log
         FROM saga_executions e
         LEFT JOIN (

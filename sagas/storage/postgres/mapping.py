@@ -35,6 +35,8 @@ def new_row(saga: NewSaga) -> dict[str, Any]:
         "definition_version": saga.definition_version,
         "context": saga.context,
         "traceparent": saga.traceparent,
+        "tag": None if saga.tags is None else json.dumps(dict(saga.tags), ensure_ascii=False),
+        "deadline": None if saga.deadline_seconds is None else str(saga.deadline_seconds),
     }
 
 
@@ -44,11 +46,15 @@ def new_rows(sagas: Sequence[NewSaga]) -> dict[str, Any]:
     return {("ids" if column == "new_id" else f"{column}s"): [row[column] for row in rows] for column in _NEW_COLUMNS}
 
 
-_NEW_COLUMNS: Final = ("new_id", "name", "key", "definition", "definition_version", "context", "traceparent")
+_NEW_COLUMNS: Final = (
+    *("new_id", "name", "key", "definition", "definition_version", "context", "traceparent", "tag", "deadline"),
+)
 
 
-def start_row(*, queued: bool, lease: LeaseRequest | None) -> dict[str, Any]:
-    """Return what new sagas begin with: free, queued, or under their first lease."""
+def start_row(
+    *, queued: bool, lease: LeaseRequest | None, at: datetime | None = None, after_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Return what new sagas begin with: free, queued, or under their first lease; and when they are due."""
     state = SagaState.QUEUED if queued else SagaState.READY
     return {
         "status": (SagaStatus.RUNNING if lease else SagaStatus.PENDING).value,
@@ -56,7 +62,9 @@ def start_row(*, queued: bool, lease: LeaseRequest | None) -> dict[str, Any]:
         "version": 1 if lease else 0,
         "owner": lease.owner if lease else None,
         "token": lease.token if lease else None,
-        "seconds": lease.seconds if lease else PROBE_SECONDS if queued else 0.0,
+        "seconds": lease.seconds if lease else PROBE_SECONDS if queued else after_seconds,
+        "at": None if at is None else at.isoformat(),
+        "after": after_seconds,
     }
 
 
@@ -267,6 +275,9 @@ _RECORD_FIELDS: Final = (
     "updated_at",
     "finished_at",
     "traceparent",
+    "inbox",
+    "deadline_at",
+    "tags",
 )
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -164,8 +165,10 @@ class PostgresSagaStorage(ISagaStorage):
         lease: LeaseRequest | None = None,
         connection: Any = None,
         on_conflict: OnConflict = "return",
+        at: datetime | None = None,
+        after_seconds: float = 0.0,
     ) -> list[tuple[UUID, bool]]:
-        start = mapping.start_row(queued=queued, lease=lease)
+        start = mapping.start_row(queued=queued, lease=lease, at=at, after_seconds=after_seconds)
         if connection is not None:
             within = Within(
                 self.join(connection),

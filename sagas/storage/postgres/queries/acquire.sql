@@ -81,6 +81,7 @@ SELECT (SELECT verdict FROM judged) AS verdict, (SELECT judged.status FROM judge
     id, name, status, state, CAST(context AS text) AS context, version, recovery_attempts, lease_owner, lease_token,
     NULLIF(available_at, 'infinity') AS available_at, last_error, idempotency_key, definition, definition_version,
     in_flight, suspect, COALESCE(root_id, id) AS root_id, depth, created_at, updated_at, finished_at, traceparent,
+    inbox, deadline_at, tags,
     CASE WHEN EXISTS (SELECT FROM judged WHERE verdict = 'acquired') THEN
         COALESCE((SELECT jsonb_agg(to_jsonb(l) ORDER BY l.id) FROM saga_logs l WHERE l.saga_id = now.id), '[]')
         || COALESCE((SELECT jsonb_agg(to_jsonb(lost)) FROM lost), '[]')

@@ -3,6 +3,9 @@
 -- saga_executions   one row for each saga: status (business), state (scheduling), lease, context
 -- saga_logs         what ended: actions of steps, operator actions, holders that were lost
 -- saga_definitions  the graphs of saga classes, each distinct one once
+-- saga_signals      what was sent to sagas from outside: signals, and requests to cancel
+-- saga_outbox       Celery tasks that steps asked for, until they are sent
+-- saga_schedules    the last time of each schedule for which sagas were started
 -- saga_pauses       saga names that an operator paused
 -- saga_asks         requests of operators that a holder yields its saga
 -- saga_deliveries   the newest message of each queue that has reached a worker
