@@ -21,6 +21,7 @@ from sagas.engine import SagaEngine
 from sagas.errors import OutcomeUnknown, SagaError
 from sagas.execution import Report
 from sagas.progress import SagaStatus
+from sagas.schedule import Schedule
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
 
@@ -36,6 +37,7 @@ __all__ = [
     "SagaEngine",
     "SagaError",
     "SagaStatus",
+    "Schedule",
     "Settings",
     "Step",
     "configure",
