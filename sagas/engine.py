@@ -31,6 +31,7 @@ from sagas.progress import SagaStatus
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
+from sagas.scheduler import Scheduler
 from sagas.settings import Settings
 from sagas.storable import is_storable
 from sagas.storage.contract import ISagaStorage
@@ -106,6 +107,9 @@ class SagaEngine:
         self.definitions = Definitions(storage, self.registry)
         self._deliveries = Deliveries(storage)
         self._writer = GroupWriter(storage)
+        self._scheduler = Scheduler(
+            storage, self._start_scheduled, scan_interval_seconds=self.settings.scan_interval_seconds
+        )
         self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
@@ -387,7 +391,7 @@ class SagaEngine:
         )
 
     def scan(self) -> ScanReport:
-        """Claim sagas that are due and send them to workers.
+        """Start the sagas of schedules that are due, claim all sagas that are due, and send them to workers.
 
         Raises:
             ConfigurationError: this engine has no dispatcher.
@@ -398,7 +402,9 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: give it a CeleryDispatcher of "
                 "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
+        started = self._scheduler.start_due(self.registry.schedules)
+        report = recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
+        return replace(report, scheduled=started.sagas, schedules_failed=started.failed)
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
@@ -449,6 +455,12 @@ class SagaEngine:
             )
             for index, document in enumerate(documents)
         ]
+
+    def _start_scheduled(self, saga: AnySaga, contexts: Sequence[Any], keys: Sequence[str]) -> list[tuple[UUID, bool]]:
+        """Store the sagas of a schedule in a commit of their own; the scan sends them."""
+        new = self._new_sagas(saga, contexts, keys)
+        with resolve_observer(self._observer).starting(new) as traceparent:
+            return self.storage.create_sagas(new if traceparent is None else _traced(new, traceparent))
 
     async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
         # Keep a reference to the task: the event loop has only a weak one, and the task could be collected.

@@ -46,8 +46,9 @@ class TestPostgresSagaStorage(StorageContract):
         delivered = """
             UPDATE saga_deliveries SET
                 at = at - make_interval(secs => :seconds), queued_at = queued_at - make_interval(secs => :seconds)"""
+        scheduled = "UPDATE saga_schedules SET last_tick = last_tick - make_interval(secs => :seconds)"
         with self.engine.begin() as connection:
-            for statement in (shift, delivered):
+            for statement in (shift, delivered, scheduled):
                 connection.execute(sa.text(statement), {"seconds": seconds})
 
 

@@ -50,7 +50,7 @@ _PARAMETERS: Final = {
     "afters": "{2.5}",
     **dict.fromkeys(("by_hand", "shared", "resets", "counts", "clears_error", "pending", "freed", "suspect"), "false"),
     "clear_errors": "{false}",
-    "queued_at": "2026-01-01 00:00:00+00",
+    **dict.fromkeys(("queued_at", "tick"), "2026-01-01 00:00:00+00"),
 }
 #: What is an array in one statement and a value in others.
 _OF_ONE: Final = {
