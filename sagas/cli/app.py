@@ -18,6 +18,7 @@ from sagas.cli.operate import compensate, recover, resolve, retry, skip
 from sagas.cli.pause import pause, resume
 from sagas.cli.prune import prune
 from sagas.cli.scan import scan
+from sagas.cli.schedules import schedules
 from sagas.cli.show import show
 from sagas.cli.start import start
 from sagas.cli.stats import stats
@@ -61,7 +62,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
-    *(list_sagas, show, stats, workers, scan, prune, graph),
+    *(list_sagas, show, stats, workers, schedules, scan, prune, graph),
 )
 for _command in _COMMANDS:
     app.command("list" if _command is list_sagas else None)(_command)

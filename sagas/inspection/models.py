@@ -208,6 +208,18 @@ class Workers:
     paused: tuple[PausedName, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedules:
+    """The schedules that scans know.
+
+    Attributes:
+        last: by name, the last tick that was dealt with, or when a scan first saw the schedule.
+    """
+
+    now: datetime
+    last: Mapping[str, datetime]
+
+
 class ScanVerdict(StrEnum):
     """What a scan would do with an unfinished saga, or why it would skip it.
 

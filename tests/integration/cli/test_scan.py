@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
+
+import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.inspection.models import ScanVerdict
 from sagas.storage.records import SagaState
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
+from tests.samples import FakeDispatcher
 
 DEADLINE_SECONDS = 60
 
@@ -110,3 +114,19 @@ def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
 
     assert err.startswith(b"WARNING: the broker at redis://127.0.0.1:1/0;redis://***@127.0.0.1:1/0 did not take ")
     assert (b"s3cr3t" in out + err, process.returncode) == (False, 1)
+
+
+def test_a_schedule_that_fails_is_named_and_fails_the_command(
+    sagas: Command, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagas.engine._installed_dispatcher", FakeDispatcher)
+    for name in ("nightly", "place-order"):
+        sql("INSERT INTO saga_schedules VALUES (:name, now() - interval '7 days')", name=name)
+
+    scanned = sagas("scan", SAGAS_MODULES="tests.integration.cli.scheduled_shop")
+
+    first, started, failed = scanned.stdout.splitlines()
+    assert first == "dispatched 1, died 0, messages missing 0, started by schedules 1."
+    assert started.endswith("dispatched")
+    assert failed == "    schedule nightly  failed; the log above says why"
+    assert scanned.exit_code == 1
