@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from itertools import product
-from typing import Any, Final
+from typing import Final
 
-from sagas.definition import AnySaga, Step
+from sagas.definition import AnySaga, Part
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph, Node
 
@@ -59,11 +60,11 @@ def _joined(saga: AnySaga) -> str:
     return "".join(codes)
 
 
-def _node(name: str, step: type[Step[Any]]) -> Node:
-    return Node(name=name, pivot=step.pivot, undoable=step.can_compensate())
+def _node(name: str, step: type[Part]) -> Node:
+    return replace(step.node(), name=name)
 
 
-def _codes(step: type[Step[Any]]) -> list[tuple[str, Node]]:
+def _codes(step: type[Part]) -> list[tuple[str, Node]]:
     """Return the codes that this step can have in the text of a saga."""
     # The step may have had no compensation then. A compensation that was added later harms no saga.
     possible = (False, True) if step.can_compensate() else (False,)

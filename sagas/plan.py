@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sagas.definition import AnySaga, RetryPolicy, Step
+from sagas.definition import AnySaga, Part, RetryPolicy
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph, Node
 from sagas.progress import Action, Move, Progress
@@ -27,7 +26,7 @@ class Plan:
     """
 
     graph: Graph
-    steps: Mapping[str, type[Step[Any]]]
+    steps: Mapping[str, type[Part]]
     past_failures: bool = False
 
     def retry_policy(self, progress: Progress, move: Move) -> RetryPolicy:
@@ -55,7 +54,7 @@ def plan_for(saga: AnySaga, graph: Graph) -> Plan:
 
 def _plan(saga: AnySaga, graph: Graph) -> Plan:
     named = {name: step for step in saga.steps for name in (step.name, *step.aliases)}
-    steps: dict[str, type[Step[Any]]] = {}
+    steps: dict[str, type[Part]] = {}
     nodes = []
     for node in graph.nodes:
         step = named.get(node.name)
@@ -77,9 +76,9 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
     return Plan(Graph(graph.saga, graph.version, tuple(nodes)), steps, saga.compensate_past_failures)
 
 
-def _difference(step: type[Step[Any]], node: Node) -> str | None:
-    if node.kind != "step":
-        return f"is a {node.kind} in the stored definition and was a step"
+def _difference(step: type[Part], node: Node) -> str | None:
+    if node.kind != step.kind:
+        return f"was a {node.kind} and became a {step.kind}"
     if node.pivot is not step.pivot:
         return "became the pivot" if step.pivot else "ceased to be the pivot"
     return "lost its compensate()" if node.undoable and not step.can_compensate() else None

@@ -41,7 +41,8 @@ class Schedule(Generic[ContextT]):
     """Starts a saga at each time that a cron expression names. Put it in a module that SAGAS_MODULES names.
 
     Each time is a *tick*. Its saga has the idempotency key `schedule:<name>:<tick in UTC>`, so each tick starts one
-    saga, however many beats and scans there are. A new schedule begins with the first tick after a scan has seen it.
+    saga, however many beats and scans there are. The saga is tagged with `schedule` and the name. A new schedule begins
+    with the first tick after a scan has seen it.
 
     Args:
         saga: the class.

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sagas.definition import AnySaga
 from sagas.errors import SchemaAhead, SchemaBehind, StorageUnavailable
 from sagas.schedule import AnySchedule
 from sagas.storage.contract import ISagaStorage
@@ -21,8 +20,8 @@ _ON_TIME_SECONDS: Final = 60.0
 #: Sagas started in one statement.
 _BATCH: Final = 100
 
-#: Stores sagas of one class, given contexts and idempotency keys; returns for each its id and whether it is new.
-Start = Callable[[AnySaga, Sequence[Any], Sequence[str]], list[tuple[UUID, bool]]]
+#: Stores sagas of a schedule, given contexts and idempotency keys; returns for each its id and whether it is new.
+Start = Callable[[AnySchedule, Sequence[Any], Sequence[str]], list[tuple[UUID, bool]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,7 @@ class Scheduler:
             contexts, error = _contexts(schedule, batch)
             if contexts:
                 keys = [schedule.key_at(tick) for tick in batch[: len(contexts)]]
-                started += (saga_id for saga_id, is_new in self._start(schedule.saga, contexts, keys) if is_new)
+                started += (saga_id for saga_id, is_new in self._start(schedule, contexts, keys) if is_new)
                 self._storage.note_tick(schedule.name, batch[len(contexts) - 1])
             if error is not None:
                 # The later ticks wait, so that none of them is lost and their order is kept.

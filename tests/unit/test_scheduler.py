@@ -93,6 +93,7 @@ def test_a_due_schedule_starts_its_saga_and_the_same_scan_sends_it(world: World)
     assert (saga.idempotency_key, saga.status) == ("schedule:nightly:2031-05-01T03:00:00Z", SagaStatus.PENDING)
     assert [claim.saga_id for claim in world.dispatcher.sent] == [saga.id]
     assert '"01 03:00"' in saga.context
+    assert saga.tags == {"schedule": "nightly"}
     assert world.scan(5).scheduled == ()
 
 
