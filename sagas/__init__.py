@@ -19,6 +19,7 @@ from sagas.api import (
     start_async,
     start_many,
 )
+from sagas.callbacks import callback_url
 from sagas.definition import Call, RetryPolicy, Saga, Sleep, Step, Wait
 from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
@@ -46,6 +47,7 @@ __all__ = [
     "Sleep",
     "Step",
     "Wait",
+    "callback_url",
     "cancel",
     "cancel_async",
     "configure",
