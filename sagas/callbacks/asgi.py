@@ -47,7 +47,7 @@ _DONE: Final = _sentence(200, "Thank you", "Your answer was recorded. You can cl
 _NO_CHOICE: Final = _sentence(
     400, "Which answer?", "The request names none of the answers: open the link and choose one."
 )
-_TOO_LARGE: Final = _sentence(413, "Too large", "An answer is the name of one choice.", connection="close")
+_TOO_LARGE: Final = _sentence(413, "Too large", "An answer is the name of one choice.")
 _WRONG_TYPE: Final = _sentence(
     415, "Not understood", f"Send the answer as {_FORM}, as choice=Accept.", accept_post=_FORM
 )

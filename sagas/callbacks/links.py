@@ -179,8 +179,8 @@ def callback_url(
     url = f"{base}/{links.token(link)}"
     if len(url) > LONGEST_URL:
         raise ValueError(
-            f"the link would have {len(url)} characters, and more than {LONGEST_URL} may be cut off on the way: shorten "
-            "the payloads and the question."
+            f"the link would have {len(url)} characters, and more than {LONGEST_URL} may be cut off on the way: "
+            "shorten the payloads and the question."
         )
     return url
 
@@ -222,7 +222,7 @@ def _signer(secrets: Sequence[str]) -> Signer:
         from itsdangerous import Signer
     except ImportError as error:
         raise ConfigurationError(
-            "callback links need itsdangerous: install celery-sagas with them (`pip install 'celery-sagas[callbacks]'`)."
+            "callback links need itsdangerous, which is not installed: run `pip install 'celery-sagas[callbacks]'`."
         ) from error
     # It signs with the last one, and compares signatures in constant time.
     return Signer(list(reversed(secrets)), salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256)
