@@ -76,7 +76,7 @@ class CallbackApp:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
         elif (response := await self._respond(scope, receive)) is not None:
-            await _send(response, send, head=scope["method"] == "HEAD")
+            await _send(response, send, scope)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Refuse to start without the settings, where this application runs by itself."""
@@ -174,12 +174,14 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes | _Respo
     return body
 
 
-async def _send(response: _Response, send: Send, *, head: bool) -> None:
+async def _send(response: _Response, send: Send, scope: Scope) -> None:
     body = response.page.encode()
     headers = {**pages.HEADERS, **response.headers, "content-length": str(len(body))}
+    if response is _TOO_LARGE and str(scope.get("http_version", "1.1")).startswith("1"):
+        headers["connection"] = "close"  # or the server would receive the rest of the body
     listed = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": listed})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 #: Serves the links of the engine of this process. Mount it where SAGAS_CALLBACK_URL says.
