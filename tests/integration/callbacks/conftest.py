@@ -49,6 +49,7 @@ class Pack(Step[Parcel]):
 
 class CourierAccepts(Wait[Accepted]):
     name = "courier"
+    aliases = ("carrier",)
     timeout = timedelta(days=2)
 
     def received(self, context: Parcel, signal: Accepted) -> None:
@@ -59,17 +60,34 @@ class SendParcel(Saga[Parcel]):
     steps = [Pack, CourierAccepts]
 
 
+class CustomerHasIt(Wait[None]):
+    pass
+
+
+class PackForGood(Pack):
+    name = "pack"
+
+    def compensate(self, context: Parcel, call: Call) -> None:
+        raise RuntimeError("it is taped up")
+
+
+class Deliver(Saga[Parcel]):
+    """It goes on after the courier's answer, and its compensation keeps failing."""
+
+    steps = [PackForGood, CourierAccepts, CustomerHasIt]
+
+
 class Shop:
     """An engine with a saga, and links to it."""
 
     def __init__(self, storage: PostgresSagaStorage, base: str) -> None:
         settings = Settings(callback_secret=(SECRET,), callback_url=base)
         self.storage = storage
-        self.engine = SagaEngine(storage, settings=settings, sagas=[SendParcel])
+        self.engine = SagaEngine(storage, settings=settings, sagas=[SendParcel, Deliver])
 
-    def waiting(self) -> UUID:
+    def waiting(self, saga: type[Saga[Parcel]] = SendParcel) -> UUID:
         """A saga that waits for the courier."""
-        report = self.engine.run(SendParcel, Parcel("lamp"))
+        report = self.engine.run(saga, Parcel("lamp"))
         assert report.status is SagaStatus.RUNNING
         return report.saga_id
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings
+from sagas import PostgresSagaStorage, Saga, SagaEngine, SagaStatus, Settings, callback_url
 from sagas.callbacks import CallbackApp
 from sagas.callbacks.links import Link, Links
 from sagas.storage.records import SignalKind
@@ -25,6 +25,7 @@ from tests.integration.callbacks.conftest import (
     OTHER_SECRET,
     SECRET,
     Accepted,
+    Deliver,
     Parcel,
     SendParcel,
     Shop,
@@ -165,8 +166,11 @@ def test_two_links_of_a_step_that_ran_twice_are_answered_once(shop: Shop, client
     assert {signal.signal_id for signal in shop.signals(saga_id)} == {"link:callback", "link:the second courier"}
 
 
-def test_a_link_is_closed_once_the_saga_no_longer_waits(shop: Shop, client: httpx.Client) -> None:
-    saga_id = shop.waiting()
+@pytest.mark.parametrize("saga", [SendParcel, Deliver])
+def test_a_link_is_closed_once_the_saga_no_longer_waits(
+    shop: Shop, client: httpx.Client, saga: type[Saga[Parcel]]
+) -> None:
+    saga_id = shop.waiting(saga)
     url = shop.link(saga_id)
     shop.engine.signal(saga_id, "courier", Accepted(accepted=True), by="the phone")
     assert client.get(url).status_code == 200  # it is not known yet which of the two comes first
@@ -177,13 +181,26 @@ def test_a_link_is_closed_once_the_saga_no_longer_waits(shop: Shop, client: http
     assert len(shop.signals(saga_id)) == 1
 
 
-def test_a_link_is_closed_while_its_saga_is_undone(shop: Shop, client: httpx.Client) -> None:
-    saga_id = shop.waiting()
+@pytest.mark.parametrize("saga", [SendParcel, Deliver])
+def test_a_link_is_closed_while_its_saga_is_undone(shop: Shop, client: httpx.Client, saga: type[Saga[Parcel]]) -> None:
+    saga_id = shop.waiting(saga)
     url = shop.link(saga_id)
     shop.engine.cancel(saga_id, "the order was withdrawn")
-    shop.goes_on(saga_id)
 
+    assert shop.goes_on(saga_id) is (SagaStatus.COMPENSATED if saga is SendParcel else SagaStatus.COMPENSATING)
     assert [client.get(url).status_code, post(client, url).status_code] == [410, 410]
+
+
+def test_a_link_for_the_former_name_of_a_wait_is_answered_and_then_closed(shop: Shop, client: httpx.Client) -> None:
+    saga_id = shop.waiting(Deliver)
+    options = {"payload": {"accepted": True}, "expires": timedelta(days=1), "engine": shop.engine}
+    first, second = (callback_url(saga_id, "carrier", link_id=each, **options) for each in ("a", "b"))
+
+    assert post(client, first).status_code == 200
+    assert client.get(second).status_code == 200
+    assert shop.goes_on(saga_id) is SagaStatus.RUNNING
+
+    assert client.get(second).status_code == 410
 
 
 # -- wrong links ------------------------------------------------------------------------------------------------
@@ -287,14 +304,14 @@ def test_a_link_for_a_wait_that_the_saga_has_not_is_closed_and_logged(
 ) -> None:
     saga_id = shop.waiting()
     base = shop.link(saga_id).rpartition("/")[0]
-    misnamed = Links([SECRET]).token(_link_of(saga_id, wait="carrier"))
+    misnamed = Links([SECRET]).token(_link_of(saga_id, wait="porter"))
 
     with caplog.at_level(logging.WARNING, "sagas"):
         answers = [client.get(f"{base}/{misnamed}"), client.get(shop.link(saga_id, {"accepted": "perhaps?"}))]
 
     assert [answer.status_code for answer in answers] == [410, 410]
     assert answers[0].text == answers[1].text
-    assert "has no wait 'carrier': it waits for 'courier'" in caplog.text
+    assert "has no wait 'porter': it waits for 'courier'" in caplog.text
     assert "the signal 'courier' was refused" in caplog.text
     assert misnamed not in caplog.text
 
