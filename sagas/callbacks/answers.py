@@ -33,13 +33,13 @@ def standing_of(link: Link, engine: SagaEngine) -> Standing:
     """
     try:
         record = engine.storage.load(link.saga_id)
+        if link.expired or _is_over(record, link.wait, engine) or _was_used(link, engine):
+            return Standing.CLOSED
+        head = engine.storage.head(link.saga_id)
+        for payload in link.choices.values():
+            new_signal(head, link.wait, payload, definitions=engine.definitions)
     except SagaNotFound:
         return Standing.UNKNOWN
-    if link.expired or _is_over(record, link.wait, engine) or _was_used(link, engine):
-        return Standing.CLOSED
-    try:
-        for payload in link.choices.values():
-            new_signal(record, link.wait, payload, definitions=engine.definitions)
     except SignalRefused as error:
         _report(link, error)
         return Standing.CLOSED
