@@ -86,7 +86,10 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
     out, err = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert (err, process.returncode) == (b"", 0)
-    assert json.loads(out) == {"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0}
+    assert json.loads(out) == {
+        **{"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0},
+        **{"scheduled": [], "schedules_failed": []},
+    }
     assert {storage.load(saga_id).state for saga_id in (pending, late)} == {SagaState.QUEUED}
 
 

@@ -124,6 +124,7 @@ def test_a_crash_between_the_start_and_the_note_starts_no_saga_twice(
     assert emptied_storage.schedule_ticks(["nightly"]).last["nightly"] > last
 
 
+@pytest.mark.skipif(fake_time_library() is None, reason="libfaketime is not installed")
 @pytest.mark.parametrize("offset", ["+30d", "-30d"])
 def test_a_scan_of_a_process_whose_clock_is_wrong_goes_by_the_databases_clock(
     emptied_storage: PostgresSagaStorage, scan: Callable[..., Scan], last_tick: Callable[[int], datetime], offset: str
