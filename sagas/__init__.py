@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from sagas.api import (
     configure,
     current_engine,
+    find,
+    find_async,
+    get,
+    get_async,
     recover_saga,
     recover_saga_async,
     run,
@@ -14,15 +18,19 @@ from sagas.api import (
     start,
     start_async,
     start_many,
+    wait,
+    wait_async,
 )
 from sagas.definition import Call, RetryPolicy, Saga, Step
 from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
-from sagas.errors import OutcomeUnknown, SagaError
+from sagas.errors import OutcomeUnknown, SagaError, WaitTimedOut
 from sagas.execution import Report
+from sagas.inspection.view import SagaSummary, SagaView
 from sagas.progress import SagaStatus
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
+from sagas.storage.records import SagaState
 
 __all__ = [
     "Call",
@@ -35,11 +43,19 @@ __all__ = [
     "Saga",
     "SagaEngine",
     "SagaError",
+    "SagaState",
     "SagaStatus",
+    "SagaSummary",
+    "SagaView",
     "Settings",
     "Step",
+    "WaitTimedOut",
     "configure",
     "current_engine",
+    "find",
+    "find_async",
+    "get",
+    "get_async",
     "recover_saga",
     "recover_saga_async",
     "run",
@@ -49,6 +65,8 @@ __all__ = [
     "start",
     "start_async",
     "start_many",
+    "wait",
+    "wait_async",
 ]
 
 if TYPE_CHECKING:
