@@ -79,12 +79,14 @@ def test_a_saga_is_got_by_its_id_or_its_class_or_name_and_key(stage: Stage, eith
 
 
 def test_without_the_class_the_context_is_plain_data(stage: Stage, either: QuickEngine) -> None:
-    saga_id = either.run(stage.saga(stage.step("hotel", [book])), Trip()).saga_id
+    trip = stage.saga(stage.step("hotel", [book]))
+    saga_id = either.run(trip, Trip(), idempotency_key="k").saga_id
 
     view = SagaEngine(either.storage).get(saga_id)
 
     assert view.context == {"booked": ["hotel"], "note": None}
     assert (view.done, view.over) == (("hotel",), True)
+    assert SagaEngine(either.storage).get((trip, "k")).context == Trip(["hotel"])
 
 
 def test_a_class_of_another_version_does_not_read_the_context(stage: Stage, either: QuickEngine) -> None:
@@ -318,6 +320,31 @@ def test_coroutines_get_find_and_wait_while_the_loop_goes_on(process: QuickEngin
     assert sagas.get(saga_id) == process.get(saga_id)
     assert sagas.find(status=SagaStatus.COMPLETED) == process.find()
     assert sagas.wait(saga_id, 0).done == ("hotel",)
+
+
+def test_a_coroutine_that_waits_for_a_slow_database_does_not_block_the_loop(either: QuickEngine) -> None:
+    saga_id = new_saga_id()
+    held(either.storage, id=saga_id)()
+    asked, loop_went_on = threading.Event(), threading.Event()
+    status_of = either.storage.status_of
+    in_time: list[bool] = []
+
+    def slow(which: UUID) -> Any:
+        asked.set()
+        in_time.append(loop_went_on.wait(3.0))
+        return status_of(which)
+
+    either.storage.status_of = slow  # type: ignore[method-assign]
+
+    async def program() -> None:
+        waiting = asyncio.create_task(either.wait_async(saga_id, timeout=DEADLINE_SECONDS))
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        loop_went_on.set()
+        assert (await waiting).over
+
+    asyncio.run(program())
+    assert in_time == [True]
 
 
 def test_a_coroutine_that_waits_is_told_at_the_timeout_and_can_be_cancelled(either: QuickEngine) -> None:
