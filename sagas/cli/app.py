@@ -22,6 +22,7 @@ from sagas.cli.scan import scan
 from sagas.cli.show import show
 from sagas.cli.start import start
 from sagas.cli.stats import stats
+from sagas.cli.wait import wait
 from sagas.cli.workers import workers
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def _options(
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     *(dev, migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
-    *(list_sagas, show, stats, workers, scan, prune, graph),
+    *(list_sagas, show, wait, stats, workers, scan, prune, graph),
 )
 for _command in _COMMANDS:
     app.command("list" if _command is list_sagas else None)(_command)

@@ -53,7 +53,10 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     saga, *programs = [block for block in page.unchecked if block.language == "python"]
     # The application of one's own is another way to carry sagas, on a broker of its own.
     programs = [block for block in programs if "install(app)" not in block.text]
-    page.unchecked = [block for block in page.unchecked if block not in programs]
+    (asking,) = [block for block in programs if "wait(" in block.text]
+    answer = page.unchecked[page.unchecked.index(asking) + 1]
+    programs.remove(asking)
+    page.unchecked = [block for block in page.unchecked if block not in (*programs, asking, answer)]
     check_python(page, reader)
     assert len(saga.text.splitlines()) <= 35, "it is announced as one of 30 lines"
     settings = _exported(page) | {"SAGAS_DATABASE_URL": reader.database_url, "SAGAS_BROKER_URL": reader.broker_url}
@@ -75,6 +78,8 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     ended = [(record.idempotency_key, record.status) for record in storage.find(SagaFilter())]
     keys = ("order-1003", "order-1002", "order-1001")
     assert ended == [(key, SagaStatus.COMPENSATED) for key in keys]
+    page.unchecked += [asking, answer]
+    check_python(page, reader, **settings)
 
 
 def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
