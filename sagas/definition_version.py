@@ -41,7 +41,8 @@ def graph_of(saga: AnySaga, definition_version: str) -> Graph:
             raise _changed(saga, f"it was started with other steps than {saga.__name__} has, too many to tell which")
         nodes = [_node(step.name, step) for step in saga.steps]
     else:
-        known = {code: node for step in saga.steps for code, node in _codes(step)}
+        classes = [each for step in saga.steps for each in step.alternates()]
+        known = {code: node for each in classes for code, node in _codes(each)}
         starts = range(0, len(codes), _CODE_CHARACTERS)
         nodes = []
         for code in (codes[start : start + _CODE_CHARACTERS] for start in starts):
