@@ -250,6 +250,11 @@ class Saga(Generic[ContextT]):
         """The name in the database: the oldest one. With a later name, repeating a start would start a second saga."""
         return (*cls.aliases, cls.name)[0]
 
+    @classmethod
+    def step_classes(cls) -> tuple[type[Step[Any]], ...]:
+        """Return the step classes in order, each followed by its fallbacks."""
+        return tuple(each for step in cls.steps for each in step.alternates())
+
 
 AnySaga = type[Saga[Any]]
 

@@ -41,8 +41,7 @@ def graph_of(saga: AnySaga, definition_version: str) -> Graph:
             raise _changed(saga, f"it was started with other steps than {saga.__name__} has, too many to tell which")
         nodes = [_node(step.name, step) for step in saga.steps]
     else:
-        classes = [each for step in saga.steps for each in step.alternates()]
-        known = {code: node for each in classes for code, node in _codes(each)}
+        known = {code: node for step in saga.step_classes() for code, node in _codes(step)}
         starts = range(0, len(codes), _CODE_CHARACTERS)
         nodes = []
         for code in (codes[start : start + _CODE_CHARACTERS] for start in starts):
@@ -75,7 +74,7 @@ def _codes(step: type[Step[Any]]) -> list[tuple[str, Node]]:
 
 
 def _what_became_of(code: str, place: str, saga: AnySaga) -> str:
-    for step, pivot, can_compensate in product(saga.steps, (False, True), (False, True)):
+    for step, pivot, can_compensate in product(saga.step_classes(), (False, True), (False, True)):
         for name in (step.name, *step.aliases):
             if code == _code(name, pivot=pivot, can_compensate=can_compensate):
                 if pivot is not step.pivot:
@@ -83,7 +82,7 @@ def _what_became_of(code: str, place: str, saga: AnySaga) -> str:
                 else:
                     change = "lost its compensate()"
                 return f"{step.__name__} {change} since this saga was started"
-    names = ", ".join(step.name for step in saga.steps)
+    names = ", ".join(step.name for step in saga.step_classes())
     return (
         f"{place} is none of those of {saga.__name__} ({names}), so it was removed, or renamed without its former "
         "name in `aliases`"

@@ -54,8 +54,7 @@ def plan_for(saga: AnySaga, graph: Graph) -> Plan:
 
 
 def _plan(saga: AnySaga, graph: Graph) -> Plan:
-    classes = [each for step in saga.steps for each in step.alternates()]
-    named = {name: each for each in classes for name in (each.name, *each.aliases)}
+    named = {name: step for step in saga.step_classes() for name in (step.name, *step.aliases)}
     steps: dict[str, type[Step[Any]]] = {}
     nodes = []
     for node in graph.nodes:
@@ -64,7 +63,7 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
             step = named.get(stored.name)
             if step is None:
                 kind = "step" if stored is node else f"fallback of {node.name!r}:"
-                names = ", ".join(each.name for each in classes)
+                names = ", ".join(each.name for each in saga.step_classes())
                 raise _does_not_fit(
                     saga,
                     f"{kind} {stored.name!r}, which this saga was started with, is none of those of {saga.__name__} "

@@ -124,10 +124,7 @@ def configuration(app: Celery, installation: Installation) -> Iterator[Finding |
     options, transport = app.conf.broker_transport_options, app.connection_for_write().transport.driver_type
     if transport == "redis":
         visible = options.get("visibility_timeout", _VISIBILITY_SECONDS)
-        durations = [
-            sum(each.timeout or 0 for step in saga.steps for each in step.alternates())
-            for saga in installation.registry
-        ]
+        durations = [sum(step.timeout or 0 for step in saga.step_classes()) for saga in installation.registry]
         longest = max([installation.settings.lease_seconds, *durations])
         if visible < longest:
             message = f"visibility_timeout is {visible:g} s, and a saga may hold its message for {duration(longest)}."

@@ -57,7 +57,7 @@ def crash_matrix(
 
     The saga crashes before and after each act and compensate, and before and after each checkpoint. It does so in runs
     in which no step fails, and in runs in which one step fails: cleanly, in doubt (with or without having taken
-    effect), or, if it is retried, only once.
+    effect), or, if it is retried, only once. A fallback fails so, too, after the steps before it have failed.
 
     The saga also crashes twice in a run. If no step fails, the two places are any two between which something happens.
     If a step fails for good, the first crash comes after an action that it makes run again, and the second one later.
@@ -106,7 +106,7 @@ def _require_sense(case: Case[Any, Any]) -> None:
         raise TypeError("check is async, and nothing would await it: make it a plain function.")
     world = case.make_world()
     case.make_context(world)
-    for step in case.saga.steps:
+    for step in case.saga.step_classes():
         case.make_step(step, world)
     seen = case.look(world)
     if seen is not None and not shows_data(content(seen)):
@@ -118,7 +118,7 @@ def _require_sense(case: Case[Any, Any]) -> None:
 
 def _resolver(saga: type[Saga[Any]], world: object) -> Callable[[type[Step[Any]], Any], Step[Any]]:
     """Build steps by calling their classes."""
-    fitting = {step: _fit(step, world) for step in saga.steps}
+    fitting = {step: _fit(step, world) for step in saga.step_classes()}
     return lambda step, here: fitting[step](here)
 
 

@@ -24,5 +24,5 @@ def class_state(saga: AnySaga, world: object) -> dict[str, Content]:
             for name, value in vars(cls).items()
             if isinstance(value, _DATA) and not name.startswith("__") and not any(value is part for part in shared)
         }
-        for step in saga.steps
+        for step in saga.step_classes()
     }
