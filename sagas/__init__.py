@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 from sagas.api import (
+    cancel,
+    cancel_async,
     configure,
     current_engine,
     recover_saga,
@@ -11,11 +13,13 @@ from sagas.api import (
     run_async,
     send,
     send_async,
+    signal,
+    signal_async,
     start,
     start_async,
     start_many,
 )
-from sagas.definition import Call, RetryPolicy, Saga, Step
+from sagas.definition import Call, RetryPolicy, Saga, Sleep, Step, Wait
 from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
 from sagas.errors import OutcomeUnknown, SagaError
@@ -37,7 +41,11 @@ __all__ = [
     "SagaError",
     "SagaStatus",
     "Settings",
+    "Sleep",
     "Step",
+    "Wait",
+    "cancel",
+    "cancel_async",
     "configure",
     "current_engine",
     "recover_saga",
@@ -46,6 +54,8 @@ __all__ = [
     "run_async",
     "send",
     "send_async",
+    "signal",
+    "signal_async",
     "start",
     "start_async",
     "start_many",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from sagas.engine import SagaEngine
 from sagas.execution import Report
 from sagas.framework import set_up_framework
 from sagas.settings import Settings
+from sagas.signals import SagaKey
 from sagas.storage.records import OnConflict
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
@@ -102,10 +104,18 @@ def start(
     idempotency_key: str | None = None,
     on_conflict: OnConflict = "return",
     connection: TransactionOwner | None = None,
+    at: datetime | timedelta | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> UUID:
     """Store a saga and send it to a worker; return its id. See `SagaEngine.start`."""
     return current_engine().start(
-        saga, context, idempotency_key=idempotency_key, on_conflict=on_conflict, connection=connection
+        saga,
+        context,
+        idempotency_key=idempotency_key,
+        on_conflict=on_conflict,
+        connection=connection,
+        at=at,
+        tags=tags,
     )
 
 
@@ -116,10 +126,18 @@ def start_many(
     idempotency_keys: Sequence[str] | None = None,
     on_conflict: OnConflict = "return",
     connection: TransactionOwner | None = None,
+    at: datetime | timedelta | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> list[UUID]:
     """Store many sagas in one statement and send them; return their ids in order. See `SagaEngine.start_many`."""
     return current_engine().start_many(
-        saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=connection
+        saga,
+        contexts,
+        idempotency_keys=idempotency_keys,
+        on_conflict=on_conflict,
+        connection=connection,
+        at=at,
+        tags=tags,
     )
 
 
@@ -130,10 +148,18 @@ async def start_async(
     idempotency_key: str | None = None,
     on_conflict: OnConflict = "return",
     connection: AsyncTransactionOwner | None = None,
+    at: datetime | timedelta | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> UUID:
     """Do as `start` does, from a coroutine."""
     return await current_engine().start_async(
-        saga, context, idempotency_key=idempotency_key, on_conflict=on_conflict, connection=connection
+        saga,
+        context,
+        idempotency_key=idempotency_key,
+        on_conflict=on_conflict,
+        connection=connection,
+        at=at,
+        tags=tags,
     )
 
 
@@ -145,6 +171,44 @@ def send(*saga_ids: UUID | str) -> None:
 async def send_async(*saga_ids: UUID | str) -> None:
     """Do as `send` does, from a coroutine."""
     await current_engine().send_async(*saga_ids)
+
+
+def signal(
+    saga: SagaKey,
+    name: str,
+    payload: object = None,
+    *,
+    signal_id: str | None = None,
+    by: str | None = None,
+    connection: TransactionOwner | None = None,
+) -> bool:
+    """Send a signal to a saga, for one of its waits. See `SagaEngine.signal`."""
+    return current_engine().signal(saga, name, payload, signal_id=signal_id, by=by, connection=connection)
+
+
+async def signal_async(
+    saga: SagaKey,
+    name: str,
+    payload: object = None,
+    *,
+    signal_id: str | None = None,
+    by: str | None = None,
+    connection: AsyncTransactionOwner | None = None,
+) -> bool:
+    """Do as `signal` does, from a coroutine."""
+    return await current_engine().signal_async(saga, name, payload, signal_id=signal_id, by=by, connection=connection)
+
+
+def cancel(saga: SagaKey, reason: str, *, by: str | None = None, connection: TransactionOwner | None = None) -> None:
+    """Ask for a saga to be aborted. See `SagaEngine.cancel`."""
+    current_engine().cancel(saga, reason, by=by, connection=connection)
+
+
+async def cancel_async(
+    saga: SagaKey, reason: str, *, by: str | None = None, connection: AsyncTransactionOwner | None = None
+) -> None:
+    """Do as `cancel` does, from a coroutine."""
+    await current_engine().cancel_async(saga, reason, by=by, connection=connection)
 
 
 def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:

@@ -10,9 +10,23 @@ from functools import partial
 from typing import Any
 
 from sagas.definition import AnySaga
-from sagas.drivers import CHECK_SECONDS, Driver, at_work, failed_outside, interruption, method_of
+from sagas.drivers import CHECK_SECONDS, Driver, action_of, at_work, failed_outside, interruption, timeout_of
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.execution import Apply, Begin, Command, Done, Interrupted, Load, Loop, Perform, Report, Send, Wait, saga_loop
+from sagas.execution import (
+    Apply,
+    Begin,
+    Command,
+    Delay,
+    Done,
+    Interrupted,
+    Load,
+    Loop,
+    Perform,
+    ReadSignals,
+    Report,
+    Send,
+    saga_loop,
+)
 from sagas.framework import Framework
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
@@ -79,10 +93,12 @@ class AsyncDriver(Driver):
                 return await self._perform(begin)
             case Load():
                 return await call_in_thread(partial(self._runtime.storage.load, self._acquired.lease.saga_id))
-            case Wait(seconds, interruptible):
+            case Delay(seconds, interruptible):
                 return await self._wait(seconds, interruptible=interruptible)
             case Send(claim):
                 return await call_in_thread(partial(self._runtime.send, claim))
+            case ReadSignals():
+                return await call_in_thread(partial(self._runtime.storage.signals, self._acquired.lease.saga_id))
 
     async def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
@@ -103,21 +119,20 @@ class AsyncDriver(Driver):
         return Done(move, error=failure) if failure is not None else Done(move, ended.result())
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
-        method = method_of(self._step(begin.step), begin.move)
-        is_async = inspect.iscoroutinefunction(method)
-        return self._act(begin, partial(method, begin.context, begin.call), is_async=is_async)
+        action = action_of(self._part(begin.part), begin)
+        return self._act(begin, action, is_async=inspect.iscoroutinefunction(action.func))
 
     async def _act(self, begin: Begin, action: Any, *, is_async: bool) -> Any:
         runtime = self._runtime
         self._show_work(begin.move)
         with runtime.observer.acting(self._acquired.record, begin.move):
             if is_async and type(runtime.framework) is Framework:
-                error, value = await settle(action(), begin.step.timeout)
+                error, value = await settle(action(), timeout_of(begin))
                 if error is not None:
                     raise error
                 return value
             around = runtime.framework.around(action)
-            return await call_in_thread(partial(self._in_thread, partial(perform, around, timeout=begin.step.timeout)))
+            return await call_in_thread(partial(self._in_thread, partial(perform, around, timeout=timeout_of(begin))))
 
     def _in_thread(self, action: Any) -> Any:
         try:

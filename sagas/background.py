@@ -46,6 +46,10 @@ class InBackground(Generic[ItemT]):
         except RuntimeError:  # the interpreter is about to exit, or the system has no thread left
             self._work()
 
+    def now(self, items: Sequence[ItemT]) -> None:
+        """Call the function here, in the caller's thread."""
+        self._handle(items)
+
     def _work(self) -> None:
         while batch := self._next():
             self._handle(batch)

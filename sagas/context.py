@@ -57,8 +57,9 @@ class ContextCodec(Generic[ContextT]):
         DefinitionError: the type cannot be written as JSON and read back.
     """
 
-    def __init__(self, context_type: Any, *, owner: str) -> None:
+    def __init__(self, context_type: Any, *, owner: str, what: str = "context") -> None:
         self._owner = owner
+        self._what = what
         self._type = context_type
         self._type_name = getattr(context_type, "__name__", str(context_type))
         try:
@@ -68,13 +69,13 @@ class ContextCodec(Generic[ContextT]):
         except PydanticUserError as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise DefinitionError(
-                f"{owner}: its context type {self._type_name} cannot be stored as JSON ({reason}): "
+                f"{owner}: its {what} type {self._type_name} cannot be stored as JSON ({reason}): "
                 "use a dataclass, TypedDict or pydantic model whose fields are JSON types, "
                 "and keep collaborators in the steps' constructors."
             ) from error
         if problem := what_json_cannot_hold(self._adapter.core_schema):
             raise DefinitionError(
-                f"{owner}: its context type {self._type_name} cannot be stored as JSON ({problem}): "
+                f"{owner}: its {what} type {self._type_name} cannot be stored as JSON ({problem}): "
                 "give that field another type or name."
             )
 
@@ -95,21 +96,21 @@ class ContextCodec(Generic[ContextT]):
         except _CANNOT_BE_STORED as error:
             if _is_of_another_type(context, self._type):
                 raise ContextError(
-                    f"{self._owner}: its context is of type {type(context).__name__}, and it takes {self._type_name}: "
-                    f"give an instance of {self._type_name}."
+                    f"{self._owner}: its {self._what} is of type {type(context).__name__}, and it takes "
+                    f"{self._type_name}: give an instance of {self._type_name}."
                 ) from error
             raise ContextError(
-                f"{self._owner}: its context cannot be stored as JSON ({_first_line(error)}): "
+                f"{self._owner}: its {self._what} cannot be stored as JSON ({_first_line(error)}): "
                 "keep to text, finite numbers, booleans, None, lists and mappings, typed as they are."
             ) from error
         if "\\u0000" in text and _holds_nul(plain):
             raise ContextError(
-                f"{self._owner}: its context holds a NUL character (U+0000), which PostgreSQL's jsonb cannot store, so "
-                "that no query could look into it: strip it from the text."
+                f"{self._owner}: its {self._what} holds a NUL character (U+0000), which PostgreSQL's jsonb cannot "
+                "store, so that no query could look into it: strip it from the text."
             )
         if size > MAX_CONTEXT_BYTES:
             raise ContextError(
-                f"{self._owner}: its context is {size / 2**20:.1f} MB as JSON, more than the "
+                f"{self._owner}: its {self._what} is {size / 2**20:.1f} MB as JSON, more than the "
                 f"{MAX_CONTEXT_BYTES // 2**20} MB a saga may carry: store the document elsewhere and keep its key."
             )
         return text
@@ -124,7 +125,7 @@ class ContextCodec(Generic[ContextT]):
             return self._read(text)
         except ValidationError as error:
             raise ContextError(
-                f"{self._owner}: its context does not validate as {self._type_name} ({_first_problem(error)}): "
+                f"{self._owner}: its {self._what} does not validate as {self._type_name} ({_first_problem(error)}): "
                 "run code whose context type fits, or correct the data."
             ) from error
 
@@ -194,8 +195,8 @@ class ContextCodec(Generic[ContextT]):
             difference = "it is nested too deeply"
         if difference is not None:
             raise ContextError(
-                f"{self._owner}: its context changes when stored as JSON and read back ({difference}): declare what "
-                "is to be kept as fields, each of its exact type, and of a type that JSON has."
+                f"{self._owner}: its {self._what} changes when stored as JSON and read back ({difference}): declare "
+                "what is to be kept as fields, each of its exact type, and of a type that JSON has."
             )
 
     def _read_back(self, text: str) -> ContextT:
@@ -203,27 +204,38 @@ class ContextCodec(Generic[ContextT]):
             return self._read(text)
         except ValidationError as error:
             raise ContextError(
-                f"{self._owner}: its context could be stored as JSON, but not read back as {self._type_name} "
+                f"{self._owner}: its {self._what} could be stored as JSON, but not read back as {self._type_name} "
                 f"({_first_problem(error)}): set the field to a value of its type, within its limits."
             ) from error
 
     def _read(self, text: str) -> ContextT:
         return self._adapter.validate_json(text, by_alias=True, by_name=True)
 
+    def is_instance(self, value: object) -> bool:
+        """Whether a value is an instance of this type; of a TypedDict, say, nothing is."""
+        return not _is_of_another_type(value, self._type, unknown=True)
+
     def parse(self, data: Any) -> ContextT:
         """Return the context that plain data (from a JSON file, say) describes.
 
         Raises:
-            ContextError: it does not validate.
+            ContextError: it does not validate, or is no plain data.
         """
-        return self.load(json.dumps(data))
+        try:
+            text = json.dumps(data)
+        except (TypeError, ValueError) as error:
+            raise ContextError(
+                f"{self._owner}: its {self._what} is of type {type(data).__name__}, and it takes {self._type_name}: "
+                f"give an instance of {self._type_name}, or plain data."
+            ) from error
+        return self.load(text)
 
 
-def _is_of_another_type(context: object, expected: Any) -> bool:
+def _is_of_another_type(context: object, expected: Any, *, unknown: bool = False) -> bool:
     try:
         return not isinstance(context, expected)
     except TypeError:  # of a TypedDict, say, nothing is an instance
-        return False
+        return unknown
 
 
 def _first_problem(error: ValidationError) -> str:

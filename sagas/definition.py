@@ -1,11 +1,15 @@
-"""The classes that a user writes, `Saga`, `Step` and `RetryPolicy`. They are validated when they are defined."""
+"""The classes that a user writes: `Saga`, its parts `Step`, `Wait` and `Sleep`, and `RetryPolicy`.
+
+They are validated when they are defined.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from datetime import timedelta
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from sagas.context import ContextCodec, ContextT
@@ -16,9 +20,14 @@ from sagas.storable import is_storable
 MAX_NAME_LENGTH = 255
 #: Python limits how long a thread can wait. A year is below that limit and long enough for any retry.
 _LONGEST_DELAY = 366 * 24 * 3600.0
+_LONGEST_WAIT: Final = timedelta(days=36_600)
+#: What follows when a wait has timed out.
+OnTimeout = Literal["abort", "go on"]
 
 #: Builds a step from its class. A DI container plugs in here.
 Resolver = Callable[[type["Step[Any]"]], "Step[Any]"]
+#: What a signal brings.
+PayloadT = TypeVar("PayloadT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +136,59 @@ ONCE = RetryPolicy(max_attempts=1)
 PATIENT = RetryPolicy(max_attempts=45, first_delay=6.0, max_delay=600.0)
 
 
-class Step(Generic[ContextT]):
+class Part:
+    """What stands in `steps`: a step, a wait or a sleep.
+
+    Attributes:
+        name: stable name in the log; default: the class's name in kebab case, in whatever module the class is.
+        aliases: its former names, the oldest first. A saga that was started under one of them keeps it to its end.
+        kind: the kind of node that it is in the saga's graph.
+        retry, compensate_retry: what to do when its code raises.
+        pivot: True for the point of no return.
+    """
+
+    name: ClassVar[str] = ""
+    aliases: ClassVar[Sequence[str]] = ()
+    kind: ClassVar[str] = ""
+    retry: ClassVar[RetryPolicy] = ONCE
+    compensate_retry: ClassVar[RetryPolicy] = PATIENT
+    pivot: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if Part in cls.__bases__:
+            return  # a kind of part, such as Step
+        cls.name = _own_name(cls)
+        cls.aliases = _own_aliases(cls)
+
+    @classmethod
+    def retry_after_pivot(cls) -> RetryPolicy:
+        """The policy for its code after the pivot: its own `retry` if a class sets one, or else the patient one."""
+        chosen = any("retry" in vars(base) for base in cls.__mro__ if base is not Part)
+        return cls.retry if chosen else PATIENT
+
+    @classmethod
+    def can_compensate(cls) -> bool:
+        """Whether the class defines a way to undo its effect."""
+        return False
+
+    @classmethod
+    def limit(cls) -> float | None:
+        """How many seconds it takes at most; None for no limit."""
+        return None
+
+    @classmethod
+    def alternates(cls) -> tuple[type[Part], ...]:
+        """Return the class itself, and then its fallbacks in the order in which they are tried."""
+        return (cls,)
+
+    @classmethod
+    def node(cls) -> Node:
+        """Return its node in a graph."""
+        return Node(name=cls.name, kind=cls.kind, pivot=cls.pivot, undoable=cls.can_compensate())
+
+
+class Step(Part, Generic[ContextT]):
     """One step of a saga: an effect, and how to undo it.
 
     Every step runs at least once. The result of at most one worker is kept. Every attempt has the same idempotency
@@ -145,12 +206,8 @@ class Step(Generic[ContextT]):
             it did is undone first, and then what this step did or may have done.
     """
 
-    name: ClassVar[str] = ""
-    aliases: ClassVar[Sequence[str]] = ()
-    retry: ClassVar[RetryPolicy] = ONCE
-    compensate_retry: ClassVar[RetryPolicy] = PATIENT
+    kind: ClassVar[str] = "step"
     timeout: ClassVar[float | None] = None
-    pivot: ClassVar[bool] = False
     fallback: ClassVar[type[Step[Any]] | None] = None
 
     def act(self, context: ContextT, call: Call) -> ContextT | Awaitable[ContextT | None] | None:
@@ -163,8 +220,6 @@ class Step(Generic[ContextT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.name = _own_name(cls)
-        cls.aliases = _own_aliases(cls)
         for name in ("retry", "compensate_retry"):
             if not isinstance(policy := getattr(cls, name), RetryPolicy):
                 raise DefinitionError(
@@ -188,19 +243,82 @@ class Step(Generic[ContextT]):
     @classmethod
     def node(cls) -> Node:
         """Return its node in a graph."""
-        own = Node(name=cls.name, pivot=cls.pivot, undoable=cls.can_compensate())
-        return replace(own, fallbacks=tuple(Fallback.of(each.node()) for each in cls.alternates()[1:]))
-
-    @classmethod
-    def retry_after_pivot(cls) -> RetryPolicy:
-        """The policy for `act` after the pivot: the step's own `retry` if a class sets one, or else the patient one."""
-        chosen = any("retry" in vars(base) for base in cls.__mro__ if base is not Step)
-        return cls.retry if chosen else PATIENT
+        return replace(super().node(), fallbacks=tuple(Fallback.of(each.node()) for each in cls.alternates()[1:]))
 
     @classmethod
     def can_compensate(cls) -> bool:
         """Whether the class defines a way to undo its effect."""
         return cls.compensate is not Step.compensate
+
+    @classmethod
+    def limit(cls) -> float | None:
+        """How many seconds one action takes at most; None for no limit."""
+        return cls.timeout
+
+
+class Wait(Part, Generic[PayloadT]):
+    """A wait for a signal: from a person, a webhook, another program. While a saga waits, it costs nothing.
+
+    Declare the type of what the signal brings, as `Wait[Accepted]`: a dataclass, TypedDict or pydantic model. A signal
+    that comes before the saga waits for it is kept.
+
+    Attributes:
+        timeout: how long to wait; None for no limit.
+        on_timeout: "abort" undoes the saga after the timeout; "go on" goes on with the next step.
+    """
+
+    kind: ClassVar[str] = "wait"
+    timeout: ClassVar[timedelta | None] = None
+    on_timeout: ClassVar[OnTimeout] = "abort"
+    payload: ClassVar[ContextCodec[Any]]
+
+    def received(self, context: Any, signal: PayloadT) -> Any:
+        """Change the context in place, or return a new one. It has no other effect, as it may run again.
+
+        Args:
+            context: the saga's.
+            signal: what the signal brought.
+        """
+        return None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.timeout is not None:
+            _check_duration(cls, "timeout", cls.timeout, "timedelta(days=2), or None for no limit")
+        if cls.on_timeout not in get_args(OnTimeout):
+            raise DefinitionError(f'{cls.__name__}: on_timeout is {cls.on_timeout!r}: give "abort" or "go on".')
+        payload_type = _type_argument(cls, Wait)
+        if payload_type is None:
+            raise DefinitionError(
+                f"{cls.__name__}: the type of its signal is missing: write class {cls.__name__}(Wait[YourSignal]) with "
+                "a dataclass, TypedDict or pydantic model, or Wait[None] for a signal that brings nothing."
+            )
+        cls.payload = ContextCodec(payload_type, owner=cls.__name__, what="signal")
+
+    @classmethod
+    def limit(cls) -> float | None:
+        """How many seconds it waits at most; None for no limit."""
+        return None if cls.timeout is None else cls.timeout.total_seconds()
+
+
+class Sleep(Part):
+    """A wait for a time. While a saga sleeps, it costs nothing, and no message waits in the broker.
+
+    Attributes:
+        duration: how long it lasts, from the moment at which the saga gets there.
+    """
+
+    kind: ClassVar[str] = "sleep"
+    duration: ClassVar[timedelta]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_duration(cls, "duration", getattr(cls, "duration", None), "timedelta(hours=1)")
+
+    @classmethod
+    def limit(cls) -> float | None:
+        """How many seconds it lasts."""
+        return cls.duration.total_seconds()
 
 
 class Saga(Generic[ContextT]):
@@ -215,6 +333,8 @@ class Saga(Generic[ContextT]):
             the class of their version, which you may keep next to this one. New sagas use the highest version.
         continues: lower versions whose sagas this class continues too.
         steps: the step classes, in order.
+        deadline: how long after its start the saga is to have ended. Later, it is undone; past the pivot, a log line
+            says so instead. None for no deadline.
         compensate_past_failures: True to compensate earlier steps although the compensation of a later step still
             fails. That compensation is tried again after them. The saga is COMPENSATED once every step is.
 
@@ -226,7 +346,8 @@ class Saga(Generic[ContextT]):
     aliases: ClassVar[Sequence[str]] = ()
     version: ClassVar[int] = 1
     continues: ClassVar[Sequence[int]] = ()
-    steps: ClassVar[Sequence[type[Step[Any]]]] = ()
+    steps: ClassVar[Sequence[type[Part]]] = ()
+    deadline: ClassVar[timedelta | None] = None
     compensate_past_failures: ClassVar[bool] = False
     codec: ClassVar[ContextCodec[Any]]
     graph: ClassVar[Graph]
@@ -242,7 +363,9 @@ class Saga(Generic[ContextT]):
             )
         _check_steps(cls)
         cls.steps = tuple(cls.steps)
-        cls.graph = Graph.chain(cls.stored_name(), cls.version, [step.node() for step in cls.steps])
+        if cls.deadline is not None:
+            _check_duration(cls, "deadline", cls.deadline, "timedelta(days=7), or None for no deadline")
+        cls.graph = Graph.chain(cls.stored_name(), cls.version, [part.node() for part in cls.steps])
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
 
     @classmethod
@@ -250,13 +373,18 @@ class Saga(Generic[ContextT]):
         """The name in the database: the oldest one. With a later name, repeating a start would start a second saga."""
         return (*cls.aliases, cls.name)[0]
 
-    @classmethod
-    def step_classes(cls) -> tuple[type[Step[Any]], ...]:
-        """Return the step classes in order, each followed by its fallbacks."""
-        return tuple(each for step in cls.steps for each in step.alternates())
-
 
 AnySaga = type[Saga[Any]]
+
+
+def steps_of(saga: AnySaga) -> list[type[Step[Any]]]:
+    """Return the steps of a saga in order, each followed by its fallbacks."""
+    return [part for part in parts_of(saga) if issubclass(part, Step)]
+
+
+def parts_of(saga: AnySaga) -> list[type[Part]]:
+    """Return the parts of a saga in order, each followed by its fallbacks."""
+    return [each for part in saga.steps for each in part.alternates()]
 
 
 def _own_name(cls: type) -> str:
@@ -275,7 +403,7 @@ def _is_name(name: object) -> bool:
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH and is_storable(name)
 
 
-def _own_aliases(cls: type[Step[Any]] | AnySaga) -> tuple[str, ...]:
+def _own_aliases(cls: type[Part] | AnySaga) -> tuple[str, ...]:
     aliases = cls.__dict__.get("aliases", ())
     if isinstance(aliases, str) or not isinstance(aliases, Sequence) or not all(map(_is_name, aliases)):
         raise DefinitionError(
@@ -304,13 +432,28 @@ def _is_version(version: object) -> bool:
     return isinstance(version, int) and not isinstance(version, bool) and version >= 1
 
 
-def _context_type(cls: AnySaga) -> Any:
-    # Look at the bases of every parent: the original bases of a generic mixin would hide those of the saga.
+def _check_duration(cls: type, name: str, value: object, example: str) -> None:
+    if not isinstance(value, timedelta) or not 0 < value.total_seconds() <= _LONGEST_WAIT.total_seconds():
+        raise DefinitionError(
+            f"{cls.__name__}: {name} is {value!r}: give a timedelta above 0, at most {_LONGEST_WAIT.days} days, as "
+            f"{example}."
+        )
+
+
+def _type_argument(cls: type, generic: type) -> Any:
+    """Return what stands in the brackets of a generic base class, as `Wait[Accepted]`; None if nothing does."""
+    # Look at the bases of every parent: the original bases of a generic mixin would hide those of the class.
     for base in (base for parent in cls.__mro__ for base in parent.__dict__.get("__orig_bases__", ())):
-        if isinstance(get_origin(base), type) and issubclass(get_origin(base), Saga):
-            (context_type,) = get_args(base)
-            if not isinstance(context_type, TypeVar):
-                return context_type
+        if isinstance(get_origin(base), type) and issubclass(get_origin(base), generic):
+            (argument,) = get_args(base)
+            if not isinstance(argument, TypeVar):
+                return argument
+    return None
+
+
+def _context_type(cls: AnySaga) -> Any:
+    if (context_type := _type_argument(cls, Saga)) is not None:
+        return context_type
     raise DefinitionError(
         f"{cls.__name__}: the type of its context is missing: "
         f"write class {cls.__name__}(Saga[YourContext]) with a dataclass, TypedDict or pydantic model."
@@ -345,16 +488,10 @@ def _check_steps(cls: AnySaga) -> None:
         raise DefinitionError(f"{cls.__name__}: steps is {cls.steps!r}: give a list of Step classes.")
     if not cls.steps:
         raise DefinitionError(f"{cls.__name__}: it has no steps: list its Step classes in `steps`.")
-    seen: dict[str, type[Step[Any]]] = {}
+    seen: dict[str, type[Part]] = {}
     pivot: str | None = None
     for step in cls.steps:
-        if not (isinstance(step, type) and issubclass(step, Step)):
-            raise DefinitionError(
-                f"{cls.__name__}: steps holds {step!r}: list the Step class itself, not an instance or a function."
-            )
-        if step.act is Step.act:
-            raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
-        _check_fallbacks(step)
+        _check_part(cls, step)
         for each in step.alternates():
             _check_names(cls, each, seen)
         if pivot and step.pivot:
@@ -368,11 +505,31 @@ def _check_steps(cls: AnySaga) -> None:
                     f"{cls.__name__}: {each.__name__} comes after the pivot {pivot}, so its compensate() could never "
                     "run: remove it, or move the step before the pivot."
                 )
+        if pivot and issubclass(step, Wait) and step.timeout is not None and step.on_timeout == "abort":
+            raise DefinitionError(
+                f"{cls.__name__}: {step.__name__} comes after the pivot {pivot}, so its timeout could not abort the "
+                'saga: set on_timeout = "go on", or timeout = None.'
+            )
         if step.pivot:
             pivot = step.__name__
 
 
-def _check_names(cls: AnySaga, step: type[Step[Any]], seen: dict[str, type[Step[Any]]]) -> None:
+def _check_part(cls: AnySaga, step: type[Part]) -> None:
+    if not (isinstance(step, type) and issubclass(step, Part)):
+        raise DefinitionError(
+            f"{cls.__name__}: steps holds {step!r}: list the Step class itself, not an instance or a function."
+        )
+    if step in (Part, Step, Wait, Sleep):
+        raise DefinitionError(
+            f"{cls.__name__}: steps holds {step.__name__} itself: list a subclass, which says what it does."
+        )
+    if issubclass(step, Step) and step.act is Step.act:
+        raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
+    if issubclass(step, Step):
+        _check_fallbacks(step)
+
+
+def _check_names(cls: AnySaga, step: type[Part], seen: dict[str, type[Part]]) -> None:
     for name in (step.name, *step.aliases):
         if (other := seen.get(name)) is step:
             raise DefinitionError(

@@ -56,6 +56,17 @@ class Definitions:
         graph = self._stored.get(record.definition) or self._known_here(record) or self._load(record.definition)
         return self._registry.fitting(record.name, graph.version), graph
 
+    def graph_of(self, record: SagaRecord) -> Graph:
+        """Return the graph that a saga was started with, also without its class; empty for one of version 0.1.0.
+
+        Raises:
+            DefinitionNotFound: its definition is not stored.
+            StorageUnavailable: as from the storage.
+        """
+        if record.definition is None:
+            return Graph(record.name, stored_version(record.definition_version), ())
+        return self._stored.get(record.definition) or self._load(record.definition)
+
     def _known_here(self, record: SagaRecord) -> Graph | None:
         graph = next((saga.graph for saga in self._registry if saga.graph.hash == record.definition), None)
         if graph is not None:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
-from sagas.definition import AnySaga, Step
+from sagas.definition import AnySaga, Part, Step, Wait
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.execution import (
     Apply,
     Begin,
     Command,
+    Delay,
     Done,
     Interrupted,
     Interruption,
     Load,
     Loop,
     Perform,
+    ReadSignals,
     Report,
     Send,
-    Wait,
     decline,
     failed_attempt,
     holder_failed,
@@ -110,11 +111,14 @@ class Driver:
         self._acquired = acquired
         self._runtime = runtime
         self._kept = kept
-        self._steps: dict[type[Step[Any]], Step[Any]] = {}
+        self._parts: dict[type[Part], Part] = {}
 
-    def _step(self, kind: type[Step[Any]]) -> Step[Any]:
-        """Return the step, built once. Call it outside of the action: a resolver's error is no failure of the step."""
-        return self._steps.get(kind) or self._steps.setdefault(kind, self._runtime.resolve(kind))
+    def _part(self, kind: type[Part]) -> Part:
+        """Return the part, built once. Call it outside of the action: a resolver's error is no failure of the step."""
+        if kind not in self._parts:
+            # A wait has no collaborators that a resolver would have to find.
+            self._parts[kind] = self._runtime.resolve(kind) if issubclass(kind, Step) else kind()
+        return self._parts[kind]
 
     def _show_work(self, move: Move) -> None:
         """Let log lines, and whoever reads the lease, name the saga and the step that is run now."""
@@ -161,33 +165,35 @@ class ThreadDriver(Driver):
                 return self._perform(begin)
             case Load():
                 return runtime.storage.load(lease.saga_id)
-            case Wait(seconds, interruptible):
+            case Delay(seconds, interruptible):
                 return self._wait(seconds, interruptible=interruptible)
             case Send(claim):
                 return runtime.send(claim)
+            case ReadSignals():
+                return runtime.storage.signals(lease.saga_id)
 
     def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
             (only,) = begin
-            step = self._step(only.step)
+            part = self._part(only.part)
             try:
-                return Done(only.move, self._act(only, step))
+                return Done(only.move, self._act(only, part))
             except BaseException as error:
                 return Done(only.move, error=error)
         for each in begin:
             outcome: Future[Any] = Future()
-            act = partial(self._act, each, self._step(each.step))
+            act = partial(self._act, each, self._part(each.part))
             start_thread(partial(copy_context().run, act), outcome, name="sagas-step")
             self._running[outcome] = each.move
         ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
         return Done(self._running.pop(ended), *_settled(ended))
 
-    def _act(self, begin: Begin, step: Step[Any]) -> Any:
+    def _act(self, begin: Begin, part: Part) -> Any:
         runtime, move = self._runtime, begin.move
-        action = runtime.framework.around(partial(method_of(step, move), begin.context, begin.call))
+        action = runtime.framework.around(action_of(part, begin))
         self._show_work(move)
         with runtime.observer.acting(self._acquired.record, move):
-            return perform(action, timeout=begin.step.timeout)
+            return perform(action, timeout=timeout_of(begin))
 
     def _wait(self, seconds: float, *, interruptible: bool) -> None:
         if not interruptible:
@@ -199,9 +205,18 @@ class ThreadDriver(Driver):
             left -= CHECK_SECONDS
 
 
-def method_of(step: Step[Any], move: Move) -> Callable[..., Any]:
-    """Return the method of a step that does what a move says."""
-    return step.act if move.action is Action.ACT else step.compensate
+def action_of(part: Part, begin: Begin) -> partial[Any]:
+    """Return the call of the method that does what a move says."""
+    if isinstance(part, Wait):
+        return partial(part.received, begin.context, begin.signal)
+    assert isinstance(part, Step)
+    method = part.act if begin.move.action is Action.ACT else part.compensate
+    return partial(method, begin.context, begin.call)
+
+
+def timeout_of(begin: Begin) -> float | None:
+    """Return how many seconds an action may take."""
+    return begin.part.timeout if issubclass(begin.part, Step) else None
 
 
 def interruption(runtime: Runtime, kept: KeptLease | None) -> Interruption | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sagas import recovery
+from sagas import recovery, signals
 from sagas.async_driver import execute_async
 from sagas.background import InBackground
 from sagas.context import ContextT
@@ -20,7 +21,7 @@ from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
 from sagas.definitions import Definitions
 from sagas.deliveries import Deliveries
 from sagas.drivers import execute
-from sagas.errors import ConfigurationError, SagaError
+from sagas.errors import ConfigurationError, SagaError, StorageUnavailable
 from sagas.execution import Outcome, Report
 from sagas.framework import Framework
 from sagas.group_commit import GroupWriter
@@ -32,7 +33,8 @@ from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.settings import Settings
-from sagas.storable import is_storable
+from sagas.signals import SagaKey
+from sagas.storable import is_storable, require_storable
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.postgres import PostgresSagaStorage
 from sagas.storage.records import (
@@ -44,6 +46,7 @@ from sagas.storage.records import (
     NewSaga,
     OnConflict,
     SagaRecord,
+    Signal,
     shared_owner,
     utc_now,
 )
@@ -53,6 +56,8 @@ from sagas.telemetry.observer import Observer
 from sagas.telemetry.resolving import resolve_observer
 
 logger = saga_logger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 #: How the engine finds Celery without importing it.
 DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
@@ -109,6 +114,7 @@ class SagaEngine:
         self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
+        self._delivering = InBackground(self._deliver, name="sagas-deliver")
         self._connected = False
 
     @classmethod
@@ -147,6 +153,8 @@ class SagaEngine:
         idempotency_key: str | None = None,
         on_conflict: OnConflict = "return",
         connection: TransactionOwner | None = None,
+        at: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> UUID:
         """Store a saga and send it to a worker; return its id.
 
@@ -161,6 +169,8 @@ class SagaEngine:
             connection: the caller's own connection or session, of SQLAlchemy or psycopg 3. The saga then exists if and
                 only if the caller commits. A session's commit sends it at once. A connection does not report its
                 commit: call `send` after it, or else the next scan sends the saga.
+            at: when it is to begin: a time with a time zone, or how long from now; default: at once.
+            tags: names and values by which `find` finds it.
 
         Raises:
             ContextError: the context cannot be stored and read back as it is.
@@ -172,7 +182,7 @@ class SagaEngine:
         """
         keys = None if idempotency_key is None else [idempotency_key]
         started = self.start_or_find_many(
-            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection
+            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection, at=at, tags=tags
         )
         return started[0][0]
 
@@ -184,6 +194,8 @@ class SagaEngine:
         idempotency_keys: Sequence[str] | None = None,
         on_conflict: OnConflict = "return",
         connection: TransactionOwner | None = None,
+        at: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[UUID]:
         """Store many sagas of one class in one statement and send them to workers; return their ids in order.
 
@@ -191,7 +203,13 @@ class SagaEngine:
         and errors are those of `start`.
         """
         started = self.start_or_find_many(
-            saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=connection
+            saga,
+            contexts,
+            idempotency_keys=idempotency_keys,
+            on_conflict=on_conflict,
+            connection=connection,
+            at=at,
+            tags=tags,
         )
         return [saga_id for saga_id, _ in started]
 
@@ -203,24 +221,27 @@ class SagaEngine:
         idempotency_keys: Sequence[str] | None = None,
         on_conflict: OnConflict = "return",
         connection: TransactionOwner | None = None,
+        at: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[tuple[UUID, bool]]:
         """Do as `start_many` does, and return for each saga its id and whether it is new."""
         if on_conflict not in ("return", "raise"):
             raise ValueError(f"on_conflict is {on_conflict!r}: give 'return' or 'raise'.")
-        new = self._new_sagas(saga, contexts, idempotency_keys)
+        new = self._new_sagas(saga, contexts, idempotency_keys, tags)
         if not new:
             return []
         options: dict[str, Any] = {} if on_conflict == "return" else {"on_conflict": on_conflict}
+        options |= start_time(at)
         with resolve_observer(self._observer).starting(new) as traceparent:
             if traceparent is not None:
                 new = _traced(new, traceparent)
             claims: list[Claim] = []
-            sent_by_us = self.dispatcher is not None
+            sent_by_us = self.dispatcher is not None and at is None
             if connection is None:
                 connection = self._framework.transaction()
             if connection is not None:
                 options["connection"] = transaction = self.storage.join(connection)
-                sent_by_us = sent_by_us and transaction.on_commit(lambda: self._send_after_commit(claims))
+                sent_by_us = sent_by_us and transaction.on_commit(lambda: self._after_commit(self._sending, claims))
             created = self.storage.create_sagas(new, queued=sent_by_us, **options)
             claims += [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
             if connection is None and sent_by_us:
@@ -235,11 +256,13 @@ class SagaEngine:
         idempotency_key: str | None = None,
         on_conflict: OnConflict = "return",
         connection: AsyncTransactionOwner | None = None,
+        at: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> UUID:
         """Do as `start` does, from a coroutine; `connection` is an async connection or session of the caller's own."""
         keys = None if idempotency_key is None else [idempotency_key]
         ids = await self.start_many_async(
-            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection
+            saga, [context], idempotency_keys=keys, on_conflict=on_conflict, connection=connection, at=at, tags=tags
         )
         return ids[0]
 
@@ -251,25 +274,28 @@ class SagaEngine:
         idempotency_keys: Sequence[str] | None = None,
         on_conflict: OnConflict = "return",
         connection: AsyncTransactionOwner | None = None,
+        at: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[UUID]:
         """Do as `start_many` does, from a coroutine."""
 
         def start(within: TransactionOwner | None) -> list[UUID]:
             return self.start_many(
-                saga, contexts, idempotency_keys=idempotency_keys, on_conflict=on_conflict, connection=within
+                saga,
+                contexts,
+                idempotency_keys=idempotency_keys,
+                on_conflict=on_conflict,
+                connection=within,
+                at=at,
+                tags=tags,
             )
 
-        if connection is None:
-            return await self._framework.in_thread(start, None)
-        if not self._connected:
-            # Connect in a thread: the event loop must not wait for a connection of the storage.
-            await asyncio.to_thread(self.storage.connect)
-            self._connected = True
-        await self._register_in_thread(saga)
-        return await call_within(connection, start)
+        if connection is not None:
+            await self._register_in_thread(saga)
+        return await self._within(start, connection)
 
     def send(self, *saga_ids: UUID | str) -> None:
-        """Send sagas to workers after the transaction in which they were started has committed.
+        """Send sagas to workers after the transaction in which they were started or signalled has committed.
 
         Use it for transactions that do not report their commit. Sagas that were sent already, or that run, are left
         alone. It also succeeds while the broker is down, and a scan sends the sagas later.
@@ -280,6 +306,7 @@ class SagaEngine:
         """
         wanted = [parse_saga_id(saga_id) for saga_id in saga_ids]
         claims = self.storage.claim_by_id(wanted) if self.dispatcher is not None else []
+        claims += self.storage.deliver(wanted)
         self._send(claims)
         for saga_id in set(wanted) - {claim.saga_id for claim in claims}:
             self.storage.load(saga_id)
@@ -333,6 +360,126 @@ class SagaEngine:
         if not is_new:
             return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
         return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
+
+    # -- sending to sagas -------------------------------------------------------------------------------------
+
+    def signal(
+        self,
+        saga: SagaKey,
+        name: str,
+        payload: object = None,
+        *,
+        signal_id: str | None = None,
+        by: str | None = None,
+        connection: TransactionOwner | None = None,
+    ) -> bool:
+        """Send a signal to a saga, for one of its waits. It is kept if the saga does not wait for it yet.
+
+        Args:
+            saga: its id, or its class or name with its idempotency key: `(PlaceOrder, "order-7")`.
+            name: the wait's name.
+            payload: what the signal brings: an instance of the wait's type, or plain data that describes one.
+            signal_id: the sender's name for the signal. The same one twice is one signal. Default: a random one.
+            by: who sends it, for the log.
+            connection: as for `start`: the signal is sent if and only if the caller commits.
+
+        Returns:
+            Whether the signal is new.
+
+        Raises:
+            SignalRefused: the saga has ended, has no such wait, or the payload is of another type; nothing was stored.
+            SagaNotFound, InvalidSagaId: there is no such saga.
+            TransactionRefused, StorageUnavailable: as for `start`.
+        """
+        record = self.storage.load(signals.find_saga(self.storage, saga))
+        new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, by=by)
+        return self._post(new, connection)
+
+    async def signal_async(
+        self,
+        saga: SagaKey,
+        name: str,
+        payload: object = None,
+        *,
+        signal_id: str | None = None,
+        by: str | None = None,
+        connection: AsyncTransactionOwner | None = None,
+    ) -> bool:
+        """Do as `signal` does, from a coroutine."""
+
+        def send(within: TransactionOwner | None) -> bool:
+            return self.signal(saga, name, payload, signal_id=signal_id, by=by, connection=within)
+
+        return await self._within(send, connection)
+
+    def cancel(
+        self,
+        saga: SagaKey,
+        reason: str,
+        *,
+        by: str | None = None,
+        connection: TransactionOwner | None = None,
+    ) -> None:
+        """Ask for a saga to be aborted: what it did is undone. It need not wait for a worker that holds the saga.
+
+        A saga that waits, sleeps, backs off or has not begun is woken for it. A worker that holds the saga aborts it
+        after its present step. If that step is the pivot, the request comes too late; the log says so.
+
+        Args:
+            saga: as for `signal`.
+            reason: why, for the log.
+            by: who asks for it, for the log.
+            connection: as for `start`: the request is made if and only if the caller commits.
+
+        Raises:
+            SignalRefused: the saga has ended, or is past its pivot.
+            SagaNotFound, InvalidSagaId: there is no such saga.
+            TransactionRefused, StorageUnavailable: as for `start`.
+        """
+        record = self.storage.load(signals.find_saga(self.storage, saga))
+        self._post(signals.request_to_cancel(record, reason, by=by, definitions=self.definitions), connection)
+
+    async def cancel_async(
+        self,
+        saga: SagaKey,
+        reason: str,
+        *,
+        by: str | None = None,
+        connection: AsyncTransactionOwner | None = None,
+    ) -> None:
+        """Do as `cancel` does, from a coroutine."""
+        await self._within(lambda within: self.cancel(saga, reason, by=by, connection=within), connection)
+
+    def _post(self, signal: Signal, connection: TransactionOwner | None) -> bool:
+        """Store what is sent to a saga, and deliver it once that is committed."""
+        if connection is None:
+            connection = self._framework.transaction()
+        if connection is None:
+            is_new = self.storage.add_signal(signal)
+            self._deliver([signal.saga_id])
+            return is_new
+        transaction = self.storage.join(connection)
+        is_new = self.storage.add_signal(signal, connection=transaction)
+        transaction.on_commit(lambda: self._after_commit(self._delivering, [signal.saga_id]))
+        return is_new
+
+    def _deliver(self, saga_ids: Sequence[UUID]) -> None:
+        try:
+            self._send(self.storage.deliver(saga_ids))
+        except StorageUnavailable as error:
+            logger.warning("%d signals were not delivered; a later scan delivers them: %s", len(saga_ids), error)
+
+    async def _within(
+        self, call: Callable[[TransactionOwner | None], ResultT], connection: AsyncTransactionOwner | None
+    ) -> ResultT:
+        """Call a blocking function from a coroutine, within the caller's transaction if there is one."""
+        if connection is None:
+            return await self._framework.in_thread(call, None)
+        if not self._connected:
+            # Connect in a thread: the event loop must not wait for a connection of the storage.
+            await asyncio.to_thread(self.storage.connect)
+            self._connected = True
+        return await call_within(connection, call)
 
     # -- recovering -------------------------------------------------------------------------------------------
 
@@ -426,7 +573,11 @@ class SagaEngine:
             await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _new_sagas(
-        self, saga: type[Saga[ContextT]], contexts: Sequence[ContextT], keys: Sequence[str] | None
+        self,
+        saga: type[Saga[ContextT]],
+        contexts: Sequence[ContextT],
+        keys: Sequence[str] | None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[NewSaga]:
         if not (isinstance(saga, type) and issubclass(saga, Saga)):
             raise TypeError(f"{saga!r:.60} is no Saga class: give the class itself, as start(PlaceOrder, ...).")
@@ -435,6 +586,7 @@ class SagaEngine:
             raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")
         for key in keys or ():
             check_idempotency_key(key)
+        check_tags(tags)
         if not contexts:
             return []
         documents = [saga.codec.dump_checked(context) for context in contexts]
@@ -446,6 +598,8 @@ class SagaEngine:
                 definition=definition,
                 context=document,
                 idempotency_key=keys[index] if keys is not None else None,
+                tags=tags or None,
+                deadline_seconds=None if saga.deadline is None else saga.deadline.total_seconds(),
             )
             for index, document in enumerate(documents)
         ]
@@ -457,13 +611,13 @@ class SagaEngine:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    def _send_after_commit(self, claims: Sequence[Claim]) -> None:
+    def _after_commit(self, work: InBackground[Any], what: Sequence[Any]) -> None:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._send(claims)
+            work.now(what)
         else:
-            self._sending.put(claims)  # sending here would block every other coroutine while the broker does not answer
+            work.put(what)  # doing it here would block every other coroutine while the broker does not answer
 
     def _send(self, claims: Sequence[Claim]) -> None:
         try:
@@ -476,6 +630,37 @@ class SagaEngine:
         except Exception:
             # The start succeeded: the sagas are committed, and a scan sends those whose messages are missing.
             logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
+
+
+def start_time(at: datetime | timedelta | None) -> dict[str, Any]:
+    """Return the arguments of the storage for a start at this time.
+
+    Raises:
+        ValueError: the time has no time zone, or the duration is negative.
+    """
+    match at:
+        case None:
+            return {}
+        case timedelta() if at >= timedelta(0):
+            return {"after_seconds": at.total_seconds()}
+        case datetime() if at.tzinfo is not None:
+            return {"at": at}
+    raise ValueError(
+        f"at is {at!r}: give a datetime with a time zone, as datetime.now(UTC) + timedelta(hours=2), or a timedelta."
+    )
+
+
+def check_tags(tags: object) -> None:
+    """Refuse what cannot be tags.
+
+    Raises:
+        ValueError: the message shows them and says what they may be.
+    """
+    if tags is None:
+        return
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise ValueError(f"tags are {tags!r:.100}: give a mapping of text to text, as {{'customer': 'c-7'}}.")
+    require_storable(**{f"tag {name!r}": f"{name}{value}" for name, value in tags.items()})
 
 
 def check_idempotency_key(key: str) -> None:

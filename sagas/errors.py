@@ -138,6 +138,22 @@ class StepTimedOut(OutcomeUnknown):
     """A step ran longer than its `timeout`; it may still take effect, so it is in doubt."""
 
 
+class InboxMoved(SagaError):
+    """Something was delivered to the saga that its holder has not read; nothing was written.
+
+    Attributes:
+        inbox: how many signals and requests are delivered now.
+    """
+
+    def __init__(self, inbox: int) -> None:
+        super().__init__(inbox)
+        self.inbox = inbox
+
+
+class SignalRefused(SagaError, ValueError):
+    """A signal that no wait of the saga can take, or a saga that has ended; nothing was stored."""
+
+
 class ActionRefused(SagaError):
     """An operator action is not possible in the saga's present state; nothing was changed."""
 

@@ -12,21 +12,22 @@ import traceback
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sagas.context import Stored
-from sagas.definition import AnySaga, Call, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
+from sagas.definition import AnySaga, Call, Part, Wait, backoff
+from sagas.errors import ContextError, InboxMoved, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
+from sagas.inbox import Inbox, as_logged
 from sagas.plan import Plan, plan_for
-from sagas.progress import Action, EntryStatus, Frontier, Move, Progress, SagaStatus, Verdict
+from sagas.progress import Action, Entry, EntryStatus, Frontier, Move, Progress, SagaStatus, Verdict
 from sagas.runtime import Runtime
-from sagas.storage.records import Acquired, Applied, Claim, LogEntry, Refusal, SagaRecord, SagaState
+from sagas.storage.records import Acquired, Applied, Claim, LogEntry, Refusal, SagaRecord, SagaState, Signal
 from sagas.storage.transitions import (
     PROBE_SECONDS,
     Ended,
@@ -50,6 +51,8 @@ _YIELDED_SECONDS: Final = 10.0
 #: A traceback is for a reader, and its end says most.
 _TRACEBACK_CHARACTERS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 2000
+#: What the log calls the row that says that the saga's deadline has passed.
+_DEADLINE: Final = "deadline"
 #: A worker whose code does not fit leaves the saga alone for as long as it has been stuck, between these bounds.
 _DECLINE_SECONDS: Final = (5.0, 60.0)
 
@@ -130,12 +133,13 @@ class Interrupted:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """One action to begin: of this step's class, with this call and context."""
+    """One action to begin: of this part's class, with this call and context; a wait gets what the signal brought."""
 
     move: Move
-    step: type[Step[Any]]
+    part: type[Part]
     call: Call
     context: Any
+    signal: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Delay:
     """Wait so many seconds; with `interruptible`, until there is a reason to put the saga down. Answer: None."""
 
     seconds: float
@@ -181,7 +185,12 @@ class Send:
     claim: Claim
 
 
-Command: TypeAlias = Interrupted | Perform | Apply | Load | Wait | Send
+@dataclass(frozen=True, slots=True)
+class ReadSignals:
+    """Read what was sent to the saga. Answer: a list of `Signal`."""
+
+
+Command: TypeAlias = Interrupted | Perform | Apply | Load | Delay | Send | ReadSignals
 Loop: TypeAlias = Generator[Command, Any, Report]
 
 
@@ -286,9 +295,14 @@ class _Execution:
         self.plan: Plan
         self.progress: Progress
         self.stored: Stored[Any]
+        self.inbox = Inbox(acquired.record.inbox, acquired.record.log)
+        # What the last write did: its rows have the newest time that is known.
+        self.applied: Applied | None = None
         # What can be done after the last event, once it is known.
         self.frontier: Frontier | None = None
         self.running: dict[str, Move] = {}
+        # The signals that are being received, by the name of their node.
+        self.received: dict[str, Signal] = {}
         self.did: list[str] = []
 
     def run(self) -> Loop:
@@ -324,15 +338,21 @@ class _Execution:
 
     def _advance(self) -> Generator[Command, Any, Report | None]:
         """Do what is ready; return a report when there is nothing more to do now."""
+        if (yield from self._aborted_from_outside()):
+            return None
         frontier = self.frontier or self.progress.frontier()
         self.frontier = None
         if frontier.end is not None and not self.running:
-            yield from self._write(Ended(events=(), status=frontier.end))
-            return self._ended()
+            return (yield from self._end((), frontier.end))
         interruption = yield Interrupted()
         if interruption is not None and not self.running:
             return (yield from self._put_down(interruption))
         begin = () if interruption is not None else self._to_begin(frontier.ready)
+        if not begin and not self.running:
+            found = yield from self._attend(frontier.awaiting)
+            if not isinstance(found, Begin):
+                return found
+            begin = (found,)
         for each in begin:
             self.running[each.move.node.name] = each.move
         done: Done = yield Perform(begin)
@@ -344,9 +364,10 @@ class _Execution:
             return ()  # what is in flight ends first
         free = self.runtime.at_once - len(self.running)
         new = [move for move in ready if move.node.name not in self.running][: max(free, 0)]
-        return tuple(
-            Begin(move, self.plan.steps[move.node.name], self._call(move), self.stored.context) for move in new
-        )
+        return tuple(self._begin(move) for move in new)
+
+    def _begin(self, move: Move, signal: Any = None) -> Begin:
+        return Begin(move, self.plan.steps[move.node.name], self._call(move), self.stored.context, signal)
 
     def _call(self, move: Move) -> Call:
         return Call(
@@ -355,6 +376,127 @@ class _Execution:
             attempt=move.attempt,
             idempotency_key=f"{self.id}:{move.node.name}:{move.action}",
         )
+
+    # -- what comes from outside, and in time -----------------------------------------------------------------
+
+    def _aborted_from_outside(self) -> Generator[Command, Any, bool]:
+        """Read what was sent to the saga, and abort it if that or its deadline asks for it. Return whether it did."""
+        if self.inbox.unread:
+            self.inbox.receive((yield ReadSignals()))
+        if self.progress.aborted:
+            return False
+        if (request := self.inbox.request_to_cancel()) is not None:
+            self.inbox.dealt_with(request)
+            entry = _note("cancel", actor=request.by, reason=request.because, signal=as_logged(request))
+            return (yield from self._abort(entry))
+        deadline = self.record.deadline_at
+        if deadline is None or self._now() < deadline or any(e.step == _DEADLINE for e in self.record.log):
+            return False
+        late = _note(_DEADLINE, message=f"the deadline was {deadline:%Y-%m-%d %H:%M:%S %Z}")
+        self.record = replace(self.record, log=(*self.record.log, late))  # said once
+        return (yield from self._abort(late, seen=self.inbox.read))
+
+    def _abort(self, entry: LogEntry, seen: int | None = None) -> Generator[Command, Any, bool]:
+        """Write a row that aborts the saga; past the pivot, one that only says what was asked for."""
+        if not self.progress.past_pivot:
+            entry = replace(entry, verdict=Verdict.ABORT)
+        status = self.progress.status if self.progress.past_pivot else SagaStatus.COMPENSATING
+        in_flight = tuple(self.running) or None
+        try:
+            yield from self._write(Progressed(events=(entry,), status=status, in_flight=in_flight, seen=seen))
+        except InboxMoved as error:
+            self.inbox.delivered = error.inbox
+            self.record = replace(self.record, log=tuple(e for e in self.record.log if e is not entry))
+            return True
+        self.progress.add(entry)
+        self.frontier = None
+        logger.log(
+            logging.WARNING,
+            "saga %s (%s): %s: %s",
+            *(self.record.id, self.record.name, entry.step, entry.reason or entry.message or "no reason given"),
+        )
+        return self.progress.aborted
+
+    def _attend(self, awaiting: tuple[Move, ...]) -> Generator[Command, Any, Begin | Report | None]:
+        """Return what a signal begins; or end a wait whose time is up; or else suspend the saga."""
+        for move in awaiting:
+            part = self.plan.steps[move.node.name]
+            if issubclass(part, Wait):
+                while (signal := self.inbox.signal_for(part, move.node.name)) is not None:
+                    self.inbox.dealt_with(signal)
+                    try:
+                        payload = part.payload.load(signal.payload or "null")
+                    except ContextError as error:
+                        refused = _note("signal refused", actor=signal.by, message=str(error), signal=as_logged(signal))
+                        yield from self._write(Progressed(events=(refused,), status=self.progress.status))
+                        continue
+                    self.received[move.node.name] = signal
+                    return self._begin(move, payload)
+            armed = self.progress.armed.get(move.node.name)
+            if armed is not None and (left := self._left(armed)) is not None and left <= 0:
+                yield from self._time_is_up(move, part)
+                return None
+        return (yield from self._suspend(awaiting))
+
+    def _time_is_up(self, move: Move, part: type[Part]) -> Generator[Command, Any, None]:
+        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        if issubclass(part, Wait):
+            entry = replace(entry, message="no signal came in time")
+            if part.on_timeout == "abort":
+                entry = replace(entry, status=EntryStatus.FAILED, verdict=Verdict.ABORT, error_type="WaitTimedOut")
+        status = self.progress.status if entry.verdict is None else SagaStatus.COMPENSATING
+        try:
+            yield from self._write(Progressed(events=(entry,), status=status, seen=self.inbox.read))
+        except InboxMoved as error:
+            self.inbox.delivered = error.inbox
+        else:
+            self.progress.add(entry)
+            self.did.append(f"{move.node.name}: {entry.message or 'slept'}")
+
+    def _suspend(self, awaiting: tuple[Move, ...]) -> Generator[Command, Any, Report | None]:
+        """Put the saga down until a signal comes, or the first of the waits is over."""
+        began, left = [], []
+        for move in awaiting:
+            armed = self.progress.armed.get(move.node.name)
+            if armed is None:
+                armed = LogEntry(
+                    step=move.node.name,
+                    action=move.action,
+                    status=EntryStatus.ARMED,
+                    seconds=self.plan.steps[move.node.name].limit(),
+                )
+                began.append(armed)
+            left.append(self._left(armed))
+        if self.record.deadline_at is not None and not any(e.step == _DEADLINE for e in self.record.log):
+            left.append((self.record.deadline_at - self._now()).total_seconds())
+        after = min((seconds for seconds in left if seconds is not None), default=None)
+        suspended = Suspended(
+            events=tuple(began),
+            status=self.progress.status,
+            after_seconds=None if after is None else max(after, 0.0),
+            waiting=True,
+            seen=self.inbox.read,
+        )
+        try:
+            yield from self._write(suspended)
+        except InboxMoved as error:
+            self.inbox.delivered = error.inbox
+            return None
+        names = " and ".join(move.node.name for move in awaiting)
+        limit = "" if after is None else f", at most {after:.0f} s"
+        return self._report(Outcome.WAITING, f"it waits for {names}{limit}.")
+
+    def _left(self, armed: Entry) -> float | None:
+        """How many seconds are left of a wait that began with this row; None if it has no end."""
+        if armed.seconds is None:
+            return None
+        began = armed.created_at if isinstance(armed, LogEntry) else None
+        return armed.seconds if began is None else (began - self._now()).total_seconds() + armed.seconds
+
+    def _now(self) -> datetime:
+        """The newest time by the database's clock that is known: that of the last write, or of acquiring the saga."""
+        rows = () if self.applied is None else self.applied.log
+        return (rows[-1].created_at if rows else None) or self.record.updated_at
 
     # -- after an action --------------------------------------------------------------------------------------
 
@@ -375,8 +517,11 @@ class _Execution:
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
-        self.did.append(f"{move.node.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
+        done_by = "received" if move.node.waits else "acted" if move.action is Action.ACT else "compensated"
+        self.did.append(f"{move.node.name}: {done_by}")
         entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        if (signal := self.received.pop(move.node.name, None)) is not None:
+            entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
         return (yield from self._go_on(move, entry, stored=changed))
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
@@ -427,14 +572,17 @@ class _Execution:
         context = None if stored is None or stored.text == self.stored.text else stored.text
         events = (entry,)
         if following.end is not None and not self.running:
-            yield from self._write(Ended(events=events, status=following.end, context=context), stored)
-            return self._ended()
+            return (yield from self._end(events, following.end, context, stored))
         delay, name = self._delay(following.ready, failures)
         if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
-            yield from self._write(
-                Suspended(events=events, status=status, context=context, after_seconds=delay), stored
+            if self.record.deadline_at is not None:
+                delay = min(delay, max((self.record.deadline_at - self._now()).total_seconds(), 0.0))
+            suspended = Suspended(
+                events=events, status=status, context=context, after_seconds=delay, seen=self.inbox.read
             )
-            return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
+            if (yield from self._unless_unread(suspended, stored)):
+                return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
+            return None
         in_flight = (*self.running, *(move.node.name for move in following.ready))
         yield from self._write(
             Progressed(
@@ -446,8 +594,41 @@ class _Execution:
             stored,
         )
         if delay > 0:
-            yield Wait(delay)
+            yield Delay(delay)
         return None
+
+    def _end(
+        self,
+        events: tuple[LogEntry, ...],
+        status: SagaStatus,
+        context: str | None = None,
+        stored: Stored[Any] | None = None,
+    ) -> Generator[Command, Any, Report | None]:
+        """End the saga, unless a request to cancel it came before its last write."""
+        seen = self.inbox.read if status is SagaStatus.COMPLETED and not self.progress.past_pivot else None
+        ended = Ended(events=events, status=status, context=context, seen=seen)
+        return self._ended() if (yield from self._unless_unread(ended, stored)) else None
+
+    def _unless_unread(
+        self, transition: Suspended | Ended, stored: Stored[Any] | None
+    ) -> Generator[Command, Any, bool]:
+        """Write a transition with which the holder lets go of the saga. Return whether it did.
+
+        If something was delivered that the holder has not read, only the events are written, and the saga goes on.
+        """
+        try:
+            yield from self._write(transition, stored)
+            return True
+        except InboxMoved as error:
+            self.inbox.delivered = error.inbox
+        if transition.events:
+            yield from self._write(
+                Progressed(
+                    events=transition.events, status=self.progress.status, context=transition.context, in_flight=()
+                ),
+                stored,
+            )
+        return False
 
     def _delay(self, ready: tuple[Move, ...], failures: int) -> tuple[float, str]:
         """How long to wait before the first move that is ready now, and for which step."""
@@ -481,8 +662,9 @@ class _Execution:
                 if (yield Interrupted()) is Interruption.STOPPING:
                     raise
                 logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                yield Wait(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
+                yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
         assert applied is not None
+        self.applied, self.inbox.delivered = applied, applied.inbox
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored
         if type(self.observer) is not NullObserver:
@@ -514,6 +696,7 @@ class _Execution:
             recovery_attempts=record.recovery_attempts,
             available_at=record.available_at,
             log=rows,
+            inbox=record.inbox,
         )
 
     # -- giving back ------------------------------------------------------------------------------------------
@@ -561,6 +744,26 @@ class _Execution:
             did=tuple(self.did),
             message=message,
         )
+
+
+def _note(
+    what: str,
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+    message: str | None = None,
+    signal: dict[str, object] | None = None,
+) -> LogEntry:
+    """Return a row that says what came from outside, or that a time has passed."""
+    return LogEntry(
+        step=what,
+        action=Action.OPERATOR,
+        status=EntryStatus.COMPLETED,
+        actor=actor,
+        reason=reason,
+        message=None if message is None else _cut(message),
+        signal=signal,
+    )
 
 
 def _same(row: LogEntry, event: LogEntry) -> bool:

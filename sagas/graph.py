@@ -43,7 +43,7 @@ class Node:
 
     Attributes:
         name: stable name in the log.
-        kind: the kind of node; "step" acts and compensates.
+        kind: the kind of node: "step" acts and compensates, "wait" is for a signal, "sleep" for a time.
         after: the nodes that must have succeeded before it begins.
         pivot: whether the saga only goes forward once it has succeeded.
         undoable: whether it has a compensation.
@@ -56,6 +56,11 @@ class Node:
     pivot: bool = False
     undoable: bool = False
     fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a signal or for a time, and so has no effect of its own."""
+        return self.kind in ("wait", "sleep")
 
 
 @dataclass(frozen=True)

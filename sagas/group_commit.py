@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from sagas.errors import LeaseLost, StorageUnavailable
+from sagas.errors import InboxMoved, LeaseLost, StorageUnavailable
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga
 from sagas.storage.transitions import Transition
@@ -127,4 +127,4 @@ def _settle(answered: Sequence[tuple[_Wish, Any]]) -> None:
 
 def _own(error: BaseException) -> BaseException:
     # Give each coroutine an error of its own: each raise extends the traceback of the object.
-    return type(error)(*error.args) if isinstance(error, LeaseLost) else error
+    return type(error)(*error.args) if isinstance(error, (LeaseLost, InboxMoved)) else error

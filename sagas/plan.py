@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sagas.definition import AnySaga, RetryPolicy, Step
+from sagas.definition import AnySaga, Part, RetryPolicy, parts_of
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Fallback, Graph, Node
 from sagas.progress import Action, Move, Progress
@@ -27,7 +26,7 @@ class Plan:
     """
 
     graph: Graph
-    steps: Mapping[str, type[Step[Any]]]
+    steps: Mapping[str, type[Part]]
     past_failures: bool = False
 
     def retry_policy(self, progress: Progress, move: Move) -> RetryPolicy:
@@ -54,8 +53,8 @@ def plan_for(saga: AnySaga, graph: Graph) -> Plan:
 
 
 def _plan(saga: AnySaga, graph: Graph) -> Plan:
-    named = {name: step for step in saga.step_classes() for name in (step.name, *step.aliases)}
-    steps: dict[str, type[Step[Any]]] = {}
+    named = {name: part for part in parts_of(saga) for name in (part.name, *part.aliases)}
+    steps: dict[str, type[Part]] = {}
     nodes = []
     for node in graph.nodes:
         alternates = []
@@ -63,7 +62,7 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
             step = named.get(stored.name)
             if step is None:
                 kind = "step" if stored is node else f"fallback of {node.name!r}:"
-                names = ", ".join(each.name for each in saga.step_classes())
+                names = ", ".join(part.name for part in parts_of(saga))
                 raise _does_not_fit(
                     saga,
                     f"{kind} {stored.name!r}, which this saga was started with, is none of those of {saga.__name__} "
@@ -81,9 +80,9 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
     return Plan(Graph(graph.saga, graph.version, tuple(nodes)), steps, saga.compensate_past_failures)
 
 
-def _difference(step: type[Step[Any]], node: Node) -> str | None:
-    if node.kind != "step":
-        return f"is a {node.kind} in the stored definition and was a step"
+def _difference(step: type[Part], node: Node) -> str | None:
+    if node.kind != step.kind:
+        return f"was a {node.kind} and became a {step.kind}"
     if node.pivot is not step.pivot:
         return "became the pivot" if step.pivot else "ceased to be the pivot"
     return "lost its compensate()" if node.undoable and not step.can_compensate() else None

@@ -48,7 +48,8 @@ class EntryStatus(StrEnum):
     """How an action or a holder ended.
 
     SKIPPED: an operator settled the step, so code neither acts nor compensates it from then on. LOST: a lease expired
-    or was reclaimed. DECLINED: a holder's code did not fit. STARTED: only logs that an older layout wrote have it.
+    or was reclaimed. DECLINED: a holder's code did not fit. ARMED: a wait or a sleep has begun. STARTED: only logs that
+    an older layout wrote have it.
     """
 
     COMPLETED = "completed"
@@ -56,6 +57,7 @@ class EntryStatus(StrEnum):
     SKIPPED = "skipped"
     LOST = "lost"
     DECLINED = "declined"
+    ARMED = "armed"
     STARTED = "started"
 
 
@@ -88,6 +90,7 @@ class Entry:
         in_doubt: whether this attempt may have taken effect although it failed.
         in_flight: the steps that a holder that was lost or failed may have begun; None for any that could begin.
         schedules: whether a newer version wrote the row and only code that understands the row can continue the saga.
+        seconds: how long a wait lasts that began with this row; None for a wait without an end.
     """
 
     step: str
@@ -98,6 +101,7 @@ class Entry:
     in_doubt: bool = False
     in_flight: tuple[str, ...] | None = None
     schedules: bool = False
+    seconds: float | None = None
 
     @property
     def known(self) -> bool:
@@ -120,10 +124,12 @@ class Frontier:
 
     Attributes:
         ready: the moves that may begin, in any order or at once.
+        awaiting: the nodes that wait for a signal or for a time, and that nothing else holds up.
         end: how the saga ends, if nothing is left to do.
     """
 
     ready: tuple[Move, ...] = ()
+    awaiting: tuple[Move, ...] = ()
     end: SagaStatus | None = None
 
 
@@ -171,6 +177,8 @@ class Progress:
         self._attempts: Counter[tuple[str, Action]] = Counter()
         self._in_a_row: Counter[tuple[str, Action]] = Counter()
         self._set_aside: set[str] = set()
+        #: The rows with which waits began, by the name of their node.
+        self.armed: dict[str, Entry] = {}
         for entry in log:
             self.add(entry)
 
@@ -192,6 +200,8 @@ class Progress:
         elif entry.action is Action.OPERATOR:
             if entry.in_doubt:  # version 0.1.0 wrote such an abort without the step that may have begun
                 self._doubtful.update(node.name for node in self._forward())
+        elif entry.status is EntryStatus.ARMED:
+            self.armed[entry.step] = entry
         elif entry.status is not EntryStatus.STARTED:
             self._step_ended(entry)
         self.aborted = self.aborted or entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE
@@ -279,9 +289,14 @@ class Progress:
             return
         if entry.in_flight is not None:
             # A step in flight that is done was being compensated. It is not in doubt: it is compensated again.
-            self._doubtful.update(name for name in entry.in_flight if name not in self._done)
+            begun = (name for name in entry.in_flight if name not in self._done)
+            self._doubtful.update(name for name in begun if self._takes_effect(name))
         elif not self.aborted:
-            self._doubtful.update(node.name for node in self._forward())
+            self._doubtful.update(node.name for node in self._forward() if not node.waits)
+
+    def _takes_effect(self, name: str) -> bool:
+        node = self.graph.named.get(name)
+        return node is None or not node.waits
 
     # -- what follows -----------------------------------------------------------------------------------------
 
@@ -294,7 +309,11 @@ class Progress:
             return Frontier(tuple(self.move(node, Action.COMPENSATE) for node in self._backward(owed)))
         if len(self._done) == len(self.graph.nodes):
             return Frontier(end=SagaStatus.COMPLETED)
-        return Frontier(tuple(self.move(node, Action.ACT) for node in self._forward()))
+        moves = [self.move(node, Action.ACT) for node in self._forward()]
+        return Frontier(
+            ready=tuple(move for move in moves if not move.node.waits),
+            awaiting=tuple(move for move in moves if move.node.waits),
+        )
 
     def move(self, node: Node, action: Action) -> Move:
         """Return the next attempt at an action of a node."""

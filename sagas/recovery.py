@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 
 #: How long a scan publishes its claims. It is shorter than `rules.OVERTAKING_SECONDS`, or sent messages look lost.
 _SENDING_SECONDS: Final = 3.0
+#: A signal that is older than this and not delivered is left to the scan.
+_FORGOTTEN_SECONDS: Final = 1.0
 #: How many messages are published before a scan looks at the clock.
 _BATCH: Final = 20
 
@@ -192,6 +194,7 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
     dispatched: list[UUID] = []
     died: list[UUID] = []
     missing = unsent = 0
+    _deliver_forgotten(storage, dispatcher, settings)
     for pending in (False, True):
         result = storage.claim_sagas(
             pending=pending,
@@ -210,6 +213,13 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
         missing += result.lost
         unsent += len(result.claims) - sent
     return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
+
+
+def _deliver_forgotten(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> None:
+    """Deliver signals whose sender died before it did, or was not told of its commit."""
+    forgotten = storage.undelivered(older_than_seconds=_FORGOTTEN_SECONDS, limit=settings.scan_limit)
+    if forgotten:
+        send(storage, dispatcher, storage.deliver(forgotten))
 
 
 def _send_in_time(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim]) -> int:

@@ -13,6 +13,7 @@ from sagas.celery.application import configured_application
 from sagas.celery.dispatch import CeleryDispatcher, broker_address, readable_connection
 from sagas.celery.names import QUEUES, ROUTES
 from sagas.celery.worker import unusable_settings
+from sagas.definition import AnySaga, steps_of
 from sagas.doctor import CELERY_UNUSABLE, Check, Finding, Installation, problem, warning
 from sagas.duration import duration
 from sagas.errors import BrokerUnavailable
@@ -124,7 +125,7 @@ def configuration(app: Celery, installation: Installation) -> Iterator[Finding |
     options, transport = app.conf.broker_transport_options, app.connection_for_write().transport.driver_type
     if transport == "redis":
         visible = options.get("visibility_timeout", _VISIBILITY_SECONDS)
-        durations = [sum(step.timeout or 0 for step in saga.step_classes()) for saga in installation.registry]
+        durations = [_seconds(saga) for saga in installation.registry]
         longest = max([installation.settings.lease_seconds, *durations])
         if visible < longest:
             message = f"visibility_timeout is {visible:g} s, and a saga may hold its message for {duration(longest)}."
@@ -133,6 +134,11 @@ def configuration(app: Celery, installation: Installation) -> Iterator[Finding |
             yield LINK_UNWATCHED.seen(f"broker_transport_options have no {' and no '.join(missing)}.")
     elif transport == "amqp" and not app.conf.broker_heartbeat:
         yield LINK_UNWATCHED.seen("broker_heartbeat is off.")
+
+
+def _seconds(saga: AnySaga) -> float:
+    """How long the steps of a saga may take in all, as far as their timeouts say."""
+    return sum(step.timeout or 0 for step in steps_of(saga))
 
 
 def broker(app: Celery) -> Iterator[Finding | str]:

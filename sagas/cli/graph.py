@@ -12,7 +12,7 @@ from rich.text import Text
 from sagas.cli.loading import KnownName, known_sagas
 from sagas.cli.render import NOTHING, out, table, text
 from sagas.cli.serialize import AsJson, print_json
-from sagas.definition import AnySaga, RetryPolicy, Step
+from sagas.definition import AnySaga, Part, RetryPolicy
 from sagas.text import printable
 
 _FORWARD: Final = ("   ", "STEP", "ATTEMPTS", "TIMEOUT", "IF IT FAILS FOR GOOD")
@@ -54,8 +54,8 @@ class _Node:
     """
 
     place: int
-    step: type[Step[Any]]
-    undoes: tuple[type[Step[Any]], ...] | None
+    step: type[Part]
+    undoes: tuple[type[Part], ...] | None
 
     @property
     def may_be_undone(self) -> bool:
@@ -112,8 +112,9 @@ def _consequence(node: _Node) -> str:
     return f"compensates {undone}; itself before, if in doubt" if undone else "compensates itself, if in doubt"
 
 
-def _limits(step: type[Step[Any]]) -> tuple[str, str]:
-    return _attempts(step.retry), NOTHING if step.timeout is None else f"{step.timeout:g} s"
+def _limits(step: type[Part]) -> tuple[str, str]:
+    limit = step.limit()
+    return _attempts(step.retry), NOTHING if limit is None else f"{limit:g} s"
 
 
 def _attempts(policy: RetryPolicy) -> str:
@@ -176,7 +177,8 @@ def _node_as_json(node: _Node) -> dict[str, Any]:
         "class": f"{step.__module__}.{step.__qualname__}",
         "pivot": step.pivot,
         "compensates": step.can_compensate(),
-        "timeout": step.timeout,
+        "kind": step.kind,
+        "timeout": step.limit(),
         "retry": {**asdict(step.retry), "retry_on": [error.__name__ for error in step.retry.retry_on]},
         "if_it_fails": {
             "tried_again": node.undoes is None,

@@ -13,7 +13,7 @@ from numbers import Integral
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sagas.errors import LeaseLost, SagaExists, SagaNotFound
+from sagas.errors import InboxMoved, LeaseLost, SagaExists, SagaNotFound
 from sagas.progress import SagaStatus
 from sagas.storage.records import (
     Acquired,
@@ -29,6 +29,7 @@ from sagas.storage.records import (
     Pause,
     SagaFilter,
     SagaRecord,
+    Signal,
 )
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 from sagas.storage.transitions import Transition
@@ -180,6 +181,42 @@ class ISagaStorage(ABC):
             ValueError: the limit is not a whole number of 1 or more.
         """
 
+    @abstractmethod
+    def find_id(self, name: str, idempotency_key: str) -> UUID | None:
+        """Return the id of the saga of this name that was started with this key, or None."""
+
+    # -- signals ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        """Store a signal, unless one of this saga, kind, name and id is stored already. Return whether it is new.
+
+        It locks no saga: a caller may keep its transaction open for long. `deliver` must follow the commit.
+
+        Args:
+            signal: whether its saga exists is not checked.
+            connection: what `join` returned. The signal exists if and only if that transaction commits.
+
+        Raises:
+            TransactionRefused: the connection is of another database.
+        """
+
+    @abstractmethod
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        """Count the new signals of these sagas in their inboxes, and queue sagas that waited, as `rules.deliver` says.
+
+        Returns:
+            The claims of the sagas that were queued, in the order of the ids.
+        """
+
+    @abstractmethod
+    def undelivered(self, *, older_than_seconds: float, limit: int) -> list[UUID]:
+        """Return sagas whose signals were stored longer ago than this and not delivered."""
+
+    @abstractmethod
+    def signals(self, saga_id: UUID) -> list[Signal]:
+        """Return what was sent to a saga, the oldest first."""
+
     # -- holding ----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -214,19 +251,20 @@ class ISagaStorage(ABC):
 
         Raises:
             LeaseLost: the lease is no longer valid; nothing was changed.
+            InboxMoved: more was delivered to the saga than the transition says was seen; nothing was changed.
         """
 
-    def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost]:
+    def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
         """Write transitions of different sagas, in one statement if the storage can. Each has its own fence.
 
         Returns:
-            For each transition what it did, or that its lease is no longer valid. Another error fails all of them.
+            For each transition what it did, or why it was not written. Another error fails all of them.
         """
-        results: list[Applied | LeaseLost] = []
+        results: list[Applied | LeaseLost | InboxMoved] = []
         for lease, transition in asked:
             try:
                 results.append(self.apply(lease, transition))
-            except LeaseLost as error:
+            except (LeaseLost, InboxMoved) as error:
                 results.append(error)
         return results
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sagas.errors import AlreadyStarted, DefinitionNotFound
+from sagas.errors import AlreadyStarted, DefinitionNotFound, InboxMoved
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.storable import require_storable
 from sagas.storage import rules
@@ -43,6 +43,8 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
+    Signal,
+    SignalKind,
     utc_now,
 )
 from sagas.storage.rules import Reclaimed
@@ -64,7 +66,10 @@ class MemorySagaStorage(ISagaStorage):
         self._pauses: dict[str, Pause] = {}
         self._yields: dict[UUID, datetime] = {}
         self._deliveries: dict[bool, tuple[datetime | None, datetime]] = {}
+        self._signals: dict[UUID, list[Signal]] = {}
+        self._undelivered: list[Signal] = []
         self._log_ids = 0
+        self._signal_ids = 0
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -130,7 +135,7 @@ class MemorySagaStorage(ISagaStorage):
             now = self._clock()
             created = []
             for new in sagas:
-                known = self._by_key(new)
+                known = None if new.idempotency_key is None else self.find_id(new.name, new.idempotency_key)
                 if known is not None:
                     if on_conflict == "raise":
                         raise AlreadyStarted(known, new.name, new.idempotency_key)
@@ -163,6 +168,51 @@ class MemorySagaStorage(ISagaStorage):
                 and wanted.name in (None, saga.name)
             ]
             return sorted(found, key=lambda saga: saga.id, reverse=True)[: wanted.limit]
+
+    def find_id(self, name: str, idempotency_key: str) -> UUID | None:
+        with self._lock:
+            same = (s.id for s in self._sagas.values() if (s.name, s.idempotency_key) == (name, idempotency_key))
+            return next(same, None)
+
+    # -- signals ----------------------------------------------------------------------------------------------
+
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        if connection is not None:
+            raise TypeError("MemorySagaStorage has no transactions to join: send the signal without a connection.")
+        with self._lock:
+            known = self._signals.setdefault(signal.saga_id, [])
+            if any((s.kind, s.name, s.signal_id) == (signal.kind, signal.name, signal.signal_id) for s in known):
+                return False
+            self._signal_ids += 1
+            stored = replace(signal, id=self._signal_ids, sent_at=self._clock())
+            known.append(stored)
+            self._undelivered.append(stored)
+            return True
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        with self._lock:
+            now, claims = self._clock(), []
+            for saga_id in dict.fromkeys(saga_ids):
+                new = [signal for signal in self._undelivered if signal.saga_id == saga_id]
+                saga = self._sagas.get(saga_id)
+                if saga is None or not new:
+                    continue
+                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga_id]
+                cancels = any(signal.kind is SignalKind.CANCEL for signal in new)
+                changed = self._put(rules.deliver(saga, now, count=len(new), cancels=cancels))
+                if changed.state is not saga.state:
+                    claims.append(Claim(saga.id, saga.version, saga.status is SagaStatus.PENDING, now))
+            return claims
+
+    def undelivered(self, *, older_than_seconds: float, limit: int) -> list[UUID]:
+        with self._lock:
+            edge = self._clock() - timedelta(seconds=older_than_seconds)
+            old = [signal.saga_id for signal in self._undelivered if signal.sent_at and signal.sent_at <= edge]
+            return list(dict.fromkeys(old[:limit]))
+
+    def signals(self, saga_id: UUID) -> list[Signal]:
+        with self._lock:
+            return list(self._signals.get(saga_id, ()))
 
     # -- holding ----------------------------------------------------------------------------------------------
 
@@ -198,6 +248,8 @@ class MemorySagaStorage(ISagaStorage):
     def apply(self, lease: Lease, transition: Transition) -> Applied:
         with self._lock:
             saga = self._held(lease)
+            if rules.unread(saga, transition):
+                raise InboxMoved(saga.inbox)
             changed = self._log(rules.apply(saga, lease, transition, self._clock()), self._signed(lease, transition))
             self._put(changed)
             return Applied(
@@ -206,6 +258,7 @@ class MemorySagaStorage(ISagaStorage):
                 recovery_attempts=changed.recovery_attempts,
                 available_at=None if changed.state is SagaState.RUNNING else changed.available_at,
                 log=changed.log[len(saga.log) :],
+                inbox=changed.inbox,
             )
 
     def renew(self, lease: Lease, seconds: float) -> bool:
@@ -366,6 +419,8 @@ class MemorySagaStorage(ISagaStorage):
             old = [s for s in self._sagas.values() if s.finished_at is not None and s.finished_at < edge]
             for saga in sorted(old, key=lambda s: s.finished_at or edge)[:limit]:
                 del self._sagas[saga.id]
+                self._signals.pop(saga.id, None)
+                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga.id]
             return min(len(old), limit)
 
     def check_schema(self) -> None:
@@ -404,12 +459,6 @@ class MemorySagaStorage(ISagaStorage):
 
     def _signed(self, lease: Lease, transition: Transition) -> list[LogEntry]:
         return [replace(event, version=lease.version, worker=lease.owner) for event in transition.events]
-
-    def _by_key(self, new: NewSaga) -> UUID | None:
-        if new.idempotency_key is None:
-            return None
-        same = (s.id for s in self._sagas.values() if (s.name, s.idempotency_key) == (new.name, new.idempotency_key))
-        return next(same, None)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

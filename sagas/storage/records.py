@@ -100,7 +100,8 @@ class LogEntry(Entry):
     """One row of the log with all its columns.
 
     Attributes:
-        actor, reason: who wrote it and why, if an operator did.
+        actor, reason: who wrote it and why, if an operator did, or who sent the signal that it is about.
+        signal: the signal that it is about: its id, when it was sent, and its payload.
     """
 
     version: int = 0
@@ -110,6 +111,7 @@ class LogEntry(Entry):
     traceback: str | None = None
     actor: str | None = None
     reason: str | None = None
+    signal: Mapping[str, Any] | None = None
     id: int = 0
     created_at: datetime | None = None
 
@@ -231,6 +233,45 @@ class NewSaga:
         )
 
 
+class SignalKind(StrEnum):
+    """What was sent to a saga: SIGNAL: a signal for a wait. CANCEL: a request to abort it."""
+
+    SIGNAL = "signal"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """Something that was sent to a saga from outside.
+
+    Attributes:
+        saga_id: the saga.
+        kind: what it asks for.
+        name: the wait that it is for; empty for a request to cancel.
+        signal_id: the sender's name for it. The same one twice is one signal.
+        payload: JSON text, or None.
+        by, because: who sent it and why, if known.
+        id: its place among all signals, once it is stored.
+        sent_at: when it was stored.
+
+    Raises:
+        UnstorableText: a text has a character that no database can store.
+    """
+
+    saga_id: UUID
+    kind: SignalKind = SignalKind.SIGNAL
+    name: str = ""
+    signal_id: str
+    payload: str | None = None
+    by: str | None = None
+    because: str | None = None
+    id: int = field(default=0, compare=False)
+    sent_at: datetime | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        require_storable(name=self.name, signal_id=self.signal_id, by=self.by, because=self.because)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """The stored graph of a saga class. Each distinct graph is stored once.
@@ -283,8 +324,10 @@ class Applied:
 
     Attributes:
         status, state, recovery_attempts: the values in the record afterwards.
-        available_at: when a suspended or given back saga is due; None if the saga is held, dead or finished.
+        available_at: when a suspended or given back saga is due; None if the saga is held, dead or finished, or waits
+            without a deadline.
         log: the rows that were added, as stored.
+        inbox: how many signals and requests were delivered to the saga.
     """
 
     status: SagaStatus
@@ -292,14 +335,17 @@ class Applied:
     recovery_attempts: int
     available_at: datetime | None
     log: tuple[LogEntry, ...] = field(default_factory=tuple)
+    inbox: int = 0
 
     @classmethod
     def with_log_on_demand(
-        cls, *, status: SagaStatus, state: SagaState, log: Callable[[], tuple[LogEntry, ...]]
+        cls, *, status: SagaStatus, state: SagaState, inbox: int, log: Callable[[], tuple[LogEntry, ...]]
     ) -> Applied:
         """Return one of a saga that goes on or ended, its log made when somebody reads it: only observers do."""
         applied = object.__new__(cls)
-        applied.__dict__.update(status=status, state=state, recovery_attempts=0, available_at=None, _log=log)
+        applied.__dict__.update(
+            status=status, state=state, recovery_attempts=0, available_at=None, inbox=inbox, _log=log
+        )
         return applied
 
     def __getattr__(self, name: str) -> Any:

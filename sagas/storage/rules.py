@@ -287,7 +287,7 @@ def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetim
     held = state is SagaState.RUNNING
     if held:
         available_at = record.available_at
-    elif state in (SagaState.DEAD, SagaState.FINISHED):
+    elif state in (SagaState.DEAD, SagaState.FINISHED) or change.after_seconds is None:
         available_at = None
     else:
         available_at = now + timedelta(seconds=change.after_seconds)
@@ -307,6 +307,31 @@ def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetim
         finished_at=now if state is SagaState.FINISHED else None,
         updated_at=now,
     )
+
+
+def unread(record: SagaRecord, transition: Transition) -> bool:
+    """Whether more was delivered to a saga than the holder that asks for this transition has read."""
+    seen = change_of(transition).seen
+    return seen is not None and seen != record.inbox
+
+
+def deliver(record: SagaRecord, now: datetime, *, count: int, cancels: bool) -> SagaRecord:
+    """Return a saga after signals and requests were delivered to it.
+
+    One that waits is queued. A request to cancel also ends a backoff, the wait for a start, and death.
+
+    Args:
+        record: the saga.
+        now: the time.
+        count: how many were delivered.
+        cancels: whether one of them is a request to cancel.
+    """
+    record = replace(record, inbox=record.inbox + count)
+    sleeps = record.state is SagaState.READY and not record.due(now)
+    if record.state is SagaState.WAITING or (cancels and (sleeps or record.state is SagaState.DEAD)):
+        attempts = 0 if record.state is SagaState.DEAD else record.recovery_attempts
+        return replace(queue(record, now), recovery_attempts=attempts)
+    return record
 
 
 def renew(record: SagaRecord, now: datetime, seconds: float) -> SagaRecord:

@@ -1,5 +1,8 @@
 """The five transitions that a holder can ask the storage to write. An illegal one cannot be constructed.
 
+Some name the inbox that the holder has `seen`: how many signals and requests it has read. If more were delivered since,
+nothing is written, and `apply` raises `InboxMoved`. So no saga falls asleep, times out or ends beside an unread signal.
+
 `Transition` is their sum type. `change_of` turns any of them into the columns that it sets, so that every storage
 writes the same.
 """
@@ -27,12 +30,14 @@ class Progressed:
         status: RUNNING or COMPENSATING.
         context: the context as changed; None leaves it.
         in_flight: the steps that begin next; None leaves what is stored.
+        seen: the inbox that the holder has read, if what it writes depends on it.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     context: str | None = None
     in_flight: tuple[str, ...] | None = None
+    seen: int | None = None
 
     def __post_init__(self) -> None:
         _require_active(self.status)
@@ -47,17 +52,23 @@ class Suspended:
     Attributes:
         events: rows for the log.
         status: RUNNING or COMPENSATING.
-        after_seconds: when it is due.
+        after_seconds: when it is due; None for never, which only a saga that waits for a signal can be.
         context: the context as changed; None leaves it.
+        waiting: whether it waits for a signal or a time, rather than for another attempt.
+        seen: the inbox that the holder has read.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
-    after_seconds: float
+    after_seconds: float | None
     context: str | None = None
+    waiting: bool = False
+    seen: int | None = None
 
     def __post_init__(self) -> None:
         _require_active(self.status)
+        if self.after_seconds is None and not self.waiting:
+            raise ValueError("a saga that waits for no signal must be due some time: give after_seconds.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +119,13 @@ class Ended:
         events: rows for the log.
         status: COMPLETED or COMPENSATED.
         context: the context as changed; None leaves it.
+        seen: the inbox that the holder has read; None if it does not matter, as to a saga that was compensated.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     context: str | None = None
+    seen: int | None = None
 
     def __post_init__(self) -> None:
         if not self.status.finished:
@@ -128,17 +141,18 @@ class Change:
 
     Attributes:
         status, state: the new values; the state is DEAD instead if a counted attempt reaches the maximum.
-        after_seconds: when the saga is due, if it is given back.
+        after_seconds: when the saga is due, if it is given back; None for never.
         resets: whether the recovery attempts become 0, and the saga is no longer suspect.
         counts: whether one recovery attempt is added.
         max_recovery_attempts: the maximum, if an attempt is counted.
         context, in_flight, last_error: the new values; None leaves the stored ones.
         clears_error: whether the last error is deleted.
+        seen: the inbox that the saga must have; None for any.
     """
 
     status: SagaStatus
     state: SagaState
-    after_seconds: float = 0.0
+    after_seconds: float | None = 0.0
     resets: bool = False
     counts: bool = False
     max_recovery_attempts: int = 0
@@ -146,6 +160,7 @@ class Change:
     in_flight: tuple[str, ...] | None = None
     last_error: str | None = None
     clears_error: bool = False
+    seen: int | None = None
 
 
 def change_of(transition: Transition) -> Change:
@@ -153,7 +168,7 @@ def change_of(transition: Transition) -> Change:
     resets = any(map(_is_progress, transition.events))
     error = next(filter(None, map(describe, reversed(transition.events))), None)
     match transition:
-        case Progressed(status=status, context=context, in_flight=in_flight):
+        case Progressed(status=status, context=context, in_flight=in_flight, seen=seen):
             return Change(
                 status=status,
                 state=SagaState.RUNNING,
@@ -161,15 +176,17 @@ def change_of(transition: Transition) -> Change:
                 context=context,
                 in_flight=in_flight,
                 last_error=error,
+                seen=seen,
             )
-        case Suspended(status=status, after_seconds=after, context=context):
+        case Suspended(status=status, after_seconds=after, context=context, waiting=waiting, seen=seen):
             return Change(
                 status=status,
-                state=SagaState.READY,
+                state=SagaState.WAITING if waiting else SagaState.READY,
                 after_seconds=after,
                 resets=resets,
                 context=context,
                 last_error=error,
+                seen=seen,
             )
         case GaveBack(status=status, after_seconds=after, queued=queued, last_error=last_error):
             return Change(
@@ -189,7 +206,7 @@ def change_of(transition: Transition) -> Change:
                 max_recovery_attempts=maximum,
                 last_error=last_error or error,
             )
-        case Ended(status=status, context=context):
+        case Ended(status=status, context=context, seen=seen):
             return Change(
                 status=status,
                 state=SagaState.FINISHED,
@@ -197,6 +214,7 @@ def change_of(transition: Transition) -> Change:
                 context=context,
                 last_error=error,
                 clears_error=status is SagaStatus.COMPLETED,
+                seen=seen,
             )
 
 

@@ -133,11 +133,7 @@ class Within:
         def find(left: Sequence[NewSaga]) -> Sequence[Mapping[str, Any]]:
             keys = {"names": [saga.name for saga in left], "keys": [saga.idempotency_key for saga in left]}
             rows = self._execute(query("find_by_key_within"), keys)
-            if rows[0]["here"] != self._here:
-                # Ask again: the sagas' server may have been restarted or replaced since it was asked.
-                self._here = self._ask_here(True)
-                if rows[0]["here"] != self._here:
-                    raise self._refusal()
+            self._check_here(rows[0]["here"])
             return [row for row in rows if row["id"] is not None]
 
         try:
@@ -146,6 +142,22 @@ class Within:
             if stored:
                 self._execute(query("take_back_within"), {"ids": stored})
             raise
+
+    def add_signal(self, values: Mapping[str, Any]) -> bool:
+        """Store a signal, unless it is known. Return whether it is new.
+
+        Raises:
+            TransactionRefused: the transaction is of another database.
+        """
+        self._check_here(self._execute(query("here"), {})[0]["here"])
+        return bool(self._execute(query("add_signal"), values))
+
+    def _check_here(self, seen: str) -> None:
+        if seen != self._here:
+            # Ask again: the sagas' server may have been restarted or replaced since it was asked.
+            self._here = self._ask_here(True)
+            if seen != self._here:
+                raise self._refusal()
 
     def _execute(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         try:

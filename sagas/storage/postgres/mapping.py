@@ -18,6 +18,8 @@ from sagas.storage.records import (
     NewSaga,
     SagaRecord,
     SagaState,
+    Signal,
+    SignalKind,
     is_shared,
 )
 from sagas.storage.transitions import PROBE_SECONDS, Ended, Progressed, Transition, change_of
@@ -68,6 +70,19 @@ def start_row(
     }
 
 
+def signal_row(signal: Signal) -> dict[str, Any]:
+    """Return a signal, as every driver can write it."""
+    return {
+        "saga": str(signal.saga_id),
+        "kind": signal.kind.value,
+        "name": signal.name,
+        "signal": signal.signal_id,
+        "payload": signal.payload,
+        "by": signal.by,
+        "because": signal.because,
+    }
+
+
 def acquire_row(
     saga_id: UUID, request: LeaseRequest, max_recovery_attempts: int, version: int | None, *, by_hand: bool
 ) -> dict[str, Any]:
@@ -98,10 +113,10 @@ def short_row(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]
         return None
     own: dict[str, Any]
     match transition:
-        case Progressed(in_flight=(following,)):
+        case Progressed(in_flight=(following,), seen=None):
             statement, own = "apply_progress", {"next": following}
-        case Ended(status=status):
-            statement, own = "apply_end", {"clears_error": status is SagaStatus.COMPLETED}
+        case Ended(status=status, seen=seen):
+            statement, own = "apply_end", {"clears_error": status is SagaStatus.COMPLETED, "seen": seen}
         case _:
             return None
     (entry,) = transition.events
@@ -126,6 +141,7 @@ def _plainly_completed(entry: LogEntry) -> bool:
         and entry.in_flight is None
         and not entry.in_doubt
         and not entry.schedules
+        and entry.signal is None
     )
 
 
@@ -145,6 +161,7 @@ def apply_row(lease: Lease, transition: Transition) -> dict[str, Any]:
         "in_flight": None if change.in_flight is None else _array(change.in_flight),
         "last_error": change.last_error,
         "clears_error": change.clears_error,
+        "seen": change.seen,
         "events": events_json(transition.events),
     }
 
@@ -173,6 +190,7 @@ _APPLY_COLUMNS: Final = {
     "in_flight": "in_flights",
     "last_error": "last_errors",
     "clears_error": "clear_errors",
+    "seen": "seens",
     "events": "events",
 }
 
@@ -214,6 +232,8 @@ _DETAILS: Final = {
     "traceback": "traceback",
     "actor": "by",
     "reason": "because",
+    "seconds": "seconds",
+    "signal": "signal",
 }
 
 
@@ -281,6 +301,11 @@ _RECORD_FIELDS: Final = (
 )
 
 
+def signal_of(row: Mapping[str, Any]) -> Signal:
+    """Return the signal that a row describes."""
+    return Signal(**{**row, "kind": SignalKind(row["kind"])})
+
+
 def entry_of(row: Mapping[str, Any]) -> LogEntry:
     """Return a row of the log, whether this version knows its kind or not."""
     details = row["details"] or {}
@@ -303,6 +328,8 @@ def entry_of(row: Mapping[str, Any]) -> LogEntry:
         traceback=details.get("traceback"),
         actor=details.get("by"),
         reason=details.get("because"),
+        seconds=details.get("seconds"),
+        signal=details.get("signal"),
     )
 
 
@@ -326,14 +353,16 @@ def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition)
         recovery_attempts=applied["attempts"],
         available_at=None if available_at is None else datetime.fromisoformat(available_at),
         log=log,
+        inbox=applied["inbox"],
     )
 
 
 def short_of(written: str, lease: Lease, transition: Progressed | Ended) -> Applied:
     """Return what a short statement did: it sets all but the row's id and time, which it returns."""
 
+    row_id, at, inbox = json.loads(written)
+
     def log() -> tuple[LogEntry, ...]:
-        row_id, at = json.loads(written)
         (entry,) = transition.events
         row = LogEntry(
             step=entry.step,
@@ -350,5 +379,6 @@ def short_of(written: str, lease: Lease, transition: Progressed | Ended) -> Appl
     return Applied.with_log_on_demand(
         status=transition.status,
         state=SagaState.RUNNING if isinstance(transition, Progressed) else SagaState.FINISHED,
+        inbox=inbox,
         log=log,
     )

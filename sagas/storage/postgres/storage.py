@@ -19,6 +19,7 @@ from sagas.errors import (
     ConfigurationError,
     DefinitionNotFound,
     HiddenRow,
+    InboxMoved,
     LeaseLost,
     SagaUnreadable,
 )
@@ -57,10 +58,19 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
+    Signal,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transactions import CallersTransaction, callers_transaction
-from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Ended, GaveBack, Progressed, Transition
+from sagas.storage.transitions import (
+    MOST_PROBE_SECONDS,
+    PROBE_SECONDS,
+    Ended,
+    GaveBack,
+    Progressed,
+    Transition,
+    change_of,
+)
 
 #: How often an acquire is tried again because another writer changed the saga's row meanwhile.
 _ROUNDS: Final = 20
@@ -170,13 +180,7 @@ class PostgresSagaStorage(ISagaStorage):
     ) -> list[tuple[UUID, bool]]:
         start = mapping.start_row(queued=queued, lease=lease, at=at, after_seconds=after_seconds)
         if connection is not None:
-            within = Within(
-                self.join(connection),
-                here=self._where,
-                database=self._connections.url,
-                translate=self._connections.translate,
-            )
-            return within.create(sagas, start, on_conflict)
+            return self._within(connection).create(sagas, start, on_conflict)
 
         def insert(left: Sequence[NewSaga]) -> set[UUID]:
             if len(left) == 1:
@@ -194,6 +198,14 @@ class PostgresSagaStorage(ISagaStorage):
         with self._connections.cursor() as cursor, cursor.connection.transaction():
             ask = lambda statement, values: cursor.execute(statement, values).fetchall()  # noqa: E731
             return create(sagas, insert, find, on_conflict=on_conflict)
+
+    def _within(self, connection: Any) -> Within:
+        return Within(
+            self.join(connection),
+            here=self._where,
+            database=self._connections.url,
+            translate=self._connections.translate,
+        )
 
     def join(self, connection: Any) -> CallersTransaction:
         return callers_transaction(connection, database=self._connections.url)
@@ -221,6 +233,33 @@ class PostgresSagaStorage(ISagaStorage):
             "limit": wanted.limit,
         }
         return [mapping.record_of(row) for row in self._query("find", parameters)]
+
+    def find_id(self, name: str, idempotency_key: str) -> UUID | None:
+        rows = self._query("find_by_key", {"names": [name], "keys": [idempotency_key]})
+        return rows[0]["id"] if rows else None
+
+    # -- signals ----------------------------------------------------------------------------------------------
+
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        values = mapping.signal_row(signal)
+        if connection is None:
+            return self._connections.write(query("add_signal"), values) is not None
+        return self._within(connection).add_signal(values)
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        rows = self._query("deliver", {"ids": list(saga_ids), "probe": PROBE_SECONDS})
+        claims = {
+            row["id"]: Claim(row["id"], row["version"], row["status"] == SagaStatus.PENDING, row["queued_at"])
+            for row in rows
+            if row["wakes"]
+        }
+        return [claims.pop(saga_id) for saga_id in saga_ids if saga_id in claims]
+
+    def undelivered(self, *, older_than_seconds: float, limit: int) -> list[UUID]:
+        return [row["saga_id"] for row in self._query("undelivered", {"age": older_than_seconds, "limit": limit})]
+
+    def signals(self, saga_id: UUID) -> list[Signal]:
+        return [mapping.signal_of(row) for row in self._query("signals", {"id": saga_id})]
 
     # -- holding ----------------------------------------------------------------------------------------------
 
@@ -260,11 +299,16 @@ class PostgresSagaStorage(ISagaStorage):
             # Most likely the text of a step's error has the character. The saga must be written nevertheless.
             written = self._connections.write(query(name), mapping.in_ascii(parameters))
         if written is None:
-            raise lease_lost(lease)
+            raise self._refused(lease, transition)
         return _applied(name, written, lease, transition)
 
-    def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost]:
-        results: dict[int, Applied | LeaseLost] = {}
+    def _refused(self, lease: Lease, transition: Transition) -> LeaseLost | InboxMoved:
+        """Return why a transition was not written. Should the lease be lost only now, that is as good a reason."""
+        rows = [] if change_of(transition).seen is None else self._query("inbox", mapping.fence(lease))
+        return InboxMoved(rows[0]["inbox"]) if rows else lease_lost(lease)
+
+    def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
+        results: dict[int, Applied | LeaseLost | InboxMoved] = {}
         if len(asked) > 1:
             try:
                 rows = self._query("apply_many", mapping.apply_rows(asked))
@@ -277,7 +321,7 @@ class PostgresSagaStorage(ISagaStorage):
             if place not in results:
                 try:
                     results[place] = self.apply(lease, transition)
-                except LeaseLost as error:
+                except (LeaseLost, InboxMoved) as error:
                     results[place] = error
         return [results[place] for place in range(len(asked))]
 

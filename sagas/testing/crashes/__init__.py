@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagas.context import ContextT
-from sagas.definition import Saga, Step
+from sagas.definition import Saga, Step, steps_of
 from sagas.deprecation import former_names
 from sagas.progress import SagaStatus
 from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, InjectedFailure, Moment, Place
@@ -106,7 +106,7 @@ def _require_sense(case: Case[Any, Any]) -> None:
         raise TypeError("check is async, and nothing would await it: make it a plain function.")
     world = case.make_world()
     case.make_context(world)
-    for step in case.saga.step_classes():
+    for step in steps_of(case.saga):
         case.make_step(step, world)
     seen = case.look(world)
     if seen is not None and not shows_data(content(seen)):
@@ -118,7 +118,7 @@ def _require_sense(case: Case[Any, Any]) -> None:
 
 def _resolver(saga: type[Saga[Any]], world: object) -> Callable[[type[Step[Any]], Any], Step[Any]]:
     """Build steps by calling their classes."""
-    fitting = {step: _fit(step, world) for step in saga.step_classes()}
+    fitting = {step: _fit(step, world) for step in steps_of(saga)}
     return lambda step, here: fitting[step](here)
 
 

@@ -127,19 +127,23 @@ def failures_of(saga: AnySaga) -> Iterator[Failure]:
 
     The steps before a fallback fail so that it acts.
     """
-    for how in How:
-        for step in saga.steps:
-            yield _for_good(step, how)
-    for step in saga.steps:
+    steps = _listed(saga)
+    yield from (_for_good(step, how) for how in How for step in steps)
+    for step in steps:
         yield from _once(step)
-    for step in saga.steps:
+    for step in steps:
         yield from _failures_of_fallbacks(saga, step)
 
 
 def refusals_after(saga: AnySaga, name: str) -> tuple[Failure, ...]:
     """Return the failures that make the step after this step or fallback fail; empty if there is none."""
-    place = next(place for place, step in enumerate(saga.steps) if any(s.name == name for s in step.alternates()))
-    return tuple(_for_good(each, How.REFUSED) for step in saga.steps[place + 1 :][:1] for each in step.alternates())
+    steps = _listed(saga)
+    place = next(place for place, step in enumerate(steps) if any(each.name == name for each in step.alternates()))
+    return tuple(_for_good(each, How.REFUSED) for step in steps[place + 1 :][:1] for each in step.alternates())
+
+
+def _listed(saga: AnySaga) -> list[type[Step[Any]]]:
+    return [part for part in saga.steps if issubclass(part, Step)]
 
 
 def in_doubt_instead(failure: Failure) -> Iterator[Failure]:

@@ -4,7 +4,7 @@ WITH asked AS (
         CAST(:'resets' AS boolean) AS resets, CAST(:'counts' AS boolean) AS counts,
         CAST(:'max_attempts' AS int) AS max_attempts, CAST(:'context' AS json) AS context,
         CAST(:'in_flight' AS text[]) AS in_flight, CAST(:'last_error' AS text) AS last_error,
-        CAST(:'clears_error' AS boolean) AS clears_error
+        CAST(:'clears_error' AS boolean) AS clears_error, CAST(:'seen' AS bigint) AS seen
 ), held AS (
     UPDATE saga_executions e SET
         status = asked.status,
@@ -21,7 +21,7 @@ WITH asked AS (
             WHEN asked.state = 'running' THEN e.available_at
             WHEN asked.state = 'finished' OR asked.counts
                 AND CASE WHEN asked.resets THEN 0 ELSE e.recovery_attempts END + 1 >= asked.max_attempts THEN 'infinity'
-            ELSE clock_timestamp() + make_interval(secs => asked.after)
+            ELSE COALESCE(clock_timestamp() + make_interval(secs => asked.after), 'infinity')
         END,
         in_flight = CASE WHEN asked.state = 'running' THEN COALESCE(asked.in_flight, e.in_flight) END,
         last_error = CASE WHEN NOT asked.clears_error THEN COALESCE(asked.last_error, e.last_error) END,
@@ -29,6 +29,8 @@ WITH asked AS (
         updated_at = clock_timestamp()
     FROM asked
     WHERE e.id = :'id' AND e.version = :'version' AND e.lease_token = :'token'
+        -- Judged again after a wait for the row: a signal that was delivered meanwhile counts.
+        AND (asked.seen IS NULL OR e.inbox = asked.seen)
     RETURNING e.*
 ), logged AS (
     INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, details, worker)
@@ -38,7 +40,7 @@ WITH asked AS (
     RETURNING id, created_at
 )
 SELECT CAST(jsonb_build_object(
-    'status', held.status, 'state', held.state, 'attempts', held.recovery_attempts,
+    'status', held.status, 'state', held.state, 'attempts', held.recovery_attempts, 'inbox', held.inbox,
     'available_at', NULLIF(held.available_at, 'infinity'),
     'log', (SELECT jsonb_agg(jsonb_build_array(id, created_at) ORDER BY id) FROM logged)
 ) AS text) AS applied

@@ -15,8 +15,9 @@ WITH held AS (
         finished_at = clock_timestamp(),
         updated_at = clock_timestamp()
     WHERE id = :'id' AND version = :'version' AND lease_token = :'token'
-    RETURNING id
+        AND (CAST(:'seen' AS bigint) IS NULL OR inbox = :'seen')
+    RETURNING id, inbox
 )
 INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, worker)
 SELECT id, :'step', :'action', 'completed', :'attempt', :'version', :'owner' FROM held
-RETURNING CAST(jsonb_build_array(id, created_at) AS text) AS applied
+RETURNING CAST(jsonb_build_array(id, created_at, (SELECT inbox FROM held)) AS text) AS applied

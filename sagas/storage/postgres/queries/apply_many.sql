@@ -3,7 +3,7 @@
 -- writes the transitions that are not returned, one by one.
 WITH asked AS MATERIALIZED (
     SELECT place, id, version, token, owner, status, state, after, resets, counts, max_attempts,
-        CAST(context AS json) AS context, last_error, clears_error, CAST(events AS jsonb) AS events,
+        CAST(context AS json) AS context, last_error, clears_error, seen, CAST(events AS jsonb) AS events,
         CASE WHEN in_flight IS NOT NULL
             THEN ARRAY(SELECT jsonb_array_elements_text(CAST(in_flight AS jsonb))) END AS in_flight
     FROM unnest(
@@ -11,10 +11,10 @@ WITH asked AS MATERIALIZED (
         CAST(:'statuses' AS text[]), CAST(:'states' AS text[]), CAST(:'afters' AS float8[]),
         CAST(:'resets' AS boolean[]), CAST(:'counts' AS boolean[]), CAST(:'max_attempts' AS int[]),
         CAST(:'contexts' AS text[]), CAST(:'in_flights' AS text[]), CAST(:'last_errors' AS text[]),
-        CAST(:'clear_errors' AS boolean[]), CAST(:'events' AS text[])
+        CAST(:'clear_errors' AS boolean[]), CAST(:'seens' AS bigint[]), CAST(:'events' AS text[])
     ) WITH ORDINALITY AS given (
         id, version, token, owner, status, state, after, resets, counts, max_attempts,
-        context, in_flight, last_error, clears_error, events, place
+        context, in_flight, last_error, clears_error, seen, events, place
     )
 ), locked AS MATERIALIZED (
     SELECT e.id FROM saga_executions e
@@ -38,7 +38,7 @@ WITH asked AS MATERIALIZED (
             WHEN asked.state = 'running' THEN e.available_at
             WHEN asked.state = 'finished' OR asked.counts
                 AND CASE WHEN asked.resets THEN 0 ELSE e.recovery_attempts END + 1 >= asked.max_attempts THEN 'infinity'
-            ELSE clock_timestamp() + make_interval(secs => asked.after)
+            ELSE COALESCE(clock_timestamp() + make_interval(secs => asked.after), 'infinity')
         END,
         in_flight = CASE WHEN asked.state = 'running' THEN COALESCE(asked.in_flight, e.in_flight) END,
         last_error = CASE WHEN NOT asked.clears_error THEN COALESCE(asked.last_error, e.last_error) END,
@@ -46,6 +46,7 @@ WITH asked AS MATERIALIZED (
         updated_at = clock_timestamp()
     FROM asked
     WHERE e.id = asked.id AND e.version = asked.version AND e.lease_token = asked.token
+        AND (asked.seen IS NULL OR e.inbox = asked.seen)
         AND e.id = ANY (ARRAY(SELECT id FROM locked))
     RETURNING e.*, asked.place, asked.owner, asked.events
 ), logged AS (
@@ -58,7 +59,7 @@ WITH asked AS MATERIALIZED (
     SELECT saga_id, jsonb_agg(jsonb_build_array(id, created_at) ORDER BY id) AS log FROM logged GROUP BY saga_id
 )
 SELECT held.place, CAST(jsonb_build_object(
-    'status', held.status, 'state', held.state, 'attempts', held.recovery_attempts,
+    'status', held.status, 'state', held.state, 'attempts', held.recovery_attempts, 'inbox', held.inbox,
     'available_at', NULLIF(held.available_at, 'infinity'), 'log', rows.log
 ) AS text) AS applied
 FROM held LEFT JOIN rows ON rows.saga_id = held.id

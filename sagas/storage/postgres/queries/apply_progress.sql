@@ -9,8 +9,8 @@ WITH held AS (
         in_flight = ARRAY[CAST(:'next' AS text)],
         updated_at = clock_timestamp()
     WHERE id = :'id' AND version = :'version' AND lease_token = :'token'
-    RETURNING id
+    RETURNING id, inbox
 )
 INSERT INTO saga_logs (saga_id, step_name, action, status, attempt, version, worker)
 SELECT id, :'step', :'action', 'completed', :'attempt', :'version', :'owner' FROM held
-RETURNING CAST(jsonb_build_array(id, created_at) AS text) AS applied
+RETURNING CAST(jsonb_build_array(id, created_at, (SELECT inbox FROM held)) AS text) AS applied
