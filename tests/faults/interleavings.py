@@ -63,7 +63,6 @@ from tests.faults.processes import (
     QUESTIONS,
     SAGA_ID,
     SETTINGS,
-    STEPS,
     Activity,
     Answer,
     Declined,
@@ -286,7 +285,7 @@ class Explorer:
         if self._scenario.commands:
             actors += [Actor(f"operator {number}") for number in range(1, self._scenario.operators + 1)]
         stored = self._store(self._started(), Operated(), Delivered())
-        world = World(stored, (), ("",) * len(STEPS), tuple(actors), self._scenario.left, self._judge)
+        world = World(stored, (), ("",) * len(self._scenario.names), tuple(actors), self._scenario.left, self._judge)
         if in_place:
             return self._begin(world, 0, Activity("run", owners[0], 0))
         return self._begin(world, start, Activity("send"))
@@ -471,7 +470,7 @@ class Explorer:
 
     def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
         """The service that a step calls: each effect happens once, and never after it was undone."""
-        place = STEPS.index(request.args[0].step_name)
+        place = self._scenario.names.index(request.args[0].step_name)
         effects = list(world.effects)
         if outcome.takes_effect and request.name == "act" and effects[place] == "undone" and not self._scenario.forgets:
             return world.effects, Answer(error=Declined)
