@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +23,7 @@ from sagas.doctor.environment import SETTINGS
 from sagas.settings import PREFIX
 from sagas.testing.processes import wait_until
 from sagas.urls import address
+from tests.forking import run_python
 from tests.integration.celery.conftest import Start
 
 #: For a machine that is busy: the command itself takes seconds.
@@ -35,13 +34,11 @@ ANSWER_SECONDS = 0.5
 def doctor(environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """Run the command in an environment and return its exit code and what it prints."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sagas.cli", "doctor", "--json"],
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
+    done = run_python(
+        *("-m", "sagas.cli", "doctor", "--json"),
+        environment={**inherited, **environment},
+        directory=Path.cwd(),
         timeout=DEADLINE_SECONDS,
-        check=False,
     )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
