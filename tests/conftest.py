@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain, groupby
 from pathlib import Path
@@ -39,18 +40,29 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests for the processes of xdist, each of which begins with a part of the list.
+    """Order the tests for the processes of xdist, each of which begins with an equal part of the list.
 
-    Slow tests come first, one by one. The other tests stay together by module, because they share the module's
-    fixtures.
+    Slow tests come first, the slowest before the others, so that none of them is left alone at the end. The other tests
+    stay together by module, because they share the module's fixtures. Unit tests come last: a process that has finished
+    its part takes tests from the end of another's.
     """
     hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    others = [item for item in items if not item.get_closest_marker("slow")]
-    modules = [list(tests) for _, tests in groupby(others, key=lambda item: item.path)]
-    items[:] = [
-        item for hand in range(hands) for item in (*slow[hand::hands], *chain.from_iterable(modules[hand::hands]))
-    ]
+    slow = sorted((item for item in items if _seconds(item)), key=_seconds, reverse=True)
+    others = [item for item in items if not _seconds(item)]
+    last = deque(item for item in others if "unit" in item.path.parts)
+    modules = [list(tests) for path, tests in groupby(others, key=lambda item: item.path) if "unit" not in path.parts]
+    ordered: list[pytest.Item] = []
+    for hand in range(hands):
+        ordered += [*slow[hand::hands], *chain.from_iterable(modules[hand::hands])]
+        while last and len(ordered) < len(items) * (hand + 1) // hands:
+            ordered.append(last.popleft())
+    items[:] = [*ordered, *last]
+
+
+def _seconds(item: pytest.Item) -> float:
+    """Return how long a slow test takes; 0 for any other test."""
+    marker = item.get_closest_marker("slow")
+    return marker.args[0] if marker else 0.0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

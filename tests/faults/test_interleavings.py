@@ -385,7 +385,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_order_keeps_the_rules(name: str, record_property: Callable[[str, object], None]):
     found = explore(SCENARIOS[name])

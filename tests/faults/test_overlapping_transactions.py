@@ -169,7 +169,7 @@ def _holds(storage: PostgresSagaStorage, lease: Lease) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 @pytest.mark.parametrize("state", _STATES)
 @pytest.mark.parametrize("commits", [True, False], ids=["committed", "rolled back"])
 def test_any_two_operations_may_overlap(own_engine: sa.Engine, state: str, commits: bool) -> None:

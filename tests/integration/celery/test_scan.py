@@ -61,7 +61,7 @@ def queued_ids(broker_url: str, queue: str) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"] for message in messages]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(7)
 @pytest.mark.timeout(600)
 def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_is_recovered_once(
     engine: SagaEngine, broker_url: str, celery: Start
@@ -95,6 +95,7 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
     assert {len(record.log) for record in records} == {4}, "three steps, and the holder that was lost"
 
 
+@pytest.mark.slow(17)
 def test_messages_that_wait_behind_a_long_step_do_not_multiply(
     celery: Start,
     environment: dict[str, str],

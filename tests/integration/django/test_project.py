@@ -65,6 +65,7 @@ def migrated(run: Run) -> None:
     assert "Applying sagas.0002_revision_0006... OK" in done.stdout
 
 
+@pytest.mark.slow(8)
 def test_the_projects_own_tests_pass(run: Run) -> None:
     done = run("manage.py", "test", "-v0")
     assert "OK" in done.stderr
