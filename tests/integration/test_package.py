@@ -70,9 +70,10 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel; its dependencies are those of the suite's own environment, not the checkout."""
     home = tmp_path_factory.mktemp("environment")
-    venv.create(home, with_pip=True)
+    venv.create(home)
     python = home / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     site = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return python
