@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +136,17 @@ def variables(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
 
 
-def consuming(app: Celery, *queues: str) -> AbstractContextManager[object]:
-    """A worker in a thread of this process."""
-    return start_worker(app, pool="solo", queues=[*queues], perform_ping_check=False, shutdown_timeout=60)
+@contextmanager
+def consuming(app: Celery, *queues: str) -> Iterator[None]:
+    """A worker in a thread of this process; it leaves the process's logging as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    try:
+        with start_worker(app, pool="solo", queues=[*queues], perform_ping_check=False, shutdown_timeout=60):
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def messages_of(app: Celery, database_url: str) -> dict[str, str]:
