@@ -20,7 +20,8 @@ from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
 from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
 from sagas.storage.transitions import FailedAttempt
-from sagas.testing.processes import CeleryProcess, wait_until
+from sagas.testing.processes import wait_until
+from tests.forking import start_celery
 from tests.integration.cli.test_documentation import examples
 from tests.integration.docs.commands import commands_of
 from tests.integration.docs.languages import check_python, run_sql
@@ -66,7 +67,7 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     assert migrated.startswith("already at ")
     worker = ["worker", "-c", "1"]
     environment, log = reader.environment(settings), reader.directory / "log"
-    with CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process:
+    with start_celery(worker, environment=environment, log=log, directory=reader.directory) as process:
         # The first of them twice, with the same key: it starts nothing new.
         reader.play([programs[0], *programs], **settings)
 
@@ -148,7 +149,7 @@ def every_request_to_flower_is_answered(page: Page, reader: Reader) -> None:
     worker, log = ["worker", "-c", "1", "-l", "INFO"], reader.directory / "log"
     with (
         flower(environment, reader.directory) as client,
-        CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process,
+        start_celery(worker, environment=environment, log=log, directory=reader.directory) as process,
     ):
         process.wait_for_log(" ready.")
         answers = [_curl(words, client, reader) for words in requests]
