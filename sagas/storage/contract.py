@@ -193,7 +193,10 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
-        """Return sagas without their logs, the newest first.
+        """Return the sagas that a filter wants, without their logs. The newest are first: the greatest ids.
+
+        A storage may rely on `new_saga_id`: an id begins with the time of its start, by a clock that differs from the
+        storage's by less than an hour.
 
         Raises:
             ValueError: the limit is not a whole number of 1 or more.
