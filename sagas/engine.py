@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from uuid import UUID
 
 from sagas import recovery, signals
@@ -26,14 +26,15 @@ from sagas.execution import Outcome, Report
 from sagas.framework import Framework
 from sagas.group_commit import GroupWriter
 from sagas.ids import new_saga_id
+from sagas.inspection.view import SagaSummary, SagaView
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
+from sagas.reading import Filters, Reader, SagaReference
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.settings import Settings
-from sagas.signals import SagaKey
 from sagas.storable import is_storable, require_storable
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.postgres import PostgresSagaStorage
@@ -109,6 +110,7 @@ class SagaEngine:
         self._shared = shared
         self._keeper = LeaseKeeper(storage, self.settings.lease_seconds)
         self.definitions = Definitions(storage, self.registry)
+        self._reader = Reader(storage, self.registry, self.definitions)
         self._deliveries = Deliveries(storage)
         self._writer = GroupWriter(storage)
         self._tasks: set[asyncio.Task[Report]] = set()
@@ -338,7 +340,7 @@ class SagaEngine:
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
             return _started_before(self.storage.load(saga_id))
-        return execute(saga, saga.graph, _just_started(new[0], request), runtime)
+        return execute(saga, saga.graph, self._just_started(new[0], request), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -359,13 +361,15 @@ class SagaEngine:
             saga_id, is_new, request = await self._writer.create(new, runtime.request())
         if not is_new:
             return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
-        return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
+        just_started = partial(self._just_started, new, request)
+        acquired = just_started() if new.deadline_seconds is None else await call_in_thread(just_started)
+        return await execute_async(saga, saga.graph, acquired, runtime, self._writer)
 
     # -- sending to sagas -------------------------------------------------------------------------------------
 
     def signal(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         name: str,
         payload: object = None,
         *,
@@ -391,13 +395,13 @@ class SagaEngine:
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
-        record = self.storage.load(signals.find_saga(self.storage, saga))
+        record = self.storage.head(self._reader.id_of(saga))
         new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, by=by)
         return self._post(new, connection)
 
     async def signal_async(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         name: str,
         payload: object = None,
         *,
@@ -414,7 +418,7 @@ class SagaEngine:
 
     def cancel(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         reason: str,
         *,
         by: str | None = None,
@@ -436,12 +440,12 @@ class SagaEngine:
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
-        record = self.storage.load(signals.find_saga(self.storage, saga))
+        record = self.storage.load(self._reader.id_of(saga))
         self._post(signals.request_to_cancel(record, reason, by=by, definitions=self.definitions), connection)
 
     async def cancel_async(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         reason: str,
         *,
         by: str | None = None,
@@ -455,8 +459,8 @@ class SagaEngine:
         if connection is None:
             connection = self._framework.transaction()
         if connection is None:
-            is_new = self.storage.add_signal(signal)
-            self._deliver([signal.saga_id])
+            is_new, claims = self.storage.post_signal(signal)
+            self._send(claims)
             return is_new
         transaction = self.storage.join(connection)
         is_new = self.storage.add_signal(signal, connection=transaction)
@@ -547,6 +551,73 @@ class SagaEngine:
             )
         return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
 
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def get(self, saga: SagaReference) -> SagaView:
+        """Return one saga as it is now: its status, its context, the steps that are done, what it waits for.
+
+        Args:
+            saga: its id, or a pair of its class (or name) and its idempotency key.
+
+        Raises:
+            SagaNotFound: there is no such saga; its transaction has not committed, or it was pruned.
+            InvalidSagaId: the text is no id.
+            StorageUnavailable: the database does not answer.
+        """
+        return self._reader.get(saga)
+
+    async def get_async(self, saga: SagaReference) -> SagaView:
+        """Do as `get` does, from a coroutine."""
+        return await call_in_thread(partial(self.get, saga))
+
+    def find(self, **filters: Unpack[Filters]) -> list[SagaSummary]:
+        """Return sagas, the newest first. Each filter narrows what the others leave.
+
+        For the next page, repeat the call with `after`. A key, tags, times, and statuses and states of unfinished sagas
+        are found through an index. What other filters want is looked for from the newest saga on: give `created_after`
+        too where few sagas match.
+
+        Args:
+            filters: `name`: the class, or the name. `status`, `state`: one or several. `key`: the idempotency key.
+                `tags`: sagas that have all of these tags, and maybe others. `created_after`, `created_before`: created
+                at this time or later, and before this time. `updated_after`, `updated_before`: the same for the last
+                write, which for a finished saga is its end. `after`: the id of the last saga of the page before.
+                `limit`: how many at most; default: 50.
+
+        Raises:
+            ValueError: a filter has a value that it cannot have, or a time has no time zone.
+            StorageUnavailable: the database does not answer.
+        """
+        return self._reader.find(**filters)
+
+    async def find_async(self, **filters: Unpack[Filters]) -> list[SagaSummary]:
+        """Do as `find` does, from a coroutine."""
+        return await call_in_thread(partial(self.find, **filters))
+
+    def wait(self, saga: SagaReference, timeout: float | None = None) -> SagaView:
+        """Return one saga once it is over: COMPLETED, COMPENSATED, or dead.
+
+        It reads the saga's status after 50 milliseconds at first and every second later on. It also waits for a
+        database that does not answer. Such an attempt to read may end some seconds after the timeout.
+
+        Args:
+            saga: its id, or a pair of its class (or name) and its idempotency key.
+            timeout: how many seconds to wait at most; 0 looks once, and None waits without a limit.
+
+        Raises:
+            WaitTimedOut: the saga is not over in time, or the database did not answer.
+            SagaNotFound, InvalidSagaId: as for `get`.
+            ValueError: the timeout is not a number of seconds of 0 or more.
+            RuntimeError: called within an async step, whose loop it would block: await `wait_async`.
+        """
+        return self._reader.wait(saga, timeout)
+
+    async def wait_async(self, saga: SagaReference, timeout: float | None = None) -> SagaView:
+        """Do as `wait` does, from a coroutine. The event loop goes on meanwhile."""
+        return await self._reader.wait_async(saga, timeout)
+
+    # -- details ----------------------------------------------------------------------------------------------
+
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
         if self._owner is None or self._owner[0] != os.getpid():
@@ -566,6 +637,16 @@ class SagaEngine:
         )
 
     # -- details ----------------------------------------------------------------------------------------------
+
+    def _just_started(self, new: NewSaga, request: LeaseRequest) -> Acquired:
+        """Return a new saga under its first lease, as the storage has stored it."""
+        lease = Lease(new.id, 1, request.owner, request.token)
+        # A deadline is judged by the clock of the storage. Nothing else of a new saga depends on a time.
+        if new.deadline_seconds is not None:
+            record = self.storage.load(new.id)
+        else:
+            record = new.as_record(now=utc_now(), lease=request)
+        return Acquired(lease, record, SagaStatus.PENDING)
 
     async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
         """Register a saga's definition, so that the event loop need not wait when it is started."""
@@ -674,12 +755,6 @@ def check_idempotency_key(key: str) -> None:
             f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
             "and without halves of surrogate pairs."
         )
-
-
-def _just_started(new: NewSaga, request: LeaseRequest) -> Acquired:
-    """Return a new saga under its first lease, as the storage has stored it."""
-    lease = Lease(new.id, 1, request.owner, request.token)
-    return Acquired(lease, new.as_record(now=utc_now(), lease=request), SagaStatus.PENDING)
 
 
 def _started_before(record: SagaRecord) -> Report:

@@ -28,6 +28,7 @@ from sagas.storage.records import (
     OnConflict,
     Pause,
     SagaFilter,
+    SagaHead,
     SagaRecord,
     Signal,
 )
@@ -173,9 +174,28 @@ class ISagaStorage(ABC):
             SagaNotFound: no saga has this id.
         """
 
+    def head(self, saga_id: UUID) -> SagaHead:
+        """Return a saga without its context and log. Override it if the storage can read that for less than `load`.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
+        saga = self.load(saga_id)
+        return SagaHead(
+            id=saga.id,
+            name=saga.name,
+            status=saga.status,
+            state=saga.state,
+            definition=saga.definition,
+            definition_version=saga.definition_version,
+        )
+
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
-        """Return sagas without their logs, the newest first.
+        """Return the sagas that a filter wants, without their logs. The newest are first: the greatest ids.
+
+        A storage may rely on `new_saga_id`: an id begins with the time of its start, by a clock that differs from the
+        storage's by less than an hour.
 
         Raises:
             ValueError: the limit is not a whole number of 1 or more.
@@ -200,6 +220,14 @@ class ISagaStorage(ABC):
         Raises:
             TransactionRefused: the connection is of another database.
         """
+
+    def post_signal(self, signal: Signal) -> tuple[bool, list[Claim]]:
+        """Store a signal and deliver it, in one commit if the storage can.
+
+        Returns:
+            Whether the signal is new, and what `deliver` returned.
+        """
+        return self.add_signal(signal), self.deliver([signal.saga_id])
 
     @abstractmethod
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:

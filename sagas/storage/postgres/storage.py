@@ -40,6 +40,7 @@ from sagas.storage.contract import (
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.creating import Query, Within, create
 from sagas.storage.postgres.dsn import make_engine, reason
+from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import (
@@ -56,6 +57,7 @@ from sagas.storage.records import (
     Pause,
     Refusal,
     SagaFilter,
+    SagaHead,
     SagaRecord,
     SagaState,
     Signal,
@@ -224,15 +226,18 @@ class PostgresSagaStorage(ISagaStorage):
             raise not_found(saga_id)
         return mapping.record_of(rows[0])
 
+    def head(self, saga_id: UUID) -> SagaHead:
+        found = self._connections.write(query("head"), {"id": saga_id})
+        if found is None:
+            raise not_found(saga_id)
+        return mapping.head_of(saga_id, found)
+
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         require_counts(limit=wanted.limit)
-        parameters = {
-            "statuses": [status.value for status in wanted.statuses] or None,
-            "states": [state.value for state in wanted.states] or None,
-            "name": wanted.name,
-            "limit": wanted.limit,
-        }
-        return [mapping.record_of(row) for row in self._query("find", parameters)]
+        with self._connections.cursor() as cursor:
+            # Do not prepare the statement, so that it is planned for its own values.
+            rows = cursor.execute(query("find"), filter_row(wanted), prepare=False).fetchall()
+        return [mapping.record_of(row) for row in rows]
 
     def find_id(self, name: str, idempotency_key: str) -> UUID | None:
         rows = self._query("find_by_key", {"names": [name], "keys": [idempotency_key]})
@@ -245,6 +250,14 @@ class PostgresSagaStorage(ISagaStorage):
         if connection is None:
             return self._connections.write(query("add_signal"), values) is not None
         return self._within(connection).add_signal(values)
+
+    def post_signal(self, signal: Signal) -> tuple[bool, list[Claim]]:
+        values = {**mapping.signal_row(signal), "probe": PROBE_SECONDS}
+        posted = self._connections.write(query("post_signal"), values)
+        if posted is None:
+            # It is known. Its sender may have died before it was delivered.
+            return False, self.deliver([signal.saga_id])
+        return True, mapping.posted_of(signal.saga_id, posted)
 
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
         rows = self._query("deliver", {"ids": list(saga_ids), "probe": PROBE_SECONDS})

