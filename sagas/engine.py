@@ -338,7 +338,10 @@ class SagaEngine:
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
             return _started_before(self.storage.load(saga_id))
-        return execute(saga, saga.graph, _just_started(new[0], request), runtime)
+        acquired = _just_started(new[0], request)
+        if saga.deadline is not None:
+            acquired = replace(acquired, record=self.storage.load(saga_id))  # deadlines are by the storage's clock
+        return execute(saga, saga.graph, acquired, runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -359,7 +362,10 @@ class SagaEngine:
             saga_id, is_new, request = await self._writer.create(new, runtime.request())
         if not is_new:
             return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
-        return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
+        acquired = _just_started(new, request)
+        if saga.deadline is not None:
+            acquired = replace(acquired, record=await call_in_thread(partial(self.storage.load, saga_id)))
+        return await execute_async(saga, saga.graph, acquired, runtime, self._writer)
 
     # -- sending to sagas -------------------------------------------------------------------------------------
 
@@ -432,7 +438,7 @@ class SagaEngine:
             connection: as for `start`: the request is made if and only if the caller commits.
 
         Raises:
-            SignalRefused: the saga has ended, or is past its pivot.
+            SignalRefused: the saga has ended, is being undone already, or is past its pivot.
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """

@@ -40,6 +40,10 @@ class Inbox:
         """Leave a signal out from now on."""
         self._dealt_with.add(signal.id)
 
+    def put_back(self, signal: Signal) -> None:
+        """Let a signal be taken again: the attempt to receive it failed."""
+        self._dealt_with.discard(signal.id)
+
     def request_to_cancel(self) -> Signal | None:
         """Return the oldest request to cancel that was not dealt with."""
         return self._oldest(SignalKind.CANCEL)
