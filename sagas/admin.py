@@ -156,7 +156,7 @@ class Operator:
             raise ActionRefused(
                 f"saga {record.id} has nothing left to do but to end as {frontier.end}: `sagas recover {record.id}`."
             )
-        return progress, frontier.ready[0]
+        return progress, (*frontier.ready, *frontier.awaiting)[0]
 
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
         def judged(record: SagaRecord) -> Transition:

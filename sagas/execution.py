@@ -460,11 +460,13 @@ class _Execution:
         for move in awaiting:
             armed = self.progress.armed.get(move.node.name)
             if armed is None:
+                part = self.plan.steps[move.node.name]
                 armed = LogEntry(
                     step=move.node.name,
                     action=move.action,
                     status=EntryStatus.ARMED,
-                    seconds=self.plan.steps[move.node.name].limit(),
+                    seconds=part.limit(),
+                    message="waits for a signal" if issubclass(part, Wait) else "sleeps",
                 )
                 began.append(armed)
             left.append(self._left(armed))
@@ -678,7 +680,9 @@ class _Execution:
         self.stored = self.stored if stored is None else stored
         if type(self.observer) is not NullObserver:
             for entry in applied.log:
-                if entry.action in (Action.ACT, Action.COMPENSATE):
+                if entry.status is EntryStatus.ARMED:
+                    self.observer.waiting(self.record, entry)
+                elif entry.action in (Action.ACT, Action.COMPENSATE):
                     self.observer.step_ended(self.record, entry)
         return applied
 

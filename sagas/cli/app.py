@@ -19,6 +19,7 @@ from sagas.cli.pause import pause, resume
 from sagas.cli.prune import prune
 from sagas.cli.scan import scan
 from sagas.cli.show import show
+from sagas.cli.signal import cancel, signal
 from sagas.cli.start import start
 from sagas.cli.stats import stats
 from sagas.cli.workers import workers
@@ -60,7 +61,7 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
     *(list_sagas, show, stats, workers, scan, prune, graph),
 )
 for _command in _COMMANDS:

@@ -39,9 +39,12 @@ def next_step(record: SagaRecord, definitions: Definitions | SagaError) -> NextS
     except SagaError as error:
         return NextStep(words=f"unknown to this shell: {one_line(str(error))}")
     frontier = progress.frontier()
-    if not frontier.ready:
+    if frontier.end is not None:
         return NextStep(words=f"none is left: it ends as {frontier.end}")
-    move = frontier.ready[0]
-    begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
-    words = f"{move.action} {printable(move.node.name)}, attempt {move.attempt}{begun}"
+    move = (*frontier.ready, *frontier.awaiting)[0]
+    if move.node.waits:
+        words = f"{'sleep: ' if move.node.kind == 'sleep' else 'wait for '}{printable(move.node.name)}"
+    else:
+        begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
+        words = f"{move.action} {printable(move.node.name)}, attempt {move.attempt}{begun}"
     return NextStep(words=words, step=move.node.name, action=move.action, attempt=move.attempt)
