@@ -194,7 +194,6 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
     dispatched: list[UUID] = []
     died: list[UUID] = []
     missing = unsent = 0
-    _deliver_forgotten(storage, dispatcher, settings)
     for pending in (False, True):
         result = storage.claim_sagas(
             pending=pending,
@@ -212,6 +211,7 @@ def _scan(storage: ISagaStorage, dispatcher: Dispatcher, settings: Settings) -> 
         died += result.died
         missing += result.lost
         unsent += len(result.claims) - sent
+    _deliver_forgotten(storage, dispatcher, settings)
     return ScanReport(dispatched=tuple(dispatched), died=tuple(died), missing=missing, unsent=unsent)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sagas.cli.dev import dev
 from sagas.cli.doctor import doctor
 from sagas.cli.errors import SentenceGroup
 from sagas.cli.graph import graph
@@ -61,7 +62,8 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(dev, migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume),
+    *(doctor, metrics),
     *(list_sagas, show, stats, workers, scan, prune, graph),
 )
 for _command in _COMMANDS:

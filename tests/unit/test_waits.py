@@ -447,9 +447,11 @@ def test_code_in_which_the_wait_is_another_kind_of_part_declines(
 # -- crashes and delivery -----------------------------------------------------------------------------------------
 
 
-def test_a_signal_whose_sender_died_is_delivered_by_a_scan(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
+def test_a_signal_whose_sender_died_is_delivered_by_a_scan(
+    stage: Stage, engine: QuickEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saga_id = engine.run(stage.saga(Courier), Trip()).saga_id
-    engine._deliver = lambda _: None  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(engine.storage, "post_signal", lambda signal: (engine.storage.add_signal(signal), []))
     engine.signal(saga_id, "courier", {"courier": "ann"})
     assert engine.stored().state is SagaState.WAITING
     clock.forward(2)

@@ -133,7 +133,7 @@ def test_a_database_that_is_behind_works_once_it_is_migrated(empty_database_url:
     storage = PostgresSagaStorage(engine)
     with engine.connect() as connection:
         migrate(connection, to="0001")
-    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0006: run `sagas migrate`"):
+    with pytest.raises(SchemaBehind, match=r"is at version 0001.*needs 0007: run `sagas migrate`"):
         storage.find(SagaFilter())
 
     with engine.connect() as connection:

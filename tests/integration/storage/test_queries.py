@@ -28,7 +28,7 @@ _FILES: Final = sorted(
 _ID: Final = "00000000-0000-0000-0000-000000000007"
 #: Each parameter as a person would give it to psql.
 _PARAMETERS: Final = {
-    **dict.fromkeys(("id", "new_id", "token"), _ID),
+    **dict.fromkeys(("id", "new_id", "token", "saga"), _ID),
     **dict.fromkeys(("ids", "tokens"), "{" + _ID + "}"),
     **dict.fromkeys(("name", "key", "owner", "by", "because", "host", "step", "next", "last_error"), "order"),
     **dict.fromkeys(("definition_version", "definition", "hash", "traceparent", "here"), "1"),
@@ -36,6 +36,10 @@ _PARAMETERS: Final = {
     **dict.fromkeys(("traceparents",), "{1}"),
     **dict.fromkeys(("context", "graph"), '{"n": 1}'),
     "contexts": '{"{\\"n\\": 1}"}',
+    **dict.fromkeys(("tag", "payload"), '{"n": "1"}'),
+    "tags": '{"{\\"n\\": \\"1\\"}"}',
+    "kind": "signal",
+    "signal": "1",
     "status": "RUNNING",
     "statuses": "{RUNNING}",
     "state": "running",
@@ -44,13 +48,15 @@ _PARAMETERS: Final = {
     "in_flight": "{charge}",
     "in_flights": '{"[\\"charge\\"]"}',
     "events": "[]",
-    **dict.fromkeys(("version", "attempt", "attempts", "max_attempts", "limit", "probes", "key_of_lock"), "5"),
-    "versions": "{5}",
-    **dict.fromkeys(("seconds", "lease", "after", "age", "stale", "probe", "most_probe", "overtaking"), "2.5"),
-    "afters": "{2.5}",
+    **dict.fromkeys(("version", "attempt", "attempts", "max_attempts", "limit", "probes", "key_of_lock", "seen"), "5"),
+    **dict.fromkeys(("versions", "seens"), "{5}"),
+    **dict.fromkeys(
+        ("seconds", "lease", "after", "age", "stale", "probe", "most_probe", "overtaking", "deadline"), "2.5"
+    ),
+    **dict.fromkeys(("afters", "deadlines"), "{2.5}"),
     **dict.fromkeys(("by_hand", "shared", "resets", "counts", "clears_error", "pending", "freed", "suspect"), "false"),
     "clear_errors": "{false}",
-    "queued_at": "2026-01-01 00:00:00+00",
+    **dict.fromkeys(("queued_at", "at"), "2026-01-01 00:00:00+00"),
 }
 #: What is an array in one statement and a value in others.
 _OF_ONE: Final = {
@@ -58,6 +64,7 @@ _OF_ONE: Final = {
     "scan_lock": {"key": "5"},
 }
 _ROW, _LOG = "saga_executions_pkey", "saga_logs_saga_id"
+_SIGNAL = "saga_signals_once"
 _KEY, _QUEUED = "saga_executions_idempotency", "saga_executions_queued"
 #: The indexes that each statement is meant to use; those that are not here read a table of a few rows.
 _INDEXES: Final = {
@@ -74,7 +81,7 @@ _INDEXES: Final = {
                 "set_status",
                 "count_attempt",
             ),
-            *("set_attempts", "lock", "claim_by_id", "release_claims", "take_back_within"),
+            *("set_attempts", "lock", "claim_by_id", "release_claims", "take_back_within", "inbox"),
         )
     },
     # Which one, its filters decide.
@@ -88,6 +95,12 @@ _INDEXES: Final = {
     "pause_due": {"saga_executions_due", _ROW},
     "free_resumed": {"saga_executions_stopped", _ROW},
     "prune": {"saga_executions_finished", _ROW, _LOG},
+    "add_signal": {_SIGNAL},
+    "signals": {_SIGNAL},
+    "post_signal": {_ROW, _SIGNAL},
+    "head": {_ROW},
+    "deliver": {_ROW, _SIGNAL},
+    "undelivered": {"saga_signals_undelivered"},
     "reclaim": {"saga_executions_due", _ROW},
     "for_recovery": {"saga_executions_due", _QUEUED},
 }
@@ -130,10 +143,14 @@ def planned(server_url: sa.URL, template: str) -> Iterator[sa.Connection]:
     logs = """
         INSERT INTO saga_logs (saga_id, step_name, action, status)
         SELECT id, 'flight', 'act', 'completed' FROM saga_executions"""
+    signals = """
+        INSERT INTO saga_signals (saga_id, name, signal_id, delivered)
+        SELECT id, 'courier', '1', true FROM saga_executions"""
     with database(server_url, f"TEMPLATE {template}") as engine:
         with engine.begin() as connection:
             connection.exec_driver_sql(rows)
             connection.exec_driver_sql(logs)
+            connection.exec_driver_sql(signals)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
         with engine.connect() as connection:
@@ -150,7 +167,7 @@ def test_a_statement_uses_its_indexes_and_reads_no_table_whole(planned: sa.Conne
     indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
     indexes |= {index for node in nodes for index in node.get("Conflict Arbiter Indexes", ())}
     assert _INDEXES[name] <= indexes, nodes
-    large = [node for node in nodes if node.get("Relation Name") in ("saga_executions", "saga_logs")]
+    large = [node for node in nodes if node.get("Relation Name") in ("saga_executions", "saga_logs", "saga_signals")]
     assert "Seq Scan" not in {node["Node Type"] for node in large}, large
 
 

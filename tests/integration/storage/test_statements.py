@@ -291,7 +291,7 @@ def test_lost_messages_are_found_without_reading_history(history: sa.Connection,
 
 
 def test_pruning_reads_its_limit_from_the_partial_index(history: sa.Connection) -> None:
-    nodes = _plan(history, query("prune"), {"age": 0.0, "limit": 100})
+    nodes = _large(_plan(history, query("prune"), {"age": 0.0, "limit": 100}))
 
     assert {node["Node Type"] for node in nodes} & {"Seq Scan", "Sort", "Incremental Sort"} == set(), nodes
     (scan,) = (node for node in nodes if node.get("Index Name") == "saga_executions_finished")
@@ -307,7 +307,13 @@ def test_pruning_does_not_read_the_whole_table_when_the_server_plans_it_for_any_
         history.exec_driver_sql("DEALLOCATE prune")
         savepoint.rollback()
 
+    nodes = _large(nodes)
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}, nodes
+
+
+def _large(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out what reads the table of signals, which is empty here."""
+    return [node for node in nodes if node.get("Relation Name") != "saga_signals"]
 
 
 def test_a_prune_deletes_the_logs_of_what_it_deletes_and_no_others(engine: sa.Engine) -> None:
