@@ -77,8 +77,9 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     assert ended == [(key, SagaStatus.COMPENSATED) for key in keys]
 
 
-def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
+def what_other_pages_show_too_is_checked_there(page: Page, reader: Reader) -> None:
     page.take_those_in(QUICKSTART)
+    page.take_those_in(DOCS / "waiting.md")
     assert not [block for block in page.unchecked if block.language == "python"]
 
 
@@ -207,7 +208,7 @@ def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> N
 
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
-    "README.md": what_the_quickstart_shows_too_is_checked_there,
+    "README.md": what_other_pages_show_too_is_checked_there,
     "docs/quickstart.md": commands_and_programs_bring_the_saga_to_its_end,
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
