@@ -23,6 +23,7 @@ from sagas.execution import Report
 from sagas.progress import SagaStatus
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
+from sagas.transactional import PsycopgStep, TransactionalStep
 
 __all__ = [
     "Call",
@@ -30,6 +31,7 @@ __all__ = [
     "MemorySagaStorage",
     "OutcomeUnknown",
     "PostgresSagaStorage",
+    "PsycopgStep",
     "Report",
     "RetryPolicy",
     "Saga",
@@ -38,6 +40,7 @@ __all__ = [
     "SagaStatus",
     "Settings",
     "Step",
+    "TransactionalStep",
     "configure",
     "current_engine",
     "recover_saga",

@@ -10,9 +10,31 @@ from functools import partial
 from typing import Any
 
 from sagas.definition import AnySaga
-from sagas.drivers import CHECK_SECONDS, Driver, at_work, failed_outside, interruption, method_of
+from sagas.drivers import (
+    CHECK_SECONDS,
+    Driver,
+    at_work,
+    failed_outside,
+    interruption,
+    is_transactional,
+    method_of,
+)
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.execution import Apply, Begin, Command, Done, Interrupted, Load, Loop, Perform, Report, Send, Wait, saga_loop
+from sagas.execution import (
+    Apply,
+    Begin,
+    Command,
+    Done,
+    Interrupted,
+    Load,
+    Loop,
+    Perform,
+    Report,
+    Send,
+    SendTasks,
+    Wait,
+    saga_loop,
+)
 from sagas.framework import Framework
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
@@ -20,7 +42,7 @@ from sagas.lease import KeptLease
 from sagas.loops import call_in_thread
 from sagas.progress import Move
 from sagas.runtime import Runtime
-from sagas.step_runner import perform, settle
+from sagas.step_runner import perform, settle, timed_out
 from sagas.storage.records import Acquired
 
 
@@ -68,8 +90,17 @@ class AsyncDriver(Driver):
         except StopIteration as stop:
             report: Report = stop.value
             return report
+        finally:
+            for opened in (self._take_ended(), *self._open.values()):
+                if opened is not None:
+                    opened.roll_back()
 
     async def _do(self, command: Command) -> Any:
+        ended = self._take_ended()
+        if ended is not None:
+            if isinstance(command, Apply) and command.commits:
+                return await asyncio.wrap_future(ended.apply(command.transition))
+            await asyncio.wrap_future(ended.roll_back())
         match command:
             case Interrupted():
                 return interruption(self._runtime, self._kept)
@@ -83,29 +114,46 @@ class AsyncDriver(Driver):
                 return await self._wait(seconds, interruptible=interruptible)
             case Send(claim):
                 return await call_in_thread(partial(self._runtime.send, claim))
+            case SendTasks(tasks):
+                return await call_in_thread(partial(self._runtime.send_tasks, tasks))
 
     async def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
             (only,) = begin
             action = self._action(only)
             try:
-                return Done(only.move, await action)
+                return self._noted(Done(only.move, await action))
             except BaseException as error:
-                return Done(only.move, error=error)
+                return self._noted(Done(only.move, error=error))
         for each in begin:
             self._running[asyncio.ensure_future(self._action(each))] = each.move
         done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         ended = next(iter(done))
         move = self._running.pop(ended)
         if ended.cancelled():
-            return Done(move, error=asyncio.CancelledError())
+            return self._noted(Done(move, error=asyncio.CancelledError()))
         failure = ended.exception()
-        return Done(move, error=failure) if failure is not None else Done(move, ended.result())
+        return self._noted(Done(move, error=failure) if failure is not None else Done(move, ended.result()))
+
+    def _noted(self, done: Done) -> Done:
+        if failed := self._close_step(done.move.node.name, done.error):
+            failed.roll_back()  # once its action has ended, if that still runs
+        return done
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
+        if is_transactional(begin):
+            return self._in_transaction(begin)
         method = method_of(self._step(begin.step), begin.move)
         is_async = inspect.iscoroutinefunction(method)
         return self._act(begin, partial(method, begin.context, begin.call), is_async=is_async)
+
+    async def _in_transaction(self, begin: Begin) -> Any:
+        """Perform a transactional step in a thread of its own, which then waits for the checkpoint."""
+        outcome = asyncio.wrap_future(self._open_step(begin, own_thread=True).perform())
+        done, _ = await asyncio.wait([outcome], timeout=begin.step.timeout)
+        if not done:
+            raise timed_out(begin.step.timeout)
+        return outcome.result()
 
     async def _act(self, begin: Begin, action: Any, *, is_async: bool) -> Any:
         runtime = self._runtime

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
 from sagas.graph import Graph, Node
+from sagas.outbox import EnqueuedTask, enqueued_task
 from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
@@ -30,12 +31,31 @@ class Call:
         step_name: the step's stable name, or the former name if the saga was started under that.
         attempt: 1 for the first attempt at this action in the log, then 2, 3, ...
         idempotency_key: the same for every attempt at this action. Pass it to the outside service.
+        enqueued: the tasks that this attempt has asked for with `enqueue`.
     """
 
     saga_id: UUID
     step_name: str
     attempt: int
     idempotency_key: str
+    enqueued: list[EnqueuedTask] = field(default_factory=list, repr=False, compare=False)
+
+    def enqueue(self, task: Any, *args: Any, **kwargs: Any) -> None:
+        """Have a Celery task sent once this action is checkpointed, and never if it is not.
+
+        The task is written to the database together with the checkpoint. This worker sends it right after that, or a
+        later scan does. It is sent at least once, each time with the same task id.
+
+        Args:
+            task: the task, its name, or a signature such as `send_receipt.s(7).set(queue="mail", countdown=60)`.
+            args, kwargs: the task's arguments; only what JSON has.
+
+        Raises:
+            TypeError: it is no task, or an argument is not JSON.
+            ValueError: the name cannot be stored.
+        """
+        number = f"{self.idempotency_key}:{len(self.enqueued)}"
+        self.enqueued.append(enqueued_task(task, args, kwargs, saga_id=self.saga_id, number=number))
 
     @property
     def act_idempotency_key(self) -> str:
@@ -179,9 +199,19 @@ class Step(Generic[ContextT]):
         return cls.retry if chosen else PATIENT
 
     @classmethod
+    def defines_act(cls) -> bool:
+        """Whether the class says what the step does."""
+        return cls.act is not Step.act
+
+    @classmethod
     def can_compensate(cls) -> bool:
         """Whether the class defines a way to undo its effect."""
         return cls.compensate is not Step.compensate
+
+    @classmethod
+    def node_kind(cls) -> str:
+        """The kind of its node in the graph."""
+        return "step"
 
 
 class Saga(Generic[ContextT]):
@@ -223,7 +253,10 @@ class Saga(Generic[ContextT]):
             )
         _check_steps(cls)
         cls.steps = tuple(cls.steps)
-        nodes = [Node(name=step.name, pivot=step.pivot, undoable=step.can_compensate()) for step in cls.steps]
+        nodes = [
+            Node(name=step.name, kind=step.node_kind(), pivot=step.pivot, undoable=step.can_compensate())
+            for step in cls.steps
+        ]
         cls.graph = Graph.chain(cls.stored_name(), cls.version, nodes)
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
 
@@ -306,7 +339,7 @@ def _check_steps(cls: AnySaga) -> None:
             raise DefinitionError(
                 f"{cls.__name__}: steps holds {step!r}: list the Step class itself, not an instance or a function."
             )
-        if step.act is Step.act:
+        if not step.defines_act():
             raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
         for name in (step.name, *step.aliases):
             if name in seen:

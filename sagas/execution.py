@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from uuid import UUID
 
 from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StorageUnavailable
-from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StepRolledBack, StorageUnavailable
+from sagas.failures import is_conflict, is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
+from sagas.outbox import EnqueuedTask, OutboxTask
 from sagas.plan import Plan, plan_for
 from sagas.progress import Action, EntryStatus, Frontier, Move, Progress, SagaStatus, Verdict
 from sagas.runtime import Runtime
@@ -52,6 +54,8 @@ _TRACEBACK_CHARACTERS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 2000
 #: A worker whose code does not fit leaves the saga alone for as long as it has been stuck, between these bounds.
 _DECLINE_SECONDS: Final = (5.0, 60.0)
+#: How often a transactional step is performed again because the database rolled it back, until that counts as failed.
+_PERFORMED_AGAIN: Final = 10
 
 
 class Outcome(StrEnum):
@@ -156,9 +160,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Write this transition under the lease. Answer: `Applied`; raises what the storage raises."""
+    """Write this transition under the lease. Answer: `Applied`; raises what the storage raises.
+
+    With `commits`, write it in the transaction of the transactional step that ended last, and commit that. Before any
+    other command, that transaction is rolled back.
+    """
 
     transition: Transition
+    commits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +190,14 @@ class Send:
     claim: Claim
 
 
-Command: TypeAlias = Interrupted | Perform | Apply | Load | Wait | Send
+@dataclass(frozen=True, slots=True)
+class SendTasks:
+    """Send tasks of the outbox. Answer: None; a later scan sends those that could not be sent."""
+
+    tasks: tuple[OutboxTask, ...]
+
+
+Command: TypeAlias = Interrupted | Perform | Apply | Load | Wait | Send | SendTasks
 Loop: TypeAlias = Generator[Command, Any, Report]
 
 
@@ -266,6 +282,19 @@ class _Failure:
     retryable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a completed action leaves: the context, tasks for the outbox, and perhaps an open transaction."""
+
+    stored: Stored[Any]
+    tasks: tuple[EnqueuedTask, ...] = ()
+    commits: bool = False
+
+
+class _NotCommitted(Exception):
+    """The transaction of a step was rolled back, and the step is performed again."""
+
+
 class _Execution:
     """One lease of one saga, from acquiring it to giving it back."""
 
@@ -289,6 +318,9 @@ class _Execution:
         # What can be done after the last event, once it is known.
         self.frontier: Frontier | None = None
         self.running: dict[str, Move] = {}
+        self.calls: dict[str, Call] = {}
+        # How often each transactional step was performed again in a row.
+        self.again: Counter[str] = Counter()
         self.did: list[str] = []
 
     def run(self) -> Loop:
@@ -335,6 +367,7 @@ class _Execution:
         begin = () if interruption is not None else self._to_begin(frontier.ready)
         for each in begin:
             self.running[each.move.node.name] = each.move
+            self.calls[each.move.node.name] = each.call
         done: Done = yield Perform(begin)
         del self.running[done.move.node.name]
         return (yield from self._after(done))
@@ -360,12 +393,16 @@ class _Execution:
 
     def _after(self, done: Done) -> Generator[Command, Any, Report | None]:
         move = done.move
+        transactional = move.node.kind == "transaction"
         policy = self.plan.retry_policy(self.progress, move)
         if done.error is not None:
             if not is_of_the_step(done.error):
                 self.running[move.node.name] = move  # it may have taken effect
                 raise done.error
-            in_doubt = is_in_doubt(done.error, self.runtime.in_doubt_on)
+            rolled_back = transactional and (isinstance(done.error, StorageUnavailable) or is_conflict(done.error))
+            if rolled_back and (yield from self._may_perform_again(move)):
+                return None
+            in_doubt = move.node.doubtful and is_in_doubt(done.error, self.runtime.in_doubt_on)
             failure = _Failure(done.error, in_doubt, is_retryable(done.error, policy.retry_on))
             return (yield from self._after_failure(move, failure))
         try:
@@ -374,10 +411,74 @@ class _Execution:
             changed = self.saga.codec.after_step(context, self.stored)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
-            return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
+            return (yield from self._after_failure(move, _Failure(error, move.node.doubtful, retryable=False)))
         self.did.append(f"{move.node.name}: {'acted' if move.action is Action.ACT else 'compensated'}")
         entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
-        return (yield from self._go_on(move, entry, stored=changed))
+        result = _Result(changed, tuple(self.calls[move.node.name].enqueued), commits=transactional)
+        try:
+            report = yield from self._go_on(move, entry, result=result)
+        except (_NotCommitted, StepRolledBack, LeaseLost) as error:
+            if not transactional:
+                raise
+            return (yield from self._after_rollback(move, error))
+        self.again.pop(move.node.name, None)
+        return report
+
+    def _after_rollback(self, move: Move, error: Exception) -> Generator[Command, Any, Report | None]:
+        """Go on from the log after the transaction of a step that had returned was rolled back."""
+        self.did.pop()
+        yield from self._read_again()
+        done = self.progress.frontier().end is not None or move not in self.progress.frontier().ready
+        if done:
+            return None  # an earlier COMMIT, whose answer was lost, has come late
+        if isinstance(error, LeaseLost):
+            raise error
+        cause = error.cause if isinstance(error, StepRolledBack) and error.cause is not None else error
+        rolled_back = isinstance(error, _NotCommitted) or is_conflict(cause)
+        if rolled_back and (yield from self._may_perform_again(move)):
+            return None
+        policy = self.plan.retry_policy(self.progress, move)
+        return (yield from self._after_failure(move, _Failure(cause, False, is_retryable(cause, policy.retry_on))))
+
+    def _may_perform_again(self, move: Move) -> Generator[Command, Any, bool]:
+        """Whether a transactional step is performed again, which spends no attempt: the database rolled it back."""
+        self.again[move.node.name] += 1
+        times = self.again[move.node.name]
+        if times > _PERFORMED_AGAIN:
+            return False
+        logger.warning(
+            "saga %s (%s): step %s, %s was rolled back by the database, and is performed again",
+            *(self.record.id, self.record.name, move.node.name, move.action),
+        )
+        yield Wait(database_backoff(times) * (1 - 0.5 * self.runtime.random()))
+        yield from self._read_again()
+        return True
+
+    def _read_again(self) -> Generator[Command, Any, None]:
+        """Continue with the saga as it is stored, once the database answers.
+
+        Raises:
+            LeaseLost: another worker has it.
+        """
+        record: SagaRecord = yield from self._until_answered(Load())
+        if (record.version, record.lease_token) != (self.lease.version, self.lease.token):
+            raise LeaseLost(f"saga {record.id}: the lease was lost to another worker; nothing more was done.")
+        self.progress = Progress(self.plan.graph, record.log, past_failures=self.plan.past_failures)
+        self.stored = self.saga.codec.reopen(record.context)
+        self.frontier = None
+
+    def _until_answered(self, command: Command) -> Generator[Command, Any, Any]:
+        for failures in count(1):
+            try:
+                return (yield command)
+            except StorageUnavailable as error:
+                if (yield Interrupted()) is Interruption.STOPPING:
+                    raise
+                yield from self._wait_for_database(failures, error)
+
+    def _wait_for_database(self, failures: int, error: StorageUnavailable) -> Generator[Command, Any, None]:
+        logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
+        yield Wait(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
         policy = self.plan.retry_policy(self.progress, move)
@@ -417,22 +518,22 @@ class _Execution:
         return report
 
     def _go_on(
-        self, move: Move, entry: LogEntry, *, stored: Stored[Any] | None = None
+        self, move: Move, entry: LogEntry, *, result: _Result | None = None
     ) -> Generator[Command, Any, Report | None]:
         """Write how an action ended, and everything that follows from it; wait if what comes next has failed before."""
         failures = self.progress.failures_in_a_row(move)
         self.progress.add(entry)
         following = self.frontier = self.progress.frontier()
         status = self.progress.status if following.end is None else following.end
-        context = None if stored is None or stored.text == self.stored.text else stored.text
+        context = None if result is None or result.stored.text == self.stored.text else result.stored.text
         events = (entry,)
         if following.end is not None and not self.running:
-            yield from self._write(Ended(events=events, status=following.end, context=context), stored)
+            yield from self._write(Ended(events=events, status=following.end, context=context), result)
             return self._ended()
         delay, name = self._delay(following.ready, failures)
         if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
             yield from self._write(
-                Suspended(events=events, status=status, context=context, after_seconds=delay), stored
+                Suspended(events=events, status=status, context=context, after_seconds=delay), result
             )
             return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
         in_flight = (*self.running, *(move.node.name for move in following.ready))
@@ -443,7 +544,7 @@ class _Execution:
                 context=context,
                 in_flight=tuple(dict.fromkeys(in_flight)),
             ),
-            stored,
+            result,
         )
         if delay > 0:
             yield Wait(delay)
@@ -462,29 +563,39 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _write(self, transition: Transition, stored: Stored[Any] | None = None) -> Generator[Command, Any, Applied]:
+    def _write(self, transition: Transition, result: _Result | None = None) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
         The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first
-        whether it was applied.
+        whether it was applied. A transaction that was not is gone, and with it the effect.
+
+        Raises:
+            _NotCommitted: that transaction.
+            StepRolledBack: it could not be committed.
         """
+        commits = result is not None and result.commits
+        if result is not None and result.tasks and isinstance(transition, Progressed | Suspended | Ended):
+            transition = replace(transition, outbox=result.tasks)
         unknown = False
         applied: Applied | None = None
         for failures in count(1):
             try:
                 applied = (yield from self._find_applied(transition)) if unknown else None
+                if applied is None and unknown and commits:
+                    raise _NotCommitted
                 if applied is None:
-                    applied = yield Apply(transition)
+                    applied = yield Apply(transition, commits)
                 break
             except StorageUnavailable as error:
                 unknown = True
                 if (yield Interrupted()) is Interruption.STOPPING:
                     raise
-                logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                yield Wait(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
+                yield from self._wait_for_database(failures, error)
         assert applied is not None
         self.status, self.attempts = applied.status, applied.recovery_attempts
-        self.stored = self.stored if stored is None else stored
+        self.stored = self.stored if result is None else result.stored
+        if applied.outbox:
+            yield SendTasks(applied.outbox)
         if type(self.observer) is not NullObserver:
             for entry in applied.log:
                 if entry.action in (Action.ACT, Action.COMPENSATE):

@@ -22,7 +22,8 @@ class Node:
 
     Attributes:
         name: stable name in the log.
-        kind: the kind of node; "step" acts and compensates.
+        kind: the kind of node. "step" acts and compensates; so does "transaction", in one transaction with its
+            checkpoint.
         after: the nodes that must have succeeded before it begins.
         pivot: whether the saga only goes forward once it has succeeded.
         undoable: whether it has a compensation.
@@ -33,6 +34,11 @@ class Node:
     after: tuple[str, ...] = ()
     pivot: bool = False
     undoable: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may have taken effect although the log does not say so. A transaction's effect is its commit."""
+        return self.kind == "step"
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def _plan(saga: AnySaga, graph: Graph) -> Plan:
 
 
 def _difference(step: type[Step[Any]], node: Node) -> str | None:
-    if node.kind != "step":
-        return f"is a {node.kind} in the stored definition and was a step"
+    if node.kind != step.node_kind():
+        return f"was a {node.kind} and became a {step.node_kind()}"
     if node.pivot is not step.pivot:
         return "became the pivot" if step.pivot else "ceased to be the pivot"
     return "lost its compensate()" if node.undoable and not step.can_compensate() else None

@@ -187,7 +187,7 @@ class Progress:
             self._holder_lost(entry)
         elif entry.action is Action.OPERATOR:
             if entry.in_doubt:  # version 0.1.0 wrote such an abort without the step that may have begun
-                self._doubtful.update(node.name for node in self._forward())
+                self._doubt(node.name for node in self._forward())
         elif entry.status is not EntryStatus.STARTED:
             self._step_ended(entry)
         self.aborted = self.aborted or entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE
@@ -204,7 +204,7 @@ class Progress:
         if entry.status is EntryStatus.FAILED:
             self._attempts[key] += 1
             self._in_a_row[key] += 1
-            if entry.action is Action.ACT and entry.in_doubt:
+            if entry.action is Action.ACT and entry.in_doubt and node.doubtful:
                 self._doubtful.add(entry.step)
             if entry.verdict is Verdict.SET_ASIDE:
                 self._in_a_row[key] = 0
@@ -247,9 +247,14 @@ class Progress:
             return
         if entry.in_flight is not None:
             # A step in flight that is done was being compensated. It is not in doubt: it is compensated again.
-            self._doubtful.update(name for name in entry.in_flight if name not in self._done)
+            self._doubt(name for name in entry.in_flight if name not in self._done)
         elif not self.aborted:
-            self._doubtful.update(node.name for node in self._forward())
+            self._doubt(node.name for node in self._forward())
+
+    def _doubt(self, names: Iterable[str]) -> None:
+        # The graph of other code may lack a node that was in flight.
+        known = self.graph.named
+        self._doubtful.update(name for name in names if name not in known or known[name].doubtful)
 
     # -- what follows -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
+from sagas.outbox import OutboxTask
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
 from sagas.storable import require_storable
 
@@ -285,6 +286,7 @@ class Applied:
         status, state, recovery_attempts: the values in the record afterwards.
         available_at: when a suspended or given back saga is due; None if the saga is held, dead or finished.
         log: the rows that were added, as stored.
+        outbox: the tasks that were written to the outbox, and are to be sent.
     """
 
     status: SagaStatus
@@ -292,6 +294,7 @@ class Applied:
     recovery_attempts: int
     available_at: datetime | None
     log: tuple[LogEntry, ...] = field(default_factory=tuple)
+    outbox: tuple[OutboxTask, ...] = ()
 
     @classmethod
     def with_log_on_demand(

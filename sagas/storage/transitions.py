@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from sagas.outbox import EnqueuedTask
 from sagas.progress import Action, EntryStatus, SagaStatus
 from sagas.storage.records import LogEntry, SagaState
 
@@ -27,12 +28,14 @@ class Progressed:
         status: RUNNING or COMPENSATING.
         context: the context as changed; None leaves it.
         in_flight: the steps that begin next; None leaves what is stored.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     context: str | None = None
     in_flight: tuple[str, ...] | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         _require_active(self.status)
@@ -49,12 +52,14 @@ class Suspended:
         status: RUNNING or COMPENSATING.
         after_seconds: when it is due.
         context: the context as changed; None leaves it.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     after_seconds: float
     context: str | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         _require_active(self.status)
@@ -108,11 +113,13 @@ class Ended:
         events: rows for the log.
         status: COMPLETED or COMPENSATED.
         context: the context as changed; None leaves it.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     context: str | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.status.finished:
@@ -120,6 +127,11 @@ class Ended:
 
 
 Transition: TypeAlias = Progressed | Suspended | GaveBack | FailedAttempt | Ended
+
+
+def outbox_of(transition: Transition) -> tuple[EnqueuedTask, ...]:
+    """Return the tasks that a transition writes to the outbox."""
+    return transition.outbox if isinstance(transition, Progressed | Suspended | Ended) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
