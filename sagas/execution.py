@@ -21,7 +21,7 @@ from uuid import UUID
 
 from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Step, backoff
-from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StepRolledBack, StorageUnavailable
+from sagas.errors import ContextError, LeaseLost, LogDoesNotFit, StepRolledBack, StorageUnavailable, TransactionRefused
 from sagas.failures import is_conflict, is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
 from sagas.outbox import EnqueuedTask, OutboxTask
@@ -417,7 +417,7 @@ class _Execution:
         result = _Result(changed, tuple(self.calls[move.node.name].enqueued), commits=transactional)
         try:
             report = yield from self._go_on(move, entry, result=result)
-        except (_NotCommitted, StepRolledBack, LeaseLost) as error:
+        except (_NotCommitted, StepRolledBack, TransactionRefused, LeaseLost) as error:
             if not transactional:
                 raise
             return (yield from self._after_rollback(move, error))

@@ -13,6 +13,9 @@ from sagas.loops import SerialThread
 from sagas.storage.records import Applied
 from sagas.storage.step_transaction import StepTransaction
 from sagas.storage.transitions import Transition
+from sagas.telemetry.logs import saga_logger
+
+logger = saga_logger(__name__)
 
 
 class OpenStep:
@@ -47,8 +50,7 @@ class OpenStep:
 
     def apply(self, transition: Transition) -> Future[Applied]:
         """Do as `StepTransaction.apply` does."""
-        assert self._transaction is not None
-        return self._do(partial(self._transaction.apply, transition), last=True)
+        return self._do(partial(self._apply, transition), last=True)
 
     def roll_back(self) -> Future[None]:
         """Roll back, once the action has ended."""
@@ -81,6 +83,13 @@ class OpenStep:
                 raise StorageUnavailable(f"the connection was lost while a transactional step ran: {error}") from error
             raise
         return returned
+
+    def _apply(self, transition: Transition) -> Applied:
+        assert self._transaction is not None
+        applied = self._transaction.apply(transition)
+        if (error := self._transaction.failed_after_commit) is not None:
+            logger.error("a transactional step was committed, and then its session failed", exc_info=error)
+        return applied
 
     def _roll_back(self) -> None:
         if self._transaction is not None:

@@ -24,9 +24,11 @@ class StepTransaction(ABC):
 
     Attributes:
         arguments: what `act` and `compensate` get after the context and the call: the session, or nothing.
+        failed_after_commit: an error of the session after it had committed, for the log.
     """
 
     arguments: tuple[Any, ...]
+    failed_after_commit: BaseException | None = None
 
     @abstractmethod
     def apply(self, transition: Transition) -> Applied:

@@ -6,7 +6,6 @@ lost, and the server then skips the COMMIT.
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Any, Final
 
@@ -26,8 +25,6 @@ from sagas.storage.records import Applied, Lease
 from sagas.storage.step_sessions import refusal
 from sagas.storage.step_transaction import Lent, StepSession, StepTransaction
 from sagas.storage.transitions import Transition
-
-logger = logging.getLogger(__name__)
 
 #: Whatever the connection's defaults are: under a stricter level, each renewal of the lease would fail the fence.
 _READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
@@ -87,8 +84,7 @@ class PostgresStepTransaction(StepTransaction):
                 if isinstance(error, Exception):
                     raise self._not_sent(error) from error
                 raise
-            # It has committed: the error is that of a listener of the session's commit.
-            logger.exception("saga %s: step %s was committed, and then this failed", self._lease.saga_id, self._step)
+            self.failed_after_commit = error  # in a listener of the session's commit
         if self._applied is None:
             self.roll_back()
             raise TransactionRefused(
@@ -125,8 +121,8 @@ class PostgresStepTransaction(StepTransaction):
             self._execute(_READ_COMMITTED, {})
             self._execute(query("begin_step"), name)
             if self._lease.version > 1:
-                names = f"saga {self._lease.saga_id} %"
-                self._execute(query("end_older_steps"), {**name, "names": names})
+                earlier = f"saga {self._lease.saga_id} %"
+                self._execute(query("end_older_steps"), {**name, "earlier": earlier})
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
         # A cursor of our own class: the connection's factories may return other cursors and rows.

@@ -381,7 +381,7 @@ class PostgresSagaStorage(ISagaStorage):
         return [OutboxTask(**row) for row in self._query("claim_outbox", {"age": older_than_seconds, "limit": limit})]
 
     def delete_from_outbox(self, ids: Sequence[int]) -> None:
-        self._execute("delete_from_outbox", {"ids": list(ids)})
+        self._execute("delete_from_outbox", {"rows": list(ids)})
 
     # -- pausing ----------------------------------------------------------------------------------------------
 

@@ -44,6 +44,9 @@ _PARAMETERS: Final = {
     "in_flight": "{charge}",
     "in_flights": '{"[\\"charge\\"]"}',
     "events": "[]",
+    "outbox": '[{"task":"mail","arguments":{"args":[1]}}]',
+    "rows": "{5}",
+    "earlier": "saga 7 %",
     **dict.fromkeys(("version", "attempt", "attempts", "max_attempts", "limit", "probes", "key_of_lock"), "5"),
     "versions": "{5}",
     **dict.fromkeys(("seconds", "lease", "after", "age", "stale", "probe", "most_probe", "overtaking"), "2.5"),
@@ -69,6 +72,7 @@ _INDEXES: Final = {
                 "apply_many",
                 "apply_progress",
                 "apply_end",
+                "fence_step",
                 "renew",
                 "set_definition",
                 "set_status",
@@ -106,7 +110,8 @@ def test_a_statement_runs_in_psql_as_it_is(module_engine: sa.Engine, name: str) 
     command += [f"--file={files(queries).joinpath(name)}.sql", "--command=ROLLBACK"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    assert (run.returncode, run.stderr) == (0, "")
+    # The fence of a step fails rather than return no row.
+    assert (run.returncode, run.stderr) == (0, "") or (name == "fence_step" and "transaction ended" in run.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,8 @@ class Accounts:
 
     def balance(self, name: str = "ann") -> int:
         with self.engine.connect() as connection:
-            return int(connection.execute(sa.text("SELECT balance FROM accounts WHERE name = :n"), {"n": name}).scalar_one())
+            found = connection.execute(sa.text("SELECT balance FROM accounts WHERE name = :name"), {"name": name})
+            return int(found.scalar_one())
 
     @property
     def entries(self) -> list[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
@@ -20,6 +18,6 @@ def accounts_database(module_database: sa.Engine) -> sa.Engine:
 
 
 @pytest.fixture
-def accounts(accounts_database: sa.Engine, emptied_url: str) -> Iterator[Accounts]:
+def accounts(accounts_database: sa.Engine, emptied_url: str) -> Accounts:
     """The accounts, with a balance of 0 each."""
-    yield Accounts(accounts_database, emptied_url)
+    return Accounts(accounts_database, emptied_url)

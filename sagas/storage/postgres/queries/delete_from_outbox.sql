@@ -1,2 +1,2 @@
 -- Deletes tasks that were sent.
-DELETE FROM saga_outbox WHERE id = ANY (CAST(:'ids' AS bigint[]))
+DELETE FROM saga_outbox WHERE id = ANY (CAST(:'rows' AS bigint[]))
