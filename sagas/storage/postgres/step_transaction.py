@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import errors as pg
-from psycopg.pq import TransactionStatus
+from psycopg import generators
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from sagas.errors import SagaError, StepRolledBack, TransactionRefused
@@ -27,7 +28,7 @@ from sagas.storage.step_transaction import Lent, StepSession, StepTransaction
 from sagas.storage.transitions import Transition
 
 #: Whatever the connection's defaults are: under a stricter level, each renewal of the lease would fail the fence.
-_READ_COMMITTED: Final = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 class PostgresStepTransaction(StepTransaction):
@@ -116,13 +117,16 @@ class PostgresStepTransaction(StepTransaction):
         return Lent(checkout.engine, checkout.pooled, connection)
 
     def _begin(self) -> None:
-        name = {"name": self._name}
-        with self._connection.pipeline():
-            self._execute(_READ_COMMITTED, {})
-            self._execute(query("begin_step"), name)
-            if self._lease.version > 1:
-                earlier = f"saga {self._lease.saga_id} %"
-                self._execute(query("end_older_steps"), {**name, "earlier": earlier})
+        statements, values = [_BEGIN, query("begin_step")], {"name": self._name}
+        if self._lease.version > 1:
+            statements.append(query("end_older_steps"))
+            values["earlier"] = f"saga {self._lease.saga_id} %"
+        # As one message: psycopg would send the BEGIN by itself, and wait for its answer.
+        text = psycopg.ClientCursor(self._connection).mogrify("; ".join(statements), values)
+        self._connection.pgconn.send_query(text.encode())
+        for result in self._connection.wait(generators.execute(self._connection.pgconn)):
+            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+                raise pg.error_from_result(result, encoding="utf-8")
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
         # A cursor of our own class: the connection's factories may return other cursors and rows.
