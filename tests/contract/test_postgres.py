@@ -46,8 +46,9 @@ class TestPostgresSagaStorage(StorageContract):
         delivered = """
             UPDATE saga_deliveries SET
                 at = at - make_interval(secs => :seconds), queued_at = queued_at - make_interval(secs => :seconds)"""
+        outbox = "UPDATE saga_outbox SET created_at = created_at - make_interval(secs => :seconds)"
         with self.engine.begin() as connection:
-            for statement in (shift, delivered):
+            for statement in (shift, delivered, outbox):
                 connection.execute(sa.text(statement), {"seconds": seconds})
 
 

@@ -24,6 +24,7 @@ _PARTS = (
     "messages",
     "pausing",
     "operating",
+    "outbox",
     "housekeeping",
 )
 # Register the modules before they are imported, so that a failed assert in them shows its values.
@@ -34,6 +35,7 @@ from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
 from sagas.testing.storage_contract.messages import LostMessageContract  # noqa: E402
 from sagas.testing.storage_contract.operating import OperatingContract  # noqa: E402
+from sagas.testing.storage_contract.outbox import OutboxContract  # noqa: E402
 
 __all__ = ["StorageContract"]
 
@@ -60,6 +62,7 @@ class StorageContract(
     pausing.PausingContract,
     pausing.YieldingContract,
     OperatingContract,
+    OutboxContract,
     HousekeepingContract,
 ):
     """Tests all promises of `ISagaStorage`, one test for each promise.
