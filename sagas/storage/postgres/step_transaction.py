@@ -60,14 +60,20 @@ class PostgresStepTransaction(StepTransaction):
             self._connection = self._session.connection
         except BaseException as error:
             self._give_back()
-            raise self._connections.translate(error) if isinstance(error, Exception) else error from error
+            raise self._translated(error) from error
         try:
             self._begin()
             self._guard()
             self.arguments = self._session.arguments()
         except BaseException as error:
             self.roll_back()
-            raise self._connections.translate(error) if isinstance(error, Exception) else error from error
+            raise self._translated(error) from error
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """Return what to raise instead of an error of the driver's, which Django may have wrapped."""
+        cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+        translated = self._connections.translate(cause) if isinstance(cause, Exception) else error
+        return error if translated is cause else translated
 
     @property
     def broken(self) -> bool:
