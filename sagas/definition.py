@@ -48,7 +48,8 @@ class Call:
 
         Args:
             task: the task, its name, or a signature such as `send_receipt.s(7).set(queue="mail", countdown=60)`.
-            args, kwargs: the task's arguments; only what JSON has.
+            *args: the task's positional arguments; only what JSON has.
+            **kwargs: the task's keyword arguments; only what JSON has.
 
         Raises:
             TypeError: it is no task, or an argument is not JSON.

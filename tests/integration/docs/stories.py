@@ -205,12 +205,12 @@ def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> N
     reader.run(*command, DJANGO_SETTINGS_MODULE="proj.settings", **settings)
 
 
-#: The page, below docs/ → its story. What a story leaves is checked by its language.
 def the_steps_write_to_the_readers_own_database(page: Page, reader: Reader) -> None:
     # The model of the Django step is the reader's: its body is not run, but the class is made.
     check_python(page, reader, SAGAS_DATABASE_URL=reader.database_url)
 
 
+#: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_the_quickstart_shows_too_is_checked_there,
     "docs/quickstart.md": commands_and_programs_bring_the_saga_to_its_end,

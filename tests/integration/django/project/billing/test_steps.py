@@ -7,6 +7,7 @@ from unittest import mock
 
 from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
+from shop.models import Order
 
 from sagas import Call, MemorySagaStorage, Saga, SagaStatus, Step, current_engine, run, run_async
 from sagas.definition import ONCE
@@ -14,7 +15,6 @@ from sagas.django import TransactionalStep
 from sagas.django.testing import sagas_in_memory
 from sagas.errors import DefinitionError
 from sagas.storage.records import Acquired, LeaseRequest
-from shop.models import Order
 
 
 @dataclass
