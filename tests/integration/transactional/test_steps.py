@@ -383,6 +383,7 @@ def test_lock_of_a_worker_that_was_replaced_does_not_stop_the_next_one(
 
     report = QuickEngine(engine.storage, sagas=[saga], node="another").recover(engine.stored().id)
 
+    assert not reports, "it waited for the first one"
     assert (report.outcome, accounts.balance(), accounts.entries) == ("completed", 10, [10])
     go_on.set()
     frozen.join(DEADLINE_SECONDS)
@@ -583,7 +584,11 @@ def test_step_under_another_isolation_level_is_read_committed(
     with admin.connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     try:
+        # On an engine of the caller's, the storage does not change what connections begin with.
+        own = sa.create_engine(accounts.url)
+        engine = QuickEngine(PostgresSagaStorage(own))
         report = perform(engine, "run", paying(kind, renew))
+        own.dispose()
     finally:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"ALTER DATABASE {name} RESET default_transaction_isolation")
