@@ -599,14 +599,18 @@ def test_step_under_another_isolation_level_is_read_committed(
 
 
 @EVERY
-def test_steps_of_many_sagas_need_no_free_connection_of_the_storage(accounts: Accounts, kind: Kind) -> None:
-    """A step may use the storage, with a pool of one connection too."""
+def test_steps_need_no_free_connection_of_the_storages_pool(accounts: Accounts, kind: Kind) -> None:
+    """A step may use the storage, and other steps may run, with a pool of one connection too."""
     storage = PostgresSagaStorage(accounts.url, pool_size=1)
     engine = QuickEngine(storage)
+    inner = saga_of([paying(kind, before=lambda *_: None)], context=Transfer, name="inner")
 
-    report = perform(engine, "run", paying(kind, lambda *_: engine.stored() and None))
+    def run_another(*_: Any) -> None:
+        assert engine.run(inner, Transfer()).outcome == "completed"
 
-    assert report.outcome == "completed"
+    report = perform(engine, "run", paying(kind, before=run_another))
+
+    assert (report.outcome, accounts.entries) == ("completed", [10, 10])
     storage.close()
 
 
