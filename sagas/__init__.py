@@ -37,6 +37,7 @@ from sagas.schedule import Schedule
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
 from sagas.storage.records import SagaState
+from sagas.transactional import PsycopgStep, TransactionalStep
 
 __all__ = [
     "Call",
@@ -44,6 +45,7 @@ __all__ = [
     "MemorySagaStorage",
     "OutcomeUnknown",
     "PostgresSagaStorage",
+    "PsycopgStep",
     "Report",
     "RetryPolicy",
     "Saga",
@@ -57,6 +59,7 @@ __all__ = [
     "Settings",
     "Sleep",
     "Step",
+    "TransactionalStep",
     "Wait",
     "WaitTimedOut",
     "callback_url",

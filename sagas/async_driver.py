@@ -10,7 +10,16 @@ from functools import partial
 from typing import Any
 
 from sagas.definition import AnySaga
-from sagas.drivers import CHECK_SECONDS, Driver, action_of, at_work, failed_outside, interruption, timeout_of
+from sagas.drivers import (
+    CHECK_SECONDS,
+    Driver,
+    action_of,
+    at_work,
+    failed_outside,
+    interruption,
+    is_transactional,
+    timeout_of,
+)
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.execution import (
     Apply,
@@ -25,6 +34,7 @@ from sagas.execution import (
     ReadSignals,
     Report,
     Send,
+    SendTasks,
     saga_loop,
 )
 from sagas.framework import Framework
@@ -34,7 +44,7 @@ from sagas.lease import KeptLease
 from sagas.loops import call_in_thread
 from sagas.progress import Move
 from sagas.runtime import Runtime
-from sagas.step_runner import perform, settle
+from sagas.step_runner import perform, settle, timed_out
 from sagas.storage.records import Acquired
 
 
@@ -82,8 +92,17 @@ class AsyncDriver(Driver):
         except StopIteration as stop:
             report: Report = stop.value
             return report
+        finally:
+            for opened in (self._take_ended(), *self._open.values()):
+                if opened is not None:
+                    opened.roll_back()
 
     async def _do(self, command: Command) -> Any:
+        ended = self._take_ended()
+        if ended is not None:
+            if isinstance(command, Apply) and command.commits:
+                return await asyncio.wrap_future(ended.apply(command.transition))
+            await asyncio.wrap_future(ended.roll_back())
         match command:
             case Interrupted():
                 return interruption(self._runtime, self._kept)
@@ -99,28 +118,45 @@ class AsyncDriver(Driver):
                 return await call_in_thread(partial(self._runtime.send, claim))
             case ReadSignals():
                 return await call_in_thread(partial(self._runtime.storage.signals, self._acquired.lease.saga_id))
+            case SendTasks(tasks):
+                return await call_in_thread(partial(self._runtime.send_tasks, tasks))
 
     async def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
             (only,) = begin
             action = self._action(only)
             try:
-                return Done(only.move, await action)
+                return self._noted(Done(only.move, await action))
             except BaseException as error:
-                return Done(only.move, error=error)
+                return self._noted(Done(only.move, error=error))
         for each in begin:
             self._running[asyncio.ensure_future(self._action(each))] = each.move
         done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
         ended = next(iter(done))
         move = self._running.pop(ended)
         if ended.cancelled():
-            return Done(move, error=asyncio.CancelledError())
+            return self._noted(Done(move, error=asyncio.CancelledError()))
         failure = ended.exception()
-        return Done(move, error=failure) if failure is not None else Done(move, ended.result())
+        return self._noted(Done(move, error=failure) if failure is not None else Done(move, ended.result()))
+
+    def _noted(self, done: Done) -> Done:
+        if failed := self._close_step(done.move.node.name, done.error):
+            failed.roll_back()  # once its action has ended, if that still runs
+        return done
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
+        if is_transactional(begin):
+            return self._in_transaction(begin)
         action = action_of(self._part(begin.part), begin)
         return self._act(begin, action, is_async=inspect.iscoroutinefunction(action.func))
+
+    async def _in_transaction(self, begin: Begin) -> Any:
+        """Perform a transactional step in a thread of its own, which then waits for the checkpoint."""
+        outcome = asyncio.wrap_future(self._open_step(begin, own_thread=True).perform())
+        done, _ = await asyncio.wait([outcome], timeout=timeout_of(begin))
+        if not done:
+            raise timed_out(timeout_of(begin))
+        return outcome.result()
 
     async def _act(self, begin: Begin, action: Any, *, is_async: bool) -> Any:
         runtime = self._runtime

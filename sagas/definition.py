@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
@@ -15,6 +15,7 @@ from uuid import UUID
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
 from sagas.graph import Fallback, Graph, Node
+from sagas.outbox import EnqueuedTask, enqueued_task
 from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
@@ -39,12 +40,32 @@ class Call:
         step_name: the step's stable name, or the former name if the saga was started under that.
         attempt: 1 for the first attempt at this action in the log, then 2, 3, ...
         idempotency_key: the same for every attempt at this action. Pass it to the outside service.
+        enqueued: the tasks that this attempt has asked for with `enqueue`.
     """
 
     saga_id: UUID
     step_name: str
     attempt: int
     idempotency_key: str
+    enqueued: list[EnqueuedTask] = field(default_factory=list, repr=False, compare=False)
+
+    def enqueue(self, task: Any, *args: Any, **kwargs: Any) -> None:
+        """Have a Celery task sent once this action is checkpointed, and never if it is not.
+
+        The task is written to the database together with the checkpoint. This worker sends it right after that, or a
+        later scan does. It is sent at least once, each time with the same task id.
+
+        Args:
+            task: the task, its name, or a signature such as `send_receipt.s(7).set(queue="mail", countdown=60)`.
+            *args: the task's positional arguments; only what JSON has.
+            **kwargs: the task's keyword arguments; only what JSON has.
+
+        Raises:
+            TypeError: it is no task, or an argument is not JSON.
+            ValueError: the name cannot be stored.
+        """
+        number = f"{self.idempotency_key}:{len(self.enqueued)}"
+        self.enqueued.append(enqueued_task(task, args, kwargs, saga_id=self.saga_id, number=number))
 
     @property
     def act_idempotency_key(self) -> str:
@@ -244,6 +265,11 @@ class Step(Part, Generic[ContextT]):
     def node(cls) -> Node:
         """Return its node in a graph."""
         return replace(super().node(), fallbacks=tuple(Fallback.of(each.node()) for each in cls.alternates()[1:]))
+
+    @classmethod
+    def defines_act(cls) -> bool:
+        """Whether the class says what the step does."""
+        return cls.act is not Step.act
 
     @classmethod
     def can_compensate(cls) -> bool:
@@ -484,7 +510,7 @@ def _check_fallbacks(step: type[Step[Any]]) -> None:
                 f"{owner}: its fallback {fallback.__name__} leads back to itself, so that it would be tried for ever: "
                 "let the last fallback have none."
             )
-        if fallback.act is Step.act:
+        if not fallback.defines_act():
             raise DefinitionError(f"{owner}: its fallback {fallback.__name__} defines no act(): say what it does.")
         if fallback.pivot is not step.pivot:
             raise DefinitionError(
@@ -534,7 +560,7 @@ def _check_part(cls: AnySaga, step: type[Part]) -> None:
         raise DefinitionError(
             f"{cls.__name__}: steps holds {step.__name__} itself: list a subclass, which says what it does."
         )
-    if issubclass(step, Step) and step.act is Step.act:
+    if issubclass(step, Step) and not step.defines_act():
         raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
     if issubclass(step, Step):
         _check_fallbacks(step)

@@ -25,6 +25,7 @@ from sagas.execution import (
     ReadSignals,
     Report,
     Send,
+    SendTasks,
     decline,
     failed_attempt,
     holder_failed,
@@ -32,13 +33,15 @@ from sagas.execution import (
 )
 from sagas.graph import Graph
 from sagas.lease import KeptLease
-from sagas.loops import start_thread
+from sagas.loops import SerialThread, start_thread
 from sagas.progress import Action, Move
 from sagas.runtime import Runtime
-from sagas.step_runner import perform
+from sagas.step_runner import perform, timed_out
 from sagas.storage.records import Acquired
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
+from sagas.transaction_runner import OpenStep
+from sagas.transactional import StepInTransaction
 
 #: How often a waiting saga checks whether the wait is interrupted.
 CHECK_SECONDS: Final = 0.1
@@ -112,6 +115,39 @@ class Driver:
         self._runtime = runtime
         self._kept = kept
         self._parts: dict[type[Part], Part] = {}
+        # The transactional steps whose actions run, and the one whose action has ended and whose checkpoint follows.
+        self._open: dict[str, OpenStep] = {}
+        self._ended: OpenStep | None = None
+
+    def _open_step(self, begin: Begin, *, own_thread: bool) -> OpenStep:
+        """Return an attempt at a transactional step, which has not begun."""
+        runtime, move, kind = self._runtime, begin.move, begin.part
+        action = action_of(self._part(kind), begin)
+
+        def act(*session: Any) -> Any:
+            self._show_work(move)
+            with runtime.observer.acting(self._acquired.record, move):
+                return action(*session)
+
+        name, lease = move.node.name, self._acquired.lease
+        assert issubclass(kind, StepInTransaction)
+        thread = SerialThread(runtime.framework.thread_ends) if own_thread else None
+        opened = OpenStep(partial(runtime.storage.begin_step, lease, name, kind.session_kind), act, thread)
+        self._open[name] = opened
+        return opened
+
+    def _close_step(self, name: str, error: BaseException | None) -> OpenStep | None:
+        """Note that an action has ended. After an error, return its step, whose transaction is to be rolled back."""
+        opened = self._open.pop(name, None)
+        if opened is not None and error is None:
+            self._ended = opened
+            return None
+        return opened
+
+    def _take_ended(self) -> OpenStep | None:
+        """Return the step whose checkpoint follows; it is to be committed or rolled back now."""
+        ended, self._ended = self._ended, None
+        return ended
 
     def _part(self, kind: type[Part]) -> Part:
         """Return the part, built once. Call it outside of the action: a resolver's error is no failure of the step."""
@@ -153,9 +189,18 @@ class ThreadDriver(Driver):
         except StopIteration as stop:
             report: Report = stop.value
             return report
+        finally:
+            for opened in (self._take_ended(), *self._open.values()):
+                if opened is not None:
+                    opened.roll_back()
 
     def _do(self, command: Command) -> Any:
         runtime, lease = self._runtime, self._acquired.lease
+        ended = self._take_ended()
+        if ended is not None:
+            if isinstance(command, Apply) and command.commits:
+                return ended.apply(command.transition).result()
+            ended.roll_back().result()
         match command:
             case Interrupted():
                 return interruption(runtime, self._kept)
@@ -171,22 +216,49 @@ class ThreadDriver(Driver):
                 return runtime.send(claim)
             case ReadSignals():
                 return runtime.storage.signals(lease.saga_id)
+            case SendTasks(tasks):
+                return runtime.send_tasks(tasks)
 
     def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:
             (only,) = begin
+            if is_transactional(only):
+                return self._perform_in_transaction(only)
             part = self._part(only.part)
             try:
                 return Done(only.move, self._act(only, part))
             except BaseException as error:
                 return Done(only.move, error=error)
         for each in begin:
+            if is_transactional(each):
+                self._running[self._open_step(each, own_thread=True).perform()] = each.move
+                continue
             outcome: Future[Any] = Future()
             act = partial(self._act, each, self._part(each.part))
             start_thread(partial(copy_context().run, act), outcome, name="sagas-step")
             self._running[outcome] = each.move
         ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
-        return Done(self._running.pop(ended), *_settled(ended))
+        move, settled = self._running.pop(ended), _settled(ended)
+        if failed := self._close_step(move.node.name, settled[1]):
+            failed.roll_back()
+        return Done(move, *settled)
+
+    def _perform_in_transaction(self, begin: Begin) -> Done:
+        timeout = timeout_of(begin)
+        opened = self._open_step(begin, own_thread=timeout is not None)
+        error: BaseException | None = None
+        returned = None
+        try:
+            outcome = opened.perform()
+            done, _ = wait([outcome], timeout)
+            if not done:
+                raise timed_out(timeout)  # the transaction is rolled back once the action ends
+            returned, error = _settled(outcome)
+        except BaseException as raised:
+            error = raised
+        if failed := self._close_step(begin.move.node.name, error):
+            failed.roll_back()
+        return Done(begin.move, returned, error)
 
     def _act(self, begin: Begin, part: Part) -> Any:
         runtime, move = self._runtime, begin.move
@@ -217,6 +289,11 @@ def action_of(part: Part, begin: Begin) -> partial[Any]:
 def timeout_of(begin: Begin) -> float | None:
     """Return how many seconds an action may take."""
     return begin.part.timeout if issubclass(begin.part, Step) else None
+
+
+def is_transactional(begin: Begin) -> bool:
+    """Whether an action shares a transaction with its checkpoint."""
+    return begin.move.node.kind == "transaction"
 
 
 def interruption(runtime: Runtime, kept: KeptLease | None) -> Interruption | None:

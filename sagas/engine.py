@@ -29,6 +29,7 @@ from sagas.ids import new_saga_id
 from sagas.inspection.view import SagaSummary, SagaView
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
+from sagas.outbox import OutboxTask
 from sagas.progress import SagaStatus
 from sagas.reading import Filters, Reader, SagaReference
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
@@ -143,7 +144,7 @@ class SagaEngine:
             ConfigurationError: a setting cannot work.
         """
         settings = settings or Settings.from_environment()
-        options.setdefault("dispatcher", _installed_dispatcher())
+        options.setdefault("dispatcher", installed_dispatcher())
         if settings.resolver:
             options.setdefault("resolver", named_resolver(settings.resolver))
         engine = cls((storage or _storage)(settings), settings=settings, **options)
@@ -545,6 +546,8 @@ class SagaEngine:
     def scan(self) -> ScanReport:
         """Start the sagas of schedules that are due, claim all sagas that are due, and send them to workers.
 
+        Tasks that wait in the outbox are sent too.
+
         Raises:
             ConfigurationError: this engine has no dispatcher.
             StorageUnavailable: the database does not answer.
@@ -556,7 +559,8 @@ class SagaEngine:
             )
         started = self._scheduler.start_due(self.registry.schedules)
         report = recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
-        return replace(report, scheduled=started.sagas, schedules_failed=started.failed)
+        tasks = recovery.send_outbox(self.storage, self.dispatcher)
+        return replace(report, scheduled=started.sagas, schedules_failed=started.failed, tasks=tasks)
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -638,6 +642,7 @@ class SagaEngine:
             resolve=self._resolver,
             stopping=self._stopping,
             send=lambda claim: self._send([claim]),
+            send_tasks=self._send_tasks,
             in_doubt_on=self._in_doubt_on,
             observer=resolve_observer(self._observer),
             framework=self._framework,
@@ -715,6 +720,16 @@ class SagaEngine:
         else:
             work.put(what)  # doing it here would block every other coroutine while the broker does not answer
 
+    def _send_tasks(self, tasks: Sequence[OutboxTask]) -> None:
+        try:
+            if self.dispatcher is not None:
+                recovery.send_tasks(self.storage, self.dispatcher, tasks)
+        except SagaError as error:
+            logger.warning("%d tasks of the outbox were not sent; a later scan sends them: %s", len(tasks), error)
+        except Exception:
+            # The checkpoint is committed, and so are they.
+            logger.exception("sending %d tasks of the outbox failed; a later scan sends them", len(tasks))
+
     def _send(self, claims: Sequence[Claim]) -> None:
         try:
             if self.dispatcher is None:
@@ -789,7 +804,8 @@ def _storage(settings: Settings) -> ISagaStorage:
     return PostgresSagaStorage(settings.database_url, pool_size=settings.database_pool_size)
 
 
-def _installed_dispatcher() -> Dispatcher | None:
+def installed_dispatcher() -> Dispatcher | None:
+    """Return the dispatcher of this installation, which is Celery's; None if there is none."""
     for entry_point in entry_points(group=DISPATCHER_ENTRY_POINT):
         dispatcher: Dispatcher = entry_point.load()()
         return dispatcher

@@ -84,7 +84,23 @@ class SagaExists(SagaError, ValueError):
 
 
 class TransactionRefused(SagaError, ValueError):
-    """A saga cannot be started on this connection of the caller's; nothing was stored."""
+    """A transaction cannot be used as asked.
+
+    A saga cannot be started on a connection of the caller's, and nothing was stored; or a transactional step tried to
+    end the transaction that it shares with its checkpoint.
+    """
+
+
+class StepRolledBack(SagaError):
+    """The database refused to commit a transactional step: nothing of the step was kept.
+
+    Attributes:
+        cause: the error of the database or of the session's flush, if there is one.
+    """
+
+    def __init__(self, message: str, cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class IllegalStatusChange(SagaError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,10 +22,19 @@ from uuid import UUID
 from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Part, Wait, backoff
 from sagas.duration import duration
-from sagas.errors import ContextError, InboxMoved, LeaseLost, LogDoesNotFit, StorageUnavailable
-from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
+from sagas.errors import (
+    ContextError,
+    InboxMoved,
+    LeaseLost,
+    LogDoesNotFit,
+    StepRolledBack,
+    StorageUnavailable,
+    TransactionRefused,
+)
+from sagas.failures import is_conflict, is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
 from sagas.inbox import Inbox, as_logged
+from sagas.outbox import EnqueuedTask, OutboxTask
 from sagas.plan import Plan, plan_for
 from sagas.progress import Action, Entry, EntryStatus, Frontier, Move, Progress, SagaStatus, Verdict
 from sagas.runtime import Runtime
@@ -56,6 +66,8 @@ _MESSAGE_CHARACTERS: Final = 2000
 _DEADLINE: Final = "deadline"
 #: A worker whose code does not fit leaves the saga alone for as long as it has been stuck, between these bounds.
 _DECLINE_SECONDS: Final = (5.0, 60.0)
+#: How often a transactional step is performed again because the database rolled it back, until that counts as failed.
+_PERFORMED_AGAIN: Final = 10
 
 
 class Outcome(StrEnum):
@@ -161,9 +173,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Write this transition under the lease. Answer: `Applied`; raises what the storage raises."""
+    """Write this transition under the lease. Answer: `Applied`; raises what the storage raises.
+
+    With `commits`, write it in the transaction of the transactional step that ended last, and commit that. Before any
+    other command, that transaction is rolled back.
+    """
 
     transition: Transition
+    commits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +208,14 @@ class ReadSignals:
     """Read what was sent to the saga. Answer: a list of `Signal`."""
 
 
-Command: TypeAlias = Interrupted | Perform | Apply | Load | Delay | Send | ReadSignals
+@dataclass(frozen=True, slots=True)
+class SendTasks:
+    """Send tasks of the outbox. Answer: None; a later scan sends those that could not be sent."""
+
+    tasks: tuple[OutboxTask, ...]
+
+
+Command: TypeAlias = Interrupted | Perform | Apply | Load | Delay | Send | ReadSignals | SendTasks
 Loop: TypeAlias = Generator[Command, Any, Report]
 
 
@@ -276,6 +300,19 @@ class _Failure:
     retryable: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What a completed action leaves: the context, tasks for the outbox, and perhaps an open transaction."""
+
+    stored: Stored[Any]
+    tasks: tuple[EnqueuedTask, ...] = ()
+    commits: bool = False
+
+
+class _NotCommitted(Exception):
+    """The transaction of a step was rolled back, and the step is performed again."""
+
+
 class _Execution:
     """One lease of one saga, from acquiring it to giving it back."""
 
@@ -304,6 +341,9 @@ class _Execution:
         self.running: dict[str, Move] = {}
         # The signals that are being received, by the name of their node.
         self.received: dict[str, Signal] = {}
+        self.calls: dict[str, Call] = {}
+        # How often each transactional step was performed again in a row.
+        self.again: Counter[str] = Counter()
         self.did: list[str] = []
 
     def run(self) -> Loop:
@@ -356,6 +396,7 @@ class _Execution:
             begin = (found,)
         for each in begin:
             self.running[each.move.node.name] = each.move
+            self.calls[each.move.node.name] = each.call
         done: Done = yield Perform(begin)
         del self.running[done.move.node.name]
         return (yield from self._after(done))
@@ -400,12 +441,7 @@ class _Execution:
 
     def _read_signals(self) -> Generator[Command, Any, None]:
         """Read what was sent to the saga, until the database answers: a lease that ran out would count as a crash."""
-        for failures in count(1):
-            try:
-                self.inbox.receive((yield ReadSignals()))
-                return
-            except StorageUnavailable as error:
-                yield from self._wait_for_database(error, failures)
+        self.inbox.receive((yield from self._until_answered(ReadSignals())))
 
     def _abort(self, entry: LogEntry, seen: int | None = None) -> Generator[Command, Any, bool]:
         """Write a row that aborts the saga; past the pivot, one that only says what was asked for."""
@@ -527,12 +563,16 @@ class _Execution:
 
     def _after(self, done: Done) -> Generator[Command, Any, Report | None]:
         move = done.move
+        transactional = move.node.kind == "transaction"
         policy = self.plan.retry_policy(self.progress, move)
         if done.error is not None:
             if not is_of_the_step(done.error):
                 self.running[move.node.name] = move  # it may have taken effect
                 raise done.error
-            in_doubt = is_in_doubt(done.error, self.runtime.in_doubt_on)
+            rolled_back = transactional and (isinstance(done.error, StorageUnavailable) or is_conflict(done.error))
+            if rolled_back and (yield from self._may_perform_again(move)):
+                return None
+            in_doubt = move.node.doubtful and is_in_doubt(done.error, self.runtime.in_doubt_on)
             failure = _Failure(done.error, in_doubt, is_retryable(done.error, policy.retry_on))
             return (yield from self._after_failure(move, failure))
         try:
@@ -541,13 +581,71 @@ class _Execution:
             changed = self.saga.codec.after_step(context, self.stored)
         except ContextError as error:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
-            return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
+            return (yield from self._after_failure(move, _Failure(error, move.node.doubtful, retryable=False)))
         done_by = "received" if move.node.waits else "acted" if move.action is Action.ACT else "compensated"
         self.did.append(f"{move.node.name}: {done_by}")
         entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
         if (signal := self.received.pop(move.node.name, None)) is not None:
             entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
-        return (yield from self._go_on(move, entry, stored=changed))
+        result = _Result(changed, tuple(self.calls[move.node.name].enqueued), commits=transactional)
+        try:
+            report = yield from self._go_on(move, entry, result=result)
+        except (_NotCommitted, StepRolledBack, TransactionRefused, LeaseLost) as error:
+            if not transactional:
+                raise
+            return (yield from self._after_rollback(move, error))
+        self.again.pop(move.node.name, None)
+        return report
+
+    def _after_rollback(self, move: Move, error: Exception) -> Generator[Command, Any, Report | None]:
+        """Go on from the log after the transaction of a step that had returned was rolled back."""
+        self.did.pop()
+        yield from self._read_again()
+        done = self.progress.frontier().end is not None or move not in self.progress.frontier().ready
+        if done:
+            return None  # an earlier COMMIT, whose answer was lost, has come late
+        if isinstance(error, LeaseLost):
+            raise error
+        cause = error.cause if isinstance(error, StepRolledBack) and error.cause is not None else error
+        rolled_back = isinstance(error, _NotCommitted) or is_conflict(cause)
+        if rolled_back and (yield from self._may_perform_again(move)):
+            return None
+        policy = self.plan.retry_policy(self.progress, move)
+        return (yield from self._after_failure(move, _Failure(cause, False, is_retryable(cause, policy.retry_on))))
+
+    def _may_perform_again(self, move: Move) -> Generator[Command, Any, bool]:
+        """Whether a transactional step is performed again, which spends no attempt: the database rolled it back."""
+        self.again[move.node.name] += 1
+        times = self.again[move.node.name]
+        if times > _PERFORMED_AGAIN:
+            return False
+        logger.warning(
+            "saga %s (%s): step %s, %s was rolled back by the database, and is performed again",
+            *(self.record.id, self.record.name, move.node.name, move.action),
+        )
+        yield Delay(database_backoff(times) * (1 - 0.5 * self.runtime.random()))
+        yield from self._read_again()
+        return True
+
+    def _read_again(self) -> Generator[Command, Any, None]:
+        """Continue with the saga as it is stored, once the database answers.
+
+        Raises:
+            LeaseLost: another worker has it.
+        """
+        record: SagaRecord = yield from self._until_answered(Load())
+        if (record.version, record.lease_token) != (self.lease.version, self.lease.token):
+            raise LeaseLost(f"saga {record.id}: the lease was lost to another worker; nothing more was done.")
+        self.progress = Progress(self.plan.graph, record.log, past_failures=self.plan.past_failures)
+        self.stored = self.saga.codec.reopen(record.context)
+        self.frontier = None
+
+    def _until_answered(self, command: Command) -> Generator[Command, Any, Any]:
+        for failures in count(1):
+            try:
+                return (yield command)
+            except StorageUnavailable as error:
+                yield from self._wait_for_database(error, failures)
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
         if (signal := self.received.pop(move.node.name, None)) is not None:
@@ -591,31 +689,38 @@ class _Execution:
         return report
 
     def _go_on(
-        self, move: Move, entry: LogEntry, *, stored: Stored[Any] | None = None
+        self, move: Move, entry: LogEntry, *, result: _Result | None = None
     ) -> Generator[Command, Any, Report | None]:
         """Write how an action ended, and everything that follows from it; wait if what comes next has failed before."""
         failures = self.progress.failures_in_a_row(move)
         self.progress.add(entry)
         following = self.frontier = self.progress.frontier()
         status = self.progress.status if following.end is None else following.end
-        context = None if stored is None or stored.text == self.stored.text else stored.text
-        events = (entry,)
-        if following.end is not None and not self.running:
-            return (yield from self._end(events, following.end, context, stored))
+        context = None if result is None or result.stored.text == self.stored.text else result.stored.text
+        events: tuple[LogEntry, ...] = (entry,)
         delay, name = self._delay((*following.ready, *following.awaiting), failures)
-        if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
+        long = delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds)
+        rests = not self.running and (following.end is not None or long)
+        if rests and result is not None and result.commits:
+            # It commits by itself: a signal that has not been read stops the saga from resting, and not this effect.
+            progressed = Progressed(events=events, status=self.progress.status, context=context, in_flight=())
+            yield from self._write(progressed, result)
+            events, context, result = (), None, None
+        if following.end is not None and not self.running:
+            return (yield from self._end(events, following.end, context, result))
+        if long and not self.running:
             if (deadline := self._deadline()) is not None and not self.progress.past_pivot:
                 # It aborts the saga. Past the pivot it would only make the retry early.
                 delay = min(delay, max((deadline - self._now()).total_seconds(), 0.0))
             suspended = Suspended(
                 events=events, status=status, context=context, after_seconds=delay, seen=self.inbox.read
             )
-            while not (yield from self._unless_unread(suspended, stored)):
+            while not (yield from self._unless_unread(suspended, result)):
                 yield from self._aborted_from_outside()
                 if self.progress.aborted:
                     return None
                 # What came ends no wait for a retry.
-                suspended = replace(suspended, events=(), context=None, seen=self.inbox.read)
+                suspended, result = replace(suspended, events=(), context=None, seen=self.inbox.read), None
             return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
         in_flight = (*self.running, *(move.node.name for move in following.ready))
         yield from self._write(
@@ -625,7 +730,7 @@ class _Execution:
                 context=context,
                 in_flight=tuple(dict.fromkeys(in_flight)),
             ),
-            stored,
+            result,
         )
         if delay > 0:
             yield Delay(delay)
@@ -636,22 +741,20 @@ class _Execution:
         events: tuple[LogEntry, ...],
         status: SagaStatus,
         context: str | None = None,
-        stored: Stored[Any] | None = None,
+        result: _Result | None = None,
     ) -> Generator[Command, Any, Report | None]:
         """End the saga, unless something came that the log has to tell of: a request to cancel, at the least."""
         seen = self.inbox.read if status is SagaStatus.COMPLETED else None
         ended = Ended(events=events, status=status, context=context, seen=seen)
-        return self._ended() if (yield from self._unless_unread(ended, stored)) else None
+        return self._ended() if (yield from self._unless_unread(ended, result)) else None
 
-    def _unless_unread(
-        self, transition: Suspended | Ended, stored: Stored[Any] | None
-    ) -> Generator[Command, Any, bool]:
+    def _unless_unread(self, transition: Suspended | Ended, result: _Result | None) -> Generator[Command, Any, bool]:
         """Write a transition with which the holder lets go of the saga. Return whether it did.
 
         If something was delivered that the holder has not read, only the events are written, and the saga goes on.
         """
         try:
-            yield from self._write(transition, stored)
+            yield from self._write(transition, result)
             return True
         except InboxMoved as error:
             self.inbox.delivered = error.inbox
@@ -660,7 +763,7 @@ class _Execution:
                 Progressed(
                     events=transition.events, status=self.progress.status, context=transition.context, in_flight=()
                 ),
-                stored,
+                result,
             )
         return False
 
@@ -677,19 +780,28 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _write(self, transition: Transition, stored: Stored[Any] | None = None) -> Generator[Command, Any, Applied]:
+    def _write(self, transition: Transition, result: _Result | None = None) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
         The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first
-        whether it was applied.
+        whether it was applied. A transaction that was not is gone, and with it the effect.
+
+        Raises:
+            _NotCommitted: that transaction.
+            StepRolledBack: it could not be committed.
         """
+        commits = result is not None and result.commits
+        if result is not None and result.tasks and isinstance(transition, Progressed | Suspended | Ended):
+            transition = replace(transition, outbox=result.tasks)
         unknown = False
         applied: Applied | None = None
         for failures in count(1):
             try:
                 applied = (yield from self._find_applied(transition)) if unknown else None
+                if applied is None and unknown and commits:
+                    raise _NotCommitted
                 if applied is None:
-                    applied = yield Apply(transition)
+                    applied = yield Apply(transition, commits)
                 break
             except StorageUnavailable as error:
                 unknown = True
@@ -697,7 +809,9 @@ class _Execution:
         assert applied is not None
         self.applied, self.inbox.delivered = applied, applied.inbox
         self.status, self.attempts = applied.status, applied.recovery_attempts
-        self.stored = self.stored if stored is None else stored
+        self.stored = self.stored if result is None else result.stored
+        if applied.outbox:
+            yield SendTasks(applied.outbox)
         if type(self.observer) is not NullObserver:
             for entry in applied.log:
                 if entry.status is EntryStatus.ARMED:

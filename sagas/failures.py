@@ -41,6 +41,13 @@ def is_retryable(error: BaseException, retry_on: Classes) -> bool:
     return isinstance(error, groups) or all(is_retryable(each, retry_on) for each in error.exceptions)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Whether the database ended a transaction because of another one: a deadlock, or a serialization failure."""
+    # SQLAlchemy and Django wrap the driver's error.
+    causes = (error, getattr(error, "orig", None), error.__cause__)
+    return any(getattr(cause, "sqlstate", None) in ("40001", "40P01") for cause in causes)
+
+
 def message_of(error: BaseException) -> str:
     """Return what the error says; for a group also what each error in it says."""
     try:

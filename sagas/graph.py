@@ -43,7 +43,8 @@ class Node:
 
     Attributes:
         name: stable name in the log.
-        kind: the kind of node: "step" acts and compensates, "wait" is for a signal, "sleep" for a time.
+        kind: the kind of node. "step" acts and compensates; so does "transaction", in one transaction with its
+            checkpoint. "wait" waits for a signal, "sleep" for a time.
         after: the nodes that must have succeeded before it begins.
         pivot: whether the saga only goes forward once it has succeeded.
         undoable: whether it has a compensation.
@@ -61,6 +62,11 @@ class Node:
     def waits(self) -> bool:
         """Whether it waits for a signal or for a time, and so has no effect of its own."""
         return self.kind in ("wait", "sleep")
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may have taken effect although the log does not say so. A transaction's effect is its commit."""
+        return self.kind == "step"
 
 
 @dataclass(frozen=True)

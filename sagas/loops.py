@@ -134,6 +134,36 @@ def _work(inbox: Queue[Callable[[], None]]) -> None:
         _idle.append(inbox)
 
 
+class SerialThread:
+    """A thread that calls functions one after another, in the context in which it was made.
+
+    Args:
+        at_end: called in the thread after the last function.
+    """
+
+    def __init__(self, at_end: Callable[[], None]) -> None:
+        self._inbox: Queue[tuple[Callable[[], None], bool]] = Queue()
+        self._at_end = at_end
+        work = partial(contextvars.copy_context().run, self._work)
+        threading.Thread(target=work, name="sagas-transaction", daemon=True).start()
+
+    def call(self, function: Callable[[], _T], *, last: bool) -> Future[_T]:
+        """Have the function called after those before it; the thread ends after the last."""
+        outcome: Future[_T] = Future()
+        outcome.set_running_or_notify_cancel()  # a running future is not cancelled with whoever waits for it
+        self._inbox.put((partial(_call, function, outcome), last))
+        return outcome
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            work, last = self._inbox.get()
+            work()
+            del work
+        with suppress(Exception):
+            self._at_end()
+
+
 def start_thread(function: Callable[[], _T], outcome: Future[_T], *, name: str) -> None:
     """Call the function in a new daemon thread, and set its result or error on `outcome`."""
 

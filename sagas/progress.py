@@ -199,7 +199,7 @@ class Progress:
             self._holder_lost(entry)
         elif entry.action is Action.OPERATOR:
             if entry.in_doubt:  # version 0.1.0 wrote such an abort without the step that may have begun
-                self._doubtful.update(node.name for node in self._forward())
+                self._doubt(node.name for node in self._forward())
         elif entry.status is EntryStatus.ARMED:
             self.armed[entry.step] = entry
         elif entry.status is not EntryStatus.STARTED:
@@ -241,7 +241,7 @@ class Progress:
         key = (entry.step, entry.action)
         self._attempts[key] += 1
         self._in_a_row[key] += 1
-        if entry.action is Action.ACT and entry.in_doubt:
+        if entry.action is Action.ACT and entry.in_doubt and node.doubtful:
             self._doubtful.add(entry.step)
         if entry.verdict is Verdict.FALLBACK:
             self._fall_back(node)
@@ -289,14 +289,14 @@ class Progress:
             return
         if entry.in_flight is not None:
             # A step in flight that is done was being compensated. It is not in doubt: it is compensated again.
-            begun = (name for name in entry.in_flight if name not in self._done)
-            self._doubtful.update(name for name in begun if self._takes_effect(name))
+            self._doubt(name for name in entry.in_flight if name not in self._done)
         elif not self.aborted:
-            self._doubtful.update(node.name for node in self._forward() if not node.waits)
+            self._doubt(node.name for node in self._forward())
 
-    def _takes_effect(self, name: str) -> bool:
-        node = self.graph.named.get(name)
-        return node is None or not node.waits
+    def _doubt(self, names: Iterable[str]) -> None:
+        # The graph of other code may lack a node that was in flight.
+        known = self.graph.named
+        self._doubtful.update(name for name in names if name not in known or known[name].doubtful)
 
     # -- what follows -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from sagas.execution import Outcome, Report, database_backoff
 from sagas.graph import Graph
 from sagas.group_commit import GroupWriter
 from sagas.loops import call_in_thread
+from sagas.outbox import OutboxTask
 from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage, not_found
@@ -35,6 +36,8 @@ _T = TypeVar("_T")
 _SENDING_SECONDS: Final = 3.0
 #: A signal that is older than this and not delivered is left to the scan.
 _FORGOTTEN_SECONDS: Final = 1.0
+#: How long a task stays in the outbox before a scan sends it: its worker sends it right after the commit.
+_OUTBOX_SECONDS: Final = 5.0
 #: How many messages are published before a scan looks at the clock.
 _BATCH: Final = 20
 
@@ -44,6 +47,9 @@ class Dispatcher(Protocol):
 
     def send(self, claims: Sequence[Claim]) -> int:
         """Publish a message for each claim, in order; return how many were published before the broker failed."""
+
+    def enqueue(self, tasks: Sequence[OutboxTask]) -> Sequence[int]:
+        """Send tasks that steps asked for, in order; return the ids of those that were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,7 @@ class ScanReport:
         unsent: how many claims were released because the broker failed or was slow.
         scheduled: ids of sagas that schedules started.
         schedules_failed: names of schedules that are due, but whose sagas could not be started; the log says why.
+        tasks: how many tasks of the outbox were sent, which their own worker had not sent.
     """
 
     dispatched: tuple[UUID, ...] = ()
@@ -65,6 +72,7 @@ class ScanReport:
     unsent: int = 0
     scheduled: tuple[UUID, ...] = ()
     schedules_failed: tuple[str, ...] = ()
+    tasks: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower."""
@@ -75,6 +83,7 @@ class ScanReport:
             "unsent": self.unsent,
             "scheduled": len(self.scheduled),
             "schedules_failed": list(self.schedules_failed),
+            **({"tasks": self.tasks} if self.tasks else {}),
         }
 
 
@@ -253,6 +262,34 @@ def send(storage: ISagaStorage, dispatcher: Dispatcher, claims: Sequence[Claim])
     if sent < len(claims):
         logger.warning("the broker failed; %d sagas stay due, and a later scan sends them", len(claims) - sent)
         storage.release_claims(claims[sent:])
+    return sent
+
+
+def send_tasks(storage: ISagaStorage, dispatcher: Dispatcher, tasks: Sequence[OutboxTask]) -> int:
+    """Send tasks of the outbox, and delete those that were sent. Return how many."""
+    enqueue = getattr(dispatcher, "enqueue", None)  # a dispatcher of an earlier release has none
+    if not tasks or enqueue is None:
+        return 0
+    sent = enqueue(tasks)
+    if sent:
+        storage.delete_from_outbox(sent)
+    return len(sent)
+
+
+def send_outbox(storage: ISagaStorage, dispatcher: Dispatcher) -> int:
+    """Send tasks that have waited in the outbox, because their worker died or the broker failed. Return how many.
+
+    Raises:
+        StorageUnavailable: the database does not answer.
+    """
+    late = time.monotonic() + _SENDING_SECONDS
+    sent = 0
+    while time.monotonic() < late:
+        tasks = storage.claim_outbox(older_than_seconds=_OUTBOX_SECONDS, limit=_BATCH)
+        here = send_tasks(storage, dispatcher, tasks)
+        sent += here
+        if here < len(tasks) or len(tasks) < _BATCH:
+            break
     return sent
 
 

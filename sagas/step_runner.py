@@ -48,10 +48,11 @@ def _in_thread(action: Callable[[], Any], timeout: float) -> Any:
     except TimeoutError:
         if outcome.done():
             return outcome.result()  # the action ended in this moment, or raised the TimeoutError itself
-        raise _timed_out(timeout) from None
+        raise timed_out(timeout) from None
 
 
-def _timed_out(timeout: float | None) -> StepTimedOut:
+def timed_out(timeout: float | None) -> StepTimedOut:
+    """Return the error for an action that took longer than so many seconds."""
     return StepTimedOut(f"it took longer than its timeout of {timeout:g} seconds, and may still take effect")
 
 
@@ -87,7 +88,7 @@ def _wait(future: Future[Any], loop: asyncio.AbstractEventLoop, timeout: float |
             if future.done():
                 return future.result()  # the action ended in this moment
             if left <= 0:
-                raise _timed_out(timeout) from None
+                raise timed_out(timeout) from None
             # Check twice in a row: while `asyncio.run` ends, its loop stands still for moments.
             if stood_still and not loop.is_running():
                 raise OutcomeUnknown("its event loop ended before it did, and it may have taken effect") from None
@@ -102,4 +103,4 @@ async def settle(awaitable: Awaitable[Any], timeout: float | None) -> tuple[Base
     except BaseException as error:
         # A step that is cut short may raise any error while it ends. It timed out nevertheless.
         late = bound.expired() and not isinstance(error, asyncio.CancelledError) and is_of_the_step(error)
-        return (_timed_out(timeout) if late else error), None
+        return (timed_out(timeout) if late else error), None

@@ -13,6 +13,7 @@ from uuid import UUID
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
 from sagas.definition import ONCE, Part
 from sagas.errors import StorageUnavailable
+from sagas.outbox import OutboxTask
 from sagas.progress import Action
 from sagas.runtime import Runtime
 from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord, Signal
@@ -161,12 +162,18 @@ class FakeDispatcher:
 
     def __init__(self) -> None:
         self.sent: list[Claim] = []
+        self.tasks: list[OutboxTask] = []
         self.capacity: int | None = None
 
     def send(self, claims: Sequence[Claim]) -> int:
         accepted = list(claims)[: self.capacity]
         self.sent += accepted
         return len(accepted)
+
+    def enqueue(self, tasks: Sequence[OutboxTask]) -> list[int]:
+        accepted = list(tasks)[: self.capacity]
+        self.tasks += accepted
+        return [task.id for task in accepted]
 
 
 #: Backoff of 10, 20, 40 and then 40 seconds; a saga is dead after the third failed attempt.

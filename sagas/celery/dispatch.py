@@ -15,6 +15,7 @@ from kombu.pools import ProducerPool
 from sagas.celery import routing
 from sagas.celery.names import ROUTES, TASK_FOR
 from sagas.errors import BrokerUnavailable, ConfigurationError
+from sagas.outbox import OutboxTask
 from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger
 from sagas.urls import redacted
@@ -106,6 +107,48 @@ class CeleryDispatcher:
                 *(broker_address(self.app), sent + 1, len(claims), redacted(error) + _cure(error)),
             )
         return sent
+
+    def enqueue(self, tasks: Sequence[OutboxTask]) -> list[int]:
+        """Send tasks that steps asked for, in order; return the ids of those that were sent.
+
+        A task that cannot be sent by itself, because of a wrong option for example, is logged and left out.
+        """
+        sent: list[int] = []
+        errors = self._broker_errors
+        try:
+            if self.app.conf.task_always_eager:
+                for task in tasks:
+                    self._enqueue(task, sent)
+                return sent
+            with self._pool().acquire(block=True, timeout=_POOL_SECONDS) as producer:
+                for task in tasks:
+                    self._enqueue(task, sent, producer=producer, retry=True, retry_policy=_RETRY_ONCE)
+        except errors as error:
+            logger.warning(
+                "the broker at %s did not take task %d of %d of the outbox: %s",
+                *(broker_address(self.app), len(sent) + 1, len(tasks), redacted(error) + _cure(error)),
+            )
+        return sent
+
+    def _enqueue(self, task: OutboxTask, sent: list[int], **options: Any) -> None:
+        # The arguments are JSON, and write access to the database must not allow running code in a worker.
+        options = {**task.options, **options, "serializer": "json", "add_to_parent": False}
+        registered = self.app.tasks.get(task.task)
+        try:
+            if registered is None:
+                self.app.send_task(task.task, task.args, task.kwargs, **options)
+            else:
+                # By the task itself, which may have options of its own.
+                registered.apply_async(task.args, task.kwargs, **options)
+        except self._broker_errors:
+            raise
+        except Exception:
+            logger.exception(
+                "saga %s: task %s of its outbox cannot be sent; its row %d of saga_outbox stays",
+                *(task.saga_id, task.task, task.id),
+            )
+            return
+        sent.append(task.id)
 
     def _pool(self) -> ProducerPool:
         """Return this process's own pool of producers, so that their connections can have timeouts."""

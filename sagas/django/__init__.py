@@ -5,6 +5,7 @@ sagas` is the command line.
 A saga that is started inside `transaction.atomic` exists if and only if the transaction commits.
 """
 
+from sagas.django.steps import TransactionalStep
 from sagas.django.transactions import outside_transaction
 
-__all__ = ["outside_transaction"]
+__all__ = ["TransactionalStep", "outside_transaction"]

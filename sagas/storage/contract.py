@@ -13,7 +13,8 @@ from numbers import Integral
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sagas.errors import InboxMoved, LeaseLost, SagaExists, SagaNotFound
+from sagas.errors import ConfigurationError, InboxMoved, LeaseLost, SagaExists, SagaNotFound
+from sagas.outbox import OutboxTask
 from sagas.progress import SagaStatus
 from sagas.storage.records import (
     Acquired,
@@ -33,6 +34,7 @@ from sagas.storage.records import (
     ScheduleTicks,
     Signal,
 )
+from sagas.storage.step_transaction import StepSession, StepTransaction
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 from sagas.storage.transitions import Transition
 
@@ -278,12 +280,29 @@ class ISagaStorage(ABC):
 
     @abstractmethod
     def apply(self, lease: Lease, transition: Transition) -> Applied:
-        """Write a transition, with all columns that it changes, in one fenced statement.
+        """Write a transition, with all columns that it changes and its tasks for the outbox, in one fenced statement.
 
         Raises:
             LeaseLost: the lease is no longer valid; nothing was changed.
             InboxMoved: more was delivered to the saga than the transition says was seen; nothing was changed.
         """
+
+    def begin_step(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction:
+        """Begin the transaction that one attempt at a transactional step shares with its checkpoint.
+
+        Args:
+            lease: the lease under which the step is performed.
+            step: the step's name.
+            session: the kind of session that the step writes with.
+
+        Raises:
+            StorageUnavailable: the database does not answer.
+            ConfigurationError: this storage has no such transactions, which is what the default says.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot run the transactional step {step!r}: keep these sagas in PostgreSQL, or "
+            "make it a plain Step."
+        )
 
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
         """Write transitions of different sagas, in one statement if the storage can. Each has its own fence.
@@ -386,6 +405,20 @@ class ISagaStorage(ABC):
     @abstractmethod
     def release_claims(self, claims: Sequence[Claim]) -> None:
         """Make claimed sagas ready whose messages could not be sent. Sagas acquired meanwhile are left alone."""
+
+    # -- the outbox -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def claim_outbox(self, *, older_than_seconds: float, limit: int) -> list[OutboxTask]:
+        """Return tasks that have been in the outbox for longer than this, the oldest first, and claim them.
+
+        The worker that wrote them died, or its broker did not answer. For as long as `older_than_seconds` says, no
+        other call returns them.
+        """
+
+    @abstractmethod
+    def delete_from_outbox(self, ids: Sequence[int]) -> None:
+        """Delete tasks that were sent. An id that is not there is ignored."""
 
     # -- pausing ----------------------------------------------------------------------------------------------
 

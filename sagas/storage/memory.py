@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sagas.errors import AlreadyStarted, DefinitionNotFound, InboxMoved
+from sagas.errors import AlreadyStarted, DefinitionNotFound, InboxMoved, LeaseLost, StepRolledBack
+from sagas.outbox import OutboxTask
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.storable import require_storable
 from sagas.storage import rules
@@ -49,7 +50,8 @@ from sagas.storage.records import (
     utc_now,
 )
 from sagas.storage.rules import Reclaimed
-from sagas.storage.transitions import PROBE_SECONDS, Transition
+from sagas.storage.step_transaction import StepSession, StepTransaction, TestSessions
+from sagas.storage.transitions import PROBE_SECONDS, Transition, outbox_of
 
 
 class MemorySagaStorage(ISagaStorage):
@@ -57,10 +59,13 @@ class MemorySagaStorage(ISagaStorage):
 
     Args:
         clock: returns the time; tests pass one that they control.
+        sessions: opens the session of a transactional step, as `sessionmaker(engine).begin` of a test database does.
+            What the step writes is committed right before its checkpoint, which no crash separates from it in a test.
     """
 
-    def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, clock: Callable[[], datetime] = utc_now, *, sessions: TestSessions | None = None) -> None:
         self._clock = clock
+        self._sessions = sessions
         self._lock = threading.RLock()
         self._sagas: dict[UUID, SagaRecord] = {}
         self._definitions: dict[str, Definition] = {}
@@ -72,6 +77,8 @@ class MemorySagaStorage(ISagaStorage):
         self._undelivered: list[Signal] = []
         self._log_ids = 0
         self._signal_ids = 0
+        self._outbox: dict[int, tuple[OutboxTask, datetime]] = {}
+        self._outbox_ids = 0
 
     # -- the public contract of recovery ----------------------------------------------------------------------
 
@@ -250,6 +257,12 @@ class MemorySagaStorage(ISagaStorage):
                 raise InboxMoved(saga.inbox)
             changed = self._log(rules.apply(saga, lease, transition, self._clock()), self._signed(lease, transition))
             self._put(changed)
+            outbox = []
+            for asked in outbox_of(transition):
+                self._outbox_ids += 1
+                task = OutboxTask(self._outbox_ids, saga.id, asked.task, asked.arguments)
+                self._outbox[task.id] = task, self._clock()
+                outbox.append(task)
             return Applied(
                 status=changed.status,
                 state=changed.state,
@@ -257,7 +270,22 @@ class MemorySagaStorage(ISagaStorage):
                 available_at=None if changed.state is SagaState.RUNNING else changed.available_at,
                 log=changed.log[len(saga.log) :],
                 inbox=changed.inbox,
+                outbox=tuple(outbox),
             )
+
+    def begin_step(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction:
+        return _StepInMemory(self, lease, step, session.in_a_test(step, self._sessions))
+
+    def require_held(self, lease: Lease, step: str) -> None:
+        """Make sure that a lease holds the saga, and that this step is not checkpointed already.
+
+        Raises:
+            LeaseLost: it does not, or the step is.
+        """
+        with self._lock:
+            in_flight = self._held(lease).in_flight
+            if in_flight is not None and step not in in_flight:
+                raise lease_lost(lease)
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         with self._lock:
@@ -361,6 +389,23 @@ class MemorySagaStorage(ISagaStorage):
                 saga = self._sagas.get(claim.saga_id)
                 if saga is not None and saga.version == claim.version and saga.state is SagaState.QUEUED:
                     self._put(rules.release(saga, self._clock()))
+
+    # -- the outbox -------------------------------------------------------------------------------------------
+
+    def claim_outbox(self, *, older_than_seconds: float, limit: int) -> list[OutboxTask]:
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
+        with self._lock:
+            now = self._clock()
+            edge = now - timedelta(seconds=older_than_seconds)
+            old = [task for task, since in self._outbox.values() if since < edge][:limit]
+            self._outbox.update({task.id: (task, now) for task in old})
+            return old
+
+    def delete_from_outbox(self, ids: Sequence[int]) -> None:
+        with self._lock:
+            for row in ids:
+                self._outbox.pop(row, None)
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
@@ -471,9 +516,48 @@ class MemorySagaStorage(ISagaStorage):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        before = dict(self._sagas)
+        before, outbox = dict(self._sagas), dict(self._outbox)
         try:
             yield
         except BaseException:
-            self._sagas = before
+            self._sagas, self._outbox = before, outbox
             raise
+
+
+class _StepInMemory(StepTransaction):
+    """The transaction of a step on a test database, next to sagas in memory."""
+
+    def __init__(
+        self, storage: MemorySagaStorage, lease: Lease, step: str, session: AbstractContextManager[Any]
+    ) -> None:
+        self._storage = storage
+        self._lease = lease
+        self._step = step
+        self._session: AbstractContextManager[Any] | None = session
+        opened = session.__enter__()
+        self.arguments = () if opened is None else (opened,)
+
+    def apply(self, transition: Transition) -> Applied:
+        try:
+            self._storage.require_held(self._lease, self._step)
+        except LeaseLost:
+            self.roll_back()
+            raise
+        session, self._session = self._session, None
+        assert session is not None
+        try:
+            session.__exit__(None, None, None)
+        except Exception as error:
+            raise StepRolledBack(f"the database did not commit step {self._step} ({error}).", error) from error
+        return self._storage.apply(self._lease, transition)
+
+    def roll_back(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            error = _RolledBack()
+            with suppress(Exception):
+                session.__exit__(_RolledBack, error, None)
+
+
+class _RolledBack(Exception):
+    """Has a session roll back."""

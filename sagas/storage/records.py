@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
+from sagas.outbox import OutboxTask
 from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
 from sagas.storable import require_storable
 
@@ -340,6 +341,7 @@ class Applied:
             without a deadline.
         log: the rows that were added, as stored.
         inbox: how many signals and requests were delivered to the saga.
+        outbox: the tasks that were written to the outbox, and are to be sent.
     """
 
     status: SagaStatus
@@ -348,6 +350,7 @@ class Applied:
     available_at: datetime | None
     log: tuple[LogEntry, ...] = field(default_factory=tuple)
     inbox: int = 0
+    outbox: tuple[OutboxTask, ...] = ()
 
     @classmethod
     def with_log_on_demand(

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from sagas.outbox import EnqueuedTask
 from sagas.progress import Action, EntryStatus, SagaStatus
 from sagas.storage.records import LogEntry, SagaState
 
@@ -31,6 +32,7 @@ class Progressed:
         context: the context as changed; None leaves it.
         in_flight: the steps that begin next; None leaves what is stored.
         seen: the inbox that the holder has read, if what it writes depends on it.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
@@ -38,6 +40,7 @@ class Progressed:
     context: str | None = None
     in_flight: tuple[str, ...] | None = None
     seen: int | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         _require_active(self.status)
@@ -56,6 +59,7 @@ class Suspended:
         context: the context as changed; None leaves it.
         waiting: whether it waits for a signal or a time, rather than for another attempt.
         seen: the inbox that the holder has read.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
@@ -64,6 +68,7 @@ class Suspended:
     context: str | None = None
     waiting: bool = False
     seen: int | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         _require_active(self.status)
@@ -120,12 +125,14 @@ class Ended:
         status: COMPLETED or COMPENSATED.
         context: the context as changed; None leaves it.
         seen: the inbox that the holder has read; None if it does not matter, as to a saga that was compensated.
+        outbox: tasks that are written to the outbox.
     """
 
     events: tuple[LogEntry, ...]
     status: SagaStatus
     context: str | None = None
     seen: int | None = None
+    outbox: tuple[EnqueuedTask, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.status.finished:
@@ -133,6 +140,11 @@ class Ended:
 
 
 Transition: TypeAlias = Progressed | Suspended | GaveBack | FailedAttempt | Ended
+
+
+def outbox_of(transition: Transition) -> tuple[EnqueuedTask, ...]:
+    """Return the tasks that a transition writes to the outbox."""
+    return transition.outbox if isinstance(transition, Progressed | Suspended | Ended) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,8 +53,9 @@ class TestPostgresSagaStorage(StorageContract):
                 at = at - make_interval(secs => :seconds), queued_at = queued_at - make_interval(secs => :seconds)"""
         scheduled = "UPDATE saga_schedules SET last_tick = last_tick - make_interval(secs => :seconds)"
         sent = "UPDATE saga_signals SET sent_at = sent_at - make_interval(secs => :seconds)"
+        outbox = "UPDATE saga_outbox SET created_at = created_at - make_interval(secs => :seconds)"
         with self.engine.begin() as connection:
-            for statement in (shift, delivered, scheduled, sent):
+            for statement in (shift, delivered, scheduled, sent, outbox):
                 connection.execute(sa.text(statement), {"seconds": seconds})
 
 

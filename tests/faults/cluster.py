@@ -86,6 +86,8 @@ class OurSystem:
         engine = sa.create_engine(database_url)
         with engine.connect() as connection:
             migrate(connection)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(shop.BOOKS)
         engine.dispose()
         app = SagaCelery(Settings(broker_url=broker_url))
         self._url = libpq(database_url)

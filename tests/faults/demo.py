@@ -27,7 +27,7 @@ import psycopg
 from sagas import Settings
 from sagas.testing.processes import wait_until
 from tests.faults.background import in_background
-from tests.faults.check import STEPS, Finding, Findings
+from tests.faults.check import ALL_STEPS, Finding, Findings
 from tests.faults.cluster import Cluster, libpq
 from tests.faults.injection import Faults
 from tests.faults.run import Load
@@ -85,7 +85,7 @@ def _run(directory: Path) -> tuple[Findings, list[float]]:
     """Run all orders while workers are killed; return the inconsistencies, and the seconds of each takeover."""
     defaults = Settings()
     _say(
-        f"A shop takes {ORDERS} orders. Each is a saga of {len(STEPS)} steps: {', '.join(STEPS)}.\n"
+        f"A shop takes {ORDERS} orders. Each is a saga of {len(ALL_STEPS)} steps: {', '.join(ALL_STEPS)}.\n"
         "Some steps fail, and their orders are undone. Two workers run the sagas, and are killed with SIGKILL.\n"
         f"Shortened for the demo: leases of {LEASE_SECONDS:g} s (default {defaults.lease_seconds:g} s), "
         f"a scan every {SCAN_SECONDS:g} s (default {defaults.scan_interval_seconds:g} s).\n"

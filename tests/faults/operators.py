@@ -16,7 +16,7 @@ from uuid import UUID
 from sagas.errors import ActionRefused, StorageUnavailable
 from sagas.testing.processes import wait_until
 from tests.faults.background import in_background
-from tests.faults.check import STEPS
+from tests.faults.check import ALL_STEPS as STEPS
 from tests.faults.cluster import Cluster, OurSystem
 from tests.faults.shop import FaultyOrder, Order
 

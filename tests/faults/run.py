@@ -11,6 +11,7 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
@@ -24,7 +25,7 @@ from rich.table import Table
 
 from sagas.testing.processes import wait_until
 from tests.faults.background import in_background
-from tests.faults.check import STEPS, Findings
+from tests.faults.check import ALL_STEPS, STEPS, Findings
 from tests.faults.cluster import Cluster, OurSystem, System, libpq
 from tests.faults.injection import Faults
 from tests.faults.network import enter_own_network, own_network
@@ -68,8 +69,9 @@ LONG = Profile(10, 4, 4.0, 6.0, 20.0, 4.0)
 class Load:
     """Starts sagas, some of which fail in each way in which a step can fail, and records their expected results."""
 
-    def __init__(self, cluster: Cluster, random: Random) -> None:
+    def __init__(self, cluster: Cluster, random: Random, steps: Sequence[str]) -> None:
         self._cluster = cluster
+        self._steps = steps
         self._random = random
         self._numbers = count(1)
         self.started: dict[UUID, Order] = {}
@@ -83,7 +85,7 @@ class Load:
 
     def random_order(self) -> Order:
         """Return a random order that takes up to two seconds; each step fails in some way with probability 1/6."""
-        failing = {step: self._random.choice(FAILURES) for step in STEPS if self._random.random() < 1 / 6}
+        failing = {step: self._random.choice(FAILURES) for step in self._steps if self._random.random() < 1 / 6}
         return Order(seconds=self._random.choice((0.0, 0.05, 0.2, 0.5)), failing=failing)
 
     def going_on(self, per_second: float) -> AbstractContextManager[None]:
@@ -105,13 +107,14 @@ def run(
     with Cluster(
         directory, workers=profile.workers, lease_seconds=profile.lease_seconds, scan_seconds=0.5, system=system
     ) as cluster:
-        load = Load(cluster, Random(seed + 1))
+        steps = ALL_STEPS if issubclass(system, OurSystem) else STEPS
+        load = Load(cluster, Random(seed + 1), steps)
         for _ in range(UNDISTURBED):
             load.start(Order(seconds=0.05))
         wait_until(lambda: cluster.system.unfinished() == 0, what="the end of the undisturbed sagas")
         undisturbed = set(load.started)
         for _ in range(2):
-            load.start(Order(failing={random.choice(STEPS[1:]): "poison"}))
+            load.start(Order(failing={random.choice(steps[1:]): "poison"}))
         poisoned = set(load.started) - undisturbed
 
         takeovers = Takeovers(libpq(cluster.database_url))

@@ -24,6 +24,7 @@ def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     url = libpq(database_url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(shop.LEDGER)
+        connection.execute(shop.BOOKS)
     monkeypatch.setenv("LEDGER_URL", url)
     monkeypatch.setattr(shop._local, "pid", None, raising=False)
     return url
@@ -33,7 +34,7 @@ def url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def started(url: str, storage: PostgresSagaStorage) -> dict[UUID, Order]:
     """Start one saga for each way to fail."""
     engine = SagaEngine(storage)
-    runs = [{}, *({STEPS[2]: how} for how in FAILURES)]
+    runs = [{}, *({step: how} for how in FAILURES for step in (STEPS[2], shop.Post.name))]
     return {engine.run(FaultyOrder, Order(failing=failing)).saga_id: Order(failing=failing) for failing in runs}
 
 
@@ -62,6 +63,17 @@ def test_sagas_that_fail_in_every_way_are_as_they_must_be(findings: Callable[...
         ("lost", "DELETE FROM saga_executions WHERE id = %(saga)s"),
         ("doubled", "UPDATE effects SET results = 2 WHERE saga_id = %(saga)s AND step = %(step)s"),
         ("doubled", "INSERT INTO effects VALUES ('another key', %(saga)s, %(step)s, true, 1, 1)"),
+        (
+            "lost",
+            "WITH gone AS (DELETE FROM postings WHERE saga_id = %(saga)s RETURNING account) "
+            "UPDATE balances b SET balance = balance - 1 FROM gone WHERE b.account = gone.account",
+        ),
+        (
+            "doubled",
+            "WITH one AS (INSERT INTO postings SELECT * FROM postings WHERE saga_id = %(saga)s RETURNING "
+            "account) UPDATE balances b SET balance = balance + 1 FROM one WHERE b.account = one.account",
+        ),
+        ("wrong", "UPDATE balances SET balance = balance + 1 WHERE account = 3"),
         ("wrong", "UPDATE saga_executions SET status = 'COMPENSATED' WHERE id = %(saga)s"),
         ("stuck", "UPDATE saga_executions SET status = 'RUNNING', finished_at = NULL WHERE id = %(saga)s"),
     ],

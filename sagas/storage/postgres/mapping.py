@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from sagas.outbox import EnqueuedTask, OutboxTask
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage.records import (
     Applied,
@@ -24,7 +25,7 @@ from sagas.storage.records import (
     SignalKind,
     is_shared,
 )
-from sagas.storage.transitions import PROBE_SECONDS, Ended, Progressed, Transition, change_of
+from sagas.storage.transitions import PROBE_SECONDS, Ended, Progressed, Transition, change_of, outbox_of
 
 # -- what statements take -------------------------------------------------------------------------------------
 
@@ -106,12 +107,17 @@ def fence(lease: Lease) -> dict[str, Any]:
     return {"id": lease.saga_id, "version": lease.version, "token": lease.token}
 
 
+def written(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]]:
+    """Return the name of the statement that writes a transition, and its parameters."""
+    return short_row(lease, transition) or ("apply", apply_row(lease, transition))
+
+
 def short_row(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]] | None:
     """Return the short statement for a transition, and its parameters; None if `apply` has to write it.
 
     There is one for going on with one node, and one for the end, after one action that completed.
     """
-    if len(transition.events) != 1 or not _plainly_completed(transition.events[0]):
+    if len(transition.events) != 1 or outbox_of(transition) or not _plainly_completed(transition.events[0]):
         return None
     own: dict[str, Any]
     match transition:
@@ -166,6 +172,7 @@ def apply_row(lease: Lease, transition: Transition) -> dict[str, Any]:
         "clears_error": change.clears_error,
         "seen": change.seen,
         "events": events_json(transition.events),
+        "outbox": outbox_json(outbox_of(transition)),
     }
 
 
@@ -196,6 +203,12 @@ _APPLY_COLUMNS: Final = {
     "seen": "seens",
     "events": "events",
 }
+
+
+def outbox_json(tasks: Sequence[EnqueuedTask]) -> str:
+    """Return tasks for the outbox as a JSON array; their arguments are JSON already."""
+    rows = (f'{{"task":{json.dumps(each.task, ensure_ascii=False)},"arguments":{each.arguments}}}' for each in tasks)
+    return f"[{','.join(rows)}]"
 
 
 def events_json(events: Sequence[LogEntry]) -> str:
@@ -376,7 +389,18 @@ def applied_of(applied: Mapping[str, Any], lease: Lease, transition: Transition)
         available_at=None if available_at is None else datetime.fromisoformat(available_at),
         log=log,
         inbox=applied["inbox"],
+        outbox=tuple(
+            OutboxTask(row_id, lease.saga_id, each.task, each.arguments)
+            for row_id, each in zip(applied.get("outbox") or (), outbox_of(transition), strict=True)
+        ),
     )
+
+
+def what_was_done(name: str, answer: str, lease: Lease, transition: Transition) -> Applied:
+    """Return what the statement of this name did, by its answer."""
+    if name != "apply" and isinstance(transition, Progressed | Ended):
+        return short_of(answer, lease, transition)
+    return applied_of(json.loads(answer), lease, transition)
 
 
 def short_of(written: str, lease: Lease, transition: Progressed | Ended) -> Applied:

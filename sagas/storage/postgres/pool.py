@@ -223,6 +223,16 @@ class Checkout:
         assert self._cursor is not None
         return self._cursor
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine that opened it."""
+        return self._engine
+
+    @property
+    def pooled(self) -> Any:
+        """The connection as SQLAlchemy's pool gave it out."""
+        return self._pooled
+
     def _answers(self) -> bool:
         try:
             self._connection.execute("")

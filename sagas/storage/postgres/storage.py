@@ -23,6 +23,7 @@ from sagas.errors import (
     LeaseLost,
     SagaUnreadable,
 )
+from sagas.outbox import OutboxTask
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.settings import DEFAULT_POOL_SIZE
 from sagas.storable import require_storable
@@ -43,6 +44,7 @@ from sagas.storage.postgres.dsn import make_engine, reason
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.queries import query
+from sagas.storage.postgres.step_transaction import PostgresStepTransaction
 from sagas.storage.records import (
     Acquired,
     Applied,
@@ -64,15 +66,15 @@ from sagas.storage.records import (
     Signal,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
+from sagas.storage.step_transaction import StepSession, StepTransaction
 from sagas.storage.transactions import CallersTransaction, callers_transaction
 from sagas.storage.transitions import (
     MOST_PROBE_SECONDS,
     PROBE_SECONDS,
-    Ended,
     GaveBack,
-    Progressed,
     Transition,
     change_of,
+    outbox_of,
 )
 
 #: How often an acquire is tried again because another writer changed the saga's row meanwhile.
@@ -107,6 +109,8 @@ class PostgresSagaStorage(ISagaStorage):
                 "PostgreSQL through psycopg 3: make it with a URL that begins postgresql+psycopg://."
             )
         self._connections = Connections(engine, size=None if engine is database else pool_size)
+        # Steps may change settings of their session, so the engine's own statements never run on these.
+        self._of_steps = Connections(engine, size=None if engine is database else pool_size)
         self._here: str | None = None
 
     # -- the public contract of recovery ----------------------------------------------------------------------
@@ -306,7 +310,7 @@ class PostgresSagaStorage(ISagaStorage):
         ) from unreadable
 
     def apply(self, lease: Lease, transition: Transition) -> Applied:
-        name, parameters = _written(lease, transition)
+        name, parameters = mapping.written(lease, transition)
         try:
             written = self._connections.write(query(name), parameters)
         except CharacterNotStorable:
@@ -314,7 +318,7 @@ class PostgresSagaStorage(ISagaStorage):
             written = self._connections.write(query(name), mapping.in_ascii(parameters))
         if written is None:
             raise self._refused(lease, transition)
-        return _applied(name, written, lease, transition)
+        return mapping.what_was_done(name, written, lease, transition)
 
     def _refused(self, lease: Lease, transition: Transition) -> LeaseLost | InboxMoved:
         """Return why a transition was not written. Should the lease be lost only now, that is as good a reason."""
@@ -323,13 +327,15 @@ class PostgresSagaStorage(ISagaStorage):
 
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
         results: dict[int, Applied | LeaseLost | InboxMoved] = {}
-        if len(asked) > 1:
+        # Those with tasks for the outbox go alone: the statement for many has no place for tasks.
+        together = [place for place, (_, transition) in enumerate(asked) if not outbox_of(transition)]
+        if len(together) > 1:
             try:
-                rows = self._query("apply_many", mapping.apply_rows(asked))
+                rows = self._query("apply_many", mapping.apply_rows([asked[place] for place in together]))
             except (psycopg.DataError, CharacterNotStorable):
                 rows = []  # one value fails the statement: nothing was applied
             for row in rows:
-                place = row["place"] - 1
+                place = together[row["place"] - 1]
                 results[place] = mapping.applied_of(json.loads(row["applied"]), *asked[place])
         for place, (lease, transition) in enumerate(asked):
             if place not in results:
@@ -338,6 +344,9 @@ class PostgresSagaStorage(ISagaStorage):
                 except (LeaseLost, InboxMoved) as error:
                     results[place] = error
         return [results[place] for place in range(len(asked))]
+
+    def begin_step(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction:
+        return PostgresStepTransaction(self._of_steps, lease, step, session)
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         with self._connections.cursor(at_once=True) as cursor:
@@ -371,11 +380,11 @@ class PostgresSagaStorage(ISagaStorage):
             if isinstance(found, NotAcquired):
                 return found
             transition = decide(found.record)
-            name, values = _written(found.lease, transition)
+            name, values = mapping.written(found.lease, transition)
             row = cursor.execute(query(name), values).fetchone()
             if row is None:
                 raise lease_lost(found.lease)
-            return _applied(name, row["applied"], found.lease, transition)
+            return mapping.what_was_done(name, row["applied"], found.lease, transition)
 
     # -- dispatching ------------------------------------------------------------------------------------------
 
@@ -420,6 +429,16 @@ class PostgresSagaStorage(ISagaStorage):
     def release_claims(self, claims: Sequence[Claim]) -> None:
         ids, versions = [claim.saga_id for claim in claims], [claim.version for claim in claims]
         self._execute("release_claims", {"ids": ids, "versions": versions})
+
+    # -- the outbox -------------------------------------------------------------------------------------------
+
+    def claim_outbox(self, *, older_than_seconds: float, limit: int) -> list[OutboxTask]:
+        require_counts(limit=limit)
+        require_seconds(older_than_seconds=older_than_seconds)
+        return [OutboxTask(**row) for row in self._query("claim_outbox", {"age": older_than_seconds, "limit": limit})]
+
+    def delete_from_outbox(self, ids: Sequence[int]) -> None:
+        self._execute("delete_from_outbox", {"rows": list(ids)})
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
@@ -477,6 +496,7 @@ class PostgresSagaStorage(ISagaStorage):
     def close(self) -> None:
         """Close this process's idle connections; the storage can be used again."""
         self._connections.close()
+        self._of_steps.close()
 
     # -- statements -------------------------------------------------------------------------------------------
 
@@ -527,15 +547,3 @@ def _acquired_unread(cursor: psycopg.Cursor[DictRow], parameters: Mapping[str, A
     version = int.from_bytes(sent["version"] or b"")  # in binary, as the whole result
     lease = Lease(parameters["id"], version, parameters["owner"], parameters["token"])
     return lease, SagaStatus((sent["status_before"] or b"").decode())
-
-
-def _applied(name: str, written: str, lease: Lease, transition: Transition) -> Applied:
-    """Return what the statement of this name did."""
-    if name != "apply" and isinstance(transition, Progressed | Ended):
-        return mapping.short_of(written, lease, transition)
-    return mapping.applied_of(json.loads(written), lease, transition)
-
-
-def _written(lease: Lease, transition: Transition) -> tuple[str, dict[str, Any]]:
-    """Return the name of the statement that writes a transition, and its parameters."""
-    return mapping.short_row(lease, transition) or ("apply", mapping.apply_row(lease, transition))

@@ -80,7 +80,7 @@ def crash_matrix(
 
     Raises:
         CrashMatrixFailed: bugs were found; an AssertionError whose message lists all of them.
-        TypeError: the world's content cannot be read: pass a `snapshot`.
+        TypeError: the world's content cannot be read: pass a `snapshot`. Or the saga has transactional steps.
         ContextError: the context from `make_context` cannot be stored.
     """
     __tracebackhide__ = True
@@ -104,6 +104,11 @@ def _require_sense(case: Case[Any, Any]) -> None:
     """Call the user's functions once, so that their errors are not taken for a step's failure."""
     if inspect.iscoroutinefunction(case.check):
         raise TypeError("check is async, and nothing would await it: make it a plain function.")
+    if inside := [step.__name__ for step in case.saga.steps if step.kind == "transaction"]:
+        raise TypeError(
+            f"crash_matrix has no database, whose transactions {', '.join(inside)} needs: test transactional steps "
+            "with PostgresSagaStorage, or with MemorySagaStorage(sessions=...)."
+        )
     world = case.make_world()
     case.make_context(world)
     for step in steps_of(case.saga):

@@ -26,6 +26,7 @@ _PARTS = (
     "operating",
     "schedules",
     "signals",
+    "outbox",
     "housekeeping",
 )
 # Register the modules before they are imported, so that a failed assert in them shows its values.
@@ -44,6 +45,7 @@ from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
 from sagas.testing.storage_contract.messages import LostMessageContract  # noqa: E402
 from sagas.testing.storage_contract.operating import OperatingContract  # noqa: E402
+from sagas.testing.storage_contract.outbox import OutboxContract  # noqa: E402
 from sagas.testing.storage_contract.schedules import ScheduleContract  # noqa: E402
 
 __all__ = ["StorageContract"]
@@ -76,6 +78,7 @@ class StorageContract(
     signals.DeliveringContract,
     signals.InboxContract,
     signals.StartTimeContract,
+    OutboxContract,
     HousekeepingContract,
 ):
     """Tests all promises of `ISagaStorage`, one test for each promise.

@@ -251,6 +251,11 @@ def _curl_status(words: list[str], link: str, reader: Reader) -> int:
     return int(reader.run(*words[:-1], link, "-s", "-o", "/dev/null", "-w", "%{http_code}"))
 
 
+def the_steps_write_to_the_readers_own_database(page: Page, reader: Reader) -> None:
+    # The model of the Django step is the reader's: its body is not run, but the class is made.
+    check_python(page, reader, SAGAS_DATABASE_URL=reader.database_url)
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_other_pages_show_too_is_checked_there,
@@ -262,6 +267,7 @@ STORIES: dict[str, Story] = {
     "docs/cli.md": what_each_command_prints_is_compared_by_the_commands_own_test,
     "docs/django.md": the_project_of_the_page_passes_its_own_test,
     "docs/doctor.md": the_doctors_answer_is_in_the_words_of_the_code,
+    "docs/exactly-once.md": the_steps_write_to_the_readers_own_database,
     "docs/flower.md": every_request_to_flower_is_answered,
     "docs/testing.md": the_readers_own_sagas_are_in_a_module,
 }

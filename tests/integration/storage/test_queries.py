@@ -54,6 +54,9 @@ _PARAMETERS: Final = {
         ("seconds", "lease", "after", "age", "stale", "probe", "most_probe", "overtaking", "deadline"), "2.5"
     ),
     **dict.fromkeys(("afters", "deadlines"), "{2.5}"),
+    "outbox": '[{"task":"mail","arguments":{"args":[1]}}]',
+    "rows": "{5}",
+    "earlier": "saga 7 %",
     **dict.fromkeys(("by_hand", "shared", "resets", "counts", "clears_error", "pending", "freed", "suspect"), "false"),
     "clear_errors": "{false}",
     **dict.fromkeys(("queued_at", "at", "tick"), "2026-01-01 00:00:00+00"),
@@ -81,6 +84,7 @@ _INDEXES: Final = {
                 "apply_many",
                 "apply_progress",
                 "apply_end",
+                "fence_step",
                 "renew",
                 "set_definition",
                 "set_status",
@@ -124,7 +128,8 @@ def test_a_statement_runs_in_psql_as_it_is(module_engine: sa.Engine, name: str) 
     command += [f"--file={files(queries).joinpath(name)}.sql", "--command=ROLLBACK"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    assert (run.returncode, run.stderr) == (0, "")
+    # The fence of a step fails rather than return no row.
+    assert (run.returncode, run.stderr) == (0, "") or (name == "fence_step" and "transaction ended" in run.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -38,10 +38,16 @@ WITH asked AS (
     FROM held, jsonb_to_recordset(CAST(:'events' AS jsonb))
         AS event (step text, action text, status text, attempt int, details jsonb)
     RETURNING id, created_at
+), enqueued AS (
+    INSERT INTO saga_outbox (saga_id, task, arguments)
+    SELECT held.id, given.task, given.arguments
+    FROM held, json_to_recordset(CAST(:'outbox' AS json)) AS given (task text, arguments json)
+    RETURNING id
 )
 SELECT CAST(jsonb_build_object(
     'status', held.status, 'state', held.state, 'attempts', held.recovery_attempts, 'inbox', held.inbox,
     'available_at', NULLIF(held.available_at, 'infinity'),
-    'log', (SELECT jsonb_agg(jsonb_build_array(id, created_at) ORDER BY id) FROM logged)
+    'log', (SELECT jsonb_agg(jsonb_build_array(id, created_at) ORDER BY id) FROM logged),
+    'outbox', (SELECT jsonb_agg(id ORDER BY id) FROM enqueued)
 ) AS text) AS applied
 FROM held

@@ -1,0 +1,243 @@
+"""The transaction of a transactional step in PostgreSQL.
+
+The fence, the checkpoint and the COMMIT go to the server together, in one round trip. The fence fails if the lease was
+lost, and the server then skips the COMMIT.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import generators
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.rows import tuple_row
+
+from sagas.errors import SagaError, StepRolledBack, TransactionRefused
+from sagas.failures import is_conflict
+from sagas.storage.contract import lease_lost
+from sagas.storage.postgres import mapping
+from sagas.storage.postgres.dsn import reason
+from sagas.storage.postgres.pool import Checkout, Connections
+from sagas.storage.postgres.queries import query
+from sagas.storage.records import Applied, Lease
+from sagas.storage.step_sessions import refusal
+from sagas.storage.step_transaction import Lent, StepSession, StepTransaction
+from sagas.storage.transitions import Transition
+
+#: Whatever the connection's defaults are: under a stricter level, each renewal of the lease would fail the fence.
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+
+
+class PostgresStepTransaction(StepTransaction):
+    """One attempt's transaction, begun when it is made.
+
+    Args:
+        connections: lend the connection, unless the session has its own.
+        lease: the lease under which the step is performed.
+        step: the step's name.
+        kind: the kind of session.
+
+    Raises:
+        StorageUnavailable: the database does not answer.
+    """
+
+    def __init__(self, connections: Connections, lease: Lease, step: str, kind: type[StepSession]) -> None:
+        self._connections = connections
+        self._lease = lease
+        self._step = step
+        self._name = f"saga {lease.saga_id} {lease.version}"
+        self._checkout: Checkout | None = None
+        self._transition: Transition | None = None
+        self._applied: Applied | None = None
+        self._refused: Exception | None = None
+        self._broken = False
+        self._ended = False
+        try:
+            self._session = kind(self._lend)
+            self._connection = self._session.connection
+        except BaseException as error:
+            self._give_back()
+            raise self._translated(error) from error
+        try:
+            self._begin()
+            self._guard()
+            self.arguments = self._session.arguments()
+        except BaseException as error:
+            self.roll_back()
+            raise self._translated(error) from error
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """Return what to raise instead of an error of the driver's, which Django may have wrapped."""
+        cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+        translated = self._connections.translate(cause) if isinstance(cause, Exception) else error
+        return error if translated is cause else translated
+
+    @property
+    def broken(self) -> bool:
+        return self._broken
+
+    def apply(self, transition: Transition) -> Applied:
+        self._transition = transition
+        try:
+            self._session.commit()
+        except BaseException as error:
+            if self._applied is None:
+                self.roll_back()
+                if self._refused is not None:
+                    raise self._refused from self._refused.__cause__ or error
+                if isinstance(error, Exception):
+                    raise self._not_sent(error) from error
+                raise
+            self.failed_after_commit = error  # in a listener of the session's commit
+        if self._applied is None:
+            self.roll_back()
+            raise TransactionRefused(
+                f"the transactional step {self._step!r} ran inside another transaction of this thread, which did not "
+                "commit: perform sagas outside of transactions."
+            )
+        self._end()
+        return self._applied
+
+    def roll_back(self) -> None:
+        if self._ended:
+            return
+        self._transition = None
+        self._ended = True
+        with suppress(Exception):
+            self._session.roll_back()
+        with suppress(Exception):
+            self._really_roll_back()
+        self._end()
+
+    # -- the connection ---------------------------------------------------------------------------------------
+
+    def _lend(self) -> Lent:
+        # Do not wait for others: steps may be long, and may use the storage themselves.
+        self._checkout = checkout = self._connections.cursor(at_once=True)
+        connection: psycopg.Connection[Any] = checkout.__enter__().connection
+        connection.row_factory = tuple_row
+        connection.autocommit = False
+        return Lent(checkout.engine, checkout.pooled, connection)
+
+    def _begin(self) -> None:
+        statements, values = [_BEGIN, query("begin_step")], {"name": self._name}
+        if self._lease.version > 1:
+            statements.append(query("end_older_steps"))
+            values["earlier"] = f"saga {self._lease.saga_id} %"
+        # As one message: psycopg would send the BEGIN by itself, and wait for its answer.
+        text = psycopg.ClientCursor(self._connection).mogrify("; ".join(statements), values)
+        self._connection.pgconn.send_query(text.encode())
+        for result in self._connection.wait(generators.execute(self._connection.pgconn)):
+            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+                raise pg.error_from_result(result, encoding="utf-8")
+
+    def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
+        # A cursor of our own class: the connection's factories may return other cursors and rows.
+        return psycopg.Cursor(self._connection, row_factory=tuple_row).execute(statement, parameters)
+
+    def _guard(self) -> None:
+        """Have the connection's own methods checkpoint the step, or refuse.
+
+        The libraries call them too, so nothing commits past the checkpoint.
+        """
+        changed: Any = self._connection
+        changed.commit, changed.rollback, changed.close = self._on_commit, self._on_rollback, self._on_close
+
+    def _on_commit(self) -> None:
+        if self._transition is None:
+            raise TransactionRefused(refusal("commit()", self._session.cure))
+        try:
+            self._applied = self._commit(self._transition)
+        except BaseException as error:
+            self._broken = self._connection.closed
+            with suppress(Exception):
+                self._really_roll_back()
+            if not isinstance(error, Exception):
+                raise
+            self._refused = self._judge(error)
+            raise self._refused from error
+
+    def _commit(self, transition: Transition) -> Applied:
+        status = self._connection.info.transaction_status
+        if status == TransactionStatus.INERROR:
+            raise StepRolledBack(
+                f"step {self._step} caught an error of the database, which had ended its transaction: let it raise, "
+                f"or contain what may fail ({self._session.cure})."
+            )
+        name, parameters = mapping.written(self._lease, transition)
+        fence = {**mapping.fence(self._lease), "step": self._step, "name": self._name}
+        if status != TransactionStatus.INTRANS:
+            raise _ended_by_the_step(self._step, self._session.cure)
+        with self._connection.pipeline():
+            self._execute(query("fence_step"), fence)
+            written = self._execute(query(name), parameters)
+            self._execute("COMMIT", {})
+        row = written.fetchone()
+        if row is None:
+            raise lease_lost(self._lease)  # the fence has locked the row, so this cannot be
+        return mapping.what_was_done(name, row[0], self._lease, transition)
+
+    def _judge(self, error: Exception) -> Exception:
+        """Return what to raise for an error of the commit."""
+        if isinstance(error, SagaError):
+            return error
+        if isinstance(error, pg.InvalidTextRepresentation) and "lease lost" in str(error):
+            return lease_lost(self._lease)
+        if isinstance(error, pg.InvalidTextRepresentation) and "transaction ended" in str(error):
+            return _ended_by_the_step(self._step, self._session.cure)
+        if isinstance(error, psycopg.Error) and is_conflict(error) and not self._broken:
+            return StepRolledBack(f"the database rolled step {self._step} back ({reason(error)}).", error)
+        translated = self._connections.translate(error)
+        if translated is not error or not isinstance(error, psycopg.Error):
+            return translated
+        return StepRolledBack(f"the database did not commit step {self._step} ({reason(error)}).", error)
+
+    def _not_sent(self, error: Exception) -> Exception:
+        """Return what to raise for an error before the commit, when the session sent what was pending."""
+        if self._broken or isinstance(error, SagaError):
+            return self._connections.translate(error)
+        return StepRolledBack(f"step {self._step} could not be written ({reason(error)}).", error)
+
+    def _on_rollback(self) -> None:
+        if not (self._ended or self._session.rolls_back_by_itself or self._transition):
+            raise TransactionRefused(refusal("rollback()", self._session.cure))
+        self._really_roll_back()
+
+    def _on_close(self) -> None:
+        if not self._ended:
+            raise TransactionRefused(refusal("close()", self._session.cure))
+        psycopg.Connection.close(self._connection)
+
+    def _really_roll_back(self) -> None:
+        if self._connection.closed:
+            return
+        if self._connection.info.transaction_status == TransactionStatus.ACTIVE:
+            # An exception from outside, such as a time limit, has ended the wait for a statement.
+            psycopg.Connection.close(self._connection)
+        else:
+            psycopg.Connection.rollback(self._connection)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._broken = self._broken or self._connection.closed
+        for name in ("commit", "rollback", "close"):
+            self._connection.__dict__.pop(name, None)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        checkout, self._checkout = self._checkout, None
+        if checkout is not None:
+            with suppress(psycopg.Error):
+                if not self._connection.closed:
+                    self._connection.autocommit = True
+            checkout.__exit__(None, None, None)
+
+
+def _ended_by_the_step(step: str, cure: str) -> TransactionRefused:
+    return TransactionRefused(
+        f"step {step} ended the transaction that it shares with its checkpoint, by a statement of its own: what it "
+        f"wrote before may have been committed without the checkpoint. Remove that COMMIT or ROLLBACK; {cure}."
+    )

@@ -1,0 +1,57 @@
+"""What a transactional step costs: one round trip more than a plain one, besides its own statements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from sagas import Call, PostgresSagaStorage, Step
+from sagas.definition import ONCE
+from sagas.transactional import StepInTransaction
+from tests.integration.transactional.accounts import KINDS, Accounts, Transfer
+from tests.integration.transactional.round_trips import RoundTrips
+from tests.samples import QuickEngine, saga_of
+
+
+class Plain(Step[Transfer]):
+    def act(self, context: Transfer, call: Call) -> None:
+        context.amount += 1
+
+
+def _paying(kind: type[StepInTransaction[Any]]) -> type[Step[Any]]:
+    def act(self: Any, context: Transfer, call: Call, session: Session | psycopg.Connection[Any]) -> None:
+        statement: Any = "UPDATE accounts SET balance = balance + 1"
+        session.execute(sa.text(statement) if isinstance(session, Session) else statement)
+        context.amount += 1
+
+    return type("Pay", (kind,), {"act": act, "retry": ONCE})
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_transactional_step_needs_one_round_trip_more_and_its_own(
+    accounts: Accounts, kind: type[StepInTransaction[Any]], record_property: Any
+) -> None:
+    steps = 20
+    counts = {}
+    with RoundTrips().counting_to(accounts.url) as trips:
+        storage = PostgresSagaStorage(trips.url)
+        engine = QuickEngine(storage)
+        for name, step in (("plain", Plain), ("transactional", _paying(kind))):
+            named = [type(step.__name__, (step,), {"name": f"{name}{n}"}) for n in range(steps)]
+            saga = saga_of(named, context=Transfer, name=name)
+            for _ in range(2):  # the first run connects, and prepares statements
+                before = trips.count
+                assert engine.run(saga, Transfer()).outcome == "completed"
+                counts[name] = trips.count - before
+        storage.close()
+
+    extra = (counts["transactional"] - counts["plain"]) / steps
+    record_property(
+        "figure", f"round trips: {counts} for {steps} steps, {extra:.2f} more for each, one of them its own"
+    )
+    assert counts["plain"] == steps + 1
+    assert extra == 2
