@@ -383,13 +383,14 @@ class _Execution:
     def _aborted_from_outside(self) -> Generator[Command, Any, bool]:
         """Read what was sent to the saga, and abort it if that or its deadline asks for it. Return whether it did."""
         if self.inbox.unread:
-            self.inbox.receive((yield ReadSignals()))
+            yield from self._read_signals()
         if self.progress.aborted:
             return False
-        if (request := self.inbox.request_to_cancel()) is not None:
+        while (request := self.inbox.request_to_cancel()) is not None:
             self.inbox.dealt_with(request)
             entry = _note("cancel", actor=request.by, reason=request.because, signal=as_logged(request))
-            return (yield from self._abort(entry))
+            if (yield from self._abort(entry)):
+                return True
         deadline = self._deadline()
         if deadline is None or self._now() < deadline:
             return False
@@ -397,13 +398,25 @@ class _Execution:
         self.record = replace(self.record, log=(*self.record.log, late))  # said once
         return (yield from self._abort(late, seen=self.inbox.read))
 
+    def _read_signals(self) -> Generator[Command, Any, None]:
+        """Read what was sent to the saga, until the database answers: a lease that ran out would count as a crash."""
+        for failures in count(1):
+            try:
+                self.inbox.receive((yield ReadSignals()))
+                return
+            except StorageUnavailable as error:
+                yield from self._wait_for_database(error, failures)
+
     def _abort(self, entry: LogEntry, seen: int | None = None) -> Generator[Command, Any, bool]:
         """Write a row that aborts the saga; past the pivot, one that only says what was asked for."""
         if not self.progress.past_pivot:
             entry = replace(entry, verdict=Verdict.ABORT)
         status = self.progress.status if self.progress.past_pivot else SagaStatus.COMPENSATING
+        in_flight = None
+        if not self.progress.past_pivot:
+            following = self.progress.compensations()
+            in_flight = tuple(dict.fromkeys((*self.running, *(move.node.name for move in following))))
         try:
-            in_flight = tuple(self.running)  # what was to begin next has not begun
             yield from self._write(Progressed(events=(entry,), status=status, in_flight=in_flight, seen=seen))
         except InboxMoved as error:
             self.inbox.delivered = error.inbox
@@ -435,7 +448,11 @@ class _Execution:
                     return self._begin(move, payload)
             armed = self.progress.armed.get(move.node.name)
             if armed is not None and (left := self._left(armed)) is not None and left <= 0:
-                yield from self._time_is_up(move, part)
+                if self.inbox.looked:
+                    yield from self._time_is_up(move, part)
+                else:
+                    # A signal may be stored that nobody has delivered, as its sender died. It came in time.
+                    yield from self._read_signals()
                 return None
         return (yield from self._suspend(awaiting))
 
@@ -553,6 +570,8 @@ class _Execution:
             traceback=None if retried and trace in self.traced else _traceback(failure.error),
         )
         self.traced.add(trace)
+        if (signal := self.received.pop(move.node.name, None)) is not None:
+            self.inbox.put_back(signal)
         self.did.append(f"{move.node.name}: {move.action} failed ({error_type}), {verdict}")
         # A retry is what the step's policy expects; nobody need see to it.
         logger.log(
@@ -591,9 +610,13 @@ class _Execution:
             suspended = Suspended(
                 events=events, status=status, context=context, after_seconds=delay, seen=self.inbox.read
             )
-            if (yield from self._unless_unread(suspended, stored)):
-                return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
-            return None
+            while not (yield from self._unless_unread(suspended, stored)):
+                yield from self._aborted_from_outside()
+                if self.progress.aborted:
+                    return None
+                # What came ends no wait for a retry.
+                suspended = replace(suspended, events=(), context=None, seen=self.inbox.read)
+            return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
         in_flight = (*self.running, *(move.node.name for move in following.ready))
         yield from self._write(
             Progressed(
@@ -615,8 +638,8 @@ class _Execution:
         context: str | None = None,
         stored: Stored[Any] | None = None,
     ) -> Generator[Command, Any, Report | None]:
-        """End the saga, unless a request to cancel it came before its last write."""
-        seen = self.inbox.read if status is SagaStatus.COMPLETED and not self.progress.past_pivot else None
+        """End the saga, unless something came that the log has to tell of: a request to cancel, at the least."""
+        seen = self.inbox.read if status is SagaStatus.COMPLETED else None
         ended = Ended(events=events, status=status, context=context, seen=seen)
         return self._ended() if (yield from self._unless_unread(ended, stored)) else None
 
@@ -670,10 +693,7 @@ class _Execution:
                 break
             except StorageUnavailable as error:
                 unknown = True
-                if (yield Interrupted()) is Interruption.STOPPING:
-                    raise
-                logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
+                yield from self._wait_for_database(error, failures)
         assert applied is not None
         self.applied, self.inbox.delivered = applied, applied.inbox
         self.status, self.attempts = applied.status, applied.recovery_attempts
@@ -685,6 +705,17 @@ class _Execution:
                 elif entry.action in (Action.ACT, Action.COMPENSATE):
                     self.observer.step_ended(self.record, entry)
         return applied
+
+    def _wait_for_database(self, error: StorageUnavailable, failures: int) -> Generator[Command, Any, None]:
+        """Wait before the database is asked again.
+
+        Raises:
+            StorageUnavailable: this process is to stop.
+        """
+        if (yield Interrupted()) is Interruption.STOPPING:
+            raise error
+        logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
+        yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
 
     def _find_applied(self, transition: Transition) -> Generator[Command, Any, Applied | None]:
         """Return what a transition did whose answer was lost, or None if it was not applied."""
@@ -780,8 +811,11 @@ def _note(
 
 
 def _same(row: LogEntry, event: LogEntry) -> bool:
-    # An attempt at an action ends once under one lease, so these tell its row from every other.
-    return (row.step, row.action, row.status, row.attempt) == (event.step, event.action, event.status, event.attempt)
+    # An attempt at an action ends once under one lease, so these tell its row from every other. Of requests to cancel
+    # and of signals that were refused there may be several.
+    ids = [entry.signal and entry.signal["id"] for entry in (row, event)]
+    same = (row.step, row.action, row.status, row.attempt) == (event.step, event.action, event.status, event.attempt)
+    return same and ids[0] == ids[1]
 
 
 def _message(error: BaseException) -> str:

@@ -55,12 +55,16 @@ class ScanReport:
         died: ids of sagas that are dead now, because the crash of their worker spent their last attempt.
         missing: how many sagas were sent again because their message is lost, or may be.
         unsent: how many claims were released because the broker failed or was slow.
+        scheduled: ids of sagas that schedules started.
+        schedules_failed: names of schedules that are due, but whose sagas could not be started; the log says why.
     """
 
     dispatched: tuple[UUID, ...] = ()
     died: tuple[UUID, ...] = ()
     missing: int = 0
     unsent: int = 0
+    scheduled: tuple[UUID, ...] = ()
+    schedules_failed: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower."""
@@ -69,6 +73,8 @@ class ScanReport:
             "died": [str(saga_id) for saga_id in self.died],
             "missing": self.missing,
             "unsent": self.unsent,
+            "scheduled": len(self.scheduled),
+            "schedules_failed": list(self.schedules_failed),
         }
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any
+from uuid import UUID
 
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
 from sagas.definition import ONCE, Part
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action
 from sagas.runtime import Runtime
-from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord
+from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord, Signal
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
 #: Deadline for expected events, long enough for a slow machine.
@@ -135,6 +136,10 @@ class FlakyStorage(MemorySagaStorage):
         gives_back = isinstance(transition, GaveBack | FailedAttempt) and not of_a_step
         applied: Applied = self._call("release" if gives_back else "apply", super().apply, lease, transition)
         return applied
+
+    def signals(self, saga_id: UUID) -> list[Signal]:
+        signals: list[Signal] = self._call("signals", super().signals, saga_id)
+        return signals
 
     def load(self, *args: Any, **kwargs: Any) -> SagaRecord:
         record: SagaRecord = self._call("load", super().load, *args, **kwargs)

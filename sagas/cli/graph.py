@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 import typer
@@ -46,29 +47,40 @@ def graph(
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A step in its place.
+    """A step in its place, or a fallback of it.
 
     Attributes:
-        place: from 1.
-        undoes: the steps that are compensated when this one fails for good, in that order; None if, being past the
-            pivot, it is tried again instead.
+        place: from 1. A fallback has the place of its step.
+        rank: 0 for the step itself, 1 for its first fallback, and so on.
+        undoes: what is compensated, as far as it was done, when this one fails for good, in that order; None if, being
+            past the pivot, it is tried again instead.
+        fallback: what is tried when this one fails for good.
     """
 
     place: int
+    rank: int
     step: type[Part]
     undoes: tuple[type[Part], ...] | None
+    fallback: type[Part] | None
 
     @property
     def may_be_undone(self) -> bool:
         return self.undoes is not None and self.step.can_compensate()
+
+    @property
+    def id(self) -> str:
+        """Its place and rank, as a part of a name in a flowchart."""
+        return f"{self.place}_{self.rank}" if self.rank else str(self.place)
 
 
 def _nodes(saga: AnySaga) -> list[_Node]:
     nodes: list[_Node] = []
     past_pivot = False
     for place, step in enumerate(saga.steps, start=1):
-        before = tuple(node.step for node in reversed(nodes) if node.may_be_undone)
-        nodes.append(_Node(place, step, None if past_pivot else before))
+        alternates = step.alternates()
+        for rank, (each, fallback) in enumerate(zip_longest(alternates, alternates[1:])):
+            before = tuple(node.step for node in reversed(nodes) if node.may_be_undone)
+            nodes.append(_Node(place, rank, each, None if past_pivot else before, fallback))
         past_pivot = past_pivot or step.pivot
     return nodes
 
@@ -78,8 +90,8 @@ def text_graph(saga: AnySaga) -> Text:
     nodes = _nodes(saga)
     forward = [
         (
-            f"{node.place:>3}",
-            f"{node.step.name}{_mark(node.step)}",
+            "" if node.rank else f"{node.place:>3}",
+            f"{'or ' if node.rank else ''}{node.step.name}{_mark(node.step)}",
             *_limits(node.step),
             _consequence(node),
         )
@@ -111,6 +123,8 @@ def _mark(step: type[Part]) -> str:
 
 
 def _consequence(node: _Node) -> str:
+    if node.fallback is not None:
+        return f"falls back to {node.fallback.name}"
     if issubclass(node.step, Sleep):
         return "goes on after that time"
     if issubclass(node.step, Wait):
@@ -161,29 +175,34 @@ def mermaid_graph(saga: AnySaga) -> str:
 def _mermaid(nodes: list[_Node]) -> Iterator[str]:
     yield "start([start]) --> act1"
     undo = "compensated([COMPENSATED])"
+    last = nodes[-1].place
     for node in nodes:
-        act, name = f"act{node.place}", _escaped(node.step.name)
-        following = f"act{node.place + 1}" if node.place < len(nodes) else "completed([COMPLETED])"
-        yield f"{act}{_box(node, name)} --> {following}"
+        act = f"act{node.id}"
+        following = f"act{node.place + 1}" if node.place < last else "completed([COMPLETED])"
+        yield f"{act}{_box(node)} --> {following}"
         if issubclass(node.step, Sleep) or (issubclass(node.step, Wait) and node.step.timeout is None):
             continue  # nothing in it can fail but code that only changes the context
         if issubclass(node.step, Wait):
             to = following if node.step.on_timeout == "go on" else undo
             yield f"{act} -. no signal in {duration(node.step.limit() or 0)} .-> {to}"
             continue
-        if node.undoes is None:
+        if node.fallback is not None:
+            yield f"{act} -. fails .-> act{node.place}_{node.rank + 1}"
+        elif node.undoes is None:
             yield f"{act} -. fails, tried again later .-> {act}"
-            continue
-        yield f"{act} -. fails .-> {undo}"
+        else:
+            yield f"{act} -. fails .-> {undo}"
         if node.may_be_undone:
-            yield f'undo{node.place}["compensate {name}"] --> {undo}'
-            undo = f"undo{node.place}"
-            yield f"{act} -. in doubt .-> {undo}"
+            yield f'undo{node.id}["compensate {_escaped(node.step.name)}"] --> {undo}'
+            undo = f"undo{node.id}"
+            if node.fallback is None:
+                yield f"{act} -. in doubt .-> {undo}"
 
 
-def _box(node: _Node, name: str) -> str:
+def _box(node: _Node) -> str:
     """Return the shape of a node: rounded if it waits, with double sides if it is the pivot."""
-    label = f"{node.place}. {name}{', the pivot' if node.step.pivot else ''}"
+    name = f"{node.place}. {_escaped(node.step.name)}"
+    label = f"{name}{', a fallback' if node.rank else ''}{', the pivot' if node.step.pivot else ''}"
     if issubclass(node.step, Wait):
         return f'(["{label}, waits for a signal"])'
     if issubclass(node.step, Sleep):
@@ -197,6 +216,7 @@ def _escaped(name: str) -> str:
 
 def graph_as_json(saga: AnySaga) -> dict[str, Any]:
     """Return the steps as plain data."""
+    nodes = _nodes(saga)
     return {
         "name": saga.name,
         "stored_name": saga.stored_name(),
@@ -205,7 +225,11 @@ def graph_as_json(saga: AnySaga) -> dict[str, Any]:
         "continues": saga.continues,
         "definition": saga.graph.hash,
         "class": f"{saga.__module__}.{saga.__qualname__}",
-        "steps": [_node_as_json(node) for node in _nodes(saga)],
+        "steps": [
+            _node_as_json(step) | {"fallbacks": [_node_as_json(n) for n in nodes if n.place == step.place and n.rank]}
+            for step in nodes
+            if not step.rank
+        ],
     }
 
 
@@ -222,7 +246,8 @@ def _node_as_json(node: _Node) -> dict[str, Any]:
         "on_timeout": step.on_timeout if issubclass(step, Wait) and step.timeout is not None else None,
         "retry": {**asdict(step.retry), "retry_on": [error.__name__ for error in step.retry.retry_on]},
         "if_it_fails": {
-            "tried_again": node.undoes is None,
-            "compensates": [undone.name for undone in node.undoes or ()],
+            "falls_back_to": None if node.fallback is None else node.fallback.name,
+            "tried_again": node.fallback is None and node.undoes is None,
+            "compensates": [undone.name for undone in node.undoes or () if node.fallback is None],
         },
     }

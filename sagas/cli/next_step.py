@@ -46,5 +46,7 @@ def next_step(record: SagaRecord, definitions: Definitions | SagaError) -> NextS
         words = f"{'sleep: ' if move.node.kind == 'sleep' else 'wait for '}{printable(move.node.name)}"
     else:
         begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
-        words = f"{move.action} {printable(move.node.name)}, attempt {move.attempt}{begun}"
+        owner = plan.graph.owners[move.node.name].name
+        place = "" if owner == move.node.name else f", a fallback of {printable(owner)}"
+        words = f"{move.action} {printable(move.node.name)}{place}, attempt {move.attempt}{begun}"
     return NextStep(words=words, step=move.node.name, action=move.action, attempt=move.attempt)

@@ -77,16 +77,19 @@ def scan(
 
 def _scan(as_json: bool) -> None:
     done = api.new_engine().scan()
-    if done.unsent:
+    if done.unsent or done.schedules_failed:
         fail()
     if as_json:
         print_json(done)
         return
     unsent = f", not sent as the broker failed {done.unsent}" if done.unsent else ""
+    scheduled = f", started by schedules {len(done.scheduled)}" if done.scheduled else ""
+    also = scheduled + unsent
     out(
-        f"dispatched {len(done.dispatched)}, died {len(done.died)}, messages missing {done.missing}{unsent}.",
+        f"dispatched {len(done.dispatched)}, died {len(done.died)}, messages missing {done.missing}{also}.",
         *(f"    {saga_id}  dispatched" for saga_id in done.dispatched),
         *(f"    {saga_id}  died" for saga_id in done.died),
+        *(f"    schedule {name}  failed; the log above says why" for name in done.schedules_failed),
     )
 
 

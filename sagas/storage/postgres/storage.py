@@ -40,6 +40,7 @@ from sagas.storage.contract import (
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.creating import Query, Within, create
 from sagas.storage.postgres.dsn import make_engine, reason
+from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import (
@@ -59,6 +60,7 @@ from sagas.storage.records import (
     SagaHead,
     SagaRecord,
     SagaState,
+    ScheduleTicks,
     Signal,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
@@ -233,13 +235,10 @@ class PostgresSagaStorage(ISagaStorage):
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         require_counts(limit=wanted.limit)
-        parameters = {
-            "statuses": [status.value for status in wanted.statuses] or None,
-            "states": [state.value for state in wanted.states] or None,
-            "name": wanted.name,
-            "limit": wanted.limit,
-        }
-        return [mapping.record_of(row) for row in self._query("find", parameters)]
+        with self._connections.cursor() as cursor:
+            # Do not prepare the statement, so that it is planned for its own values.
+            rows = cursor.execute(query("find"), filter_row(wanted), prepare=False).fetchall()
+        return [mapping.record_of(row) for row in rows]
 
     def find_id(self, name: str, idempotency_key: str) -> UUID | None:
         rows = self._query("find_by_key", {"names": [name], "keys": [idempotency_key]})
@@ -454,6 +453,16 @@ class PostgresSagaStorage(ISagaStorage):
             cursor.execute(query("short_transaction"), {})
             cursor.execute(query("scan_lock"), {"key": _SCAN_LOCK})
             yield cursor
+
+    # -- schedules --------------------------------------------------------------------------------------------
+
+    def schedule_ticks(self, names: Sequence[str]) -> ScheduleTicks:
+        rows = self._query("schedule_ticks", {"names": list(names)})
+        last = {row["name"]: row["last_tick"] for row in rows if row["name"] is not None}
+        return ScheduleTicks(now=rows[0]["now"], last=last)
+
+    def note_tick(self, name: str, tick: datetime) -> None:
+        self._execute("note_tick", {"name": name, "tick": tick})
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 

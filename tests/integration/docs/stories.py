@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -15,12 +16,14 @@ import httpx
 import sqlalchemy as sa
 
 from docs.screenshots import PASSWORD, flower
-from sagas import PostgresSagaStorage, SagaStatus
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
 from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
 from sagas.storage.transitions import FailedAttempt
-from sagas.testing.processes import CeleryProcess, wait_until
+from sagas.testing.processes import wait_until
+from tests.forking import start_celery
+from tests.integration.callbacks.conftest import serving
 from tests.integration.cli.test_documentation import examples
 from tests.integration.docs.commands import commands_of
 from tests.integration.docs.languages import check_python, run_sql
@@ -53,7 +56,10 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     saga, *programs = [block for block in page.unchecked if block.language == "python"]
     # The application of one's own is another way to carry sagas, on a broker of its own.
     programs = [block for block in programs if "install(app)" not in block.text]
-    page.unchecked = [block for block in page.unchecked if block not in programs]
+    (asking,) = [block for block in programs if "wait(" in block.text]
+    answer = page.unchecked[page.unchecked.index(asking) + 1]
+    programs.remove(asking)
+    page.unchecked = [block for block in page.unchecked if block not in (*programs, asking, answer)]
     check_python(page, reader)
     assert len(saga.text.splitlines()) <= 35, "it is announced as one of 30 lines"
     settings = _exported(page) | {"SAGAS_DATABASE_URL": reader.database_url, "SAGAS_BROKER_URL": reader.broker_url}
@@ -63,7 +69,7 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     assert migrated.startswith("already at ")
     worker = ["worker", "-c", "1"]
     environment, log = reader.environment(settings), reader.directory / "log"
-    with CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process:
+    with start_celery(worker, environment=environment, log=log, directory=reader.directory) as process:
         # The first of them twice, with the same key: it starts nothing new.
         reader.play([programs[0], *programs], **settings)
 
@@ -75,6 +81,8 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     ended = [(record.idempotency_key, record.status) for record in storage.find(SagaFilter())]
     keys = ("order-1003", "order-1002", "order-1001")
     assert ended == [(key, SagaStatus.COMPENSATED) for key in keys]
+    page.unchecked += [asking, answer]
+    check_python(page, reader, **settings)
 
 
 def what_other_pages_show_too_is_checked_there(page: Page, reader: Reader) -> None:
@@ -84,8 +92,8 @@ def what_other_pages_show_too_is_checked_there(page: Page, reader: Reader) -> No
 
 
 def the_recovery_loop_recovers(page: Page, reader: Reader) -> None:
-    polling, loop = page.take("python")
-    assert reader.play([polling]) == [""]
+    loop = next(block for block in reversed(page.unchecked) if block.language == "python")
+    page.unchecked.remove(loop)
     storage = reader.storage
     saga_id = _left_by_a_worker_that_died(storage).saga_id
 
@@ -144,7 +152,7 @@ def every_request_to_flower_is_answered(page: Page, reader: Reader) -> None:
     worker, log = ["worker", "-c", "1", "-l", "INFO"], reader.directory / "log"
     with (
         flower(environment, reader.directory) as client,
-        CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process,
+        start_celery(worker, environment=environment, log=log, directory=reader.directory) as process,
     ):
         process.wait_for_log(" ready.")
         answers = [_curl(words, client, reader) for words in requests]
@@ -206,12 +214,50 @@ def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> N
     reader.run(*command, DJANGO_SETTINGS_MODULE="proj.settings", **settings)
 
 
+def the_link_of_the_page_is_answered_by_its_requests(page: Page, reader: Reader) -> None:
+    requests = [words for block in page.unchecked for words in commands_of(block) if words[0] == "curl"]
+    page.unchecked = [block for block in page.unchecked if "curl" not in block.text]
+    shop = ModuleType("the_shop_with_callbacks")
+    sys.modules[shop.__name__] = shop  # where dataclasses look their annotations up
+    for block in page.take("python"):
+        exec(compile(block.text, block.place, "exec", dont_inherit=True), vars(shop))
+    mails: list[str] = []
+    shop.send_mail = lambda to, text: mails.append(text.rpartition(" ")[2])  # type: ignore[attr-defined]
+    with serving(shop.site) as address:
+        settings = Settings(callback_secret=("s" * 32,), callback_url=f"{address}/callbacks")
+        engine = SagaEngine(reader.storage, settings=settings)
+        api.configure(engine)
+        try:
+            saga_id = engine.run(shop.SendParcel, shop.Parcel("lamp")).saga_id
+            (link,) = mails
+            asked = httpx.get(link)
+            without, with_choice = (_curl_status(words, link, reader) for words in requests)
+            again = _curl_status(requests[1], link, reader)
+            wrong = {httpx.put(link).status_code, httpx.get(f"{link}x").status_code}
+            late = engine.recover(saga_id, by_hand=True)
+        finally:
+            api.configure(None)
+            del sys.modules[shop.__name__]
+    assert "Do you take the lamp?" in asked.text
+    # The first request is for a link with one payload; this one has two.
+    assert (asked.status_code, without, with_choice, again, wrong) == (200, 400, 200, 410, {404, 405})
+    assert late.status is SagaStatus.COMPLETED
+    assert [signal.by for signal in reader.storage.signals(saga_id)] == ["callback link"]
+
+
+def _curl_status(words: list[str], link: str, reader: Reader) -> int:
+    """Send a documented request to the reader's own link."""
+    assert words[-1] == "https://shop.example/callbacks/eyJzIjoi..."
+    return int(reader.run(*words[:-1], link, "-s", "-o", "/dev/null", "-w", "%{http_code}"))
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
     "README.md": what_other_pages_show_too_is_checked_there,
     "docs/quickstart.md": commands_and_programs_bring_the_saga_to_its_end,
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
+    "docs/callbacks.md": the_link_of_the_page_is_answered_by_its_requests,
     "docs/changing-sagas.md": the_query_counts_unfinished_sagas_by_version,
     "docs/cli.md": what_each_command_prints_is_compared_by_the_commands_own_test,
     "docs/django.md": the_project_of_the_page_passes_its_own_test,
