@@ -648,8 +648,6 @@ class _Execution:
                 yield from self._wait_for_database(error, failures)
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
-        if (signal := self.received.pop(move.node.name, None)) is not None:
-            self.inbox.put_back(signal)  # a later attempt receives it again
         policy = self.plan.retry_policy(self.progress, move)
         verdict = self.progress.judge_failure(move, retryable=failure.retryable, max_attempts=policy.max_attempts)
         retried = verdict is Verdict.RETRY

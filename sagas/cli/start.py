@@ -13,6 +13,7 @@ from sagas.cli.durations import parse_start
 from sagas.cli.errors import complain
 from sagas.cli.jsonl import BadLine, GoodLine, read_lines
 from sagas.cli.loading import KnownName
+from sagas.cli.tags import parse_tag
 
 _BATCH_LINES: Final = 500
 #: So that memory stays small however large the contexts are.
@@ -75,20 +76,6 @@ def start(
         end = ""
     finally:
         typer.echo(f"started {new}, known already {known}, bad {bad}{end}.")
-
-
-def parse_tag(written: str) -> tuple[str, str]:
-    """Return a tag and its value.
-
-    Raises:
-        typer.BadParameter: it is not written as TAG=VALUE.
-    """
-    tag, equals, value = written.partition("=")
-    if not (tag and equals):
-        raise typer.BadParameter(
-            f"{written!r} is no tag with its value: write them as customer=c-7.", param_hint="'--tag'"
-        )
-    return tag, value
 
 
 def _batches(lines: Iterable[GoodLine]) -> Iterator[list[GoodLine]]:

@@ -163,12 +163,12 @@ def test_past_the_pivot_a_deadline_makes_no_retry_early(stage: Stage, engine: Qu
     engine.run(saga, Trip())
 
     attempts = []
-    for _ in range(4):
-        clock.forward(1800)
+    for _ in range(6):
+        clock.forward(900)
         wake(engine)
         attempts.append(len(stage.attempts("act mail")))
 
-    assert attempts == [2, 3, 4, 5]
+    assert attempts == [1, 2, 2, 3, 3, 4]
 
 
 def test_after_a_deadline_has_aborted_compensations_wait_for_their_retries(
@@ -185,6 +185,17 @@ def test_after_a_deadline_has_aborted_compensations_wait_for_their_retries(
         clock.forward(1800)
         wake(engine)
     assert len(stage.attempts("compensate hotel")) == 4
+
+
+def test_a_deadline_makes_no_compensation_early(stage: Stage, engine: QuickEngine, clock: Clock) -> None:
+    stubborn = stage.step("hotel", undo=[AWAY], compensate_retry=SLOWLY)
+    engine.run(stage.saga(stubborn, stage.step("car", [AWAY]), deadline=timedelta(minutes=15)), Trip())
+    clock.forward(900)
+
+    assert wake(engine) == "not sent"
+    clock.forward(900)
+    assert wake(engine) == "compensated"
+    assert not any(entry.step == "deadline" for entry in engine.stored().log)
 
 
 def test_a_step_named_deadline_is_not_taken_for_one(stage: Stage, engine: QuickEngine, clock: Clock) -> None:

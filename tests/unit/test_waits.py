@@ -12,7 +12,7 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, Sleep, Wait
 from sagas.errors import InvalidSagaId, SagaNotFound, SignalRefused
-from sagas.progress import Action, EntryStatus
+from sagas.progress import Action, EntryStatus, Progress
 from sagas.storage.records import Refusal, SagaState
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, saga_of
 
@@ -218,7 +218,7 @@ def test_a_signal_for_a_finished_saga_is_refused(stage: Stage, engine: QuickEngi
 
 
 def test_a_signal_for_an_unknown_saga_is_refused(stage: Stage, engine: QuickEngine) -> None:
-    with pytest.raises(SagaNotFound, match=r"no saga named 'trip' has the idempotency key 'trip-9'"):
+    with pytest.raises(SagaNotFound, match=r"no saga named 'trip' has the idempotency key 'trip-9': check both"):
         engine.signal((stage.saga(Courier), "trip-9"), "courier")
     with pytest.raises(SagaNotFound):
         engine.signal("01890a5d-ac96-774b-bcce-b302099a8057", "courier")
@@ -298,6 +298,24 @@ def test_a_signal_that_was_delivered_beats_a_timeout_that_has_passed(
     engine.signal(saga_id, "courier", {"courier": "ann"})
 
     assert wake(engine) == "completed"
+
+
+def test_a_signal_between_reading_the_inbox_and_the_timeout_is_not_missed(
+    stage: Stage, engine: QuickEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga_id = engine.run(stage.saga("hotel", Courier), Trip()).saga_id
+    clock.forward(2 * DAY)
+    apply, sent = engine.storage.apply, []
+
+    def signal_first(lease: Any, transition: Any) -> Any:
+        if not sent:
+            sent.append(engine.signal(saga_id, "courier", {"courier": "ann"}))
+        return apply(lease, transition)
+
+    monkeypatch.setattr(engine.storage, "apply", signal_first)
+
+    assert wake(engine) == "completed"
+    assert sent == [True]
 
 
 def test_a_wait_keeps_its_deadline_when_the_saga_is_woken_in_vain(
@@ -486,7 +504,7 @@ def test_a_wait_is_never_in_doubt(stage: Stage, engine: QuickEngine, clock: Cloc
     assert wake(engine) == "completed"
     assert not any(entry.in_doubt for entry in engine.stored().log)
     assert [e.in_flight for e in engine.stored().log if e.action is Action.HOLDER] == [("courier",)]
-    assert wait.kind == "wait"
+    assert Progress(saga_of([wait]).graph, engine.stored().log[1:3]).in_doubt == frozenset()
 
 
 def test_a_wait_stands_in_the_log_once_however_often_the_saga_is_recovered(stage: Stage, engine: QuickEngine) -> None:

@@ -137,8 +137,8 @@ def test_sagas_may_start_at_a_time_in_any_zone(sagas: Command, storage: Postgres
         (("--at", "2061-05-01T02:00"), "has no time zone: add Z for UTC"),
         (("--at", "tomorrow"), "is no time to start at: write it as 2026-11-26T14:30Z, or as 'in 2h'"),
         (("--at", "in -2h"), "is no time to start at"),
-        (("--tag", "customer"), "'customer' is no tag with its value: write them as customer=c-7."),
-        (("--tag", "=c-7"), "'=c-7' is no tag with its value"),
+        (("--tag", "customer"), "'customer' is no tag and its value: write them as customer=c-7."),
+        (("--tag", "=c-7"), "'=c-7' is no tag and its value"),
     ],
 )
 def test_a_start_or_a_tag_that_means_nothing_is_a_usage_error(
