@@ -26,6 +26,7 @@ from benchmarks import (
     signals,
     starting,
     through_celery,
+    transactional,
     waiting,
 )
 from benchmarks.database import server
@@ -53,6 +54,7 @@ def main() -> int:
                 "through_celery": partial(through_celery.measure, directory / "through_celery", database),
                 "waiting": partial(waiting.measure, directory / "waiting", database),
                 "starting": partial(starting.measure, directory / "starting", database),
+                "transactional": partial(transactional.measure, database),
                 "signals": partial(signals.measure, directory / "signals", database),
                 "renewing": partial(renewing.measure, directory / "renewing"),
                 "contexts": partial(contexts.measure, database),
