@@ -20,6 +20,7 @@ from uuid import UUID
 
 from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Part, Wait, backoff
+from sagas.duration import duration
 from sagas.errors import ContextError, InboxMoved, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
@@ -390,8 +391,8 @@ class _Execution:
             entry = _note("cancel", actor=request.by, reason=request.because, signal=as_logged(request))
             if (yield from self._abort(entry)):
                 return True
-        deadline = self.record.deadline_at
-        if deadline is None or self._now() < deadline or any(e.step == _DEADLINE for e in self.record.log):
+        deadline = self._deadline()
+        if deadline is None or self._now() < deadline:
             return False
         late = _note(_DEADLINE, message=f"the deadline was {deadline:%Y-%m-%d %H:%M:%S %Z}")
         self.record = replace(self.record, log=(*self.record.log, late))  # said once
@@ -476,16 +477,18 @@ class _Execution:
         for move in awaiting:
             armed = self.progress.armed.get(move.node.name)
             if armed is None:
+                part = self.plan.steps[move.node.name]
                 armed = LogEntry(
                     step=move.node.name,
                     action=move.action,
                     status=EntryStatus.ARMED,
-                    seconds=self.plan.steps[move.node.name].limit(),
+                    seconds=part.limit(),
+                    message="waits for a signal" if issubclass(part, Wait) else "sleeps",
                 )
                 began.append(armed)
             left.append(self._left(armed))
-        if self.record.deadline_at is not None and not any(e.step == _DEADLINE for e in self.record.log):
-            left.append((self.record.deadline_at - self._now()).total_seconds())
+        if (deadline := self._deadline()) is not None:
+            left.append((deadline - self._now()).total_seconds())
         after = min((seconds for seconds in left if seconds is not None), default=None)
         suspended = Suspended(
             events=tuple(began),
@@ -500,8 +503,13 @@ class _Execution:
             self.inbox.delivered = error.inbox
             return None
         names = " and ".join(move.node.name for move in awaiting)
-        limit = "" if after is None else f", at most {after:.0f} s"
+        limit = "" if after is None else f", at most {duration(after)}"
         return self._report(Outcome.WAITING, f"it waits for {names}{limit}.")
+
+    def _deadline(self) -> datetime | None:
+        """The saga's deadline; None if it has none, if the log says that it has passed, or once the saga aborted."""
+        said = any(e.step == _DEADLINE and e.action is Action.OPERATOR for e in self.record.log)
+        return None if said or self.progress.aborted else self.record.deadline_at
 
     def _left(self, armed: Entry) -> float | None:
         """How many seconds are left of a wait that began with this row; None if it has no end."""
@@ -542,6 +550,8 @@ class _Execution:
         return (yield from self._go_on(move, entry, stored=changed))
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
+        if (signal := self.received.pop(move.node.name, None)) is not None:
+            self.inbox.put_back(signal)  # a later attempt receives it again
         policy = self.plan.retry_policy(self.progress, move)
         verdict = self.progress.judge_failure(move, retryable=failure.retryable, max_attempts=policy.max_attempts)
         retried = verdict is Verdict.RETRY
@@ -594,8 +604,9 @@ class _Execution:
             return (yield from self._end(events, following.end, context, stored))
         delay, name = self._delay((*following.ready, *following.awaiting), failures)
         if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
-            if self.record.deadline_at is not None:
-                delay = min(delay, max((self.record.deadline_at - self._now()).total_seconds(), 0.0))
+            if (deadline := self._deadline()) is not None and not self.progress.past_pivot:
+                # It aborts the saga. Past the pivot it would only make the retry early.
+                delay = min(delay, max((deadline - self._now()).total_seconds(), 0.0))
             suspended = Suspended(
                 events=events, status=status, context=context, after_seconds=delay, seen=self.inbox.read
             )
@@ -653,16 +664,16 @@ class _Execution:
             )
         return False
 
-    def _delay(self, ready: tuple[Move, ...], failures: int) -> tuple[float, str]:
-        """How long to wait before the first move that is ready now, and for which step."""
-        if not ready or self.running:
+    def _delay(self, following: tuple[Move, ...], failures: int) -> tuple[float, str]:
+        """How long to wait before the first of the moves that follow, and for which step."""
+        if not following or self.running:
             return 0.0, ""
-        following = ready[0]
-        now = self.progress.failures_in_a_row(following)
+        move = following[0]
+        now = self.progress.failures_in_a_row(move)
         if now <= failures:
             return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
-        policy = self.plan.retry_policy(self.progress, following)
-        return policy.delay(now, random=self.runtime.random()), following.node.name
+        policy = self.plan.retry_policy(self.progress, move)
+        return policy.delay(now, random=self.runtime.random()), move.node.name
 
     # -- writing ----------------------------------------------------------------------------------------------
 
@@ -689,7 +700,9 @@ class _Execution:
         self.stored = self.stored if stored is None else stored
         if type(self.observer) is not NullObserver:
             for entry in applied.log:
-                if entry.action in (Action.ACT, Action.COMPENSATE):
+                if entry.status is EntryStatus.ARMED:
+                    self.observer.waiting(self.record, entry)
+                elif entry.action in (Action.ACT, Action.COMPENSATE):
                     self.observer.step_ended(self.record, entry)
         return applied
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
-from sagas.definition import ONCE
+from sagas.definition import ONCE, Part
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action
 from sagas.runtime import Runtime
@@ -77,7 +77,7 @@ class Stage:
             members["compensate"] = self._action("compensate", undo)
         return type(name.title(), (Step,), members)
 
-    def saga(self, *steps: type[Step[Any]] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
+    def saga(self, *steps: type[Part] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
         """Return a saga of these steps; a string is the name of a step that succeeds and can be undone."""
         return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name, **attributes)
 
@@ -95,7 +95,7 @@ class Stage:
 
 
 def saga_of(
-    classes: Sequence[type[Step[Any]]],
+    classes: Sequence[type[Part]],
     *,
     name: str = "trip",
     context: Any = Trip,

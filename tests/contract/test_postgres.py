@@ -51,9 +51,10 @@ class TestPostgresSagaStorage(StorageContract):
         delivered = """
             UPDATE saga_deliveries SET
                 at = at - make_interval(secs => :seconds), queued_at = queued_at - make_interval(secs => :seconds)"""
+        scheduled = "UPDATE saga_schedules SET last_tick = last_tick - make_interval(secs => :seconds)"
         sent = "UPDATE saga_signals SET sent_at = sent_at - make_interval(secs => :seconds)"
         with self.engine.begin() as connection:
-            for statement in (shift, delivered, sent):
+            for statement in (shift, delivered, scheduled, sent):
                 connection.execute(sa.text(statement), {"seconds": seconds})
 
 

@@ -24,6 +24,7 @@ _PARTS = (
     "messages",
     "pausing",
     "operating",
+    "schedules",
     "signals",
     "housekeeping",
 )
@@ -43,6 +44,7 @@ from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
 from sagas.testing.storage_contract.messages import LostMessageContract  # noqa: E402
 from sagas.testing.storage_contract.operating import OperatingContract  # noqa: E402
+from sagas.testing.storage_contract.schedules import ScheduleContract  # noqa: E402
 
 __all__ = ["StorageContract"]
 
@@ -69,6 +71,7 @@ class StorageContract(
     pausing.PausingContract,
     pausing.YieldingContract,
     OperatingContract,
+    ScheduleContract,
     signals.SignalContract,
     signals.DeliveringContract,
     signals.InboxContract,
