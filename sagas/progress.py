@@ -201,19 +201,14 @@ class Progress:
             if entry.in_doubt:  # version 0.1.0 wrote such an abort without the step that may have begun
                 self._doubt(node.name for node in self._forward())
         elif entry.status is EntryStatus.ARMED:
+            self._node_of(entry)
             self.armed[entry.step] = entry
         elif entry.status is not EntryStatus.STARTED:
             self._step_ended(entry)
         self.aborted = self.aborted or entry.verdict is Verdict.ABORT or entry.action is Action.COMPENSATE
 
     def _step_ended(self, entry: Entry) -> None:
-        node = self.graph.named.get(entry.step)
-        if node is None:
-            raise LogDoesNotFit(
-                f"the log of this saga has the step {entry.step!r}, which {self.graph.saga} does not have "
-                f"(it has {', '.join(self.graph.named)}): run the code that has this step, or bring the step back "
-                "under that name."
-            )
+        node = self._node_of(entry)
         if entry.action is Action.ACT:
             self._require_turn(node)
         if entry.status is EntryStatus.FAILED:
@@ -236,6 +231,16 @@ class Progress:
             self._settled.add(entry.step)
         if entry.status is EntryStatus.SKIPPED:
             self._settled.add(entry.step)
+
+    def _node_of(self, entry: Entry) -> Node:
+        node = self.graph.named.get(entry.step)
+        if node is None:
+            raise LogDoesNotFit(
+                f"the log of this saga has the step {entry.step!r}, which {self.graph.saga} does not have "
+                f"(it has {', '.join(self.graph.named)}): run the code that has this step, or bring the step back "
+                "under that name."
+            )
+        return node
 
     def _step_failed(self, node: Node, entry: Entry) -> None:
         key = (entry.step, entry.action)

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any, Final
 from uuid import UUID
 
-from sagas.errors import ActionRefused, LeaseLost, SagaError
+from sagas.errors import ActionRefused, InboxMoved, LeaseLost, SagaError
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage import ISagaStorage, rules
 from sagas.storage.attempts import count_attempt, set_attempts
@@ -17,6 +17,7 @@ from sagas.storage.contract import lease_lost
 from sagas.storage.records import (
     Acquired,
     Applied,
+    Claim,
     Lease,
     LeaseRequest,
     LogEntry,
@@ -24,6 +25,8 @@ from sagas.storage.records import (
     Refusal,
     SagaRecord,
     SagaState,
+    Signal,
+    SignalKind,
     completed,
     failed,
     note,
@@ -31,7 +34,7 @@ from sagas.storage.records import (
 )
 from sagas.storage.rules import Reclaimed
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
-from tests.contract.rows import MAXIMUM, OWNER, PAUSED, TOKEN, Kind, bare, bare_entry
+from tests.contract.rows import INBOX, MAXIMUM, OWNER, PAUSED, TOKEN, Kind, bare, bare_entry
 
 #: What a request returned or raised, and the saga afterwards.
 Outcome = tuple[Any, SagaRecord]
@@ -156,6 +159,23 @@ def transitions() -> Iterator[Transition]:
         yield GaveBack(status=status, after_seconds=after, queued=queued, events=events, last_error=last_error)
 
 
+def seeing() -> Iterator[Transition]:
+    """Generate waits, and transitions that name the inbox: as it is, less and more; each as it may be written."""
+    for seen, (status, context) in product(_SEEN, zip(_BEGUN, (None, '{"n":  2}'), strict=True)):
+        for events in ((), (_DONE,), (_ARMED,), (_RETRY, _DONE)):
+            for after in (None, 60.0):
+                yield Suspended(
+                    events=events, status=status, after_seconds=after, context=context, waiting=True, seen=seen
+                )
+            if seen is not None:
+                yield Ended(events=events, status=_ENDS[status], context=context, seen=seen)
+            if seen is not None and events:
+                yield Progressed(events=events, status=status, context=context, in_flight=("ship",), seen=seen)
+        yield Suspended(events=(_RETRY,), status=status, after_seconds=60, context=context, seen=seen)
+
+
+_SEEN: Final = (INBOX, INBOX - 1, INBOX + 1, None)
+_ARMED: Final = LogEntry(step="courier", action=Action.ACT, status=EntryStatus.ARMED, seconds=1.5)
 _BEGUN: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
 _ENDS: Final = dict(zip(_BEGUN, (SagaStatus.COMPLETED, SagaStatus.COMPENSATED), strict=True))
 _GIVEN_BACK: Final = (SagaStatus.PENDING, *_BEGUN, SagaStatus.FAILED)
@@ -163,7 +183,7 @@ _GIVEN_BACK: Final = (SagaStatus.PENDING, *_BEGUN, SagaStatus.FAILED)
 
 def applies() -> Iterator[Request]:
     """Generate writes of holders under leases that hold: all on what they depend on, one of each kind on every row."""
-    for number, transition in enumerate(transitions()):
+    for number, transition in enumerate((*transitions(), *seeing())):
         yield _apply(f"apply {number}: {transition}", transition, _lease, _held)
 
 
@@ -176,7 +196,12 @@ def stale_applies() -> Iterator[Request]:
         "a newer version": lambda record: replace(_lease(record), version=record.version + 1),
         "its own": _lease,
     }
-    for transition in (*samples.values(), Progressed(events=(_DONE,), status=SagaStatus.RUNNING, in_flight=("ship",))):
+    waits = Suspended(events=(), status=SagaStatus.RUNNING, after_seconds=None, waiting=True, seen=0)
+    for transition in (
+        *samples.values(),
+        waits,
+        Progressed(events=(_DONE,), status=SagaStatus.RUNNING, in_flight=("ship",)),
+    ):
         for said, lease in stale.items():
             yield _apply(f"apply under {said}: {type(transition).__name__}", transition, lease, _plain)
 
@@ -217,6 +242,8 @@ def applied_by_rules(record: SagaRecord, lease: Lease, transition: Transition, n
     """Return what the rules make of a write of a holder."""
     if not rules.holds(record, lease):
         return _lost(lease), record
+    if rules.unread(record, transition):
+        return (InboxMoved, str(InboxMoved(record.inbox))), record
     log = tuple(replace(entry, version=lease.version, worker=lease.owner) for entry in transition.events)
     after = rules.apply(record, lease, transition, now)
     applied = Applied(
@@ -225,6 +252,7 @@ def applied_by_rules(record: SagaRecord, lease: Lease, transition: Transition, n
         recovery_attempts=after.recovery_attempts,
         available_at=None if after.state is SagaState.RUNNING else after.available_at,
         log=log,
+        inbox=after.inbox,
     )
     return applied, replace(after, log=(*after.log, *log))
 
@@ -250,6 +278,53 @@ def _held(kind: Kind) -> bool:
 
 def _plain(kind: Kind) -> bool:
     return kind.name != PAUSED and not kind.aborted and not kind.suspect
+
+
+# -- delivering -----------------------------------------------------------------------------------------------
+
+
+def deliveries() -> Iterator[Request]:
+    """Generate deliveries of signals, of requests to cancel, and of both."""
+    signal, cancel = SignalKind.SIGNAL, SignalKind.CANCEL
+    for sent in ((), (signal,), (cancel,), (signal, signal), (signal, cancel)):
+        yield _deliver(f"deliver {', '.join(sent) or 'nothing'}", sent)
+    for kind in (signal, cancel):
+        yield _post(f"post {kind}", kind)
+
+
+def _deliver(name: str, sent: tuple[SignalKind, ...]) -> Request:
+    def call(storage: ISagaStorage, record: SagaRecord) -> list[Claim]:
+        for number, kind in enumerate(sent):
+            storage.add_signal(Signal(saga_id=record.id, kind=kind, signal_id=str(number)))
+        return storage.deliver([record.id])
+
+    return Request(name, call, lambda record, now: _delivered(record, sent, now), _differs_to_a_delivery)
+
+
+def _post(name: str, kind: SignalKind) -> Request:
+    def rule(record: SagaRecord, now: datetime) -> Outcome:
+        claims, after = _delivered(record, (kind,), now)
+        return (True, claims), after
+
+    return Request(
+        name,
+        lambda storage, record: storage.post_signal(Signal(saga_id=record.id, kind=kind, signal_id="1")),
+        rule,
+        _differs_to_a_delivery,
+    )
+
+
+def _delivered(record: SagaRecord, sent: tuple[SignalKind, ...], now: datetime) -> Outcome:
+    if not sent:
+        return [], record
+    after = rules.deliver(record, now, count=len(sent), cancels=SignalKind.CANCEL in sent)
+    woken = after.state is not record.state
+    return [Claim(record.id, record.version, record.status is SagaStatus.PENDING)] if woken else [], after
+
+
+def _differs_to_a_delivery(kind: Kind) -> bool:
+    """Whether it differs from other rows in what a delivery depends on: state, time, and the attempts of the dead."""
+    return not kind.aborted and not kind.in_flight and (kind.suspect == (kind.name == PAUSED)) and kind.version < 2
 
 
 # -- operating and counting -----------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from sagas.storage.records import LogEntry, SagaRecord, SagaState, failed, share
 from sagas.storage.transitions import PROBE_SECONDS
 
 MAXIMUM: Final = 2
+#: How many signals were delivered to each saga.
+INBOX: Final = 2
 OPEN, PAUSED = "open", "paused"
 OWNER, SHARED = "worker-1", shared_owner("worker-2")
 TOKEN: Final = UUID(int=77)
@@ -94,6 +96,7 @@ def _row(kind: Kind, number: int, now: datetime) -> SagaRecord:
         root_id=UUID(int=number),
         in_flight=kind.in_flight,
         suspect=kind.suspect,
+        inbox=INBOX,
         log=(replace(_ABORT, version=1, worker=OWNER, created_at=now - apart),) if kind.aborted else (),
     )
     rules.check_legal(record)
@@ -103,6 +106,7 @@ def _row(kind: Kind, number: int, now: datetime) -> SagaRecord:
 _COLUMNS: Final = (
     *("id", "name", "status", "state", "context", "version", "recovery_attempts", "lease_owner", "lease_token"),
     *("available_at", "last_error", "created_at", "updated_at", "finished_at", "in_flight", "suspect"),
+    "inbox",
 )
 
 

@@ -28,6 +28,7 @@ _REQUESTS: Final = {
     "apply": requests.applies,
     "apply, stale": requests.stale_applies,
     "write": requests.other_writes,
+    "deliver": requests.deliveries,
     "operate": requests.operations,
     "count": requests.counts,
 }

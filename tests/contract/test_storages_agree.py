@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from sagas.errors import ActionRefused, LeaseLost, SagaNotFound
+from sagas.errors import ActionRefused, InboxMoved, LeaseLost, SagaNotFound
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage import MemorySagaStorage, PostgresSagaStorage, memory, rules, transitions
 from sagas.storage.postgres import mapping
@@ -39,6 +39,8 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
+    Signal,
+    SignalKind,
     shared_owner,
 )
 from sagas.storage.rules import check_legal
@@ -48,7 +50,7 @@ _EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "120"))
 _UNIT: Final = 100.0
 _UNKNOWN: Final = UUID(int=0)
 _EVERYTHING: Final = SagaFilter(limit=1000)
-_TIMES: Final = ("available_at", "created_at", "updated_at", "finished_at")
+_TIMES: Final = ("available_at", "created_at", "updated_at", "finished_at", "deadline_at")
 
 _seconds = st.sampled_from([0.0, _UNIT, 2 * _UNIT])
 _leases = st.sampled_from([_UNIT, 2 * _UNIT])
@@ -61,6 +63,7 @@ _limits = st.integers(1, 3)
 _contexts = st.none() | st.sampled_from(['{"n": 1}', '{"n":2,  "a": "ü"}'])
 _errors = st.sampled_from([None, "lost its nerve"])
 _steps = st.sampled_from(["hotel", "car"])
+_seen = st.sampled_from([None, None, 0, 0, 1, 2])
 
 _completions = st.builds(
     LogEntry,
@@ -88,6 +91,14 @@ _doings = st.builds(
     status=st.sampled_from([EntryStatus.COMPLETED, EntryStatus.SKIPPED]),
     actor=st.just("ann"),
     reason=st.just("não"),
+    signal=st.sampled_from([None, {"id": 1, "payload": '{"a":  1.50}'}]),
+)
+_beginnings = st.builds(
+    LogEntry,
+    step=_steps,
+    action=st.just(Action.ACT),
+    status=st.just(EntryStatus.ARMED),
+    seconds=st.sampled_from([None, 1.5]),
 )
 _entry = _completions | _failures | _doings
 _one_or_two = st.tuples(_entry) | st.tuples(_entry) | st.tuples(_entry, _entry)
@@ -100,8 +111,18 @@ _transitions: st.SearchStrategy[Transition] = st.one_of(
         status=_standing,
         context=_contexts,
         in_flight=st.sampled_from([None, (), ("hotel",), ("hotel",), ("car", 'b "c" \\ ü')]),
+        seen=st.none() | _seen,
     ),
-    st.builds(Suspended, events=_events, status=_standing, after_seconds=_seconds, context=_contexts),
+    st.builds(
+        Suspended,
+        events=_events | st.tuples(_beginnings),
+        status=_standing,
+        after_seconds=st.none() | _seconds,
+        context=_contexts,
+        waiting=st.just(True),
+        seen=_seen,
+    ),
+    st.builds(Suspended, events=_events, status=_standing, after_seconds=_seconds, context=_contexts, seen=_seen),
     st.builds(
         GaveBack,
         status=st.sampled_from([SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.FAILED]),
@@ -122,6 +143,7 @@ _transitions: st.SearchStrategy[Transition] = st.one_of(
         events=_events,
         status=st.sampled_from([SagaStatus.COMPLETED, SagaStatus.COMPENSATED]),
         context=_contexts,
+        seen=_seen,
     ),
 )
 
@@ -145,7 +167,9 @@ class Storages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("TRUNCATE saga_executions, saga_logs, saga_pauses, saga_asks, saga_deliveries")
+            connection.exec_driver_sql(
+                "TRUNCATE saga_executions, saga_logs, saga_pauses, saga_asks, saga_deliveries, saga_signals"
+            )
             self.apart = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one() - datetime.now(UTC)
         self.clock = Clock()
         self.memory = MemorySagaStorage(self.clock)
@@ -170,8 +194,18 @@ class Storages(RuleBasedStateMachine):
         name=_names,
         how=st.sampled_from(["ready", "queued"]) | _workers,
         seconds=_seconds,
+        deadline=st.sampled_from([None, None, _UNIT]),
+        later=st.sampled_from([None, None, "after", "at"]),
     )
-    def start(self, keys: Sequence[str | None], name: str, how: str, seconds: float) -> None:
+    def start(
+        self,
+        keys: Sequence[str | None],
+        name: str,
+        how: str,
+        seconds: float,
+        deadline: float | None = None,
+        later: str | None = None,
+    ) -> None:
         first = len(self.ids)
         new = [
             NewSaga(
@@ -180,17 +214,21 @@ class Storages(RuleBasedStateMachine):
                 context='{"n": 0}',
                 idempotency_key=key,
                 tags=key and {"key": key},
+                deadline_seconds=deadline,
             )
             for number, key in enumerate(keys)
         ]
         self.ids[:0] = reversed([saga.id for saga in new])
         request = None if how in ("ready", "queued") else self._request(how, seconds)
-        for saga_id, is_new in self.both("create_sagas", new, queued=how == "queued", lease=request):
+        times: dict[str, Any] = {}
+        if how == "ready" and later is not None:
+            times = {"after_seconds": seconds} if later == "after" else {"at": timedelta(seconds=seconds - _UNIT)}
+        for saga_id, is_new in self.both("create_sagas", new, queued=how == "queued", lease=request, **times):
             if is_new and request is not None:
                 self.leases.insert(0, Lease(saga_id, 1, request.owner, request.token))
 
     @rule(
-        method=st.sampled_from(["load", "find", "get_sagas_for_recovery"]),
+        method=st.sampled_from(["load", "find", "find_id", "get_sagas_for_recovery"]),
         pick=_picks,
         statuses=st.lists(st.sampled_from(SagaStatus), max_size=2),
         name=st.none() | _names,
@@ -219,6 +257,8 @@ class Storages(RuleBasedStateMachine):
         match method:
             case "load":
                 self.both("load", _pick(self.ids, pick))
+            case "find_id":
+                self.both("find_id", name or "order", key or "other")
             case "find":
                 # Not by times: the two storages have different ones.
                 wanted = SagaFilter(
@@ -233,6 +273,40 @@ class Storages(RuleBasedStateMachine):
                 self.both("find", wanted)
             case _:
                 self.both("get_sagas_for_recovery", limit, maximum, stale, name)
+
+    # -- signals ----------------------------------------------------------------------------------------------
+
+    @rule(
+        pick=_picks,
+        kind=st.sampled_from([SignalKind.SIGNAL, SignalKind.SIGNAL, SignalKind.CANCEL]),
+        name=st.sampled_from(["courier", "call"]),
+        signal_id=st.sampled_from(["1", "1", "2"]),
+        payload=st.sampled_from([None, '{"n":1,  "a": "ü"}']),
+        how=st.sampled_from(["post", "deliver", "leave"]),
+    )
+    def send(self, pick: int, kind: SignalKind, name: str, signal_id: str, payload: str | None, how: str) -> None:
+        saga_id = _pick(self.ids, pick)
+        signal = Signal(saga_id=saga_id, kind=kind, name=name, signal_id=signal_id, payload=payload, by="Zoë")
+        # A storage that posts in one statement leaves what others left.
+        left = {signal.saga_id for signal in self.memory._undelivered}
+        if how == "post" and saga_id in {saga.id for saga in self.agreed} - left:
+            _, claims = self.both("post_signal", signal)
+            self.claims[:0] = claims
+        else:
+            self.both("add_signal", signal)
+        self._set_times()
+        if how == "deliver":
+            self.deliver([pick])
+        self.both("signals", saga_id)
+
+    @rule(picks=st.lists(_picks, max_size=2))
+    def deliver(self, picks: list[int]) -> None:
+        claims = self.both("deliver", [_pick(self.ids, pick) for pick in picks])
+        self.claims[:0] = claims
+
+    @rule(units=st.integers(0, 2))
+    def forgotten(self, units: int) -> None:
+        self.both("undelivered", older_than_seconds=(units - 0.5) * _UNIT, limit=1000)
 
     # -- holding ----------------------------------------------------------------------------------------------
 
@@ -291,7 +365,7 @@ class Storages(RuleBasedStateMachine):
         def decide(record: SagaRecord) -> Transition:
             if refuses or isinstance(transition, Progressed):
                 raise ActionRefused("not now")
-            return transition
+            return replace(transition, seen=None) if isinstance(transition, Suspended | Ended) else transition
 
         self.both("operate", _pick(self.ids, pick), decide, owner="ann", max_recovery_attempts=maximum)
 
@@ -357,8 +431,13 @@ class Storages(RuleBasedStateMachine):
 
     def both(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call the method of both; return what they agree on."""
-        ours = _outcome(self.memory, method, *args, **kwargs)
-        theirs = _outcome(self.postgres, method, *args, **kwargs)
+        # A time is given as from now, by the clock of either.
+        now = {"at": self.clock.now + kwargs["at"]} if "at" in kwargs else {}
+        ours = _outcome(self.memory, method, *args, **kwargs | now)
+        now = {"at": datetime.now(UTC) + self.apart + kwargs["at"]} if "at" in kwargs else {}
+        theirs = _outcome(self.postgres, method, *args, **kwargs | now)
+        if method == "undelivered":
+            ours, theirs = sorted(ours), sorted(theirs)  # their order is nobody's promise
         assert self._plain_memory(ours) == self._plain_postgres(theirs), f"{method}() answers differ"
         in_memory, in_postgres = self.memory.find(_EVERYTHING), self.postgres.find(_EVERYTHING)
         assert self._plain_memory(in_memory) == self._plain_postgres(in_postgres), f"{method}() leaves other records"
@@ -418,6 +497,10 @@ class Storages(RuleBasedStateMachine):
             times[name] = [time and (time - self.clock.now).total_seconds() for time in stored]
         with self.engine.begin() as connection:
             connection.exec_driver_sql(_SET, times)
+            sent = [(*_key(signal), signal.sent_at) for each in self.memory._signals.values() for signal in each]
+            for saga_id, kind, name, signal_id, sent_at in sent:
+                seconds = (sent_at - self.clock.now).total_seconds() if sent_at else 0
+                connection.exec_driver_sql(_SET_SENT, (seconds, saga_id, kind, name, signal_id))
             for pending, delivered in self.memory._deliveries.items():
                 queued_at, at = [time and (time - self.clock.now).total_seconds() for time in delivered]
                 connection.exec_driver_sql(_SET_DELIVERIES, {"pending": pending, "queued_at": queued_at, "at": at})
@@ -439,6 +522,15 @@ UPDATE saga_deliveries SET
 WHERE pending = %(pending)s"""
 
 
+_SET_SENT: Final = """
+UPDATE saga_signals SET sent_at = transaction_timestamp() + make_interval(secs => %s)
+WHERE saga_id = %s AND kind = %s AND name = %s AND signal_id = %s"""
+
+
+def _key(signal: Signal) -> tuple[UUID, str, str, str]:
+    return signal.saga_id, signal.kind.value, signal.name, signal.signal_id
+
+
 def _pick(some: list[Any], number: int) -> Any:
     return some[number % len(some)]
 
@@ -446,7 +538,7 @@ def _pick(some: list[Any], number: int) -> Any:
 def _outcome(storage: Any, method: str, *args: Any, **kwargs: Any) -> Any:
     try:
         return getattr(storage, method)(*args, **kwargs)
-    except (ActionRefused, LeaseLost, SagaNotFound, ValueError) as error:
+    except (ActionRefused, InboxMoved, LeaseLost, SagaNotFound, ValueError) as error:
         return error
 
 
@@ -461,6 +553,8 @@ def _plain(value: Any, now: datetime) -> Any:
             return {f.name: _plain(getattr(value, f.name), now) for f in fields(value)}
         case LogEntry():
             return replace(value, id=0, created_at=None)
+        case Signal():
+            return replace(value, id=0, sent_at=None), _plain(value.sent_at, now)
         case Pause():
             return value.name, value.actor, value.reason
         case Acquired(lease=lease, record=record, status_before=status):

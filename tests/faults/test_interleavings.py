@@ -17,6 +17,7 @@ import pytest
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import ActionRefused, InboxMoved
 from sagas.graph import Graph, Node
+from sagas.inbox import Inbox
 from sagas.progress import Action, Entry, EntryStatus, Progress, SagaStatus, Verdict
 from sagas.storage import rules
 from sagas.storage.records import (
@@ -35,7 +36,7 @@ from sagas.storage.records import (
     SignalKind,
     is_shared,
 )
-from sagas.storage.transitions import Change, Progressed, Transition, change_of
+from sagas.storage.transitions import Change, Ended, Progressed, Suspended, Transition, change_of
 from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Sent, Violation, World, armed
 from tests.faults.processes import (
     DONE,
@@ -122,6 +123,7 @@ class Books(NamedTuple):
                     books = books._replace(came=_any_signal(after.sent.signals))
             case "add_signal":
                 must(answer.value == (after.sent != world.stored.sent), "a signal was not stored, or another was")
+                must(len(after.sent.signals) == len(set(after.sent.signals)), "a signal was stored twice")
                 must(new == old, "storing a signal changed its saga")
             case "deliver":
                 books = self._delivered(old, new, answer.value)
@@ -468,7 +470,7 @@ SCENARIOS = {
     "an operator retries it": operated("retry", scans=1, of=("crashes",)),
     "two operators abort it and retry it": operated("compensate", "retry", operations=2, operators=2, of=()),
     "two operators skip and resolve it": operated("skip hotel", "resolve COMPLETED", operations=2, operators=2, of=()),
-    "a signal is sent twice": sent_to("signal 1", signals=2, scans=0),
+    "a signal is sent twice": sent_to("signal 1", signals=2, of=("crashes",)),
     "two signals are sent at once": sent_to("signal 1", "signal 2", signals=2, senders=2, scans=0, of=()),
     "a signal or a timeout aborts it": sent_to("signal 1", wait="abort", of=("cuts",)),
     "a signal comes or it goes on": sent_to("signal 1", wait="go on", of=("crashes",)),
@@ -679,6 +681,58 @@ class AbortsWithoutItsEvent(MemorySagaStorage):
         self._put(replace(self._sagas[saga_id], log=kept))
 
 
+class StoresNoSignal(MemorySagaStorage):
+    """Wakes a saga for a signal that is not stored."""
+
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        return True
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        (saga_id,) = saga_ids
+        saga = self._sagas[saga_id]
+        woken = self._put(rules.deliver(saga, self._clock(), count=0, cancels=False))
+        return [Claim(saga.id, saga.version)] if woken.state is not saga.state else []
+
+
+class CountsNoSignal(MemorySagaStorage):
+    """Wakes a saga without counting what was delivered."""
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        claims = super().deliver(saga_ids)
+        for saga_id in saga_ids:
+            self._put(replace(self._sagas[saga_id], inbox=0))
+        return claims
+
+
+class CountsAgain(MemorySagaStorage):
+    """Counts a signal at each delivery."""
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        self._undelivered = [signal for saga_id in saga_ids for signal in self._signals[saga_id]]
+        return super().deliver(saga_ids)
+
+
+class WakesNobody(MemorySagaStorage):
+    """Counts signals, and leaves the saga asleep."""
+
+    def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
+        before = {saga_id: self._sagas[saga_id] for saga_id in saga_ids}
+        super().deliver(saga_ids)
+        for saga_id, saga in before.items():
+            self._put(replace(saga, inbox=self._sagas[saga_id].inbox))
+        return []
+
+
+class StoresTwice(MemorySagaStorage):
+    """Stores the same signal again."""
+
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        known = self._signals.pop(signal.saga_id, [])
+        super().add_signal(signal)
+        self._signals[signal.saga_id] = [*known, *self._signals[signal.saga_id]]
+        return True
+
+
 def by_owner(record: SagaRecord, lease: Lease) -> bool:
     """Fences by the owner alone."""
     return record.state is SagaState.RUNNING and record.lease_owner == lease.owner
@@ -787,11 +841,60 @@ def began_nothing(error: BaseException, in_flight: tuple[str, ...] | None) -> Lo
     return LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.FAILED, in_flight=())
 
 
+class SuspendedUnseen(Suspended):
+    """Puts the saga down without a look at its inbox."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", None)
+
+
+class ProgressedUnseen(Progressed):
+    """Times out without a look at the inbox."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", None)
+
+
+class EndedUnseen(Ended):
+    """Ends without a look at the inbox."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", None)
+
+
+class ReadsNothing(Inbox):
+    """Takes what was delivered for read."""
+
+    @property
+    def unread(self) -> bool:
+        self.read = self.delivered
+        return False
+
+
+class ForgetsWhatWasDealtWith(Inbox):
+    """Does not look into the log for what earlier holders dealt with."""
+
+    def __init__(self, delivered: int, log: Sequence[LogEntry]) -> None:
+        super().__init__(delivered, ())
+
+
+class LooksOnlyAtItsCounter(Inbox):
+    """Lets a wait time out beside a signal that is stored and not delivered."""
+
+    looked = property(lambda self: True, lambda self, value: None)  # type: ignore[assignment]
+
+
 def without_verdict(**entry: Any) -> LogEntry:
     """Aborts without an event."""
     return LogEntry(**entry | {"verdict": None})
 
 
+_TIMING_OUT = SCENARIOS["a signal or a timeout aborts it"]
+_SENT_TWICE = SCENARIOS["a signal is sent twice"]
+_CANCELLED_LATE = SCENARIOS["it is cancelled past its pivot"]
+_TIMED_OUT = "a wait timed out although a signal had come"
+_UNTOLD = "its log does not tell of a request to cancel"
+_UNREAD = "it waits beside a signal that nobody has read"
 _EXPIRING = Scenario(left=bounds(2, of=["expiries"]))
 _SPLIT = Scenario(left=bounds(1, failures=1), outcomes={"act car": (DONE, FAILS)})
 _FAILING = Scenario(left=bounds(1), outcomes={"act car": (FAILS,)})
@@ -832,6 +935,11 @@ _WAITS = "a message was sent again that may well wait"
         (OperatesAtTheSameVersion, operated("retry"), "the fencing token did not grow"),
         (ForgetsASkipInTheLog, _SKIPPING, _SKIPPED),
         (AbortsWithoutItsEvent, SCENARIOS["a scheduler aborts it"], _FORWARD_AGAIN),
+        (StoresNoSignal, _SENT_TWICE, "a signal was not stored"),
+        (CountsNoSignal, _SENT_TWICE, "the inbox does not count what was delivered"),
+        (CountsAgain, _SENT_TWICE, "the inbox does not count what was delivered"),
+        (WakesNobody, _SENT_TWICE, _UNREAD),
+        (StoresTwice, _SENT_TWICE, "a signal was stored twice"),
     ],
 )
 def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorage], scenario: Scenario, rule: str):
@@ -867,6 +975,18 @@ def test_a_storage_that_breaks_a_rule_is_found_out(mutant: type[MemorySagaStorag
         ("execution.Progressed", none_in_flight, _SPLIT, "is known to be in flight"),
         ("execution.holder_failed", began_nothing, _EXITING, _LEFT),
         ("failures.OutcomeUnknown", KeyError, _IN_DOUBT, f"{_LEFT} ('undone', 'done')"),
+        ("storage.memory.rules.unread", lambda record, transition: False, _SENT_TWICE, _UNREAD),
+        ("storage.memory.rules.unread", lambda record, transition: False, _TIMING_OUT, _UNREAD),
+        ("execution.Suspended", SuspendedUnseen, _SENT_TWICE, _UNREAD),
+        ("execution.Suspended", SuspendedUnseen, SCENARIOS["it sleeps and is cancelled"], _UNREAD),
+        ("execution.Progressed", ProgressedUnseen, _TIMING_OUT, _TIMED_OUT),
+        ("execution.Ended", EndedUnseen, SCENARIOS["it sleeps and is cancelled"], _UNTOLD),
+        ("execution.Ended", EndedUnseen, _CANCELLED_LATE, _UNTOLD),
+        ("execution.Inbox", ReadsNothing, _SENT_TWICE, _UNREAD),
+        ("execution.Inbox", ForgetsWhatWasDealtWith, _CANCELLED_LATE, "a signal was received twice"),
+        ("execution.Inbox", LooksOnlyAtItsCounter, _TIMING_OUT, _TIMED_OUT),
+        ("execution._Execution._left", lambda self, armed: 0.0, _TIMING_OUT, "before its time"),
+        ("recovery._deliver_forgotten", lambda *_: None, _SENT_TWICE, "the saga never ends"),
         ("admin.LogEntry", without_verdict, operated("compensate"), "RUNNING after aborting"),
     ],
 )

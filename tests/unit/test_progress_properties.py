@@ -20,12 +20,17 @@ ACT, COMPENSATE = Action.ACT, Action.COMPENSATE
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph, and how often each action is tried, by the name of its step or fallback."""
+    """A graph, and how often each action is tried, by the name of its step or fallback.
+
+    Attributes:
+        goes_on: the waits after whose timeout the saga goes on.
+    """
 
     graph: Graph
     attempts: dict[str, int]
     undo_attempts: dict[str, int]
     past_failures: bool
+    goes_on: frozenset[str]
 
     def maximum(self, move: Move) -> int:
         return (self.attempts if move.action is ACT else self.undo_attempts)[move.node.name]
@@ -63,8 +68,9 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False) -
         else tuple(n for n in names[:index] if not chains and draw(st.booleans()))
         for index in range(count)
     ]
-    nodes = [Node(name=name, after=before) for name, before in zip(names, after, strict=True)]
-    pivots = [None, *(node.name for node in nodes if _orders_all(nodes, node.name))]
+    kinds = [draw(st.sampled_from(["step", "step", "step", "step", "wait", "sleep"])) for _ in names]
+    nodes = [Node(name=name, kind=kind, after=before) for name, kind, before in zip(names, kinds, after, strict=True)]
+    pivots = [None, *(node.name for node in nodes if not node.waits and _orders_all(nodes, node.name))]
     pivots = pivots[1:2] if pivot_first and len(pivots) > 1 else pivots
     pivot = draw(st.sampled_from(pivots))
     later = set() if pivot is None else {node.name for node in nodes if pivot in _before(nodes, node.name)}
@@ -75,10 +81,10 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False) -
             replace(
                 node,
                 pivot=node.name == pivot,
-                undoable=node.name not in later and draw(st.booleans()),
+                undoable=not node.waits and node.name not in later and draw(st.booleans()),
                 fallbacks=tuple(
                     Fallback(name=f"{node.name}f{rank}", undoable=node.name not in later and draw(st.booleans()))
-                    for rank in range(draw(st.sampled_from([0, 0, 1, 2])))
+                    for rank in range(0 if node.waits else draw(st.sampled_from([0, 0, 1, 2])))
                 ),
             )
             for node in nodes
@@ -89,6 +95,7 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False) -
         {name: draw(st.integers(1, 3)) for name in graph.named},
         {name: draw(st.integers(1, 3)) for name in graph.named},
         past_failures=draw(st.booleans()),
+        goes_on=frozenset(n.name for n in graph.nodes if n.kind == "sleep" or n.name in later or draw(st.booleans())),
     )
 
 
@@ -132,6 +139,10 @@ def drive(plan: Plan, seed: int, failures: int, crashes: int) -> Run:
             run.log.append(Entry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST, in_flight=in_flight))
             running, in_flight = [], None
             continue
+        if not running:
+            _attend(run, ahead.awaiting, chance)
+            in_flight = None  # the saga was put down, or another holder ended the wait
+            continue
         move = running.pop(chance.randrange(len(running)))
         entry = Entry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
         if failures and chance.random() < 0.5:
@@ -147,6 +158,29 @@ def drive(plan: Plan, seed: int, failures: int, crashes: int) -> Run:
         ready = Progress(plan.graph, run.log, past_failures=plan.past_failures).frontier().ready
         in_flight = tuple(dict.fromkeys([*(m.node.name for m in running), *(m.node.name for m in ready)]))
     pytest.fail(f"no end: {run.log}")
+
+
+def _attend(run: Run, awaiting: tuple[Move, ...], chance: random.Random) -> None:
+    """Begin the waits, as a holder does that puts the saga down; or end one of them, by a signal or by its timeout."""
+    begun = {entry.step for entry in run.log if entry.status is EntryStatus.ARMED}
+    if not begun.issuperset(move.node.name for move in awaiting):
+        run.moves += [(len(run.log), move) for move in awaiting if move.node.name not in begun]
+        run.log += [
+            Entry(step=move.node.name, action=ACT, status=EntryStatus.ARMED, seconds=60.0)
+            for move in awaiting
+            if move.node.name not in begun
+        ]
+        return
+    move = chance.choice(awaiting)
+    entry = Entry(step=move.node.name, action=ACT, status=EntryStatus.COMPLETED, attempt=move.attempt)
+    if move.node.name not in run.plan.goes_on and chance.random() < 0.3:
+        entry = replace(entry, status=EntryStatus.FAILED, verdict=Verdict.ABORT)
+    run.log.append(entry)
+
+
+def ended(log: Iterable[Entry]) -> list[Entry]:
+    """Return the rows that say how an action ended, in order."""
+    return [e for e in log if e.action in (ACT, COMPENSATE) and e.status is not EntryStatus.ARMED]
 
 
 def runs(*, chains: bool = False, pivot_first: bool = False, crashes: int = 4) -> st.SearchStrategy[Run]:
@@ -303,7 +337,7 @@ def test_an_attempt_is_given_up_only_by_what_cannot_abort(run: Run) -> None:
 @laws
 def test_attempts_are_numbered_from_the_log(run: Run) -> None:
     for place, move in run.moves:
-        failed = [e for e in run.log[:place] if (e.step, e.action) == (move.node.name, move.action)]
+        failed = [e for e in ended(run.log[:place]) if (e.step, e.action) == (move.node.name, move.action)]
 
         assert move.attempt == len(failed) + 1
 
@@ -312,7 +346,7 @@ def test_attempts_are_numbered_from_the_log(run: Run) -> None:
 @laws
 def test_policy_is_asked_for_no_more_attempts_than_it_has(run: Run) -> None:
     in_a_row: dict[tuple[str, Action], int] = {}
-    for entry in (entry for entry in run.log if entry.action in (ACT, COMPENSATE)):
+    for entry in ended(run.log):
         key = (entry.step, entry.action)
         in_a_row[key] = in_a_row.get(key, 0) + 1
         move = Move(run.plan.graph.named[entry.step], entry.action, 1)
@@ -336,7 +370,51 @@ def test_any_worker_goes_on_from_any_prefix_of_the_log_as_the_first_one_did(run:
     assert elsewhere == run.plan.graph
     assert grown.frontier() == frontier(elsewhere, run.log[:cut], past_failures=run.plan.past_failures)
     began = {move.node.name for place, move in run.moves if place == cut}
-    assert began <= {move.node.name for move in grown.frontier().ready}
+    following = grown.frontier()
+    assert began <= {move.node.name for move in (*following.ready, *following.awaiting)}
+
+
+@given(run=runs(), moment=st.integers(0))
+@laws
+def test_a_wait_is_awaited_from_its_turn_to_its_end_and_an_abort_ends_it(run: Run, moment: int) -> None:
+    log = run.log[: moment % (len(run.log) + 1)]
+    now = frontier(run.plan.graph, log, past_failures=run.plan.past_failures)
+
+    done = {run.plan.owner(e.step) for e in log if e.action is ACT and e.status is EntryStatus.COMPLETED}
+    open_waits = {n.name for n in run.plan.graph.nodes if n.waits and n.name not in done and done >= set(n.after)}
+    assert {move.node.name for move in now.awaiting} == (set() if aborted(log) else open_waits)
+    assert not any(move.node.waits for move in now.ready)
+
+
+@given(run=runs())
+@laws
+def test_the_beginning_of_a_wait_is_kept_and_changes_nothing_else(run: Run) -> None:
+    for place, entry in enumerate(run.log):
+        if entry.status is EntryStatus.ARMED:
+            before, after = (Progress(run.plan.graph, run.log[:cut]) for cut in (place, place + 1))
+
+            assert (before.frontier(), before.status, before.in_doubt) == (
+                after.frontier(),
+                after.status,
+                after.in_doubt,
+            )
+            assert entry.step not in before.armed
+            assert Progress(run.plan.graph, run.log).armed[entry.step] == entry
+
+
+@given(run=runs(), moment=st.integers(0), unknown=st.booleans())
+@laws
+def test_a_wait_is_never_in_doubt_and_never_undone(run: Run, moment: int, unknown: bool) -> None:
+    cut = moment % (len(run.log) + 1)
+    everything = None if unknown else tuple(run.plan.graph.named)
+    lost = Entry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST, in_flight=everything)
+    stop = Entry(step="cancel", action=Action.OPERATOR, status=EntryStatus.COMPLETED, verdict=Verdict.ABORT)
+    now = Progress(run.plan.graph, [*run.log[:cut], lost, stop], past_failures=run.plan.past_failures)
+
+    waits = {node.name for node in run.plan.graph.nodes if node.waits}
+    assert not waits & now.in_doubt
+    assert not waits & {move.node.name for move in now.frontier().ready}
+    assert not waits & set(run.completed(COMPENSATE))
 
 
 @given(plan=plans(), seed=st.integers(0, 2**32), steps=st.integers(0, 12), data=st.data())
@@ -374,7 +452,7 @@ def _legal_order(graph: Graph, entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _same(one: Frontier, other: Frontier) -> bool:
-    return (set(one.ready), one.end) == (set(other.ready), other.end)
+    return (set(one.ready), set(one.awaiting), one.end) == (set(other.ready), set(other.awaiting), other.end)
 
 
 @given(run=runs(), at=st.integers(0))

@@ -256,6 +256,40 @@ class DeliveringContract(ContractBase):
         assert [claim for claims in claimed for claim in claims] == [saga_id]
         assert storage.load(saga_id).inbox == len(claimed)
 
+    @pytest.mark.parametrize("kind", [signal, cancel])
+    def test_posting_stores_a_signal_and_delivers_it(
+        self, storage: ISagaStorage, kind: Callable[[UUID], Signal]
+    ) -> None:
+        lease, saga_id = self.run(storage), self.wait(storage)
+        other, sent = kind(lease.saga_id), replace(kind(saga_id), payload='{"a":  1.50}')
+
+        assert storage.post_signal(other) == (True, [])
+        is_new, claims = storage.post_signal(sent)
+
+        assert (is_new, keys(claims)) == (True, [(saga_id, 1)])
+        assert claims[0].queued_at is not None
+        assert (storage.signals(saga_id), storage.load(saga_id).state) == ([sent], SagaState.QUEUED)
+        assert [storage.load(each).inbox for each in (lease.saga_id, saga_id)] == [1, 1]
+        assert storage.deliver([lease.saga_id, saga_id]) == []
+        assert storage.post_signal(sent) == (False, [])
+        assert storage.load(saga_id).inbox == 1
+
+    def test_posting_a_known_signal_delivers_what_its_sender_left(self, storage: ISagaStorage) -> None:
+        saga_id = self.wait(storage)
+        storage.add_signal(signal(saga_id))
+
+        is_new, claims = storage.post_signal(signal(saga_id))
+
+        assert (is_new, ids(claims), storage.load(saga_id).inbox) == (False, [saga_id], 1)
+
+    def test_posts_at_once_count_each_signal_once_and_wake_the_saga_once(self, storage: ISagaStorage) -> None:
+        saga_id = self.wait(storage)
+
+        posted = all_at_once(lambda number: storage.post_signal(signal(saga_id, str(number // 2))))
+
+        assert sum(is_new for is_new, _ in posted) == storage.load(saga_id).inbox == len(posted) / 2
+        assert [claim.saga_id for _, claims in posted for claim in claims] == [saga_id]
+
     def test_claims_come_in_the_order_of_the_ids(self, storage: ISagaStorage) -> None:
         waiting = [self.wait(storage) for _ in range(5)]
         for saga_id in waiting:

@@ -1,14 +1,15 @@
 -- Stores a signal and delivers it, as add_signal.sql and deliver.sql do, in one commit. Returns nothing if it is known.
--- The saga is locked before the signal is stored, as in deliver.sql, so that no two of these wait for each other.
-WITH saga AS MATERIALIZED (
-    SELECT id, state, available_at FROM saga_executions WHERE id = CAST(:'saga' AS uuid) FOR UPDATE
-), new AS (
+-- The signal is stored before the saga is locked. The same signal may be in the open transaction of a caller, for which
+-- this statement then waits: it must not have the saga's row meanwhile.
+WITH new AS (
     INSERT INTO saga_signals (saga_id, kind, name, signal_id, payload, by, because, delivered)
     SELECT id, CAST(:'kind' AS text), CAST(:'name' AS text), CAST(:'signal' AS text),
         CAST(CAST(:'payload' AS text) AS json), CAST(:'by' AS text), CAST(:'because' AS text), true
-    FROM saga
+    FROM saga_executions WHERE id = CAST(:'saga' AS uuid)
     ON CONFLICT (saga_id, kind, name, signal_id) DO NOTHING
-    RETURNING kind
+    RETURNING saga_id, kind
+), saga AS MATERIALIZED (
+    SELECT id, state, available_at FROM saga_executions WHERE id = (SELECT saga_id FROM new) FOR UPDATE
 ), judged AS (
     SELECT saga.id, state = 'dead' AS dead,
         state = 'waiting' OR kind = 'cancel'
