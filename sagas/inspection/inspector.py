@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -40,6 +41,7 @@ from sagas.inspection.queries import query
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.contract import not_found
+from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.mapping import record_of
 from sagas.storage.postgres.queries import query as storage_query
 from sagas.storage.records import Pause, SagaState
@@ -50,22 +52,10 @@ from sagas.storage.transitions import PROBE_SECONDS
 ANSWER_SECONDS: Final = 10.0
 WHOLE_INDEX_SECONDS: Final = 300.0
 HOUR: Final = 3600.0
-#: The clocks of machines that start sagas differ by less. So a range of ids finds the sagas started within a time.
-_CLOCKS_DIFFER: Final = timedelta(hours=1)
 #: No saga is older, and times stay within what dates can hold.
 _GREATEST_AGE: Final = timedelta(days=50 * 365)
 #: At most this many ids of one millisecond are read. With more, from other sources of ids, short ids may be ambiguous.
 _MOST_IN_A_MILLISECOND: Final = 10_000
-
-#: The indexes that have the unfinished sagas of each state (`sagas.storage.tables`).
-_INDEXES: Final = {
-    SagaState.READY: ("unstarted", "due"),
-    SagaState.RUNNING: ("due",),
-    SagaState.WAITING: ("due",),
-    SagaState.QUEUED: ("queued",),
-    SagaState.PAUSED: ("stopped",),
-    SagaState.DEAD: ("stopped",),
-}
 
 
 class Inspector:
@@ -87,22 +77,13 @@ class Inspector:
     def page(self, wanted: PageFilter) -> Page:
         """Return a page of sagas."""
         with self._asking("narrow the list by a name, a status or an age") as question:
-            started_from = _ago(question.now, wanted.newer_than_seconds)
-            started_until = _ago(question.now, wanted.older_than_seconds)
-            rows = question.ask(
-                "page",
-                statuses=[status.value for status in wanted.statuses] or None,
-                states=[state.value for state in wanted.states] or None,
-                name=wanted.name,
-                leased_by=wanted.leased_by,
-                after=wanted.after,
-                started_from=started_from,
-                first_id=started_from and _first_id(started_from - _CLOCKS_DIFFER),
-                started_until=started_until,
-                last_id=started_until and _first_id(started_until + _CLOCKS_DIFFER),
-                indexes=_indexes(wanted),
+            asked = replace(
+                wanted,
+                created_after=_latest(wanted.created_after, _ago(question.now, wanted.newer_than_seconds)),
+                created_before=_earliest(wanted.created_before, _ago(question.now, wanted.older_than_seconds)),
                 limit=wanted.limit + 1,
             )
+            rows = question.run(storage_query("find"), filter_row(asked, leased_by=wanted.leased_by))
         records = tuple(record_of(row) for row in rows[: wanted.limit])
         return Page(now=question.now, records=records, more=len(rows) > wanted.limit)
 
@@ -315,24 +296,15 @@ def _paused_names(unfinished: Sequence[Count], pauses: Sequence[Pause]) -> Itera
             yield PausedName(name=name, paused=sagas, actor=pause.actor, reason=pause.reason, since=pause.since)
 
 
-def _indexes(wanted: PageFilter) -> list[str] | None:
-    """Return the indexes of unfinished sagas that can have a match; None if finished sagas can match too."""
-    if wanted.leased_by is not None:
-        return ["due"]
-    states = wanted.states
-    if not states and wanted.statuses and not any(status.finished for status in wanted.statuses):
-        states = [state for state in SagaState if state is not SagaState.FINISHED]
-    if not states or SagaState.FINISHED in states:
-        return None
-    return sorted({index for state in states for index in _INDEXES[state]})
-
-
 def _ago(now: datetime, seconds: float | None) -> datetime | None:
     if seconds is None:
         return None
     return now - timedelta(seconds=min(seconds, _GREATEST_AGE.total_seconds()))
 
 
-def _first_id(moment: datetime) -> UUID:
-    """Return the first id of a time: it begins with the milliseconds since 1970."""
-    return UUID(int=max(0, round(moment.timestamp() * 1000)) << 80)
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _earliest(*moments: datetime | None) -> datetime | None:
+    return min((moment for moment in moments if moment is not None), default=None)

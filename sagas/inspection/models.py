@@ -20,13 +20,11 @@ class PageFilter(SagaFilter):
         leased_by: a whole lease owner, or the node that it begins with.
         older_than_seconds: started longer ago than this.
         newer_than_seconds: started not longer ago than this.
-        after: the last id of the page before.
     """
 
     leased_by: str | None = None
     older_than_seconds: float | None = None
     newer_than_seconds: float | None = None
-    after: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from sagas.storage.records import (
     Pause,
     SagaFilter,
     SagaRecord,
+    SagaState,
     Signal,
 )
 from sagas.storage.transactions import CallersTransaction, callers_transaction
@@ -173,9 +174,23 @@ class ISagaStorage(ABC):
             SagaNotFound: no saga has this id.
         """
 
+    def status_of(self, saga_id: UUID) -> tuple[SagaStatus, SagaState]:
+        """Return the status and the state of a saga. Programs that wait for its end ask this again and again.
+
+        Override it if the storage can read these two for less than `load` costs.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
+        record = self.load(saga_id)
+        return record.status, record.state
+
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
-        """Return sagas without their logs, the newest first.
+        """Return the sagas that a filter wants, without their logs. The newest are first: the greatest ids.
+
+        A storage may rely on `new_saga_id`: an id begins with the time of its start, by a clock that differs from the
+        storage's by less than an hour.
 
         Raises:
             ValueError: the limit is not a whole number of 1 or more.

@@ -160,13 +160,7 @@ class MemorySagaStorage(ISagaStorage):
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         require_counts(limit=wanted.limit)
         with self._lock:
-            found = [
-                replace(saga, log=())
-                for saga in self._sagas.values()
-                if (not wanted.statuses or saga.status in wanted.statuses)
-                and (not wanted.states or saga.state in wanted.states)
-                and wanted.name in (None, saga.name)
-            ]
+            found = [replace(saga, log=()) for saga in self._sagas.values() if wanted.matches(saga)]
             return sorted(found, key=lambda saga: saga.id, reverse=True)[: wanted.limit]
 
     def find_id(self, name: str, idempotency_key: str) -> UUID | None:

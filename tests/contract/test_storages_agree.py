@@ -174,7 +174,13 @@ class Storages(RuleBasedStateMachine):
     def start(self, keys: Sequence[str | None], name: str, how: str, seconds: float) -> None:
         first = len(self.ids)
         new = [
-            NewSaga(id=UUID(int=first + number), name=name, context='{"n": 0}', idempotency_key=key)
+            NewSaga(
+                id=UUID(int=first + number),
+                name=name,
+                context='{"n": 0}',
+                idempotency_key=key,
+                tags=key and {"key": key},
+            )
             for number, key in enumerate(keys)
         ]
         self.ids[:0] = reversed([saga.id for saga in new])
@@ -189,6 +195,9 @@ class Storages(RuleBasedStateMachine):
         statuses=st.lists(st.sampled_from(SagaStatus), max_size=2),
         name=st.none() | _names,
         states=st.lists(st.sampled_from(SagaState), max_size=2),
+        key=st.sampled_from([None, None, "key"]),
+        tags=st.sampled_from([None, None, {"key": "key"}, {"key": "other"}]),
+        after=st.none() | _picks,
         limit=_limits,
         maximum=_maximum,
         stale=st.sampled_from([None, 0.0, _UNIT, 2.5 * _UNIT]),
@@ -200,6 +209,9 @@ class Storages(RuleBasedStateMachine):
         statuses: list[SagaStatus],
         name: str | None,
         states: list[SagaState],
+        key: str | None,
+        tags: dict[str, str] | None,
+        after: int | None,
         limit: int,
         maximum: int,
         stale: float | None,
@@ -208,7 +220,17 @@ class Storages(RuleBasedStateMachine):
             case "load":
                 self.both("load", _pick(self.ids, pick))
             case "find":
-                self.both("find", SagaFilter(statuses=statuses, states=states, name=name, limit=limit))
+                # Not by times: the two storages have different ones.
+                wanted = SagaFilter(
+                    statuses=statuses,
+                    states=states,
+                    name=name,
+                    key=key,
+                    tags=tags,
+                    after=None if after is None else _pick(self.ids, after),
+                    limit=limit,
+                )
+                self.both("find", wanted)
             case _:
                 self.both("get_sagas_for_recovery", limit, maximum, stale, name)
 

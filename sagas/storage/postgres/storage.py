@@ -40,6 +40,7 @@ from sagas.storage.contract import (
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.creating import Query, Within, create
 from sagas.storage.postgres.dsn import make_engine, reason
+from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import (
@@ -226,13 +227,16 @@ class PostgresSagaStorage(ISagaStorage):
 
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         require_counts(limit=wanted.limit)
-        parameters = {
-            "statuses": [status.value for status in wanted.statuses] or None,
-            "states": [state.value for state in wanted.states] or None,
-            "name": wanted.name,
-            "limit": wanted.limit,
-        }
-        return [mapping.record_of(row) for row in self._query("find", parameters)]
+        with self._connections.cursor() as cursor:
+            # Do not prepare the statement, so that it is planned for its own values.
+            rows = cursor.execute(query("find"), filter_row(wanted), prepare=False).fetchall()
+        return [mapping.record_of(row) for row in rows]
+
+    def status_of(self, saga_id: UUID) -> tuple[SagaStatus, SagaState]:
+        rows = self._query("status_of", {"id": saga_id})
+        if not rows:
+            raise not_found(saga_id)
+        return SagaStatus(rows[0]["status"]), SagaState(rows[0]["state"])
 
     def find_id(self, name: str, idempotency_key: str) -> UUID | None:
         rows = self._query("find_by_key", {"names": [name], "keys": [idempotency_key]})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import pytest
@@ -14,6 +16,11 @@ from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import Definition, LeaseRequest, NewSaga, Refusal, SagaFilter, SagaState, completed, note
 from sagas.storage.transitions import Ended, Progressed
 from sagas.testing.storage_contract.base import DONE, FAILED, RUNNING, WRITTEN, ContractBase, all_at_once, ids, new
+
+#: The least difference between two times.
+INSTANT: Final = timedelta(microseconds=1)
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+FAR: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class StartingContract(ContractBase):
@@ -49,6 +56,9 @@ class StartingContract(ContractBase):
             lambda: storage.create_sagas([new(bad)]),
             lambda: storage.create_sagas([new(name=bad)]),
             lambda: storage.find(SagaFilter(name=bad)),
+            lambda: storage.find(SagaFilter(key=bad)),
+            lambda: storage.find(SagaFilter(tags={"customer": bad})),
+            lambda: storage.find(SagaFilter(tags={bad: "c-7"})),
             lambda: storage.pause(bad, by="ann", because="why"),
             lambda: storage.pause("order", by=bad, because="why"),
             lambda: storage.pause("order", by="ann", because=bad),
@@ -269,6 +279,79 @@ class ReadingContract(ContractBase):
             (SagaFilter(statuses=[FAILED], states=[SagaState.READY], name="order"), {waits}),
         ):
             assert set(self._found(storage, wanted)) == found
+
+    def test_a_saga_is_found_by_its_key_below_each_name(self, storage: ISagaStorage) -> None:
+        order, refund = new("k", name="order"), new("k", name="refund")
+        storage.create_sagas([order, refund, new("another"), new()])
+
+        assert self._found(storage, SagaFilter(name="order", key="k")) == [order.id]
+        assert set(self._found(storage, SagaFilter(key="k"))) == {order.id, refund.id}
+        assert self._found(storage, SagaFilter(name="parcel", key="k")) == []
+
+    def test_sagas_are_found_by_all_their_tags(self, storage: ISagaStorage) -> None:
+        both = new(tags={"customer": "c-7", "region": "é'u\\"})
+        one, none = new(tags={"customer": "c-7"}), new()
+        storage.create_sagas([both, one, none, new(tags={"customer": "c-8"})])
+
+        for tags, found in (
+            ({"customer": "c-7"}, {both.id, one.id}),
+            ({"customer": "c-7", "region": "é'u\\"}, {both.id}),
+            ({"region": "c-7"}, set()),
+            ({"customer": "c"}, set()),
+        ):
+            assert set(self._found(storage, SagaFilter(tags=tags))) == found
+        assert len(self._found(storage, SagaFilter(tags={}))) == 4
+        assert storage.find(SagaFilter(tags={"region": "é'u\\"}))[0].tags == both.tags
+
+    def test_sagas_are_found_by_the_time_of_their_start(self, storage: ISagaStorage) -> None:
+        old = self.start(storage)
+        self.pass_time(storage, self.a_while)
+        young = self.start(storage)
+        began = storage.load(young).created_at
+
+        assert self._found(storage, SagaFilter(created_after=began)) == [young]
+        assert self._found(storage, SagaFilter(created_before=began)) == [old]
+        assert self._found(storage, SagaFilter(created_after=began + INSTANT)) == []
+        assert self._found(storage, SagaFilter(created_before=began + INSTANT)) == [young, old]
+        assert self._found(storage, SagaFilter(created_after=LONG_AGO, created_before=FAR)) == [young, old]
+
+    def test_sagas_are_found_by_the_time_of_their_last_write_or_of_their_end(self, storage: ISagaStorage) -> None:
+        done, silent = self.finish(storage), self.start(storage)
+        lease = self.run(storage)
+        self.pass_time(storage, self.a_while / 2)
+        storage.apply(lease, Progressed(events=(completed("reserve", Action.ACT),), status=RUNNING))
+        written = storage.load(lease.saga_id).updated_at
+        ended = storage.load(done).finished_at
+        assert ended is not None
+
+        assert self._found(storage, SagaFilter(updated_after=written)) == [lease.saga_id]
+        assert set(self._found(storage, SagaFilter(updated_before=written))) == {done, silent}
+        assert self._found(storage, SagaFilter(updated_after=written + INSTANT)) == []
+        assert done in self._found(storage, SagaFilter(updated_after=ended))
+        assert done not in self._found(storage, SagaFilter(updated_after=ended + INSTANT))
+        storage.increment_recovery_attempts(done)
+        assert self._found(storage, SagaFilter(updated_after=written)) == [lease.saga_id]
+
+    def test_a_page_begins_after_the_last_saga_of_the_page_before(self, storage: ISagaStorage) -> None:
+        started = [self.start(storage) for _ in range(5)]
+        pages, last = [], None
+
+        while page := self._found(storage, SagaFilter(name="order", after=last, limit=2)):
+            pages.append(page)
+            last = page[-1]
+            self.start(storage)  # a newer saga is in no later page
+
+        assert pages == [started[:-3:-1], started[2:0:-1], started[:1]]
+
+    def test_status_and_state_are_read_alone(self, storage: ISagaStorage) -> None:
+        pending, held, dead, done = self.start(storage), self.run(storage), self.die(storage), self.finish(storage)
+
+        assert storage.status_of(pending) == (SagaStatus.PENDING, SagaState.READY)
+        assert storage.status_of(held.saga_id) == (RUNNING, SagaState.RUNNING)
+        assert storage.status_of(dead) == (FAILED, SagaState.DEAD)
+        assert storage.status_of(done) == (SagaStatus.COMPLETED, SagaState.FINISHED)
+        with pytest.raises(SagaNotFound):
+            storage.status_of(new_saga_id())
 
     def _found(self, storage: ISagaStorage, wanted: SagaFilter) -> list[UUID]:
         return [saga.id for saga in storage.find(wanted)]

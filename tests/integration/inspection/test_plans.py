@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from sagas.inspection.queries import query
+from sagas.progress import SagaStatus
+from sagas.storage.postgres.filtering import filter_row
+from sagas.storage.postgres.queries import query as storage_query
+from sagas.storage.records import SagaFilter, SagaState
 from tests.databases import database
 
 DUE: Final = "now() - interval '1 minute'"
@@ -23,6 +29,7 @@ STOPPED: Final = "saga_executions_stopped"
 FINISHED: Final = "saga_executions_finished"
 IDS: Final = "saga_executions_pkey"
 KEYS: Final = "saga_executions_idempotency"
+TAGS: Final = "saga_executions_tags"
 UNFINISHED: Final = {UNSTARTED, STARTED, QUEUED, STOPPED}
 
 
@@ -44,9 +51,10 @@ def history(server_url: sa.URL, template: str) -> Iterator[psycopg.Connection[An
             ):
                 connection.execute(f"""
                     INSERT INTO saga_executions (id, name, idempotency_key, status, state, context, version,
-                        lease_owner, available_at, created_at, finished_at)
+                        lease_owner, available_at, created_at, updated_at, finished_at, tags)
                     SELECT {v7.format(at=started)}, 'order' || n % 5, n, '{status}', '{state}', '{{}}', 1, {owner},
-                        {available_at}, {started}, {finished_at}
+                        {available_at}, {started}, {started}, {finished_at},
+                        jsonb_build_object('customer', 'c-' || n % 5000, 'shop', 'main')
                     FROM generate_series({first}, {last}) AS n""")
             connection.execute("VACUUM ANALYZE saga_executions")
             yield connection
@@ -54,7 +62,8 @@ def history(server_url: sa.URL, template: str) -> Iterator[psycopg.Connection[An
 
 def plan(connection: psycopg.Connection[Any], name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the nodes of the plan that read sagas, or an index of them, with what they read."""
-    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {query(name)}"
+    statement = storage_query(name) if name == "find" else query(name)
+    explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
     ((explained,),) = connection.execute(explain, parameters, prepare=False).fetchall()
     read, left = [], [explained[0]["Plan"]]
     while left:
@@ -65,33 +74,34 @@ def plan(connection: psycopg.Connection[Any], name: str, parameters: dict[str, A
     return read
 
 
-FILTERS: Final = (
-    *("statuses", "states", "name", "leased_by", "after"),
-    *("started_from", "first_id", "started_until", "last_id", "indexes"),
-)
+def page(leased_by: str | None = None, **wanted: Any) -> dict[str, Any]:
+    return filter_row(SagaFilter(limit=51, **wanted), leased_by=leased_by)
 
 
-def page(**filters: Any) -> dict[str, Any]:
-    return dict.fromkeys(FILTERS) | {"limit": 51} | filters
-
-
-ALL: Final = ["due", "queued", "stopped", "unstarted"]
-NEWER: Final = {"started_from": "now", "first_id": "f" * 32}
-OLDER: Final = {"started_until": "now", "last_id": "0" * 32}
+NOW: Final = datetime.now(UTC)
+LATEST: Final = UUID("f" * 32)
 SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overtaking": 5.0, "probes": 10}
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "indexes", "most"),
     [
-        ("page", page(), {IDS}, 51),
-        ("page", page(after="f" * 32), {IDS}, 51),
-        ("page", page(**NEWER), {IDS}, 0),
-        ("page", page(**OLDER), {IDS}, 0),
-        ("page", page(states=["dead"], indexes=["stopped"]), {STOPPED}, 200),
-        ("page", page(states=["queued"], indexes=["queued"]), {QUEUED}, 100),
-        ("page", page(leased_by="w", indexes=["due"]), {STARTED}, 100),
-        ("page", page(statuses=["FAILED"], indexes=ALL), UNFINISHED, 500),
+        ("find", page(), {IDS}, 51),
+        ("find", page(after=LATEST), {IDS}, 51),
+        ("find", page(created_after=NOW + timedelta(hours=2)), {IDS}, 0),
+        ("find", page(created_before=NOW - timedelta(days=99)), {IDS}, 0),
+        ("find", page(created_after=NOW - timedelta(minutes=30)), {IDS}, 100),
+        ("find", page(created_after=NOW - timedelta(hours=3), created_before=NOW - timedelta(hours=2)), {IDS}, 181),
+        ("find", page(updated_before=NOW - timedelta(days=99)), {IDS}, 0),
+        ("find", page(updated_after=NOW - timedelta(minutes=30)), {FINISHED, *UNFINISHED}, 540),
+        ("find", page(states=[SagaState.DEAD]), {STOPPED}, 200),
+        ("find", page(states=[SagaState.QUEUED]), {QUEUED}, 100),
+        ("find", page(leased_by="w"), {STARTED}, 100),
+        ("find", page(statuses=[SagaStatus.FAILED]), UNFINISHED, 500),
+        ("find", page(name="order3", key="8"), {KEYS}, 1),
+        ("find", page(key="8"), {KEYS, IDS}, 5),
+        ("find", page(tags={"customer": "c-7"}), {TAGS}, 5),
+        ("find", page(tags={"customer": "c-7"}, name="order2", after=LATEST), {TAGS}, 5),
         ("matching", {"key": None, "first": "0" * 32, "last": "0" * 32, "ends": "", "limit": 9}, {IDS, KEYS}, 5),
         ("matching", {"key": "17", "first": None, "last": None, "ends": "", "limit": 9}, {KEYS}, 5),
         ("same_millisecond", {"firsts": ["0" * 32], "lasts": ["0" * 32], "limit": 9}, {IDS}, 0),

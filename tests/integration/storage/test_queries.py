@@ -57,11 +57,16 @@ _PARAMETERS: Final = {
     **dict.fromkeys(("by_hand", "shared", "resets", "counts", "clears_error", "pending", "freed", "suspect"), "false"),
     "clear_errors": "{false}",
     **dict.fromkeys(("queued_at", "at"), "2026-01-01 00:00:00+00"),
+    **dict.fromkeys(("first_id", "last_id"), _ID),
+    **dict.fromkeys(("created_after", "created_before", "updated_after", "updated_before"), "2026-01-01 00:00:00+00"),
+    "leased_by": "worker-1",
+    "indexes": "{due}",
 }
 #: What is an array in one statement and a value in others.
 _OF_ONE: Final = {
     "apply_many": {"events": "{[]}", "resets": "{false}", "counts": "{false}", "max_attempts": "{5}"},
     "scan_lock": {"key": "5"},
+    "find": {"tags": '{"customer": "c-7"}', "after": _ID},
 }
 _ROW, _LOG = "saga_executions_pkey", "saga_logs_saga_id"
 _SIGNAL = "saga_signals_once"
@@ -84,8 +89,9 @@ _INDEXES: Final = {
             *("set_attempts", "lock", "claim_by_id", "release_claims", "take_back_within", "inbox"),
         )
     },
-    # Which one, its filters decide.
+    # Which one, its filters decide: tests/integration/inspection/test_plans.py.
     "find": set(),
+    "status_of": {_ROW},
     **{name: {_ROW, _LOG} for name in ("acquire", "load")},
     **{name: {_KEY} for name in ("find_by_key", "find_by_key_within", "create_one", "create_many", "create_within")},
     "claim_new": {"saga_executions_unstarted", _QUEUED, _ROW},

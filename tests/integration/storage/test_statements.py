@@ -61,6 +61,7 @@ COSTS: Final[dict[str, tuple[Operation, int]]] = {
     "create, existing": (lambda storage, _: storage.create_sagas([new_saga("held")]), 2),
     "load": (lambda storage, lease: storage.load(lease.saga_id), 1),
     "find": (lambda storage, _: storage.find(SagaFilter()), 1),
+    "status_of": (lambda storage, lease: storage.status_of(lease.saga_id), 1),
     "give back and acquire": (_acquire, 2),
     "acquire, refused": (
         lambda storage, lease: storage.acquire(lease.saga_id, ANOTHER, max_recovery_attempts=5, by_hand=True),
@@ -162,7 +163,7 @@ def test_a_recovered_saga_does_not_write_a_context_that_its_steps_left_as_it_was
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
 @pytest.mark.parametrize(
     ("operation", "round_trips"),
-    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1)],
+    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1), ("status_of", 1)],
 )
 def test_what_a_step_costs_is_one_round_trip(
     engine: sa.Engine, tmp_path: Path, operation: str, round_trips: int
