@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sagas.cli.console import console
 from sagas.cli.doctor import doctor
 from sagas.cli.errors import SentenceGroup
 from sagas.cli.graph import graph
@@ -60,7 +61,7 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, console, doctor, metrics),
     *(list_sagas, show, stats, workers, scan, prune, graph),
 )
 for _command in _COMMANDS:
