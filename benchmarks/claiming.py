@@ -44,7 +44,7 @@ def measure(database: Callable[[str], Database]) -> list[Row]:
             # whole to the write-ahead log after a checkpoint. Without this statement, only the large table's pages
             # would be written whole.
             small.execute("CHECKPOINT")
-            taken = _claim(storage)
+            taken = claim(storage)
             if turn:
                 seconds[name].append(taken)
     for storage in storages.values():
@@ -75,7 +75,8 @@ def _filled(target: Database, size: int) -> Database:
     return target
 
 
-def _claim(storage: PostgresSagaStorage) -> float:
+def claim(storage: PostgresSagaStorage) -> float:
+    """Claim so many sagas and release them; return how many seconds the claim took."""
     began = time.perf_counter()
     result = storage.claim_sagas(pending=False, limit=LIMIT, max_recovery_attempts=5)
     seconds = time.perf_counter() - began

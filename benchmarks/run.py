@@ -23,6 +23,7 @@ from benchmarks import (
     prune,
     renewing,
     running,
+    signals,
     starting,
     through_celery,
     waiting,
@@ -52,12 +53,14 @@ def main() -> int:
                 "through_celery": partial(through_celery.measure, directory / "through_celery", database),
                 "waiting": partial(waiting.measure, directory / "waiting", database),
                 "starting": partial(starting.measure, directory / "starting", database),
+                "signals": partial(signals.measure, directory / "signals", database),
                 "renewing": partial(renewing.measure, directory / "renewing"),
                 "contexts": partial(contexts.measure, database),
             }
             if options.scale:
                 measurements = {
                     "claiming": partial(claiming.measure, database),
+                    "signals": partial(signals.measure_many, directory / "signals", database),
                     "pruning": partial(prune.rows, database),
                     "memory": partial(memory.measure, directory / "memory", database),
                 }

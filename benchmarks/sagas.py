@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sagas import Call, Saga, Step
+from sagas import Call, Saga, Sleep, Step, Wait
 
 
 @dataclass
@@ -111,3 +112,19 @@ class WaitAsyncThird(_WaitAsync):
 
 class WaitingAsyncSteps(Saga[Nothing]):
     steps = [WaitAsyncFirst, WaitAsyncSecond, WaitAsyncThird]
+
+
+class Courier(Wait[None]):
+    pass
+
+
+class WaitsForSignal(Saga[Nothing]):
+    steps = [First, Courier]
+
+
+class Nap(Sleep):
+    duration = timedelta(hours=1)
+
+
+class Sleeps(Saga[Nothing]):
+    steps = [Nap]

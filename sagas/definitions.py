@@ -8,7 +8,7 @@ from sagas.errors import DefinitionNotFound
 from sagas.graph import Graph
 from sagas.registry import Registry
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Definition, SagaRecord
+from sagas.storage.records import Definition, SagaHead, SagaRecord
 
 
 class Definitions:
@@ -39,7 +39,7 @@ class Definitions:
         """Whether this process knows that a graph is stored."""
         return graph.hash in self._stored
 
-    def fitting(self, record: SagaRecord) -> tuple[AnySaga, Graph]:
+    def fitting(self, record: SagaRecord | SagaHead) -> tuple[AnySaga, Graph]:
         """Return the class that continues a saga, and the graph that the saga was started with.
 
         A saga of version 0.1.0 has no definition. Its graph is made from the codes of its steps, and not stored here.
@@ -56,7 +56,7 @@ class Definitions:
         graph = self._stored.get(record.definition) or self._known_here(record) or self._load(record.definition)
         return self._registry.fitting(record.name, graph.version), graph
 
-    def graph_of(self, record: SagaRecord) -> Graph:
+    def graph_of(self, record: SagaRecord | SagaHead) -> Graph:
         """Return the graph that a saga was started with, also without its class; empty for one of version 0.1.0.
 
         Raises:
@@ -67,7 +67,7 @@ class Definitions:
             return Graph(record.name, stored_version(record.definition_version), ())
         return self._stored.get(record.definition) or self._load(record.definition)
 
-    def _known_here(self, record: SagaRecord) -> Graph | None:
+    def _known_here(self, record: SagaRecord | SagaHead) -> Graph | None:
         graph = next((saga.graph for saga in self._registry if saga.graph.hash == record.definition), None)
         if graph is not None:
             self._stored[graph.hash] = graph  # the saga names it, so it is stored

@@ -338,7 +338,7 @@ class SagaEngine:
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
             return _started_before(self.storage.load(saga_id))
-        return execute(saga, saga.graph, _just_started(new[0], request), runtime)
+        return execute(saga, saga.graph, self._just_started(new[0], request), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -359,7 +359,9 @@ class SagaEngine:
             saga_id, is_new, request = await self._writer.create(new, runtime.request())
         if not is_new:
             return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
-        return await execute_async(saga, saga.graph, _just_started(new, request), runtime, self._writer)
+        just_started = partial(self._just_started, new, request)
+        acquired = just_started() if new.deadline_seconds is None else await call_in_thread(just_started)
+        return await execute_async(saga, saga.graph, acquired, runtime, self._writer)
 
     # -- sending to sagas -------------------------------------------------------------------------------------
 
@@ -391,7 +393,7 @@ class SagaEngine:
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
-        record = self.storage.load(signals.find_saga(self.storage, saga))
+        record = self.storage.head(signals.find_saga(self.storage, saga))
         new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, by=by)
         return self._post(new, connection)
 
@@ -455,8 +457,8 @@ class SagaEngine:
         if connection is None:
             connection = self._framework.transaction()
         if connection is None:
-            is_new = self.storage.add_signal(signal)
-            self._deliver([signal.saga_id])
+            is_new, claims = self.storage.post_signal(signal)
+            self._send(claims)
             return is_new
         transaction = self.storage.join(connection)
         is_new = self.storage.add_signal(signal, connection=transaction)
@@ -567,6 +569,16 @@ class SagaEngine:
 
     # -- details ----------------------------------------------------------------------------------------------
 
+    def _just_started(self, new: NewSaga, request: LeaseRequest) -> Acquired:
+        """Return a new saga under its first lease, as the storage has stored it."""
+        lease = Lease(new.id, 1, request.owner, request.token)
+        # A deadline is judged by the clock of the storage. Nothing else of a new saga depends on a time.
+        if new.deadline_seconds is not None:
+            record = self.storage.load(new.id)
+        else:
+            record = new.as_record(now=utc_now(), lease=request)
+        return Acquired(lease, record, SagaStatus.PENDING)
+
     async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
         """Register a saga's definition, so that the event loop need not wait when it is started."""
         if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
@@ -674,12 +686,6 @@ def check_idempotency_key(key: str) -> None:
             f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
             "and without halves of surrogate pairs."
         )
-
-
-def _just_started(new: NewSaga, request: LeaseRequest) -> Acquired:
-    """Return a new saga under its first lease, as the storage has stored it."""
-    lease = Lease(new.id, 1, request.owner, request.token)
-    return Acquired(lease, new.as_record(now=utc_now(), lease=request), SagaStatus.PENDING)
 
 
 def _started_before(record: SagaRecord) -> Report:

@@ -14,7 +14,7 @@ from sagas.progress import Progress
 from sagas.recovery import parse_saga_id
 from sagas.storable import is_storable
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import SagaRecord, Signal, SignalKind
+from sagas.storage.records import SagaHead, SagaRecord, Signal, SignalKind
 
 #: Which saga: its id, or its class or name with the idempotency key that it was started with.
 SagaKey: TypeAlias = UUID | str | tuple[AnySaga | str, str]
@@ -38,7 +38,7 @@ def find_saga(storage: ISagaStorage, which: SagaKey) -> UUID:
 
 
 def new_signal(
-    record: SagaRecord,
+    record: SagaHead,
     name: str,
     payload: object,
     *,
@@ -93,7 +93,7 @@ def _is_past_pivot(record: SagaRecord, definitions: Definitions) -> bool:
         return False  # such as a saga of version 0.1.0 that never ran since: the worker that acquires it judges
 
 
-def _wait_of(record: SagaRecord, name: str, definitions: Definitions) -> type[Wait[Any]] | None:
+def _wait_of(record: SagaHead, name: str, definitions: Definitions) -> type[Wait[Any]] | None:
     """Return the wait that a signal is for; None if this process has not got the saga's class."""
     try:
         saga, graph = definitions.fitting(record)
@@ -115,7 +115,7 @@ def _wait_of(record: SagaRecord, name: str, definitions: Definitions) -> type[Wa
     return found[name]
 
 
-def _no_such_wait(record: SagaRecord, name: str, waits: list[str]) -> SignalRefused:
+def _no_such_wait(record: SagaHead, name: str, waits: list[str]) -> SignalRefused:
     known = f"it waits for {', '.join(map(repr, waits))}" if waits else "it waits for none"
     return SignalRefused(f"saga {record.id} ({record.name}) has no wait {name!r}: {known}. Correct the name.")
 

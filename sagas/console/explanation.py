@@ -50,8 +50,8 @@ def explain(
             return Explanation(why=f"It has ended as {record.status}: nothing more happens to it.")
         case SagaState.DEAD:
             return Explanation(
-                why=f"It is dead: {record.recovery_attempts} attempts at it failed in a row, and "
-                f"{settings.max_recovery_attempts} are allowed. Nobody tries again by themselves.",
+                why=f"It is dead: it failed as often as allowed without any progress ({record.recovery_attempts} of "
+                f"{settings.max_recovery_attempts} attempts), so no worker tries it again.",
                 cure="See to the cause of its last error, then revive it.",
                 wrong=True,
             )
@@ -129,15 +129,13 @@ def _ready(details: SagaDetails, until: str, late: str | None) -> Explanation:
             cure=f"The next scan sends it{late or ''}.",
             wrong=late is not None,
         )
-    if record.suspect:
-        alone = " It then runs alone, as its worker crashed while it held other sagas too."
-    else:
-        alone = ""
+    alone = " It then runs alone, as its worker crashed while it held other sagas too." if record.suspect else ""
+    retried = ", ".join(view.node.name for view in nodes if view.state in (NodeState.FAILED, NodeState.UNDO_FAILED))
+    failed = f"Attempt {record.recovery_attempts} at it failed" if record.recovery_attempts else f"{retried} failed"
     if record.version == 0:
         return Explanation(why=f"It was started to begin at {until}.{alone}")
     return Explanation(
-        why=f"Attempt {record.recovery_attempts} at it failed, or a step of it is tried again later; "
-        f"it backs off until {until}.{alone}",
+        why=f"{failed}, so it backs off until {until}.{alone}",
         cure="It goes on by itself then; retry it to have it go on now.",
         wrong=record.recovery_attempts > 0,
     )

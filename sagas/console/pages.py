@@ -77,6 +77,8 @@ class Subject:
     @property
     def waits(self) -> list[NodeView]:
         """The waits that a signal can be sent to: those that it may still come to."""
+        if self.undo is None or self.undo.aborted:
+            return []
         done = ("done", "skipped", "undone")
         return [view for view in self.nodes if view.node.kind == "wait" and view.state not in done]
 

@@ -35,6 +35,7 @@ class Pages:
         )
         self._environment.filters |= {
             "ago": _ago,
+            "clock": _clock,
             "moment": _moment,
             "path": lambda text: quote(str(text), safe=""),
             "sagas": _sagas,
@@ -63,6 +64,15 @@ def _moment(moment: datetime | None, now: datetime) -> Markup:
         return Markup("-")
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
         moment.isoformat(timespec="milliseconds"), utc(moment), _ago(moment, now)
+    )
+
+
+def _clock(moment: datetime | None, now: datetime) -> Markup:
+    """Return a time of the clock, in UTC."""
+    if moment is None:
+        return Markup("")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        moment.isoformat(timespec="milliseconds"), _ago(moment, now), utc(moment)
     )
 
 

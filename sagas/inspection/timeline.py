@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from sagas.duration import duration
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LogEntry, SagaRecord, is_shared
 from sagas.storage.rules import expired
@@ -113,6 +114,8 @@ def _what(entry: LogEntry, failures: int) -> str:
     match entry.status:
         case EntryStatus.STARTED:
             return f"{entry.action} started (older layout)"
+        case EntryStatus.ARMED:
+            return "begins to wait" + ("" if entry.seconds is None else f", {duration(entry.seconds)} at most")
         case EntryStatus.COMPLETED:
             return f"{entry.action} completed{f' at attempt {entry.attempt}' if entry.attempt > 1 else ''}"
         case EntryStatus.FAILED:

@@ -28,6 +28,7 @@ from sagas.storage.records import (
     OnConflict,
     Pause,
     SagaFilter,
+    SagaHead,
     SagaRecord,
     SagaState,
     Signal,
@@ -185,6 +186,22 @@ class ISagaStorage(ABC):
         record = self.load(saga_id)
         return record.status, record.state
 
+    def head(self, saga_id: UUID) -> SagaHead:
+        """Return a saga without its context and log. Override it if the storage can read that for less than `load`.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
+        saga = self.load(saga_id)
+        return SagaHead(
+            id=saga.id,
+            name=saga.name,
+            status=saga.status,
+            state=saga.state,
+            definition=saga.definition,
+            definition_version=saga.definition_version,
+        )
+
     @abstractmethod
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         """Return the sagas that a filter wants, without their logs. The newest are first: the greatest ids.
@@ -215,6 +232,14 @@ class ISagaStorage(ABC):
         Raises:
             TransactionRefused: the connection is of another database.
         """
+
+    def post_signal(self, signal: Signal) -> tuple[bool, list[Claim]]:
+        """Store a signal and deliver it, in one commit if the storage can.
+
+        Returns:
+            Whether the signal is new, and what `deliver` returned.
+        """
+        return self.add_signal(signal), self.deliver([signal.saga_id])
 
     @abstractmethod
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:

@@ -233,6 +233,18 @@ class NewSaga:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaHead:
+    """What can be read of a saga without its context and its log. Its attributes are those of `SagaRecord`."""
+
+    id: UUID
+    name: str
+    status: SagaStatus
+    state: SagaState
+    definition: str | None
+    definition_version: str
+
+
 class SignalKind(StrEnum):
     """What was sent to a saga: SIGNAL: a signal for a wait. CANCEL: a request to abort it."""
 

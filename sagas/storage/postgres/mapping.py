@@ -12,10 +12,12 @@ from uuid import UUID
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage.records import (
     Applied,
+    Claim,
     Lease,
     LeaseRequest,
     LogEntry,
     NewSaga,
+    SagaHead,
     SagaRecord,
     SagaState,
     Signal,
@@ -299,6 +301,25 @@ _RECORD_FIELDS: Final = (
     "deadline_at",
     "tags",
 )
+
+
+def head_of(saga_id: UUID, text: str) -> SagaHead:
+    """Return what `head.sql` found."""
+    name, status, state, definition, version = json.loads(text)
+    return SagaHead(
+        id=saga_id,
+        name=name,
+        status=SagaStatus(status),
+        state=SagaState(state),
+        definition=definition,
+        definition_version=version,
+    )
+
+
+def posted_of(saga_id: UUID, text: str) -> list[Claim]:
+    """Return the claim that `post_signal.sql` made, if it woke the saga."""
+    version, status, wakes, at = json.loads(text)
+    return [Claim(saga_id, version, status == SagaStatus.PENDING, datetime.fromisoformat(at))] if wakes else []
 
 
 def signal_of(row: Mapping[str, Any]) -> Signal:

@@ -57,6 +57,7 @@ from sagas.storage.records import (
     Pause,
     Refusal,
     SagaFilter,
+    SagaHead,
     SagaRecord,
     SagaState,
     Signal,
@@ -225,6 +226,12 @@ class PostgresSagaStorage(ISagaStorage):
             raise not_found(saga_id)
         return mapping.record_of(rows[0])
 
+    def head(self, saga_id: UUID) -> SagaHead:
+        found = self._connections.write(query("head"), {"id": saga_id})
+        if found is None:
+            raise not_found(saga_id)
+        return mapping.head_of(saga_id, found)
+
     def find(self, wanted: SagaFilter) -> list[SagaRecord]:
         require_counts(limit=wanted.limit)
         with self._connections.cursor() as cursor:
@@ -249,6 +256,14 @@ class PostgresSagaStorage(ISagaStorage):
         if connection is None:
             return self._connections.write(query("add_signal"), values) is not None
         return self._within(connection).add_signal(values)
+
+    def post_signal(self, signal: Signal) -> tuple[bool, list[Claim]]:
+        values = {**mapping.signal_row(signal), "probe": PROBE_SECONDS}
+        posted = self._connections.write(query("post_signal"), values)
+        if posted is None:
+            # It is known. Its sender may have died before it was delivered.
+            return False, self.deliver([signal.saga_id])
+        return True, mapping.posted_of(signal.saga_id, posted)
 
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
         rows = self._query("deliver", {"ids": list(saga_ids), "probe": PROBE_SECONDS})

@@ -103,6 +103,8 @@ _INDEXES: Final = {
     "prune": {"saga_executions_finished", _ROW, _LOG},
     "add_signal": {_SIGNAL},
     "signals": {_SIGNAL},
+    "post_signal": {_ROW, _SIGNAL},
+    "head": {_ROW},
     "deliver": {_ROW, _SIGNAL},
     "undelivered": {"saga_signals_undelivered"},
     "reclaim": {"saga_executions_due", _ROW},
