@@ -13,7 +13,7 @@ from sagas.console.failures import sentence_of
 from sagas.console.pages import Subject, actions_for, subject
 from sagas.console.visit import Refused, Visit
 from sagas.errors import ActionRefused, LogDoesNotFit, SagaChanged, SignalRefused, UnknownSaga
-from sagas.progress import SagaStatus
+from sagas.progress import SagaStatus, aborted
 from sagas.storage.records import SagaRecord, SagaState
 
 _MOST_NAME_CHARACTERS: Final = 255
@@ -25,9 +25,8 @@ def mark_of(record: SagaRecord) -> str:
     A saga that a worker runs changes with each step. So only its direction counts then.
     """
     if record.state is SagaState.RUNNING:
-        return f"running {record.status}"
-    last = record.log[-1].id if record.log else 0
-    return f"{record.version} {last} {record.status} {record.state} {record.recovery_attempts}"
+        return f"running {_direction(record)}"
+    return f"{record.version} {_last_row(record)}"
 
 
 def require_unchanged(seen: str) -> Callable[[SagaRecord], None]:
@@ -38,15 +37,25 @@ def require_unchanged(seen: str) -> Callable[[SagaRecord], None]:
     """
 
     def require(record: SagaRecord) -> None:
-        if seen.startswith("running "):
-            if record.status != seen.removeprefix("running "):
-                raise SagaChanged(
-                    f"saga {record.id} has become {record.status} since you looked: look again, then decide."
-                )
-        elif mark_of(record) != seen:
+        if record.status.finished or not (_was_running(record) if seen.startswith("running ") else _is_as_seen(record)):
             raise SagaChanged(f"saga {record.id} has changed since you looked: look again, then decide.")
 
+    def _was_running(record: SagaRecord) -> bool:
+        return seen == f"running {_direction(record)}"
+
+    def _is_as_seen(record: SagaRecord) -> bool:
+        # The operator's own lease has the next version.
+        return seen in (f"{record.version - own} {_last_row(record)}" for own in (0, 1))
+
     return require
+
+
+def _direction(record: SagaRecord) -> str:
+    return "backward" if aborted(record.log) else "forward"
+
+
+def _last_row(record: SagaRecord) -> int:
+    return record.log[-1].id if record.log else 0
 
 
 class SagaAction:

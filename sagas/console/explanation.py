@@ -91,7 +91,7 @@ def explain(
         case SagaState.WAITING:
             return _waiting(record, nodes, until)
         case SagaState.READY:
-            return _ready(details, until, late)
+            return _ready(details, nodes, until, late)
 
 
 def _waiting(record: SagaRecord, nodes: Sequence[NodeView], until: str) -> Explanation:
@@ -108,7 +108,7 @@ def _waiting(record: SagaRecord, nodes: Sequence[NodeView], until: str) -> Expla
     return Explanation(why=f"It waits until {until}.")
 
 
-def _ready(details: SagaDetails, until: str, late: str | None) -> Explanation:
+def _ready(details: SagaDetails, nodes: Sequence[NodeView], until: str, late: str | None) -> Explanation:
     record, now = details.record, details.now
     error = record.last_error or ""
     if details.pause is not None:

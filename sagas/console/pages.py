@@ -91,9 +91,12 @@ def subject(visit: Visit, text: str) -> Subject:
         SagaNotFound: no saga has it.
     """
     portrait = visit.desk.inspector.portrait(parse_saga_id(text))
-    record, now = portrait.details.record, portrait.details.now
     graphs = [graph for text in portrait.versions if (graph := _parsed(text)) is not None]
     graph = _parsed(portrait.graph)
+    secret = {field for each in graphs for field in each.secret_fields}
+    secrets = Secrets(secret, [portrait.details.record.context, *(sent.payload for sent in portrait.sent)])
+    portrait = secrets.censored_portrait(portrait)
+    record, now = portrait.details.record, portrait.details.now
     nodes: tuple[NodeView, ...] = ()
     undo, unfit = None, None
     if graph is None:
@@ -104,8 +107,6 @@ def subject(visit: Visit, text: str) -> Subject:
             undo = None if record.status.finished else preview_undo(graph, record)
         except LogDoesNotFit as error:
             unfit = f"Its steps cannot be shown: {error}"
-    secret = {field for each in graphs for field in each.secret_fields}
-    secrets = Secrets(secret, [record.context, *(sent.payload for sent in portrait.sent)])
     return Subject(portrait=portrait, graph=graph, nodes=nodes, unfit=unfit, secrets=secrets, undo=undo)
 
 
@@ -215,9 +216,14 @@ def dead(visit: Visit) -> Response:
 
 
 def _list(visit: Visit, query: ListQuery, template: str) -> Response:
-    page = visit.desk.inspector.page(query.wanted, within=MOST_SEARCHED)
+    shows_errors = template == "dead.html"
+    page = visit.desk.inspector.page(query.wanted, within=MOST_SEARCHED, secrets=shows_errors)
     following = page.records[-1].id if page.more else page.searched_to
-    errors = {record.id: record.last_error for record in page.records}
+    errors = {
+        record.id: Secrets(page.secret_fields.get(record.name, ()), [record.context]).censored(record.last_error)
+        for record in page.records
+        if shows_errors
+    }
     return visit.show(
         template,
         query=query,

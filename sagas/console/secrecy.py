@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
+
+from sagas.inspection.models import Portrait
 
 HIDDEN: Final = "••••••"
 #: A shorter value is left in messages, as it would be found everywhere.
@@ -48,6 +51,26 @@ class Secrets:
         for value in self._values_found:
             shown = shown.replace(value, HIDDEN)
         return shown
+
+    def censored_portrait(self, portrait: Portrait) -> Portrait:
+        """Return a saga whose errors and reasons quote no secret value; its context is as it was.
+
+        It is done before any text is cut, as half of a value would not be found.
+        """
+        if not self._values_found:
+            return portrait
+        record = portrait.details.record
+        log = tuple(
+            replace(
+                entry,
+                message=None if entry.message is None else self.censored(entry.message),
+                reason=None if entry.reason is None else self.censored(entry.reason),
+            )
+            for entry in record.log
+        )
+        error = None if record.last_error is None else self.censored(record.last_error)
+        details = replace(portrait.details, record=replace(record, log=log, last_error=error))
+        return replace(portrait, details=details)
 
     def _is_secret(self, path: tuple[str, ...]) -> bool:
         return any(path[-len(secret) :] == secret for secret in self._paths)

@@ -6,6 +6,7 @@ question during an incident does not make the incident worse. Times and ages are
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,13 +87,14 @@ class Inspector:
         self._storage = storage
         self._answer_seconds = answer_seconds
 
-    def page(self, wanted: PageFilter, *, within: int | None = None) -> Page:
+    def page(self, wanted: PageFilter, *, within: int | None = None, secrets: bool = False) -> Page:
         """Return a page of sagas.
 
         Args:
             wanted: which ones.
             within: look at no more sagas than this if no index has what is wanted. `searched_to` then tells how far
                 the search came.
+            secrets: whether to read which fields are secret.
         """
         with self._asking("narrow the list by a name, a status or an age") as question:
             asked = replace(
@@ -104,9 +106,16 @@ class Inspector:
             parameters = filter_row(asked, leased_by=wanted.leased_by, error=wanted.error)
             searched_to = None if within is None else question.narrow(parameters, within)
             rows = question.run(storage_query("find"), parameters)
+            fields = question.secret_fields({row["name"] for row in rows}) if secrets and rows else {}
         records = tuple(record_of(row) for row in rows[: wanted.limit])
         more = len(rows) > wanted.limit
-        return Page(now=question.now, records=records, more=more, searched_to=None if more else searched_to)
+        return Page(
+            now=question.now,
+            records=records,
+            more=more,
+            searched_to=None if more else searched_to,
+            secret_fields=fields,
+        )
 
     def details(self, saga_id: UUID) -> SagaDetails:
         """Return a saga with its log, the pause of its name, and the operator who requested a yield.
@@ -320,6 +329,13 @@ class _Question:
         yield_requested_by = bearing.pop("yield_requested_by")
         pause = None if bearing["name"] is None else Pause(**bearing)
         return SagaDetails(now=self.now, record=record, pause=pause, yield_requested_by=yield_requested_by)
+
+    def secret_fields(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        fields: dict[str, frozenset[str]] = {}
+        for row in self.ask("secret_fields", names=sorted(names)):
+            marked = json.loads(row["graph"])["secret_fields"]
+            fields[row["name"]] = fields.get(row["name"], frozenset()).union(marked)
+        return fields
 
     def narrow(self, parameters: dict[str, Any], within: int) -> UUID | None:
         """Have a page look at no more sagas than this, and return the last of them; None if it need not be narrowed."""

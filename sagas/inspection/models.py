@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -35,12 +35,15 @@ class Page:
 
     Attributes:
         searched_to: older sagas than this one were not searched, and may match too; None if all were.
+        secret_fields: for the names that have any: the fields of their contexts that are not shown to people. It is
+            read only if asked for.
     """
 
     now: datetime
     records: tuple[SagaRecord, ...]
     more: bool
     searched_to: UUID | None = None
+    secret_fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

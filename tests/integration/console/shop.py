@@ -41,7 +41,7 @@ class Reserve(Step[Order]):
 
 
 class Charge(Step[Order]):
-    retry = RetryPolicy(max_attempts=2, first_delay=3600, retry_on=(ConnectionError,))
+    retry = RetryPolicy(max_attempts=4, first_delay=3600, retry_on=(ConnectionError,))
 
     def act(self, context: Order, call: Call) -> None:
         if context.item == "unpaid":
