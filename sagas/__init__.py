@@ -7,6 +7,10 @@ from sagas.api import (
     cancel_async,
     configure,
     current_engine,
+    find,
+    find_async,
+    get,
+    get_async,
     recover_saga,
     recover_saga_async,
     run,
@@ -18,15 +22,19 @@ from sagas.api import (
     start,
     start_async,
     start_many,
+    wait,
+    wait_async,
 )
 from sagas.definition import Call, RetryPolicy, Saga, Sleep, Step, Wait
 from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
-from sagas.errors import OutcomeUnknown, SagaError
+from sagas.errors import OutcomeUnknown, SagaError, WaitTimedOut
 from sagas.execution import Report
+from sagas.inspection.view import SagaSummary, SagaView
 from sagas.progress import SagaStatus
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
+from sagas.storage.records import SagaState
 
 __all__ = [
     "Call",
@@ -39,15 +47,23 @@ __all__ = [
     "Saga",
     "SagaEngine",
     "SagaError",
+    "SagaState",
     "SagaStatus",
+    "SagaSummary",
+    "SagaView",
     "Settings",
     "Sleep",
     "Step",
     "Wait",
+    "WaitTimedOut",
     "cancel",
     "cancel_async",
     "configure",
     "current_engine",
+    "find",
+    "find_async",
+    "get",
+    "get_async",
     "recover_saga",
     "recover_saga_async",
     "run",
@@ -59,6 +75,8 @@ __all__ = [
     "start",
     "start_async",
     "start_many",
+    "wait",
+    "wait_async",
 ]
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from sagas.context import ContextT
@@ -14,8 +14,9 @@ from sagas.definition import Saga
 from sagas.engine import SagaEngine
 from sagas.execution import Report
 from sagas.framework import set_up_framework
+from sagas.inspection.view import SagaSummary, SagaView
+from sagas.reading import Filters, SagaReference
 from sagas.settings import Settings
-from sagas.signals import SagaKey
 from sagas.storage.records import OnConflict
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
@@ -174,7 +175,7 @@ async def send_async(*saga_ids: UUID | str) -> None:
 
 
 def signal(
-    saga: SagaKey,
+    saga: SagaReference,
     name: str,
     payload: object = None,
     *,
@@ -187,7 +188,7 @@ def signal(
 
 
 async def signal_async(
-    saga: SagaKey,
+    saga: SagaReference,
     name: str,
     payload: object = None,
     *,
@@ -199,13 +200,15 @@ async def signal_async(
     return await current_engine().signal_async(saga, name, payload, signal_id=signal_id, by=by, connection=connection)
 
 
-def cancel(saga: SagaKey, reason: str, *, by: str | None = None, connection: TransactionOwner | None = None) -> None:
+def cancel(
+    saga: SagaReference, reason: str, *, by: str | None = None, connection: TransactionOwner | None = None
+) -> None:
     """Ask for a saga to be aborted. See `SagaEngine.cancel`."""
     current_engine().cancel(saga, reason, by=by, connection=connection)
 
 
 async def cancel_async(
-    saga: SagaKey, reason: str, *, by: str | None = None, connection: AsyncTransactionOwner | None = None
+    saga: SagaReference, reason: str, *, by: str | None = None, connection: AsyncTransactionOwner | None = None
 ) -> None:
     """Do as `cancel` does, from a coroutine."""
     await current_engine().cancel_async(saga, reason, by=by, connection=connection)
@@ -229,3 +232,33 @@ def recover_saga(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
 async def recover_saga_async(saga_id: UUID | str, *, by_hand: bool = False) -> Report:
     """Do as `recover_saga` does, from a coroutine. See `SagaEngine.recover_async`."""
     return await current_engine().recover_async(saga_id, by_hand=by_hand)
+
+
+def get(saga: SagaReference) -> SagaView:
+    """Return one saga as it is now, by its id or by its class and idempotency key. See `SagaEngine.get`."""
+    return current_engine().get(saga)
+
+
+async def get_async(saga: SagaReference) -> SagaView:
+    """Do as `get` does, from a coroutine."""
+    return await current_engine().get_async(saga)
+
+
+def find(**filters: Unpack[Filters]) -> list[SagaSummary]:
+    """Return the sagas that all given filters want, the newest first. See `SagaEngine.find`."""
+    return current_engine().find(**filters)
+
+
+async def find_async(**filters: Unpack[Filters]) -> list[SagaSummary]:
+    """Do as `find` does, from a coroutine."""
+    return await current_engine().find_async(**filters)
+
+
+def wait(saga: SagaReference, timeout: float | None = None) -> SagaView:
+    """Return one saga once it is COMPLETED, COMPENSATED or dead. See `SagaEngine.wait`."""
+    return current_engine().wait(saga, timeout)
+
+
+async def wait_async(saga: SagaReference, timeout: float | None = None) -> SagaView:
+    """Do as `wait` does, from a coroutine."""
+    return await current_engine().wait_async(saga, timeout)

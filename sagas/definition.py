@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, get_args, get_origin
 from uuid import UUID
 
 from sagas.context import ContextCodec, ContextT
 from sagas.errors import DefinitionError
-from sagas.graph import Graph, Node
+from sagas.graph import Fallback, Graph, Node
 from sagas.storable import is_storable
 
 MAX_NAME_LENGTH = 255
@@ -178,6 +178,11 @@ class Part:
         return None
 
     @classmethod
+    def alternates(cls) -> tuple[type[Part], ...]:
+        """Return the class itself, and then its fallbacks in the order in which they are tried."""
+        return (cls,)
+
+    @classmethod
     def node(cls) -> Node:
         """Return its node in a graph."""
         return Node(name=cls.name, kind=cls.kind, pivot=cls.pivot, undoable=cls.can_compensate())
@@ -196,10 +201,14 @@ class Step(Part, Generic[ContextT]):
         compensate_retry: the same for `compensate`; default: 45 attempts over six hours.
         timeout: seconds after which an action counts as failed and in doubt; None for no limit.
         pivot: True for the point of no return. Once this step has completed, the saga only goes forward.
+        fallback: the step class that is tried in this step's place once `act` has failed for good. It has a name,
+            policies, a timeout and a compensation of its own, and may have a fallback itself. If the saga aborts, what
+            it did is undone first, and then what this step did or may have done.
     """
 
     kind: ClassVar[str] = "step"
     timeout: ClassVar[float | None] = None
+    fallback: ClassVar[type[Step[Any]] | None] = None
 
     def act(self, context: ContextT, call: Call) -> ContextT | Awaitable[ContextT | None] | None:
         """Take effect."""
@@ -221,6 +230,20 @@ class Step(Part, Generic[ContextT]):
                 f"{cls.__name__}: timeout is {cls.timeout!r}: "
                 "give seconds above 0, at most a year, or None for no limit."
             )
+        _check_fallbacks(cls)
+
+    @classmethod
+    def alternates(cls) -> tuple[type[Step[Any]], ...]:
+        """Return the class itself, and then its fallbacks in the order in which they are tried."""
+        found: list[type[Step[Any]]] = [cls]
+        while (fallback := found[-1].fallback) is not None and fallback not in found:
+            found.append(fallback)
+        return tuple(found)
+
+    @classmethod
+    def node(cls) -> Node:
+        """Return its node in a graph."""
+        return replace(super().node(), fallbacks=tuple(Fallback.of(each.node()) for each in cls.alternates()[1:]))
 
     @classmethod
     def can_compensate(cls) -> bool:
@@ -360,8 +383,13 @@ AnySaga = type[Saga[Any]]
 
 
 def steps_of(saga: AnySaga) -> list[type[Step[Any]]]:
-    """Return the parts of a saga that take effect, in order."""
-    return [part for part in saga.steps if issubclass(part, Step)]
+    """Return the steps of a saga in order, each followed by its fallbacks."""
+    return [part for part in parts_of(saga) if issubclass(part, Step)]
+
+
+def parts_of(saga: AnySaga) -> list[type[Part]]:
+    """Return the parts of a saga in order, each followed by its fallbacks."""
+    return [each for part in saga.steps for each in part.alternates()]
 
 
 def _own_name(cls: type) -> str:
@@ -446,42 +474,51 @@ def _context_type(cls: AnySaga) -> Any:
     )
 
 
+def _check_fallbacks(step: type[Step[Any]]) -> None:
+    chain = [step]
+    while (fallback := chain[-1].fallback) is not None:
+        owner = chain[-1].__name__
+        if not (isinstance(fallback, type) and issubclass(fallback, Step)):
+            raise DefinitionError(
+                f"{owner}: fallback is {fallback!r}: give the Step class itself, not an instance or a function."
+            )
+        if fallback in chain:
+            raise DefinitionError(
+                f"{owner}: its fallback {fallback.__name__} leads back to itself, so that it would be tried for ever: "
+                "let the last fallback have none."
+            )
+        if fallback.act is Step.act:
+            raise DefinitionError(f"{owner}: its fallback {fallback.__name__} defines no act(): say what it does.")
+        if fallback.pivot is not step.pivot:
+            raise DefinitionError(
+                f"{owner}: its pivot is {step.pivot} and that of its fallback {fallback.__name__} is {fallback.pivot}, "
+                "but the fallback takes the same place in the saga: give both the same `pivot`."
+            )
+        chain.append(fallback)
+
+
 def _check_steps(cls: AnySaga) -> None:
     if not isinstance(cls.steps, Sequence):
         raise DefinitionError(f"{cls.__name__}: steps is {cls.steps!r}: give a list of Step classes.")
     if not cls.steps:
         raise DefinitionError(f"{cls.__name__}: it has no steps: list its Step classes in `steps`.")
-    seen: dict[str, str] = {}
+    seen: dict[str, type[Part]] = {}
     pivot: str | None = None
     for step in cls.steps:
-        if not (isinstance(step, type) and issubclass(step, Part)):
-            raise DefinitionError(
-                f"{cls.__name__}: steps holds {step!r}: list the Step class itself, not an instance or a function."
-            )
-        if step in (Part, Step, Wait, Sleep):
-            raise DefinitionError(
-                f"{cls.__name__}: steps holds {step.__name__} itself: list a subclass, which says what it does."
-            )
-        if issubclass(step, Step) and step.act is Step.act:
-            raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
-        for name in (step.name, *step.aliases):
-            if name in seen:
-                raise DefinitionError(
-                    f"{cls.__name__}: {seen[name]} and {step.__name__} are both named {name!r}"
-                    f"{'' if name == step.name else ', one by an alias'}, and the log could not tell them apart: "
-                    "give one another name."
-                )
-            seen[name] = step.__name__
+        _check_part(cls, step)
+        for each in step.alternates():
+            _check_names(cls, each, seen)
         if pivot and step.pivot:
             raise DefinitionError(
                 f"{cls.__name__}: {pivot} and {step.__name__} are both pivots, and there is one point of no return: "
                 "keep `pivot = True` on the one after which the saga must go forward."
             )
-        if pivot and step.can_compensate():
-            raise DefinitionError(
-                f"{cls.__name__}: {step.__name__} comes after the pivot {pivot}, so its compensate() could never "
-                "run: remove it, or move the step before the pivot."
-            )
+        for each in step.alternates():
+            if pivot and each.can_compensate():
+                raise DefinitionError(
+                    f"{cls.__name__}: {each.__name__} comes after the pivot {pivot}, so its compensate() could never "
+                    "run: remove it, or move the step before the pivot."
+                )
         if pivot and issubclass(step, Wait) and step.timeout is not None and step.on_timeout == "abort":
             raise DefinitionError(
                 f"{cls.__name__}: {step.__name__} comes after the pivot {pivot}, so its timeout could not abort the "
@@ -489,3 +526,34 @@ def _check_steps(cls: AnySaga) -> None:
             )
         if step.pivot:
             pivot = step.__name__
+
+
+def _check_part(cls: AnySaga, step: type[Part]) -> None:
+    if not (isinstance(step, type) and issubclass(step, Part)):
+        raise DefinitionError(
+            f"{cls.__name__}: steps holds {step!r}: list the Step class itself, not an instance or a function."
+        )
+    if step in (Part, Step, Wait, Sleep):
+        raise DefinitionError(
+            f"{cls.__name__}: steps holds {step.__name__} itself: list a subclass, which says what it does."
+        )
+    if issubclass(step, Step) and step.act is Step.act:
+        raise DefinitionError(f"{cls.__name__}: step {step.__name__} defines no act(): say what it does.")
+    if issubclass(step, Step):
+        _check_fallbacks(step)
+
+
+def _check_names(cls: AnySaga, step: type[Part], seen: dict[str, type[Part]]) -> None:
+    for name in (step.name, *step.aliases):
+        if (other := seen.get(name)) is step:
+            raise DefinitionError(
+                f"{cls.__name__}: {step.__name__} is in it twice, as a step or as a fallback, and the log could not "
+                "tell the two apart: derive a class from it, and list that for one of them."
+            )
+        if other is not None:
+            raise DefinitionError(
+                f"{cls.__name__}: {other.__name__} and {step.__name__} are both named {name!r}"
+                f"{'' if name == step.name else ', one by an alias'}, and the log could not tell them apart: "
+                "give one another name."
+            )
+        seen[name] = step

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Final
 
-from sagas.definition import AnySaga, Part
+from sagas.definition import AnySaga, Part, parts_of
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph, Node
 
@@ -42,7 +42,7 @@ def graph_of(saga: AnySaga, definition_version: str) -> Graph:
             raise _changed(saga, f"it was started with other steps than {saga.__name__} has, too many to tell which")
         nodes = [_node(step.name, step) for step in saga.steps]
     else:
-        known = {code: node for step in saga.steps for code, node in _codes(step)}
+        known = {code: node for step in parts_of(saga) for code, node in _codes(step)}
         starts = range(0, len(codes), _CODE_CHARACTERS)
         nodes = []
         for code in (codes[start : start + _CODE_CHARACTERS] for start in starts):
@@ -61,7 +61,8 @@ def _joined(saga: AnySaga) -> str:
 
 
 def _node(name: str, step: type[Part]) -> Node:
-    return replace(step.node(), name=name)
+    # Version 0.1.0 had no fallbacks: one that the class has now is for sagas that are started now.
+    return replace(step.node(), name=name, fallbacks=())
 
 
 def _codes(step: type[Part]) -> list[tuple[str, Node]]:
@@ -75,7 +76,7 @@ def _codes(step: type[Part]) -> list[tuple[str, Node]]:
 
 
 def _what_became_of(code: str, place: str, saga: AnySaga) -> str:
-    for step, pivot, can_compensate in product(saga.steps, (False, True), (False, True)):
+    for step, pivot, can_compensate in product(parts_of(saga), (False, True), (False, True)):
         for name in (step.name, *step.aliases):
             if code == _code(name, pivot=pivot, can_compensate=can_compensate):
                 if pivot is not step.pivot:
@@ -83,7 +84,7 @@ def _what_became_of(code: str, place: str, saga: AnySaga) -> str:
                 else:
                     change = "lost its compensate()"
                 return f"{step.__name__} {change} since this saga was started"
-    names = ", ".join(step.name for step in saga.steps)
+    names = ", ".join(step.name for step in parts_of(saga))
     return (
         f"{place} is none of those of {saga.__name__} ({names}), so it was removed, or renamed without its former "
         "name in `aliases`"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from uuid import UUID
 
 from sagas import recovery, signals
@@ -26,14 +26,15 @@ from sagas.execution import Outcome, Report
 from sagas.framework import Framework
 from sagas.group_commit import GroupWriter
 from sagas.ids import new_saga_id
+from sagas.inspection.view import SagaSummary, SagaView
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
+from sagas.reading import Filters, Reader, SagaReference
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.settings import Settings
-from sagas.signals import SagaKey
 from sagas.storable import is_storable, require_storable
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.postgres import PostgresSagaStorage
@@ -109,6 +110,7 @@ class SagaEngine:
         self._shared = shared
         self._keeper = LeaseKeeper(storage, self.settings.lease_seconds)
         self.definitions = Definitions(storage, self.registry)
+        self._reader = Reader(storage, self.registry, self.definitions)
         self._deliveries = Deliveries(storage)
         self._writer = GroupWriter(storage)
         self._tasks: set[asyncio.Task[Report]] = set()
@@ -367,7 +369,7 @@ class SagaEngine:
 
     def signal(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         name: str,
         payload: object = None,
         *,
@@ -393,13 +395,13 @@ class SagaEngine:
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
-        record = self.storage.head(signals.find_saga(self.storage, saga))
+        record = self.storage.head(self._reader.id_of(saga))
         new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, by=by)
         return self._post(new, connection)
 
     async def signal_async(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         name: str,
         payload: object = None,
         *,
@@ -416,7 +418,7 @@ class SagaEngine:
 
     def cancel(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         reason: str,
         *,
         by: str | None = None,
@@ -438,12 +440,12 @@ class SagaEngine:
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
-        record = self.storage.load(signals.find_saga(self.storage, saga))
+        record = self.storage.load(self._reader.id_of(saga))
         self._post(signals.request_to_cancel(record, reason, by=by, definitions=self.definitions), connection)
 
     async def cancel_async(
         self,
-        saga: SagaKey,
+        saga: SagaReference,
         reason: str,
         *,
         by: str | None = None,
@@ -548,6 +550,73 @@ class SagaEngine:
                 "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
         return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def get(self, saga: SagaReference) -> SagaView:
+        """Return one saga as it is now: its status, its context, the steps that are done, what it waits for.
+
+        Args:
+            saga: its id, or a pair of its class (or name) and its idempotency key.
+
+        Raises:
+            SagaNotFound: there is no such saga; its transaction has not committed, or it was pruned.
+            InvalidSagaId: the text is no id.
+            StorageUnavailable: the database does not answer.
+        """
+        return self._reader.get(saga)
+
+    async def get_async(self, saga: SagaReference) -> SagaView:
+        """Do as `get` does, from a coroutine."""
+        return await call_in_thread(partial(self.get, saga))
+
+    def find(self, **filters: Unpack[Filters]) -> list[SagaSummary]:
+        """Return sagas, the newest first. Each filter narrows what the others leave.
+
+        For the next page, repeat the call with `after`. A key, tags, times, and statuses and states of unfinished sagas
+        are found through an index. What other filters want is looked for from the newest saga on: give `created_after`
+        too where few sagas match.
+
+        Args:
+            filters: `name`: the class, or the name. `status`, `state`: one or several. `key`: the idempotency key.
+                `tags`: sagas that have all of these tags, and maybe others. `created_after`, `created_before`: created
+                at this time or later, and before this time. `updated_after`, `updated_before`: the same for the last
+                write, which for a finished saga is its end. `after`: the id of the last saga of the page before.
+                `limit`: how many at most; default: 50.
+
+        Raises:
+            ValueError: a filter has a value that it cannot have, or a time has no time zone.
+            StorageUnavailable: the database does not answer.
+        """
+        return self._reader.find(**filters)
+
+    async def find_async(self, **filters: Unpack[Filters]) -> list[SagaSummary]:
+        """Do as `find` does, from a coroutine."""
+        return await call_in_thread(partial(self.find, **filters))
+
+    def wait(self, saga: SagaReference, timeout: float | None = None) -> SagaView:
+        """Return one saga once it is over: COMPLETED, COMPENSATED, or dead.
+
+        It reads the saga's status after 50 milliseconds at first and every second later on. It also waits for a
+        database that does not answer. Such an attempt to read may end some seconds after the timeout.
+
+        Args:
+            saga: its id, or a pair of its class (or name) and its idempotency key.
+            timeout: how many seconds to wait at most; 0 looks once, and None waits without a limit.
+
+        Raises:
+            WaitTimedOut: the saga is not over in time, or the database did not answer.
+            SagaNotFound, InvalidSagaId: as for `get`.
+            ValueError: the timeout is not a number of seconds of 0 or more.
+            RuntimeError: called within an async step, whose loop it would block: await `wait_async`.
+        """
+        return self._reader.wait(saga, timeout)
+
+    async def wait_async(self, saga: SagaReference, timeout: float | None = None) -> SagaView:
+        """Do as `wait` does, from a coroutine. The event loop goes on meanwhile."""
+        return await self._reader.wait_async(saga, timeout)
+
+    # -- details ----------------------------------------------------------------------------------------------
 
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""

@@ -111,6 +111,19 @@ class QueryTimeout(SagaError):
     """The server cancelled a query of the inspector because it took too long; nothing was changed."""
 
 
+class WaitTimedOut(SagaError, TimeoutError):
+    """A saga has not ended within the time that a program waited for it. The saga goes on.
+
+    Attributes:
+        saga_id, status: the saga and its status when it was read last; None if the database did not answer.
+    """
+
+    def __init__(self, message: str, *, saga_id: UUID | None = None, status: str | None = None) -> None:
+        super().__init__(message)
+        self.saga_id = saga_id
+        self.status = status
+
+
 class SchemaBehind(SagaError):
     """The database lacks tables or columns that this version needs: run `sagas migrate`."""
 

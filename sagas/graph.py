@@ -9,11 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from sagas.errors import DefinitionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """An alternate action of a node: it is tried once the action before it has failed for good.
+
+    Attributes:
+        name: stable name in the log.
+        kind: as of a node.
+        undoable: whether it has a compensation.
+    """
+
+    name: str
+    kind: str = "step"
+    undoable: bool = False
+
+    @classmethod
+    def of(cls, node: Node) -> Fallback:
+        """Return the fallback that does what this node does."""
+        return cls(name=node.name, kind=node.kind, undoable=node.undoable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +47,7 @@ class Node:
         after: the nodes that must have succeeded before it begins.
         pivot: whether the saga only goes forward once it has succeeded.
         undoable: whether it has a compensation.
+        fallbacks: its alternate actions, in the order in which they are tried.
     """
 
     name: str
@@ -33,6 +55,7 @@ class Node:
     after: tuple[str, ...] = ()
     pivot: bool = False
     undoable: bool = False
+    fallbacks: tuple[Fallback, ...] = ()
 
     @property
     def waits(self) -> bool:
@@ -51,7 +74,7 @@ class Graph:
         secret_fields: the fields of the context that are not shown to people.
 
     Raises:
-        DefinitionError: two nodes have one name, or a node comes before one that it depends on.
+        DefinitionError: two nodes or fallbacks have one name, or a node comes before one that it depends on.
     """
 
     saga: str
@@ -61,9 +84,12 @@ class Graph:
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
+        names: set[str] = set()
         for node in self.nodes:
-            if node.name in seen:
-                raise DefinitionError(f"saga {self.saga}: two nodes are named {node.name!r}: give one another name.")
+            for name in (node.name, *(fallback.name for fallback in node.fallbacks)):
+                if name in names:
+                    raise DefinitionError(f"saga {self.saga}: two nodes are named {name!r}: give one another name.")
+                names.add(name)
             if missing := set(node.after) - seen:
                 raise DefinitionError(
                     f"saga {self.saga}: node {node.name!r} depends on {', '.join(sorted(missing))}, which does not "
@@ -77,18 +103,35 @@ class Graph:
         linked: list[Node] = []
         for node in nodes:
             after = (linked[-1].name,) if linked else ()
-            linked.append(Node(**{**asdict(node), "after": after}))
+            linked.append(replace(node, after=after))
         return cls(saga, version, tuple(linked), secret_fields)
 
     @cached_property
+    def alternates(self) -> dict[str, tuple[Node, ...]]:
+        """For each node: the node itself, and then its fallbacks in order, each as a node in the same place."""
+        return {
+            node.name: (node, *(_in_place_of(node, fallback) for fallback in node.fallbacks)) for node in self.nodes
+        }
+
+    @cached_property
     def named(self) -> dict[str, Node]:
-        """Each node by its name."""
-        return {node.name: node for node in self.nodes}
+        """Each node by its name, and each fallback as a node in the same place."""
+        return {each.name: each for alternates in self.alternates.values() for each in alternates}
+
+    @cached_property
+    def owners(self) -> dict[str, Node]:
+        """By the name of each node and of each fallback: the node to which it belongs."""
+        return {each.name: node for node in self.nodes for each in self.alternates[node.name]}
+
+    @cached_property
+    def next_alternate(self) -> dict[str, Node]:
+        """By the name of each node and fallback that has one: the fallback that is tried after it."""
+        return {each.name: after for found in self.alternates.values() for each, after in pairwise(found)}
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """The place of each node in the graph's order."""
-        return {node.name: place for place, node in enumerate(self.nodes)}
+        """The place of each node in the graph's order. A fallback has the place of its node."""
+        return {each.name: place for place, node in enumerate(self.nodes) for each in self.alternates[node.name]}
 
     @cached_property
     def successors(self) -> dict[str, tuple[str, ...]]:
@@ -102,7 +145,7 @@ class Graph:
     @cached_property
     def text(self) -> str:
         """The graph as JSON, as it is stored."""
-        nodes = [{key: value for key, value in asdict(node).items() if value} for node in self.nodes]
+        nodes = [_without_defaults(node) for node in self.nodes]
         stored: dict[str, Any] = {"saga": self.saga, "version": self.version, "nodes": nodes}
         if self.secret_fields:  # a saga without any has the text that it had before there were any: its hash is stored
             stored["secret_fields"] = self.secret_fields
@@ -124,7 +167,24 @@ class Graph:
                 after=tuple(node.get("after", ())),
                 pivot=node.get("pivot", False),
                 undoable=node.get("undoable", False),
+                fallbacks=tuple(map(_fallback, node.get("fallbacks", ()))),
             )
             for node in stored["nodes"]
         )
         return cls(stored["saga"], stored["version"], tuple(nodes), tuple(stored.get("secret_fields", ())))
+
+
+def _in_place_of(node: Node, fallback: Fallback) -> Node:
+    return replace(node, name=fallback.name, kind=fallback.kind, undoable=fallback.undoable, fallbacks=())
+
+
+def _without_defaults(node: Node | Fallback) -> dict[str, Any]:
+    # A node without fallbacks must have the text that it had before there were any: its hash is stored.
+    fields = {key: value for key, value in asdict(node).items() if value}
+    if isinstance(node, Node) and node.fallbacks:
+        fields["fallbacks"] = [_without_defaults(fallback) for fallback in node.fallbacks]
+    return fields
+
+
+def _fallback(stored: dict[str, Any]) -> Fallback:
+    return Fallback(name=stored["name"], kind=stored.get("kind", "step"), undoable=stored.get("undoable", False))

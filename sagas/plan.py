@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sagas.definition import AnySaga, Part, RetryPolicy
+from sagas.definition import AnySaga, Part, RetryPolicy, parts_of
 from sagas.errors import LogDoesNotFit
-from sagas.graph import Graph, Node
+from sagas.graph import Fallback, Graph, Node
 from sagas.progress import Action, Move, Progress
 
 
@@ -21,7 +21,7 @@ class Plan:
 
     Attributes:
         graph: the stored graph, with the compensations that the classes have now.
-        steps: the class of each node, by the node's name.
+        steps: the class of each node and of each fallback, by the name that it has in the graph.
         past_failures: whether earlier steps are compensated while a later one's compensation fails.
     """
 
@@ -53,26 +53,30 @@ def plan_for(saga: AnySaga, graph: Graph) -> Plan:
 
 
 def _plan(saga: AnySaga, graph: Graph) -> Plan:
-    named = {name: step for step in saga.steps for name in (step.name, *step.aliases)}
+    named = {name: part for part in parts_of(saga) for name in (part.name, *part.aliases)}
     steps: dict[str, type[Part]] = {}
     nodes = []
     for node in graph.nodes:
-        step = named.get(node.name)
-        if step is None:
-            names = ", ".join(step.name for step in saga.steps)
-            raise _does_not_fit(
-                saga,
-                f"step {node.name!r}, which this saga was started with, is none of those of {saga.__name__} ({names}), "
-                "so it was removed, or renamed without its former name in `aliases`",
-            )
-        if difference := _difference(step, node):
-            raise _does_not_fit(saga, f"{step.__name__} {difference} since this saga was started")
-        if first := next((name for name, other in steps.items() if other is step), None):
-            names = f"{first!r} and {node.name!r}"
-            raise _does_not_fit(saga, f"{step.__name__} stands for two steps of this saga, {names}")
-        steps[node.name] = step
-        # A compensation that was added after the saga's start harms no saga, so use it.
-        nodes.append(replace(node, undoable=step.can_compensate()))
+        alternates = []
+        for stored in graph.alternates[node.name]:
+            step = named.get(stored.name)
+            if step is None:
+                kind = "step" if stored is node else f"fallback of {node.name!r}:"
+                names = ", ".join(part.name for part in parts_of(saga))
+                raise _does_not_fit(
+                    saga,
+                    f"{kind} {stored.name!r}, which this saga was started with, is none of those of {saga.__name__} "
+                    f"({names}), so it was removed, or renamed without its former name in `aliases`",
+                )
+            if difference := _difference(step, stored):
+                raise _does_not_fit(saga, f"{step.__name__} {difference} since this saga was started")
+            if first := next((name for name, other in steps.items() if other is step), None):
+                names = f"{first!r} and {stored.name!r}"
+                raise _does_not_fit(saga, f"{step.__name__} stands for two steps of this saga, {names}")
+            steps[stored.name] = step
+            # A compensation that was added after the saga's start harms no saga, so use it.
+            alternates.append(replace(stored, undoable=step.can_compensate()))
+        nodes.append(replace(alternates[0], fallbacks=tuple(map(Fallback.of, alternates[1:]))))
     return Plan(Graph(graph.saga, graph.version, tuple(nodes)), steps, saga.compensate_past_failures)
 
 

@@ -64,11 +64,13 @@ class EntryStatus(StrEnum):
 class Verdict(StrEnum):
     """What was decided when an action failed. The log keeps the verdict, so that later code cannot decide differently.
 
-    ABORT: the saga unwinds. SET_ASIDE: the attempts at a compensation are spent; other steps are compensated before it
-    is tried again. FAIL_ATTEMPT: this attempt at the saga fails, and another follows.
+    FALLBACK: the step goes on with its fallback. ABORT: the saga unwinds. SET_ASIDE: the attempts at a compensation are
+    spent; other steps are compensated before it is tried again. FAIL_ATTEMPT: this attempt at the saga fails, and
+    another follows.
     """
 
     RETRY = "retry"
+    FALLBACK = "fall back"
     ABORT = "abort"
     SET_ASIDE = "set aside"
     FAIL_ATTEMPT = "fail the attempt"
@@ -84,7 +86,7 @@ class Entry:
     """One row of the log, as far as progress depends on it.
 
     Attributes:
-        step: the node's name, or the command of an operator.
+        step: the name of the node or of its fallback, or the command of an operator.
         in_doubt: whether this attempt may have taken effect although it failed.
         in_flight: the steps that a holder that was lost or failed may have begun; None for any that could begin.
         schedules: whether a newer version wrote the row and only code that understands the row can continue the saga.
@@ -109,7 +111,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One attempt at an action of a node; `attempt` is 1 for the first in the log."""
+    """One attempt at an action of a node or of its fallback; `attempt` is 1 for the first in the log."""
 
     node: Node
     action: Action
@@ -164,8 +166,10 @@ class Progress:
         self.graph = graph
         self.past_failures = past_failures
         self.aborted = False
-        self._done: set[str] = set()
+        self._done: set[str] = set()  # the nodes and fallbacks that have acted
+        self._succeeded: set[str] = set()  # the nodes of which one alternate has acted
         # The nodes that may act, kept up to date: to look through a long graph after each step takes its square.
+        # The value is the alternate whose turn it is: the node itself, or a fallback.
         self._open: dict[str, Node] = {node.name: node for node in graph.nodes if not node.after}
         self._past_pivot = False
         self._doubtful: set[str] = set()
@@ -210,20 +214,10 @@ class Progress:
                 f"(it has {', '.join(self.graph.named)}): run the code that has this step, or bring the step back "
                 "under that name."
             )
-        key = (entry.step, entry.action)
+        if entry.action is Action.ACT:
+            self._require_turn(node)
         if entry.status is EntryStatus.FAILED:
-            self._attempts[key] += 1
-            self._in_a_row[key] += 1
-            if entry.action is Action.ACT and entry.in_doubt:
-                self._doubtful.add(entry.step)
-            if entry.verdict is Verdict.SET_ASIDE:
-                self._in_a_row[key] = 0
-                self._set_aside.add(entry.step)
-            elif entry.verdict is Verdict.FAIL_ATTEMPT:
-                self._set_aside.clear()
-                for other in self._in_a_row:
-                    if other[1] is entry.action:
-                        self._in_a_row[other] = 0
+            self._step_failed(node, entry)
             return
         if entry.action is Action.ACT:
             if entry.step in self._done:
@@ -231,8 +225,8 @@ class Progress:
                     f"the log of this saga completed {entry.step!r} twice, which is not the order of "
                     f"{self.graph.saga}: run the code that has this order."
                 )
-            if not self._done.issuperset(node.after):
-                early = ", ".join(name for name in node.after if name not in self._done)
+            if not self._succeeded.issuperset(node.after):
+                early = ", ".join(name for name in node.after if name not in self._succeeded)
                 raise LogDoesNotFit(
                     f"the log of this saga completed {entry.step!r} before {early}, which is not the order of "
                     f"{self.graph.saga}: run the code that has this order."
@@ -243,14 +237,52 @@ class Progress:
         if entry.status is EntryStatus.SKIPPED:
             self._settled.add(entry.step)
 
+    def _step_failed(self, node: Node, entry: Entry) -> None:
+        key = (entry.step, entry.action)
+        self._attempts[key] += 1
+        self._in_a_row[key] += 1
+        if entry.action is Action.ACT and entry.in_doubt:
+            self._doubtful.add(entry.step)
+        if entry.verdict is Verdict.FALLBACK:
+            self._fall_back(node)
+        elif entry.verdict is Verdict.SET_ASIDE:
+            self._in_a_row[key] = 0
+            self._set_aside.add(entry.step)
+        elif entry.verdict is Verdict.FAIL_ATTEMPT:
+            self._set_aside.clear()
+            for other in self._in_a_row:
+                if other[1] is entry.action:
+                    self._in_a_row[other] = 0
+
     def _act_done(self, node: Node) -> None:
+        owner = self.graph.owners[node.name]
         self._done.add(node.name)
+        self._succeeded.add(owner.name)
         self._past_pivot = self._past_pivot or node.pivot
-        del self._open[node.name]
-        for name in self.graph.successors[node.name]:
+        del self._open[owner.name]
+        for name in self.graph.successors[owner.name]:
             following = self.graph.named[name]
-            if self._done.issuperset(following.after):
+            if self._succeeded.issuperset(following.after):
                 self._open[name] = following
+
+    def _require_turn(self, node: Node) -> None:
+        """Make sure that a node with fallbacks, or a fallback, acts in its turn."""
+        owner = self.graph.owners[node.name]
+        if owner.fallbacks and self._open.get(owner.name) != node:
+            raise LogDoesNotFit(
+                f"the log of this saga has an act of {node.name!r} out of its turn, which is not the order of "
+                f"{self.graph.saga}: run the code that has this order of steps and fallbacks."
+            )
+
+    def _fall_back(self, node: Node) -> None:
+        """Give the turn to the fallback after this node or fallback."""
+        following = self.graph.next_alternate.get(node.name)
+        if following is None:
+            raise LogDoesNotFit(
+                f"the log of this saga fell back from {node.name!r}, which has no fallback in {self.graph.saga}: run "
+                "the code that this saga was started with."
+            )
+        self._open[self.graph.owners[node.name].name] = following
 
     def _holder_lost(self, entry: Entry) -> None:
         if entry.status is EntryStatus.DECLINED:
@@ -309,8 +341,9 @@ class Progress:
     def judge_failure(self, move: Move, *, retryable: bool, max_attempts: int) -> Verdict:
         """Return what follows from the failure of this move.
 
-        A node after the pivot is never compensated, and a compensation is never undone. When the attempts at one of
-        them are spent, this attempt at the saga fails, and another follows later.
+        An act that fails for good gives its turn to its fallback. Without a fallback, the saga aborts. But a node after
+        the pivot is never compensated, and a compensation is never undone. When the attempts at one of them are spent,
+        this attempt at the saga fails, and another follows later.
 
         Args:
             retryable: whether the node's policy retries after an error of this kind.
@@ -323,26 +356,35 @@ class Progress:
         if move.action is Action.COMPENSATE:
             others = [n for n in self._owed() if n.name != move.node.name and n.name not in self._set_aside]
             return Verdict.SET_ASIDE if self.past_failures and others else Verdict.FAIL_ATTEMPT
+        if move.node.name in self.graph.next_alternate:
+            return Verdict.FALLBACK
         return Verdict.FAIL_ATTEMPT if self.past_pivot else Verdict.ABORT
 
     def _forward(self) -> list[Node]:
-        """Return the nodes that may act: they are not done, and all nodes that they depend on are."""
+        """Return the nodes that may act: they are not done, and all nodes that they depend on are.
+
+        For a node that fell back, its fallback is returned.
+        """
         if len(self._open) < 2:
             return list(self._open.values())
         return sorted(self._open.values(), key=lambda node: self.graph.places[node.name])
 
     def _owed(self) -> list[Node]:
-        """Return the nodes that are still to be compensated, the last first."""
+        """Return the nodes and fallbacks that are still to be compensated, the last first."""
         return [
             node
-            for node in reversed(self.graph.nodes)
+            for place in reversed(self.graph.nodes)
+            for node in reversed(self.graph.alternates[place.name])
             if node.undoable
             and node.name not in self._settled
             and (node.name in self._done or node.name in self._doubtful)
         ]
 
     def _backward(self, owed: list[Node]) -> list[Node]:
-        """Return the owed nodes that may be compensated now: no node that depends on them is still to be undone."""
+        """Return the owed nodes that may be compensated now: no node that depends on them is still to be undone.
+
+        Of one node's alternates, the last is compensated first.
+        """
         if self.past_failures:
             # Compensate one node at a time: each is tried once before any is tried again.
             tried = self._in_a_row
@@ -350,11 +392,13 @@ class Progress:
             return [min(owed, key=lambda node: (node.name in self._set_aside, tried[node.name, key]))]
         blocked: set[str] = set()
         ready = []
-        owes = {node.name for node in owed}
+        owes: dict[str, Node] = {}
+        for node in owed:
+            owes.setdefault(self.graph.owners[node.name].name, node)
         for node in reversed(self.graph.nodes):
             later = self.graph.successors[node.name]
             if any(name in blocked or name in owes for name in later):
                 blocked.add(node.name)
             elif node.name in owes:
-                ready.append(node)
+                ready.append(owes[node.name])
         return ready

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeAlias
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
-from sagas.definition import MAX_NAME_LENGTH, AnySaga, Saga, Wait
+from sagas.definition import MAX_NAME_LENGTH, Wait
 from sagas.definitions import Definitions
-from sagas.errors import ContextError, LogDoesNotFit, SagaNotFound, SignalRefused, UnknownSaga
+from sagas.errors import ContextError, LogDoesNotFit, SignalRefused, UnknownSaga
 from sagas.plan import plan_for
 from sagas.progress import Progress
-from sagas.recovery import parse_saga_id
 from sagas.storable import is_storable
-from sagas.storage.contract import ISagaStorage
 from sagas.storage.records import SagaHead, SagaRecord, Signal, SignalKind
-
-#: Which saga: its id, or its class or name with the idempotency key that it was started with.
-SagaKey: TypeAlias = UUID | str | tuple[AnySaga | str, str]
-
-
-def find_saga(storage: ISagaStorage, which: SagaKey) -> UUID:
-    """Return the id of a saga.
-
-    Raises:
-        InvalidSagaId: the text is not an id.
-        SagaNotFound: no saga was started with this key.
-    """
-    if not isinstance(which, tuple):
-        return parse_saga_id(which)
-    saga, key = which
-    name = saga.stored_name() if isinstance(saga, type) and issubclass(saga, Saga) else str(saga)
-    found = storage.find_id(name, key)
-    if found is None:
-        raise SagaNotFound(f"no saga named {name!r} was started with the idempotency key {key!r}: check both.")
-    return found
 
 
 def new_signal(

@@ -19,6 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from signal import Signals
 from types import ModuleType
@@ -42,6 +44,7 @@ _IMPORTED: Final = [
     "sagas.celery.doctor",
     "sagas.celery.tasks",
     "sagas.celery.worker",
+    "sagas.cli",
     "sagas.storage.postgres",
 ]
 _PR_SET_PDEATHSIG: Final = 1
@@ -115,6 +118,72 @@ class ForkedCelery(CeleryProcess):
             directory=directory,
             output=log,
         )
+
+
+class ForkedCommand:
+    """A forked `sagas` command with pipes, and the parts of subprocess.Popen's interface that tests use.
+
+    Like the installed script, it does not look for modules in its working directory.
+    """
+
+    def __init__(self, arguments: Sequence[str | bytes], *, environment: Mapping[str, str], directory: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="sagas-tests-") as home:
+            pipes = given, output, errors = [Path(home) / name for name in ("given", "output", "errors")]
+            for pipe in pipes:
+                os.mkfifo(pipe)
+            self._forked = Forked(
+                f"{__name__}:sagas_command",
+                ["sagas", *map(os.fsdecode, arguments)],
+                environment=environment,
+                directory=directory,
+                output=output,
+                errors=errors,
+                given=given,
+            )
+            # In the order in which the process opens them: each call waits for the other end.
+            self.stdin, self.stdout, self.stderr = given.open("wb"), output.open("rb"), errors.open("rb")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._forked.returncode
+
+    def poll(self) -> int | None:
+        return self._forked.poll()
+
+    def send_signal(self, number: int) -> None:
+        self._forked.send_signal(Signals(number))
+
+    def kill(self) -> None:
+        self.send_signal(Signals.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._forked.wait(timeout)
+
+    def communicate(self, given: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Give the command its input; return what it prints on stdout and on stderr until its end."""
+        with ThreadPoolExecutor(2) as pool:
+            printed = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                with suppress(BrokenPipeError), self.stdin:
+                    self.stdin.write(given)
+                output, errors = (future.result(timeout) for future in printed)
+            except BaseException:
+                self.kill()
+                raise
+        self.stdout.close()
+        self.stderr.close()
+        self.wait(timeout)
+        return output, errors
+
+
+def sagas_command() -> None:
+    """Run `sagas` with these arguments."""
+    from sagas.cli import main
+
+    sys.path.remove(str(Path.cwd()))
+    # The streams that were inherited remember the place in another file.
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", 1, errors="backslashreplace")
+    main()
 
 
 def start_celery(

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sagas.cli.console import console
+from sagas.cli.dev import dev
 from sagas.cli.doctor import doctor
 from sagas.cli.errors import SentenceGroup
 from sagas.cli.graph import graph
@@ -22,6 +23,7 @@ from sagas.cli.scan import scan
 from sagas.cli.show import show
 from sagas.cli.start import start
 from sagas.cli.stats import stats
+from sagas.cli.wait import wait
 from sagas.cli.workers import workers
 
 app = typer.Typer(
@@ -61,8 +63,8 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(migrate, start, recover, retry, compensate, skip, resolve, pause, resume, console, doctor, metrics),
-    *(list_sagas, show, stats, workers, scan, prune, graph),
+    *(dev, migrate, start, recover, retry, compensate, skip, resolve, pause, resume, console, doctor, metrics),
+    *(list_sagas, show, wait, stats, workers, scan, prune, graph),
 )
 for _command in _COMMANDS:
     app.command("list" if _command is list_sagas else None)(_command)

@@ -1,8 +1,9 @@
-"""Durations as an operator types them: ages such as 90s, 10m, 2h or 3d, and seconds to wait."""
+"""Durations and times as an operator types them: ages such as 90s, 10m, 2h or 3d, seconds to wait, and dates."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 import typer
@@ -23,6 +24,23 @@ def parse_age(age: str) -> float:
     if not 0 < seconds <= _LONGEST:
         raise typer.BadParameter(f"{age!r} is not an age: give a number above 0 and its unit, as 90s, 10m, 2h or 3d.")
     return seconds
+
+
+def parse_time(written: str | datetime) -> datetime:
+    """Return a time in ISO 8601. A time without a time zone is in UTC.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if isinstance(written, datetime):
+        return written
+    try:
+        moment = datetime.fromisoformat(written.strip())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{written!r} is no time: write it as 2026-11-26, '2026-11-26 14:30' or 2026-11-26T14:30+01:00."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_wait(written: str | float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 import typer
@@ -45,29 +46,40 @@ def graph(
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A step in its place.
+    """A step in its place, or a fallback of it.
 
     Attributes:
-        place: from 1.
-        undoes: the steps that are compensated when this one fails for good, in that order; None if, being past the
-            pivot, it is tried again instead.
+        place: from 1. A fallback has the place of its step.
+        rank: 0 for the step itself, 1 for its first fallback, and so on.
+        undoes: what is compensated, as far as it was done, when this one fails for good, in that order; None if, being
+            past the pivot, it is tried again instead.
+        fallback: what is tried when this one fails for good.
     """
 
     place: int
+    rank: int
     step: type[Part]
     undoes: tuple[type[Part], ...] | None
+    fallback: type[Part] | None
 
     @property
     def may_be_undone(self) -> bool:
         return self.undoes is not None and self.step.can_compensate()
+
+    @property
+    def id(self) -> str:
+        """Its place and rank, as a part of a name in a flowchart."""
+        return f"{self.place}_{self.rank}" if self.rank else str(self.place)
 
 
 def _nodes(saga: AnySaga) -> list[_Node]:
     nodes: list[_Node] = []
     past_pivot = False
     for place, step in enumerate(saga.steps, start=1):
-        before = tuple(node.step for node in reversed(nodes) if node.may_be_undone)
-        nodes.append(_Node(place, step, None if past_pivot else before))
+        alternates = step.alternates()
+        for rank, (each, fallback) in enumerate(zip_longest(alternates, alternates[1:])):
+            before = tuple(node.step for node in reversed(nodes) if node.may_be_undone)
+            nodes.append(_Node(place, rank, each, None if past_pivot else before, fallback))
         past_pivot = past_pivot or step.pivot
     return nodes
 
@@ -77,8 +89,8 @@ def text_graph(saga: AnySaga) -> Text:
     nodes = _nodes(saga)
     forward = [
         (
-            f"{node.place:>3}",
-            f"{node.step.name}{'  (pivot)' if node.step.pivot else ''}",
+            "" if node.rank else f"{node.place:>3}",
+            f"{'or ' if node.rank else ''}{node.step.name}{'  (pivot)' if node.step.pivot else ''}",
             *_limits(node.step),
             _consequence(node),
         )
@@ -104,6 +116,8 @@ def text_graph(saga: AnySaga) -> Text:
 
 
 def _consequence(node: _Node) -> str:
+    if node.fallback is not None:
+        return f"falls back to {node.fallback.name}"
     if node.undoes is None:
         return "past the pivot: tried again later, never undone"
     undone = ", ".join(step.name for step in node.undoes)
@@ -136,19 +150,27 @@ def mermaid_graph(saga: AnySaga) -> str:
 def _mermaid(nodes: list[_Node]) -> Iterator[str]:
     yield "start([start]) --> act1"
     undo = "compensated([COMPENSATED])"
+    last = nodes[-1].place
     for node in nodes:
-        act, name = f"act{node.place}", _escaped(node.step.name)
-        following = f"act{node.place + 1}" if node.place < len(nodes) else "completed([COMPLETED])"
-        box = f'[["{node.place}. {name}, the pivot"]]' if node.step.pivot else f'["{node.place}. {name}"]'
-        yield f"{act}{box} --> {following}"
-        if node.undoes is None:
+        act, name = f"act{node.id}", _escaped(node.step.name)
+        following = f"act{node.place + 1}" if node.place < last else "completed([COMPLETED])"
+        label = f"{node.place}. {name}{', a fallback' if node.rank else ''}"
+        yield f"{act}{_box(label, pivot=node.step.pivot)} --> {following}"
+        if node.fallback is not None:
+            yield f"{act} -. fails .-> act{node.place}_{node.rank + 1}"
+        elif node.undoes is None:
             yield f"{act} -. fails, tried again later .-> {act}"
-            continue
-        yield f"{act} -. fails .-> {undo}"
+        else:
+            yield f"{act} -. fails .-> {undo}"
         if node.may_be_undone:
-            yield f'undo{node.place}["compensate {name}"] --> {undo}'
-            undo = f"undo{node.place}"
-            yield f"{act} -. in doubt .-> {undo}"
+            yield f'undo{node.id}["compensate {name}"] --> {undo}'
+            undo = f"undo{node.id}"
+            if node.fallback is None:
+                yield f"{act} -. in doubt .-> {undo}"
+
+
+def _box(label: str, *, pivot: bool) -> str:
+    return f'[["{label}, the pivot"]]' if pivot else f'["{label}"]'
 
 
 def _escaped(name: str) -> str:
@@ -157,6 +179,7 @@ def _escaped(name: str) -> str:
 
 def graph_as_json(saga: AnySaga) -> dict[str, Any]:
     """Return the steps as plain data."""
+    nodes = _nodes(saga)
     return {
         "name": saga.name,
         "stored_name": saga.stored_name(),
@@ -165,7 +188,11 @@ def graph_as_json(saga: AnySaga) -> dict[str, Any]:
         "continues": saga.continues,
         "definition": saga.graph.hash,
         "class": f"{saga.__module__}.{saga.__qualname__}",
-        "steps": [_node_as_json(node) for node in _nodes(saga)],
+        "steps": [
+            _node_as_json(step) | {"fallbacks": [_node_as_json(n) for n in nodes if n.place == step.place and n.rank]}
+            for step in nodes
+            if not step.rank
+        ],
     }
 
 
@@ -181,7 +208,8 @@ def _node_as_json(node: _Node) -> dict[str, Any]:
         "timeout": step.limit(),
         "retry": {**asdict(step.retry), "retry_on": [error.__name__ for error in step.retry.retry_on]},
         "if_it_fails": {
-            "tried_again": node.undoes is None,
-            "compensates": [undone.name for undone in node.undoes or ()],
+            "falls_back_to": None if node.fallback is None else node.fallback.name,
+            "tried_again": node.fallback is None and node.undoes is None,
+            "compensates": [undone.name for undone in node.undoes or () if node.fallback is None],
         },
     }

@@ -43,5 +43,7 @@ def next_step(record: SagaRecord, definitions: Definitions | SagaError) -> NextS
         return NextStep(words=f"none is left: it ends as {frontier.end}")
     move = frontier.ready[0]
     begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
-    words = f"{move.action} {printable(move.node.name)}, attempt {move.attempt}{begun}"
+    owner = plan.graph.owners[move.node.name].name
+    place = "" if owner == move.node.name else f", a fallback of {printable(owner)}"
+    words = f"{move.action} {printable(move.node.name)}{place}, attempt {move.attempt}{begun}"
     return NextStep(words=words, step=move.node.name, action=move.action, attempt=move.attempt)

@@ -12,7 +12,7 @@ from rich.text import Text
 from sagas import api
 from sagas.cli.database import inspector, storage
 from sagas.cli.ids import SagaIds, saga_ids_of
-from sagas.cli.list import status_text
+from sagas.cli.list import status_text, tags_text
 from sagas.cli.loading import known_sagas
 from sagas.cli.next_step import NextStep, next_step
 from sagas.cli.render import NOTHING, facts, out, table, text
@@ -80,9 +80,11 @@ def _text(details: SagaDetails, step: NextStep | None) -> Text:
             ("next step", step.words if step else NOTHING),
             ("last error", record.last_error or NOTHING),
             ("key", record.idempotency_key or NOTHING),
+            ("tags", tags_text(record)),
             ("created", when(record.created_at, now)),
             ("updated", when(record.updated_at, now)),
             ("finished", when(record.finished_at, now)),
+            ("deadline", when(record.deadline_at, now)),
         ]
     )
     return Text("\n").join([header, text(""), *_context(record), text(""), *_timeline(record, now)])

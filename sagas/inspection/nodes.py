@@ -36,9 +36,10 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """One node as it stands.
+    """One node, or one of its fallbacks, as it stands.
 
     Attributes:
+        fallback_of: the node whose fallback it is; None for the node itself.
         layer: how many nodes come before it on the longest way; nodes of one layer may run at once.
         attempts: how often its action has ended, and its compensation.
         began_at, ended_at: when its wait began, and when its last action or compensation ended.
@@ -47,6 +48,7 @@ class NodeView:
     """
 
     node: Node
+    fallback_of: str | None
     layer: int
     state: NodeState
     attempts: int
@@ -81,7 +83,7 @@ _UNDID: Final = {
 
 
 def node_views(graph: Graph, record: SagaRecord, now: datetime) -> list[NodeView]:
-    """Return how each node stands, in the graph's order.
+    """Return how each node stands, in the graph's order, and after each node its fallbacks.
 
     Args:
         graph: the graph that the saga was started with.
@@ -99,27 +101,29 @@ def node_views(graph: Graph, record: SagaRecord, now: datetime) -> list[NodeView
     views = []
     for node in graph.nodes:
         layers[node.name] = 1 + max((layers[name] for name in node.after), default=-1)
-        known = seen[node.name]
-        last = known.undo or known.act
-        state = _state(node, known, progress, frontier, record, held=held)
-        views.append(
-            NodeView(
-                node=node,
-                layer=layers[node.name],
-                state=state,
-                attempts=known.attempts.get(Action.ACT, 0),
-                undo_attempts=known.attempts.get(Action.COMPENSATE, 0),
-                began_at=known.armed.created_at if known.armed else None,
-                ended_at=last.created_at if last else None,
-                until=_until(known) if state is NodeState.WAITING else None,
-                error=f"{last.error_type}: {last.message}" if last and last.status is EntryStatus.FAILED else None,
+        for alternate in graph.alternates[node.name]:
+            known = seen[alternate.name]
+            last = known.undo or known.act
+            state = _state(alternate, known, progress, frontier, record, held=held)
+            views.append(
+                NodeView(
+                    node=alternate,
+                    fallback_of=None if alternate is node else node.name,
+                    layer=layers[node.name],
+                    state=state,
+                    attempts=known.attempts.get(Action.ACT, 0),
+                    undo_attempts=known.attempts.get(Action.COMPENSATE, 0),
+                    began_at=known.armed.created_at if known.armed else None,
+                    ended_at=last.created_at if last else None,
+                    until=_until(known) if state is NodeState.WAITING else None,
+                    error=f"{last.error_type}: {last.message}" if last and last.status is EntryStatus.FAILED else None,
+                )
             )
-        )
     return views
 
 
 def _read(graph: Graph, record: SagaRecord) -> dict[str, _Seen]:
-    seen = {node.name: _Seen() for node in graph.nodes}
+    seen = {alternate.name: _Seen() for node in graph.nodes for alternate in graph.alternates[node.name]}
     for entry in record.log:
         known = seen.get(entry.step)
         if known is None or entry.action not in (Action.ACT, Action.COMPENSATE):

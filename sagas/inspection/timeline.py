@@ -20,6 +20,7 @@ _MESSAGE_CHARACTERS: Final = 300
 _STEP_ACTIONS: Final = (Action.ACT, Action.COMPENSATE)
 _CONSEQUENCES: Final = {
     Verdict.RETRY: "; the step is retried",
+    Verdict.FALLBACK: "; its fallback is tried",
     Verdict.ABORT: "; the saga aborts",
     Verdict.SET_ASIDE: "; other steps are compensated first",
     Verdict.FAIL_ATTEMPT: "; attempt {} at the saga failed",

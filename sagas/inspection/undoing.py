@@ -80,7 +80,8 @@ def preview_undo(graph: Graph, record: SagaRecord) -> UndoPreview:
         if entry.action is Action.ACT and entry.status in (EntryStatus.COMPLETED, EntryStatus.SKIPPED)
     }
     undoes = {undo.step for undo in undone}
-    kept = [node.name for node in graph.nodes if node.name in done and not node.undoable and not node.waits]
+    acted = [each for node in graph.nodes for each in graph.alternates[node.name] if each.name in done]
+    kept = [each.name for each in acted if not each.undoable and not each.waits]
     running = [name for name in forward if name not in undoes and record.lease_owner is not None]
     return UndoPreview(
         undone=tuple(undone),

@@ -30,7 +30,6 @@ from sagas.storage.records import (
     SagaFilter,
     SagaHead,
     SagaRecord,
-    SagaState,
     Signal,
 )
 from sagas.storage.transactions import CallersTransaction, callers_transaction
@@ -174,17 +173,6 @@ class ISagaStorage(ABC):
         Raises:
             SagaNotFound: no saga has this id.
         """
-
-    def status_of(self, saga_id: UUID) -> tuple[SagaStatus, SagaState]:
-        """Return the status and the state of a saga. Programs that wait for its end ask this again and again.
-
-        Override it if the storage can read these two for less than `load` costs.
-
-        Raises:
-            SagaNotFound: no saga has this id.
-        """
-        record = self.load(saga_id)
-        return record.status, record.state
 
     def head(self, saga_id: UUID) -> SagaHead:
         """Return a saga without its context and log. Override it if the storage can read that for less than `load`.

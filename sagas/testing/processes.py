@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
@@ -25,13 +25,18 @@ T = TypeVar("T")
 
 
 def launch(
-    command: Sequence[str], death_signal: Signals, *, log: Path, user: pwd.struct_passwd | None = None, **options: Any
+    command: Sequence[str],
+    death_signal: Signals,
+    *,
+    log: Path | None,
+    user: pwd.struct_passwd | None = None,
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
     """Start a program that, on Linux, gets the signal when this process ends, even if this process is killed.
 
     The program's own children do not get the signal: the program must end them, or they must request the signal, too.
     The program runs in a session of its own, so that Ctrl-C at a terminal does not reach it. Its output is added to the
-    log. The options are those of subprocess.Popen.
+    log, or goes where this process's goes if there is none. The options are those of subprocess.Popen.
     """
     uid, gid = (os.geteuid(), os.getegid()) if user is None else (user.pw_uid, user.pw_gid)
     arguments = [str(number) for number in (os.getpid(), int(death_signal), uid, gid)]
@@ -41,12 +46,12 @@ def launch(
     # So this thread lives as long as the program.
     def keep() -> None:
         try:
-            with log.open("ab") as output:
+            with nullcontext(None) if log is None else log.open("ab") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-I", "-S", launcher.__file__, *arguments, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=subprocess.STDOUT,
+                    stderr=None if output is None else subprocess.STDOUT,
                     start_new_session=True,
                     **options,
                 )

@@ -53,6 +53,7 @@ class Server(ABC):
 
     Args:
         directory: for its files and its log; made if missing, and then removed by close().
+        keep: whether close() leaves the directory, and the next start goes on from the data and the port in it.
     """
 
     _label: ClassVar[str]
@@ -60,8 +61,9 @@ class Server(ABC):
     _program: ClassVar[str]
     _signals: ClassVar[dict[StopMode, Signals]]
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep: bool = False) -> None:
         self._directory = directory.absolute()
+        self._keep = keep
         self._log = self._directory / f"{self._program}.log"
         self._home = self._directory
         self._user: pwd.struct_passwd | None = None
@@ -122,7 +124,7 @@ class Server(ABC):
         """Stop the server at once, release its port, and remove its data."""
         if os.getpid() != self._owner:
             return  # a forked copy does not own the server
-        self.stop("immediate", timeout_seconds=_KILL_SECONDS)
+        self.stop("fast" if self._keep else "immediate", timeout_seconds=_KILL_SECONDS)
         self._closing.close()
         self._port = self._executable = None
         atexit.unregister(self.close)
@@ -147,7 +149,7 @@ class Server(ABC):
         # Copy the program, so that the permissions of the installation do not change.
         package = executable.parents[2]
         for part in package.parent.glob(f"{package.name}*"):  # copy the program's libraries, too
-            shutil.copytree(part, self._home / part.name)
+            shutil.copytree(part, self._home / part.name, dirs_exist_ok=True)
         for path in self._home.rglob("*"):
             path.chmod(0o755)
         return self._home / executable.relative_to(package.parent)
@@ -167,10 +169,15 @@ class Server(ABC):
         atexit.register(self.close)
         if not self._directory.exists():
             self._directory.mkdir(mode=0o700, parents=True)
-            self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            if not self._keep:
+                self._closing.callback(shutil.rmtree, self._directory, ignore_errors=True)
         # Only the server's user may open the directory, so the files in it need no further protection.
-        self._home = Path(tempfile.mkdtemp(prefix=f"{self._program}-", dir=self._directory))
-        self._closing.callback(shutil.rmtree, self._home, ignore_errors=True)
+        if self._keep:
+            self._home = self._directory / self._program
+            self._home.mkdir(mode=0o700, exist_ok=True)
+        else:
+            self._home = Path(tempfile.mkdtemp(prefix=f"{self._program}-", dir=self._directory))
+            self._closing.callback(shutil.rmtree, self._home, ignore_errors=True)
         if os.geteuid() == 0:
             self._user = pwd.getpwnam("nobody")
             os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
@@ -183,8 +190,17 @@ class Server(ABC):
     def _reserve_port(self) -> None:
         reservation = socket.socket()
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reservation.bind((HOST, 0))
+        remembered = self._home / "port"
+        if self._keep and remembered.exists():
+            try:
+                reservation.bind((HOST, int(remembered.read_text())))
+            except OSError:  # another program has it now
+                reservation.bind((HOST, 0))
+        else:
+            reservation.bind((HOST, 0))
         self._port = reservation.getsockname()[1]
+        if self._keep:
+            remembered.write_text(str(self._port))
         # Hold the port with a bound socket that does not listen: on Linux the server can still bind to it, and no other
         # process gets it. A free port could become the local port of a client that retries during an outage.
         if sys.platform == "linux":
@@ -270,6 +286,7 @@ class PostgresServer(Server):
 
     Args:
         directory: for data and log; made if missing, and then removed by close().
+        keep: as for `Server`; the password is kept too.
         fsync: whether commits survive a crash of the operating system, too. True is slower.
         settings: server settings by name, which override the defaults of this class. They must not set the address.
         also_at: further loopback addresses to listen on.
@@ -282,9 +299,15 @@ class PostgresServer(Server):
     _signals = {"fast": SIGINT, "immediate": SIGQUIT}
 
     def __init__(
-        self, directory: Path, *, fsync: bool = False, settings: Mapping[str, str] = {}, also_at: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        keep: bool = False,
+        fsync: bool = False,
+        settings: Mapping[str, str] = {},
+        also_at: Sequence[str] = (),
     ) -> None:
-        super().__init__(directory)
+        super().__init__(directory, keep=keep)
         if {"listen_addresses", "port", "unix_socket_directories"} & settings.keys():
             raise ValueError("PostgreSQL chooses its own address: leave it out of settings.")
         if not all(ip_address(address).is_loopback for address in also_at):
@@ -318,6 +341,9 @@ class PostgresServer(Server):
 
     def _initialise(self, executable: Path, deadline: float) -> None:
         password = self._home / "password"
+        if (self._home / "data" / "PG_VERSION").exists():
+            self._password = password.read_text()
+            return
         password.write_text(self._password)
         options = ["--pgdata=data", "--username=postgres", "--auth=scram-sha-256", f"--pwfile={password}"]
         options += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]

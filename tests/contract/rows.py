@@ -144,7 +144,7 @@ def read(cursor: psycopg.Cursor[Any], ids: Sequence[UUID]) -> dict[UUID, SagaRec
 
 def bare(record: SagaRecord) -> SagaRecord:
     """Return a record whose log can be compared: its rows without ids and times."""
-    return replace(record, log=tuple(map(bare_entry, record.log)))
+    return replace(record, log=tuple(map(bare_entry, record.log))) if record.log else record
 
 
 def bare_entry(entry: LogEntry) -> LogEntry:

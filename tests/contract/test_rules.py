@@ -62,6 +62,7 @@ def memory_of(records: Iterable[SagaRecord], now: datetime) -> MemorySagaStorage
     return storage
 
 
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("kind", _REQUESTS)
 def test_a_request_of_one_saga_does_what_the_rules_say(
     table: dict[Kind, SagaRecord], module_engine: sa.Engine, kind: str, record_property: Callable[[str, object], None]

@@ -489,6 +489,7 @@ def _moments_are_units(monkeypatch: pytest.MonkeyPatch) -> None:
                 monkeypatch.setattr(module, name, value)
 
 
+@pytest.mark.slow(15)
 @pytest.mark.timeout(900)  # to make a failure short takes minutes
 def test_memory_and_postgresql_agree_on_any_sequence_of_calls(database_url: str):
     engine = sa.create_engine(database_url)

@@ -63,7 +63,6 @@ from tests.faults.processes import (
     QUESTIONS,
     SAGA_ID,
     SETTINGS,
-    STEPS,
     Activity,
     Answer,
     Declined,
@@ -156,7 +155,7 @@ class Judge(Protocol):
         """Return the judge after this request of this actor; None if the request is of no actor.
 
         Args:
-            world: the world before the request.
+            world: the world before the request. Only its database, its effects and this actor may matter.
             after: the record and the effects after the request.
 
         Raises:
@@ -238,6 +237,7 @@ class Explorer:
         self._first: dict[Activity, Point] = {}
         self._requests: dict[tuple[str, object], Request] = {}
         self._ends: dict[bool, set[World]] = {True: set(), False: set()}
+        self._judges: dict[tuple[Any, ...], Judge] = {}
         self._telling, self._last = False, ""
 
     def explore(self) -> Exploration:
@@ -286,7 +286,7 @@ class Explorer:
         if self._scenario.commands:
             actors += [Actor(f"operator {number}") for number in range(1, self._scenario.operators + 1)]
         stored = self._store(self._started(), Operated(), Delivered())
-        world = World(stored, (), ("",) * len(STEPS), tuple(actors), self._scenario.left, self._judge)
+        world = World(stored, (), ("",) * len(self._scenario.names), tuple(actors), self._scenario.left, self._judge)
         if in_place:
             return self._begin(world, 0, Activity("run", owners[0], 0))
         return self._begin(world, start, Activity("send"))
@@ -439,7 +439,8 @@ class Explorer:
         match request.name:
             case "act" | "compensate":
                 effects, answer = self._serve(world, request, outcome)
-                judge = self._judged(world, number, request, answer, After(world.stored.record, effects))
+                after = After(world.stored.record, effects)
+                judge = self._judged(world, number, request, answer, after, outcome)
                 return self._resume(world, number, answer, effects=effects, judge=judge)
             case "send":
                 (claims,) = request.args
@@ -471,7 +472,7 @@ class Explorer:
 
     def _serve(self, world: World, request: Request, outcome: Outcome) -> tuple[tuple[str, ...], Answer]:
         """The service that a step calls: each effect happens once, and never after it was undone."""
-        place = STEPS.index(request.args[0].step_name)
+        place = self._scenario.names.index(request.args[0].step_name)
         effects = list(world.effects)
         if outcome.takes_effect and request.name == "act" and effects[place] == "undone" and not self._scenario.forgets:
             return world.effects, Answer(error=Declined)
@@ -601,9 +602,23 @@ class Explorer:
             return after, world.judge, answer
         return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
 
-    def _judged(self, world: World, number: int | None, request: Request, answer: Answer, after: After) -> Judge:
+    def _judged(
+        self,
+        world: World,
+        number: int | None,
+        request: Request,
+        answer: Answer,
+        after: After,
+        outcome: Outcome | None = None,
+    ) -> Judge:
         self._last = f"{request} -> {answer}" if self._telling else ""
-        return world.judge.saw(world, number, request, answer, after)
+        # The answer and what follows are functions of the rest of this.
+        point = None if number is None else world.actors[number].point
+        seen = world.judge, world.stored, world.effects, number, point, request, outcome
+        judge = self._judges.get(seen)
+        if judge is None:
+            judge = self._judges[seen] = world.judge.saw(world, number, request, answer, after)
+        return judge
 
     def _restore(self, stored: Stored) -> None:
         record, (paused, asked), (later, moving) = stored.record, stored.operated, stored.delivered
@@ -633,7 +648,7 @@ class Explorer:
         return world.stored.record, world.stored.operated, world.stored.delivered
 
     def _store(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> Stored:
-        if record.available_at is not None:
+        if record.available_at not in (None, NOW, LATER):
             record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
         if record.status.finished:
             operated = operated._replace(asked=False)  # no process receives the result
@@ -656,6 +671,8 @@ class Explorer:
         """
         ends, way, been = self._ends[called], [], set()
         world = world._replace(left=_NOTHING)
+        if first is None and world in ends:
+            return
         event = first or self._fair_event(world)
         try:
             while event is not None and (event is first or world not in ends):

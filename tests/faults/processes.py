@@ -36,6 +36,8 @@ from tests.samples import Trip
 MAXIMUM: Final = 2
 SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
 STEPS: Final = ("hotel", "car")
+#: The fallback of the second step, in scenarios that have it.
+FALLBACK: Final = "bus"
 SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 NOW: Final = datetime(2031, 5, 1, tzinfo=UTC)
 #: A time that is not over yet.
@@ -104,6 +106,7 @@ class Scenario:
         retry: policy of the second step's act.
         first_retry: policy of the first step's act.
         compensate_retry: policy of both steps' compensations.
+        fallback: whether the second step has a fallback.
         past_failures: whether the first step is compensated while the second's compensation fails.
         pivot: whether the first step is the point of no return.
         left: the bounds of the events.
@@ -122,6 +125,7 @@ class Scenario:
     retry: RetryPolicy = ONCE
     first_retry: RetryPolicy = ONCE
     compensate_retry: RetryPolicy = ONCE
+    fallback: bool = False
     past_failures: bool = False
     pivot: bool = False
     owners: tuple[str, str] = ("A", "B")
@@ -132,6 +136,11 @@ class Scenario:
     operators: int = 1
     commands: tuple[str, ...] = ()
     of_old: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The steps, and the fallback if there is one."""
+        return (*STEPS, FALLBACK) if self.fallback else STEPS
 
 
 class Request:
@@ -353,6 +362,8 @@ def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
     undo = {"compensate": compensate, "compensate_retry": scenario.compensate_retry}
     hotel = {"name": "hotel", "act": act, "retry": scenario.first_retry, "pivot": scenario.pivot} | undo
     car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
+    if scenario.fallback:
+        car["fallback"] = type("Bus", (_Asking, Step), car | {"name": FALLBACK})
     return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
 
 

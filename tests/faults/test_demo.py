@@ -90,6 +90,7 @@ def demo(repository: Path) -> Iterator[Demo]:
                     process.kill()
 
 
+@pytest.mark.slow(25)
 def test_every_effect_takes_place_once_although_workers_are_killed(demo: Demo) -> None:
     assert demo.process.wait(DEADLINE_SECONDS) == 0, demo.text
     assert demo.text.count("SIGKILL of a worker; orders that it held") == 2
@@ -100,6 +101,7 @@ def test_every_effect_takes_place_once_although_workers_are_killed(demo: Demo) -
     demo.assert_nothing_is_left()
 
 
+@pytest.mark.slow(10)
 def test_interrupted_midway_it_leaves_nothing(demo: Demo) -> None:
     demo.wait_for("running")
     assert len(demo.running()) > 10  # PostgreSQL and its helpers, Valkey, two beats, two workers with two children each

@@ -14,7 +14,7 @@ from tests.faults.outages import outage, sites
 LENGTHS = (0.3, 2.5, 0.3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @pytest.mark.timeout(180)
 def test_outages_of_the_broker_end_no_worker_of_any_pool(server_directory: Path) -> None:
     directory = server_directory / "outages"

@@ -111,7 +111,7 @@ def _overlap(engine: sa.Engine, state: str, first: str, second: str, *, commits:
         _attempt(_OPERATIONS[first], world, storage)
         seen = world.acquired[before:]
         second_ran = pool.submit(_attempt, _OPERATIONS[second], world, PostgresSagaStorage(engine))
-        _wait(second_ran, cursor.connection)
+        _wait(second_ran, cursor.connection, engine)
         if commits:
             cursor.connection.commit()
         else:
@@ -126,13 +126,12 @@ def _attempt(operation: Operation, world: World, storage: PostgresSagaStorage) -
         operation(world, storage)
 
 
-def _wait(second: Future[None], first: psycopg.Connection[Any]) -> None:
+def _wait(second: Future[None], first: psycopg.Connection[Any], engine: sa.Engine) -> None:
     """Wait until the second operation has finished or waits for the first."""
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
-    with psycopg.connect(first.info.dsn, password=first.info.password, autocommit=True) as watcher:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
         while not second.done():
-            row = watcher.execute(blocked, [first.info.backend_pid]).fetchone()
-            if row is not None and row[0]:
+            if watcher.exec_driver_sql(blocked, (first.info.backend_pid,)).scalar_one():
                 return
             try:
                 second.result(0.002)
@@ -169,7 +168,7 @@ def _holds(storage: PostgresSagaStorage, lease: Lease) -> bool:
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 @pytest.mark.parametrize("state", _STATES)
 @pytest.mark.parametrize("commits", [True, False], ids=["committed", "rolled back"])
 def test_any_two_operations_may_overlap(own_engine: sa.Engine, state: str, commits: bool) -> None:

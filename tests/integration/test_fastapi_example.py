@@ -16,7 +16,8 @@ import pytest
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.settings import PREFIX
 from sagas.storage.records import SagaFilter
-from sagas.testing.processes import CeleryProcess, launch, wait_until
+from sagas.testing.processes import launch, wait_until
+from tests.forking import start_celery
 
 pytest.importorskip("fastapi")
 
@@ -43,7 +44,7 @@ def shop(repository: Path, tmp_path: Path, database_url: str, broker_url: str) -
         )
         assert isinstance(listening, re.Match), log.read_text()[-3000:]
         environment["SHOP_SERVICES_URL"] = f"{listening[1]}/services"
-        worker = CeleryProcess(
+        worker = start_celery(
             ["worker", "-c", "1", "-l", "INFO"],
             environment=environment,
             log=tmp_path / "worker.log",

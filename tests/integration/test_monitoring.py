@@ -22,7 +22,7 @@ from sagas.ids import new_saga_id
 from sagas.storage.records import NewSaga
 from sagas.telemetry.database import DatabaseMetrics
 from sagas.telemetry.metrics import Metrics
-from sagas.testing.processes import CeleryProcess
+from tests.forking import start_celery
 from tests.integration.docs.commands import commands_of
 from tests.integration.docs.pages import REPOSITORY, blocks
 
@@ -228,17 +228,18 @@ def test_what_the_documentation_puts_into_a_worker_gives_metrics_spans_and_lines
         "SAGAS_MODULES": "greetings",
         "PYTHONPATH": f"{tmp_path}:{REPOSITORY}",
         "TMPDIR": str(tmp_path),
+        "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds until the exporter prints a span
     }
     storage = PostgresSagaStorage(database_url)
     saga = NewSaga(id=new_saga_id(), name="greet", context='{"name": "Ann"}')
     storage.create_sagas([saga])
     log = tmp_path / "log"
     arguments = ["worker", "-c", "1", "-l", "INFO", "-Q", "celery,sagas.scan,sagas.recover,sagas.run"]
-    with CeleryProcess(arguments, application="shop", environment=settings, log=log, directory=tmp_path) as worker:
+    with start_celery(arguments, application="shop", environment=settings, log=log, directory=tmp_path) as worker:
         worker.wait_for_log(" ready.")
         SagaEngine(storage, dispatcher=_dispatcher(broker_url)).scan()
         worker.wait_for_log("the saga is COMPLETED")
-        worker.wait_for_log('"name": "saga greet"')  # the exporter prints it a few seconds later
+        worker.wait_for_log('"name": "saga greet"')
         worker.kill()
     storage.close()
 

@@ -70,9 +70,10 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel; its dependencies are those of the suite's own environment, not the checkout."""
     home = tmp_path_factory.mktemp("environment")
-    venv.create(home, with_pip=True)
+    venv.create(home)
     python = home / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
     site = sysconfig.get_path("purelib", vars={"base": str(home)})
     (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return python
@@ -108,7 +109,7 @@ def test_the_description_for_package_indexes_is_the_readme_without_links_into_th
     assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_installed_wheel_runs_sagas_outside_the_checkout(
     new_environment: Path, empty_database_url: str, broker_url: str, tmp_path: Path
 ) -> None:

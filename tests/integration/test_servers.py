@@ -277,6 +277,7 @@ def test_forked_copy_of_the_owner_stops_nothing(broker: BrokerServer) -> None:
     broker.flush()
 
 
+@pytest.mark.slow(9)
 @linux_only
 def test_no_server_or_worker_outlives_a_killed_owner(directory: Path, repository: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(directory)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sagas import SagaStatus
 from sagas.errors import LogDoesNotFit
-from sagas.graph import Graph, Node
+from sagas.graph import Fallback, Graph, Node
 from sagas.progress import Action, Entry, EntryStatus, Frontier, Move, Progress, Verdict, aborted, frontier
 
 ACT, COMPENSATE = Action.ACT, Action.COMPENSATE
@@ -20,16 +20,18 @@ ACT, COMPENSATE = Action.ACT, Action.COMPENSATE
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph, and how often each action is tried."""
+    """A graph, and how often each action is tried, by the name of its step or fallback."""
 
     graph: Graph
-    attempts: tuple[int, ...]
-    undo_attempts: tuple[int, ...]
+    attempts: dict[str, int]
+    undo_attempts: dict[str, int]
     past_failures: bool
 
     def maximum(self, move: Move) -> int:
-        place = [node.name for node in self.graph.nodes].index(move.node.name)
-        return (self.attempts if move.action is ACT else self.undo_attempts)[place]
+        return (self.attempts if move.action is ACT else self.undo_attempts)[move.node.name]
+
+    def owner(self, name: str) -> str:
+        return self.graph.owners[name].name
 
 
 @dataclass
@@ -66,17 +68,26 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False) -
     pivots = pivots[1:2] if pivot_first and len(pivots) > 1 else pivots
     pivot = draw(st.sampled_from(pivots))
     later = set() if pivot is None else {node.name for node in nodes if pivot in _before(nodes, node.name)}
-    return Plan(
-        Graph(
-            "trip",
-            1,
-            tuple(
-                replace(node, pivot=node.name == pivot, undoable=node.name not in later and draw(st.booleans()))
-                for node in nodes
-            ),
+    graph = Graph(
+        "trip",
+        1,
+        tuple(
+            replace(
+                node,
+                pivot=node.name == pivot,
+                undoable=node.name not in later and draw(st.booleans()),
+                fallbacks=tuple(
+                    Fallback(name=f"{node.name}f{rank}", undoable=node.name not in later and draw(st.booleans()))
+                    for rank in range(draw(st.sampled_from([0, 0, 1, 2])))
+                ),
+            )
+            for node in nodes
         ),
-        tuple(draw(st.integers(1, 3)) for _ in nodes),
-        tuple(draw(st.integers(1, 3)) for _ in nodes),
+    )
+    return Plan(
+        graph,
+        {name: draw(st.integers(1, 3)) for name in graph.named},
+        {name: draw(st.integers(1, 3)) for name in graph.named},
         past_failures=draw(st.booleans()),
     )
 
@@ -161,7 +172,8 @@ def test_every_saga_ends_one_way_or_the_other(run: Run) -> None:
 @laws
 def test_a_node_begins_only_after_all_that_it_depends_on(run: Run) -> None:
     for place, move in run.moves:
-        done = {e.step for e in run.log[:place] if e.action is ACT and e.status is EntryStatus.COMPLETED}
+        acted = (e.step for e in run.log[:place] if e.action is ACT and e.status is EntryStatus.COMPLETED)
+        done = set(map(run.plan.owner, acted))
         assert move.action is COMPENSATE or set(move.node.after) <= done
     assert run.end is not SagaStatus.COMPLETED or len(run.completed(ACT)) == len(run.plan.graph.nodes)
 
@@ -180,7 +192,7 @@ def test_every_effect_is_undone_if_the_saga_is_compensated(run: Run) -> None:
     last = {}
     for place, (name, action) in enumerate(run.effects):
         last[name, action] = place
-    for node in run.plan.graph.nodes:
+    for node in run.plan.graph.named.values():
         if node.undoable and (node.name, ACT) in last:
             assert last.get((node.name, COMPENSATE), -1) > last[node.name, ACT]
 
@@ -208,14 +220,48 @@ def test_the_order_of_undoing_reverses_the_graph(run: Run) -> None:
     undone = run.completed(COMPENSATE)
     assume(not run.plan.past_failures)
     for place, name in enumerate(undone):
-        assert not _before(run.plan.graph.nodes, name) & set(undone[:place])
+        owners = set(map(run.plan.owner, undone[:place]))
+        assert not _before(run.plan.graph.nodes, run.plan.owner(name)) & owners
+        alternates = [each.name for each in run.plan.graph.alternates[run.plan.owner(name)]]
+        assert not set(alternates[: alternates.index(name)]) & set(undone[:place])
+
+
+@given(run=runs())
+@laws
+def test_a_fallback_acts_only_after_what_it_stands_in_for_failed_for_good(run: Run) -> None:
+    for place, move in run.moves:
+        alternates = [each.name for each in run.plan.graph.alternates[run.plan.owner(move.node.name)]]
+        fell_back = [e.step for e in run.log[:place] if e.verdict is Verdict.FALLBACK and e.step in alternates]
+
+        assert move.action is COMPENSATE or fell_back == alternates[: alternates.index(move.node.name)]
+
+
+@given(run=runs())
+@laws
+def test_one_alternate_of_a_node_succeeds_and_it_is_the_last_to_act(run: Run) -> None:
+    acted = run.completed(ACT)
+
+    assert len(set(map(run.plan.owner, acted))) == len(acted)
+    for place, entry in enumerate(run.log):
+        if entry.action is ACT and entry.status is EntryStatus.COMPLETED:
+            alternates = {each.name for each in run.plan.graph.alternates[run.plan.owner(entry.step)]}
+            assert not any(e.action is ACT and e.step in alternates for e in run.log[place + 1 :])
+
+
+@given(run=runs())
+@laws
+def test_a_saga_aborts_or_fails_only_when_no_fallback_is_left(run: Run) -> None:
+    for place, entry in enumerate(run.log):
+        if entry.action is ACT and entry.verdict in (Verdict.ABORT, Verdict.FAIL_ATTEMPT):
+            assert aborted(run.log[:place]) or entry.step not in run.plan.graph.next_alternate
 
 
 @given(run=runs(chains=True, crashes=0))
 @laws
 def test_a_compensation_is_skipped_only_after_it_failed_and_if_the_saga_allows_it(run: Run) -> None:
     may_have_acted = {e.step for e in run.log if e.action is ACT and (e.verdict is None or e.in_doubt)}
-    owed = [n.name for n in reversed(run.plan.graph.nodes) if n.name in may_have_acted and n.undoable]
+    every = reversed(run.plan.graph.named.values())
+    owed = [n.name for n in every if n.name in may_have_acted and n.undoable]
     tried: set[str] = set()
     since: set[str] = set()
     for entry in (entry for entry in run.log if entry.action is COMPENSATE):
@@ -234,7 +280,7 @@ def test_a_compensation_is_skipped_only_after_it_failed_and_if_the_saga_allows_i
 @given(run=runs(pivot_first=True) | runs(chains=True, pivot_first=True))
 @laws
 def test_saga_past_its_pivot_only_goes_forward(run: Run) -> None:
-    pivots = {node.name for node in run.plan.graph.nodes if node.pivot}
+    pivots = {node.name for node in run.plan.graph.named.values() if node.pivot}
     assume(pivots & set(run.completed(ACT)))
 
     assert run.end is SagaStatus.COMPLETED
@@ -244,7 +290,7 @@ def test_saga_past_its_pivot_only_goes_forward(run: Run) -> None:
 @given(run=runs())
 @laws
 def test_an_attempt_is_given_up_only_by_what_cannot_abort(run: Run) -> None:
-    pivots = {node.name for node in run.plan.graph.nodes if node.pivot}
+    pivots = {node.name for node in run.plan.graph.named.values() if node.pivot}
     for place, entry in enumerate(run.log):
         past_pivot = any(e.step in pivots and e.status is EntryStatus.COMPLETED for e in run.log[:place])
         forced = entry.action is COMPENSATE or past_pivot
@@ -298,16 +344,21 @@ def test_any_worker_goes_on_from_any_prefix_of_the_log_as_the_first_one_did(run:
 def test_two_orders_of_independent_events_give_the_same_frontier(
     plan: Plan, seed: int, steps: int, data: st.DataObject
 ) -> None:
-    """Successes of nodes that do not depend on each other, in the order that they came and in any other legal one."""
-    chance, log, done = random.Random(seed), [], set[str]()
-    for _ in range(min(steps, len(plan.graph.nodes))):
-        ready = [n.name for n in plan.graph.nodes if n.name not in done and done.issuperset(n.after)]
-        done.add(name := chance.choice(ready))
-        log.append(Entry(step=name, action=ACT, status=EntryStatus.COMPLETED))
+    """Ends of nodes that do not depend on each other, in the order that they came and in any other legal one."""
+    chance, log = random.Random(seed), list[Entry]()
+    for _ in range(steps):
+        ready = frontier(plan.graph, log).ready
+        if not ready:
+            break
+        name = chance.choice(ready).node.name
+        if name in plan.graph.next_alternate and chance.random() < 0.5:
+            log.append(Entry(step=name, action=ACT, status=EntryStatus.FAILED, verdict=Verdict.FALLBACK))
+        else:
+            log.append(Entry(step=name, action=ACT, status=EntryStatus.COMPLETED))
     shuffled = _legal_order(plan.graph, data.draw(st.permutations(log)))
 
     assert _same(frontier(plan.graph, log), frontier(plan.graph, shuffled))
-    stop = Entry(step=plan.graph.nodes[-1].name, action=ACT, status=EntryStatus.FAILED, verdict=Verdict.ABORT)
+    stop = Entry(step="stop", action=Action.OPERATOR, status=EntryStatus.COMPLETED, verdict=Verdict.ABORT)
     assert _same(frontier(plan.graph, [*log, stop]), frontier(plan.graph, [*shuffled, stop]))
 
 
@@ -315,8 +366,8 @@ def _legal_order(graph: Graph, entries: Iterable[Entry]) -> list[Entry]:
     """The entries as near to this order as the graph allows."""
     left, ordered = list(entries), list[Entry]()
     while left:
-        done = {entry.step for entry in ordered}
-        following = next(entry for entry in left if done.issuperset(graph.named[entry.step].after))
+        ready = {move.node.name for move in frontier(graph, ordered).ready}
+        following = next(entry for entry in left if entry.step in ready)
         left.remove(following)
         ordered.append(following)
     return ordered
@@ -332,11 +383,16 @@ def test_log_of_a_saga_with_another_step_does_not_fit(run: Run, at: int) -> None
     acts = [entry.step for entry in run.log if entry.action is ACT]
     assume(acts)
     renamed = acts[at % len(acts)]
+
+    def changed(name: str) -> str:
+        return "other" if name == renamed else name
+
     nodes = tuple(
         replace(
             node,
-            name="other" if node.name == renamed else node.name,
-            after=tuple("other" if name == renamed else name for name in node.after),
+            name=changed(node.name),
+            after=tuple(map(changed, node.after)),
+            fallbacks=tuple(replace(fallback, name=changed(fallback.name)) for fallback in node.fallbacks),
         )
         for node in run.plan.graph.nodes
     )
@@ -348,7 +404,7 @@ def test_log_of_a_saga_with_another_step_does_not_fit(run: Run, at: int) -> None
 @given(run=runs(chains=True), swap=st.integers(0))
 @laws
 def test_log_of_a_saga_in_another_order_does_not_fit(run: Run, swap: int) -> None:
-    done = run.completed(ACT)
+    done = [run.plan.owner(name) for name in run.completed(ACT)]
     assume(len(done) >= 2)
     at = swap % (len(done) - 1)
     order = list(run.plan.graph.nodes)
@@ -356,3 +412,15 @@ def test_log_of_a_saga_in_another_order_does_not_fit(run: Run, swap: int) -> Non
 
     with pytest.raises(LogDoesNotFit):
         frontier(Graph.chain("trip", 1, order), run.log)
+
+
+@given(run=runs(), at=st.integers(0))
+@laws
+def test_log_of_a_saga_that_fell_back_does_not_fit_without_the_fallback(run: Run, at: int) -> None:
+    fell_back = [e.step for e in run.log if e.verdict is Verdict.FALLBACK]
+    assume(fell_back)
+    owner = run.plan.owner(fell_back[at % len(fell_back)])
+    nodes = tuple(replace(node, fallbacks=()) if node.name == owner else node for node in run.plan.graph.nodes)
+
+    with pytest.raises(LogDoesNotFit):
+        frontier(Graph("trip", 1, nodes), run.log)

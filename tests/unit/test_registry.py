@@ -164,5 +164,5 @@ def test_this_library_is_no_module_of_sagas() -> None:
 def test_mistake_in_a_definition_is_told_as_it_is(modules: Path) -> None:
     (modules / "shop_wrong.py").write_text(MODULE.replace("[Pay]", "[Pay, Pay]"))
 
-    with pytest.raises(DefinitionError, match="both named 'pay'"):
+    with pytest.raises(DefinitionError, match="Pay is in it twice"):
         Registry().load(["shop_wrong"])

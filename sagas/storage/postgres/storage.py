@@ -239,12 +239,6 @@ class PostgresSagaStorage(ISagaStorage):
             rows = cursor.execute(query("find"), filter_row(wanted), prepare=False).fetchall()
         return [mapping.record_of(row) for row in rows]
 
-    def status_of(self, saga_id: UUID) -> tuple[SagaStatus, SagaState]:
-        rows = self._query("status_of", {"id": saga_id})
-        if not rows:
-            raise not_found(saga_id)
-        return SagaStatus(rows[0]["status"]), SagaState(rows[0]["state"])
-
     def find_id(self, name: str, idempotency_key: str) -> UUID | None:
         rows = self._query("find_by_key", {"names": [name], "keys": [idempotency_key]})
         return rows[0]["id"] if rows else None

@@ -57,7 +57,7 @@ def crash_matrix(
 
     The saga crashes before and after each act and compensate, and before and after each checkpoint. It does so in runs
     in which no step fails, and in runs in which one step fails: cleanly, in doubt (with or without having taken
-    effect), or, if it is retried, only once.
+    effect), or, if it is retried, only once. A fallback fails so, too, after the steps before it have failed.
 
     The saga also crashes twice in a run. If no step fails, the two places are any two between which something happens.
     If a step fails for good, the first crash comes after an action that it makes run again, and the second one later.

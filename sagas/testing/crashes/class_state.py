@@ -8,7 +8,7 @@ from itertools import takewhile
 from numbers import Number
 from typing import Final
 
-from sagas.definition import AnySaga, Step
+from sagas.definition import AnySaga, Step, steps_of
 from sagas.testing.crashes.snapshot import Content, attributes, content
 
 _DATA: Final = (Mapping, list, set, deque, str, Number)
@@ -24,5 +24,5 @@ def class_state(saga: AnySaga, world: object) -> dict[str, Content]:
             for name, value in vars(cls).items()
             if isinstance(value, _DATA) and not name.startswith("__") and not any(value is part for part in shared)
         }
-        for step in saga.steps
+        for step in steps_of(saga)
     }

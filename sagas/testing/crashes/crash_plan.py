@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, NamedTuple
+from itertools import pairwise, product
+from typing import Any, Final, NamedTuple
 
 from sagas.definition import AnySaga, RetryPolicy, Step
 from sagas.errors import OutcomeUnknown
 from sagas.progress import Action
+
+#: More attempts than any policy allows.
+_ALWAYS: Final = 10**6
 
 
 class InjectedFailure(Exception):
@@ -71,12 +75,24 @@ class Failure:
         how: whether it fails cleanly or in doubt.
         attempts: the number of attempts that fail; the next attempt would succeed.
         once: whether only one attempt fails and the step's policy retries it.
+        earlier: the failures for good of other steps that come before it, so that a fallback acts.
     """
 
     step: str
     how: How
     attempts: int = 1
     once: bool = False
+    earlier: tuple[Failure, ...] = ()
+
+    @property
+    def chain(self) -> tuple[Failure, ...]:
+        """The earlier failures and this one."""
+        return (*self.earlier, self)
+
+    @property
+    def key(self) -> tuple[tuple[str, How, bool], ...]:
+        """What fails and how, in order."""
+        return tuple((failure.step, failure.how, failure.once) for failure in self.chain)
 
     def error(self, step: type[Step[Any]]) -> Exception:
         """Return the exception that act() raises."""
@@ -86,7 +102,7 @@ class Failure:
         return retryable or InjectedFailure("crash_matrix lets this step fail")
 
     def __str__(self) -> str:
-        return f"{self.step} {self.how}{' once' if self.once else ''}"
+        return ", then ".join(f"{f.step} {f.how}{' once' if f.once else ''}" for f in self.chain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +110,7 @@ class CrashPlan:
     """The failure and the crashes of one run.
 
     Attributes:
-        failure: the step that fails; None if no step fails.
+        failure: the step that fails, and those that fail before it; None if no step fails.
         crashes: the places at which the process crashes, in order.
     """
 
@@ -107,17 +123,62 @@ class CrashPlan:
 
 
 def failures_of(saga: AnySaga) -> Iterator[Failure]:
-    """Return each way in which a step may fail: for good, and once if it is retried; the simplest first."""
-    for how in How:
-        error = InjectedFailure if how is How.REFUSED else OutcomeUnknown
-        for step in saga.steps:
-            attempts = step.retry.max_attempts if issubclass(error, step.retry.retry_on) else 1
-            yield Failure(step.name, how, attempts)
-    for step in saga.steps:
-        if _retryable_error(step.retry) is not None:
-            yield Failure(step.name, How.REFUSED, once=True)
-        if step.retry.max_attempts > 1 and issubclass(OutcomeUnknown, step.retry.retry_on):
-            yield Failure(step.name, How.ANSWER_LOST, once=True)
+    """Return each way in which a step may fail: for good, and once if it is retried; the simplest first.
+
+    The steps before a fallback fail so that it acts.
+    """
+    steps = _listed(saga)
+    yield from (_for_good(step, how) for how in How for step in steps)
+    for step in steps:
+        yield from _once(step)
+    for step in steps:
+        yield from _failures_of_fallbacks(saga, step)
+
+
+def refusals_after(saga: AnySaga, name: str) -> tuple[Failure, ...]:
+    """Return the failures that make the step after this step or fallback fail; empty if there is none."""
+    steps = _listed(saga)
+    place = next(place for place, step in enumerate(steps) if any(each.name == name for each in step.alternates()))
+    return tuple(_for_good(each, How.REFUSED) for step in steps[place + 1 :][:1] for each in step.alternates())
+
+
+def _listed(saga: AnySaga) -> list[type[Step[Any]]]:
+    return [part for part in saga.steps if issubclass(part, Step)]
+
+
+def in_doubt_instead(failure: Failure) -> Iterator[Failure]:
+    """Return the same failure with some of its refusals in doubt, as a crash may put them."""
+    choices = [(each.how, How.REQUEST_LOST) if each.how is How.REFUSED else (each.how,) for each in failure.chain]
+    for hows in product(*choices):
+        *earlier, last = (replace(each, how=how) for each, how in zip(failure.chain, hows, strict=True))
+        yield replace(last, earlier=tuple(earlier))
+
+
+def _failures_of_fallbacks(saga: AnySaga, step: type[Step[Any]]) -> Iterator[Failure]:
+    *others, last = step.alternates()
+    before: tuple[Failure, ...] = ()
+    for each, fallback in pairwise(step.alternates()):
+        before = (*before, _for_good(each, How.REFUSED))
+        for failure in (*(_for_good(fallback, how) for how in How), *_once(fallback)):
+            yield replace(failure, earlier=before)
+        if following := refusals_after(saga, fallback.name):  # the fallback acts, and is undone
+            yield replace(following[-1], earlier=(*before, *following[:-1]))
+    for doubtful in others:
+        hows = [(each, How.ANSWER_LOST if each is doubtful else How.REFUSED) for each in others]
+        yield replace(_for_good(last, How.REFUSED), earlier=tuple(_for_good(each, how) for each, how in hows))
+
+
+def _for_good(step: type[Step[Any]], how: How) -> Failure:
+    error = InjectedFailure if how is How.REFUSED else OutcomeUnknown
+    attempts = step.retry.max_attempts if issubclass(error, step.retry.retry_on) else 1
+    return Failure(step.name, how, attempts if step.fallback is None else _ALWAYS)
+
+
+def _once(step: type[Step[Any]]) -> Iterator[Failure]:
+    if _retryable_error(step.retry) is not None:
+        yield Failure(step.name, How.REFUSED, once=True)
+    if step.retry.max_attempts > 1 and issubclass(OutcomeUnknown, step.retry.retry_on):
+        yield Failure(step.name, How.ANSWER_LOST, once=True)
 
 
 def _retryable_error(policy: RetryPolicy) -> Exception | None:

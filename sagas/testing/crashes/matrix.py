@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sagas.progress import Action, SagaStatus
+from sagas.progress import Action, SagaStatus, Verdict
 from sagas.testing.crashes.class_state import class_state
 from sagas.testing.crashes.crash_plan import (
     CrashPlan,
@@ -22,9 +22,11 @@ from sagas.testing.crashes.crash_plan import (
     Moment,
     Place,
     failures_of,
+    in_doubt_instead,
     places_that_differ,
     places_to_crash,
     places_to_crash_first,
+    refusals_after,
 )
 from sagas.testing.crashes.report import CrashFinding, CrashMatrix, Fault
 from sagas.testing.crashes.simulated_process import SAGA_ID, describe
@@ -134,8 +136,12 @@ class Matrix:
 
     def _expected(self, baseline: Run) -> list[Run]:
         """Return the runs of which each run with crashes must equal one: a crash can put the failing step in doubt."""
-        in_doubt = baseline.status is SagaStatus.COMPENSATED
-        return [baseline, *(self._baselines_of(_failed_act(baseline), How.REQUEST_LOST) if in_doubt else [])]
+        if baseline.status is not SagaStatus.COMPENSATED:
+            return [baseline]
+        failure = baseline.plan.failure
+        if failure is not None and failure.earlier:
+            return [baseline, *(self._simulate(other) for other in in_doubt_instead(failure) if other != failure)]
+        return [baseline, *self._baselines_of((_failed_act(baseline), How.REQUEST_LOST, False))]
 
     def _judge_end(self, run: Run) -> None:
         """Report a run without crashes that ended in a wrong status."""
@@ -162,7 +168,7 @@ class Matrix:
         always = self._known(Fault.ENDS_WRONG, failure.step) or self._known(Fault.CONTEXT_LOST, failure.step)
         if dead and (always or not _judged_by_comparison(failure, run)):
             return  # reported already
-        fault, counterparts = self._counterparts(failure, run)
+        fault, step, counterparts = self._counterparts(failure, run)
         # A service may note a request to undo an effect that it never had.
         lost = failure.how is How.REQUEST_LOST
         notes = [f"{SAGA_ID}:{failure.step}:{action}" for action in Action] if lost else []
@@ -170,23 +176,32 @@ class Matrix:
         if dead and not counterparts:
             problems = [f"ended {_end(run)}"]
         if problems:
-            self._report(fault, failure.step, run, problems)
+            self._report(fault, step, run, problems)
 
-    def _counterparts(self, failure: Failure, run: Run) -> tuple[Fault, list[Run]]:
-        """Return the runs of which one should have left the same world, and the bug if none did."""
+    def _counterparts(self, failure: Failure, run: Run) -> tuple[Fault, str, list[Run]]:
+        """Return the runs of which one should have left the same world, and the bug and its step if none did."""
         repeated = Fault.ACT_NOT_REPEATABLE if failure.how is How.ANSWER_LOST else Fault.SECOND_ATTEMPT
+        before = failure.key[:-1]
         if failure.once or run.status is SagaStatus.COMPLETED:
-            return repeated, [self._baselines[None]]
-        fault, found = Fault.SECOND_ATTEMPT, []
+            # After a fallback, the world is another one, and no other run is known to leave the same.
+            return repeated, failure.step, [] if _fell_back(failure, run) else self._baselines_of(*before)
+        fault, step, found = Fault.SECOND_ATTEMPT, failure.step, list[Run]()
+        doubtful = next((place for place, each in enumerate(failure.chain) if each.how is How.ANSWER_LOST), None)
         if failure.how is How.REQUEST_LOST:
             # A compensation may leave a mark against a late request. It then leaves the mark in both cases.
-            fault, found = Fault.UNDOES_BLINDLY, self._baselines_of(failure.step, How.REFUSED, How.ANSWER_LOST)
-        elif failure.how is How.ANSWER_LOST:
-            steps = [step.name for step in self._case.saga.steps]
-            following = steps[steps.index(failure.step) + 1 :][:1]
-            fault = repeated if failure.attempts > 1 and self._known(repeated, failure.step) else Fault.ANSWER_LOST
-            found = [other for step in following for other in self._baselines_of(step, How.REFUSED)]
-        return fault, [other for other in found if other.status is SagaStatus.COMPENSATED]
+            fault = Fault.UNDOES_BLINDLY
+            found = [
+                other
+                for how in (How.REFUSED, How.ANSWER_LOST)
+                for other in self._baselines_of(*before, (failure.step, how, False))
+            ]
+        elif doubtful is not None:
+            step = failure.chain[doubtful].step
+            fault = repeated if failure.attempts > 1 and self._known(repeated, step) else Fault.ANSWER_LOST
+            following = refusals_after(self._case.saga, step)
+            keys = [(other.step, other.how, other.once) for other in following]
+            found = self._baselines_of(*failure.key[:doubtful], *keys) if keys else []
+        return fault, step, [other for other in found if other.status is SagaStatus.COMPENSATED]
 
     def _problems(self, run: Run, expected: Sequence[Run], notes: Collection[str] = ()) -> list[str]:
         """Describe how a run differs from all of these runs, except for notes of these idempotency keys."""
@@ -240,9 +255,9 @@ class Matrix:
         same = (f for f in alike if f.step == step or (fault is Fault.ENDS_WRONG and f.left_behind == text))
         return next(same, None)
 
-    def _baselines_of(self, step: str, *hows: How) -> list[Run]:
-        wanted = [(step, how, False) for how in hows]
-        return [run for f, run in self._baselines.items() if f and (f.step, f.how, f.once) in wanted]
+    def _baselines_of(self, *key: tuple[str, How, bool]) -> list[Run]:
+        """Return the baseline in which these steps fail, in this order, if there is one."""
+        return [run for failure, run in self._baselines.items() if (failure.key if failure else ()) == key]
 
     def _new_world(self) -> tuple[Content, dict[str, Content]]:
         """Return the content of a new world, and the data on the steps' classes that does not belong to the world."""
@@ -257,7 +272,12 @@ class Matrix:
 
 def _judged_by_comparison(failure: Failure | None, run: Run) -> bool:
     """Whether the saga did not end because the step in doubt could not be undone; such bugs have their own kinds."""
-    return failure is not None and failure.how is not How.REFUSED and _failed_step(run) == failure.step
+    in_doubt = [] if failure is None else [each.step for each in failure.chain if each.how is not How.REFUSED]
+    return _failed_step(run) in in_doubt
+
+
+def _fell_back(failure: Failure, run: Run) -> bool:
+    return any(entry.step == failure.step and entry.verdict is Verdict.FALLBACK for entry in run.failures)
 
 
 def _anywhere(place: Place) -> Place:

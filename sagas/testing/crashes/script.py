@@ -19,7 +19,7 @@ class Script:
     """The script of one run.
 
     Attributes:
-        failure: the step that fails.
+        failure: the step that fails, and those that fail before it.
         crashes: positions in `trace` at which the process crashes.
         trace: the places reached so far.
         struck: whether the planned failure happened.
@@ -56,10 +56,9 @@ class Script:
 
     def failure_of(self, action: Action, call: Call) -> Failure | None:
         """Return the planned failure of this attempt."""
-        failure = self.failure
-        if failure is None or action is not Action.ACT or call.step_name != failure.step:
+        planned = self.failure.chain if self.failure is not None and action is Action.ACT else ()
+        failure = next((failure for failure in planned if failure.step == call.step_name), None)
+        if failure is None or call.attempt > failure.attempts:
             return None
-        if call.attempt > failure.attempts:
-            return None
-        self.struck = True
+        self.struck = self.struck or failure is self.failure
         return failure

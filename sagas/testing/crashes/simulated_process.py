@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sagas.definition import PATIENT, AnySaga, Resolver
+from sagas.definition import PATIENT, AnySaga, Resolver, steps_of
 from sagas.definitions import Definitions
 from sagas.execution import Outcome
 from sagas.lease import KeptLease, LeaseKeeper
@@ -102,9 +102,11 @@ class SimulatedSaga:
     def _repeats_itself(self, record: SagaRecord) -> bool:
         """Whether an action has failed as often as makes a saga dead; by default, actions are retried for hours."""
         last = record.log[-1] if record.log else None
-        step = next((step for step in self._saga.steps if last and step.name == last.step), None)
+        step = next((step for step in steps_of(self._saga) if last and step.name == last.step), None)
         if last is None or step is None or last.verdict is not Verdict.RETRY:
             return False
+        if last.action is Action.ACT and step.fallback is not None:
+            return False  # its attempts are spent in the end, and its fallback is tried
         policy = step.compensate_retry if last.action is Action.COMPENSATE else step.retry_after_pivot()
         return policy is PATIENT and last.attempt >= _SETTINGS.max_recovery_attempts
 

@@ -22,6 +22,7 @@ def messages_taken(app: Celery) -> int:
     return int(answers["w1@test"]["prefetch_count"]) if answers else 0
 
 
+@pytest.mark.slow(5)
 def test_worker_takes_a_message_ahead_for_each_child_only_while_sagas_are_quick(
     celery: Start, engine: SagaEngine, app: Celery
 ) -> None:
@@ -52,6 +53,7 @@ def test_behind_a_long_step_messages_wait_in_the_broker_for_another_worker(
     assert wait_finished(engine, slow).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.slow(11)
 @pytest.mark.parametrize("end", [CeleryProcess.stop, CeleryProcess.kill])
 def test_what_a_worker_had_taken_ahead_when_it_ended_is_brought_on_by_another(
     end: Callable[[CeleryProcess], object], celery: Start, engine: SagaEngine, app: Celery

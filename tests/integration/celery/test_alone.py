@@ -46,7 +46,7 @@ def losses(record: SagaRecord) -> list[str]:
     return [str(entry.worker) for entry in record.log if entry.status is EntryStatus.LOST]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 @pytest.mark.parametrize(("pool", "application", "attempts"), [("threads", "sagas", 2), ("gevent", SHOP, 1)])
 def test_a_saga_that_crashes_its_worker_ends_dead_and_its_neighbours_spend_no_attempt(
     pool: str, application: str, attempts: int, celery: Start, engine: SagaEngine, folder: Path, port: int
@@ -84,6 +84,7 @@ def test_a_saga_that_crashes_its_worker_ends_dead_and_its_neighbours_spend_no_at
     wait_for_samples(port, lambda samples: samples.get(("sagas_runs_total", "completed", SAGA)) == attempts, "the runs")
 
 
+@pytest.mark.slow(7)
 def test_a_child_that_is_killed_counts_and_one_whose_worker_stops_hands_its_saga_on(
     celery: Start, engine: SagaEngine, folder: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_saga_started_while_the_broker_is_down_runs_once_it_is_back(
         assert wait_finished(engine, saga_id).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.slow(6)
 def test_starting_in_an_application_does_not_hang_on_a_link_that_drops_packets(
     engine: SagaEngine, broker_url: str
 ) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from sagas.doctor.environment import SETTINGS
 from sagas.settings import PREFIX
 from sagas.testing.processes import wait_until
 from sagas.urls import address
+from tests.forking import run_python
 from tests.integration.celery.conftest import Start
 
 #: For a machine that is busy: the command itself takes seconds.
@@ -35,13 +35,11 @@ ANSWER_SECONDS = 0.5
 def doctor(environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
     """Run the command in an environment and return its exit code and what it prints."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sagas.cli", "doctor", "--json"],
-        env={**inherited, **environment},
-        capture_output=True,
-        text=True,
+    done = run_python(
+        *("-m", "sagas.cli", "doctor", "--json"),
+        environment={**inherited, **environment},
+        directory=Path.cwd(),
         timeout=DEADLINE_SECONDS,
-        check=False,
     )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
@@ -138,9 +136,17 @@ def variables(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv(name, value)
 
 
-def consuming(app: Celery, *queues: str) -> AbstractContextManager[object]:
-    """A worker in a thread of this process."""
-    return start_worker(app, pool="solo", queues=[*queues], perform_ping_check=False, shutdown_timeout=60)
+@contextmanager
+def consuming(app: Celery, *queues: str) -> Iterator[None]:
+    """A worker in a thread of this process; it leaves the process's logging as it was."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    try:
+        with start_worker(app, pool="solo", queues=[*queues], perform_ping_check=False, shutdown_timeout=60):
+            yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def messages_of(app: Celery, database_url: str) -> dict[str, str]:

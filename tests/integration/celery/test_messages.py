@@ -14,7 +14,7 @@ import redis
 from celery import Celery
 
 from sagas import SagaEngine, SagaStatus
-from sagas.testing.processes import CeleryProcess
+from tests.forking import start_celery
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.nonsense import ELEMENTS, ENVELOPES
 from tests.integration.celery.samples import Job, ThreeSteps
@@ -73,7 +73,7 @@ def test_messages_of_the_application_are_left_to_celery(
         "def add(x): return f'added {x}'\n"
     )
     arguments = ["worker", "-P", "solo", "-Q", "celery,sagas.run", "-l", "INFO"]
-    with CeleryProcess(
+    with start_celery(
         arguments, application="shop", environment=environment, log=tmp_path / "log", directory=tmp_path
     ) as worker:
         shop = Celery("shop", broker=broker_url, set_as_current=False)

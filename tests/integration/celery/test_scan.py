@@ -61,7 +61,7 @@ def queued_ids(broker_url: str, queue: str) -> list[str]:
     return [json.loads(message)["headers"]["argsrepr"] for message in messages]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(7)
 @pytest.mark.timeout(600)
 def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_is_recovered_once(
     engine: SagaEngine, broker_url: str, celery: Start
@@ -95,6 +95,7 @@ def test_overlapping_scans_keep_the_queue_within_the_limit_and_every_stale_saga_
     assert {len(record.log) for record in records} == {4}, "three steps, and the holder that was lost"
 
 
+@pytest.mark.slow(10)
 def test_messages_that_wait_behind_a_long_step_do_not_multiply(
     celery: Start,
     environment: dict[str, str],
@@ -111,14 +112,14 @@ def test_messages_that_wait_behind_a_long_step_do_not_multiply(
     celery("worker", "-c1", "-Q", "sagas.run", application=application)
     gated = engine.start(ThreeSteps, Job(str(tmp_path), gate="second"))
     wait_until(lambda: marks(tmp_path, "second"), what="the second step")
-    waiting = engine.start_many(ThreeSteps, [Job(str(tmp_path))] * 13)
+    waiting = engine.start_many(ThreeSteps, [Job(str(tmp_path))] * 5)
 
     for _ in range(8):  # in all, 40 seconds of scans
         pass_time(engine, 5)
         engine.scan()
 
     sent = len(queued_ids(broker_url, "shop-sagas.run"))
-    assert 13 <= sent <= 13 + 8, "a probe for each scan, at most"
+    assert 5 <= sent <= 5 + 8, "a probe for each scan, at most"
     assert CeleryDispatcher(shop).length("sagas.run") == sent
     (tmp_path / "open").touch()
     records = [wait_finished(engine, saga_id) for saga_id in [gated, *waiting]]

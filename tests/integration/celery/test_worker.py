@@ -168,6 +168,7 @@ def test_worker_told_to_stop_hands_its_saga_on_after_the_step(
     assert [len(marks(folder, step)) for step in ("first", "second", "third")] == [1, 1, 1]
 
 
+@pytest.mark.slow(8)
 def test_long_wait_before_a_retry_holds_no_worker(celery: Start, engine: SagaEngine, folder: Path) -> None:
     celery("worker")
     celery("beat")

@@ -18,6 +18,7 @@ from sagas import PostgresSagaStorage, SagaEngine, Settings
 from sagas.cli.app import app
 from sagas.ids import new_saga_id
 from sagas.storage.records import LeaseRequest, NewSaga
+from tests.forking import ForkedCommand
 from tests.integration.cli.shop import Order, PlaceOrder
 
 #: What SAGAS_MODULES names.
@@ -59,16 +60,22 @@ def sagas(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Co
 
 
 @pytest.fixture
-def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., subprocess.Popen[bytes]]:
+def spawn(environment: Mapping[str, str], repository: Path) -> Callable[..., subprocess.Popen[bytes] | ForkedCommand]:
     """The command as an operator runs it, with whatever dispatcher is installed."""
 
-    def start(*arguments: str | bytes, stdout: int = subprocess.PIPE, **changed: str) -> subprocess.Popen[bytes]:
+    def start(
+        *arguments: str | bytes, stdout: int = subprocess.PIPE, **changed: str
+    ) -> subprocess.Popen[bytes] | ForkedCommand:
         # As the installed script: it finds the user's modules in the working directory only if it looks there.
         found = {"PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1", "SAGAS_MODULES": "shop"}
+        variables, directory = {**os.environ, **environment, **found, **changed}, Path(__file__).parent
+        # Only an interpreter that starts reads variables of Python.
+        if stdout == subprocess.PIPE and not any(name.startswith("PYTHON") for name in changed):
+            return ForkedCommand(arguments, environment=variables, directory=directory)
         return subprocess.Popen(
             [sys.executable, "-m", "sagas.cli", *arguments],
-            env={**os.environ, **environment, **found, **changed},
-            cwd=Path(__file__).parent,
+            env=variables,
+            cwd=directory,
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,

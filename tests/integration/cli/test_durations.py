@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 import typer
 
-from sagas.cli.durations import parse_age, parse_wait
+from sagas.cli.durations import parse_age, parse_time, parse_wait
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ def test_a_wait_is_a_number_of_seconds_up_to_a_day(written: str) -> None:
     assert parse_wait("86400") == 86_400
     with pytest.raises(typer.BadParameter, match="is no number of seconds between 0 and 86400"):
         parse_wait(written)
+
+
+def test_a_time_is_in_iso_8601_and_in_utc_unless_it_says_otherwise() -> None:
+    moment = datetime(2026, 11, 26, 13, 30, tzinfo=UTC)
+
+    assert parse_time("2026-11-26") == datetime(2026, 11, 26, tzinfo=UTC)
+    assert parse_time(" 2026-11-26 13:30") == parse_time("2026-11-26T14:30+01:00") == parse_time(moment) == moment
+    for written in ("today", "26.11.2026", ""):
+        with pytest.raises(typer.BadParameter, match="is no time: write it as 2026-11-26, '2026-11-26 14:30' or"):
+            parse_time(written)

@@ -54,6 +54,28 @@ class Bare(Saga[Order]):
     steps = [Plain]
 
 
+class ByInvoice(Undone):
+    name = "by-invoice"
+    timeout = 1.5
+
+
+class ByCard(Undone):
+    name = "by-card"
+    fallback = ByInvoice
+
+
+class Letter(_Act):
+    pass
+
+
+class Mail(_Act):
+    fallback = Letter
+
+
+class Alternated(Saga[Order]):
+    steps = [Plain, ByCard, Charged, Mail]
+
+
 def edges(chart: str) -> set[tuple[str, str, str]]:
     """Every arrow of the flowchart: from, kind, to."""
     found = re.findall(rf"^    (\w+)(?:\W.*)? ({ARROW}) (\w+)", chart, re.MULTILINE)
@@ -127,8 +149,12 @@ def test_json_has_every_step_with_its_limits_and_what_follows() -> None:
         "jitter": 0.1,
         "retry_on": ["OSError", "KeyError"],
     }
-    assert data["steps"][2]["if_it_fails"] == {"tried_again": False, "compensates": [Undone.name]}
-    assert data["steps"][3]["if_it_fails"] == {"tried_again": True, "compensates": []}
+    assert data["steps"][2]["if_it_fails"] == {
+        "falls_back_to": None,
+        "tried_again": False,
+        "compensates": [Undone.name],
+    }
+    assert data["steps"][3]["if_it_fails"] == {"falls_back_to": None, "tried_again": True, "compensates": []}
 
 
 @pytest.fixture
@@ -148,3 +174,50 @@ def test_the_command_needs_the_code_and_no_database(sagas: Command) -> None:
     assert unknown.stderr.startswith("error: no saga named 'place-odrer' is known here (known: place-order): ")
     assert (unknown.exit_code, unknown.stdout) == (1, "")
     assert sagas("graph", "place-order", "--mermaid", "--json").exit_code == 2
+
+
+def test_the_table_has_fallbacks_under_their_step() -> None:
+    lines = text_graph(Alternated).plain.splitlines()
+    card, invoice, charged, mail, letter = (re.split(r"\s{2,}", line.strip()) for line in lines[5:10])
+
+    assert (card[:2], card[-1]) == (["2", "by-card"], "falls back to by-invoice")
+    assert (invoice[0], *invoice[-2:]) == ("or by-invoice", "1.5 s", "compensates by-card; itself before, if in doubt")
+    assert charged[-1] == "compensates by-invoice, by-card; itself before, if in doubt"
+    assert (mail[-1], letter[0]) == ("falls back to letter", "or letter")
+    assert letter[-1] == "past the pivot: tried again later, never undone"
+    assert [line.split()[0] for line in lines[13:16]] == ["charged", "by-invoice", "by-card"]
+
+
+def test_the_flowchart_goes_from_a_step_to_its_fallback() -> None:
+    assert [line for line in mermaid_graph(Alternated).splitlines()[1:] if not LINE.fullmatch(line)] == []
+    assert edges(mermaid_graph(Alternated)) == {
+        ("start", "-->", "act1"),
+        ("act1", "-->", "act2"),
+        ("act1", "-. fails .->", "compensated"),
+        ("act2", "-->", "act3"),
+        ("act2", "-. fails .->", "act2_1"),
+        ("act2_1", "-->", "act3"),
+        ("act2_1", "-. fails .->", "undo2"),
+        ("act2_1", "-. in doubt .->", "undo2_1"),
+        ("undo2_1", "-->", "undo2"),
+        ("undo2", "-->", "compensated"),
+        ("act3", "-->", "act4"),
+        ("act3", "-. fails .->", "undo2_1"),
+        ("act3", "-. in doubt .->", "undo3"),
+        ("undo3", "-->", "undo2_1"),
+        ("act4", "-->", "completed"),
+        ("act4", "-. fails .->", "act4_1"),
+        ("act4_1", "-->", "completed"),
+        ("act4_1", "-. fails, tried again later .->", "act4_1"),
+    }
+
+
+def test_json_has_the_fallbacks_of_each_step() -> None:
+    plain, card, _, mail = graph_as_json(Alternated)["steps"]
+
+    assert plain["fallbacks"] == []
+    assert card["if_it_fails"] == {"falls_back_to": "by-invoice", "tried_again": False, "compensates": []}
+    assert [(each["name"], each["timeout"], each["if_it_fails"]) for each in card["fallbacks"]] == [
+        ("by-invoice", 1.5, {"falls_back_to": None, "tried_again": False, "compensates": ["by-card"]})
+    ]
+    assert [each["if_it_fails"]["tried_again"] for each in (mail, *mail["fallbacks"])] == [False, True]

@@ -123,3 +123,76 @@ def test_an_empty_listing_is_empty_for_programs_and_a_word_for_humans(sagas: Com
     assert json.loads(sagas("list", "--json").stdout) == []
     result = sagas("list")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no sagas match.\n")
+
+
+def test_states_keys_tags_and_times_narrow_the_listing(
+    sagas: Command, ordered: Ordered, engine: SagaEngine, storage: PostgresSagaStorage, sql: Callable[..., Any]
+) -> None:
+    done = ordered("tea")
+    sql("UPDATE saga_executions SET created_at = now() - interval '50 minutes' WHERE id = :id", id=done)
+    pending = engine.start(PlaceOrder, Order("milk"), idempotency_key="order-7")
+    began = storage.load(pending).created_at
+    tagged = NewSaga(id=new_saga_id(), name="parcel", context="{}", tags={"customer": "c=7", "shop": "Oslo 1"})
+    storage.create_sagas([tagged], queued=True)
+
+    for options, found in (
+        (["--state", "ready"], {pending}),
+        (["--state", "QUEUED", "--state", "ready"], {tagged.id, pending}),
+        (["--state", "ready", "--dead"], {pending}),
+        (["--key", "order-7"], {pending}),
+        (["--tag", "customer=c=7", "--tag", "shop=Oslo 1"], {tagged.id}),
+        (["--tag", "customer=c"], set()),
+        (["--since", began.isoformat()], {tagged.id, pending}),
+        (["--until", f"{began.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"], {done}),
+        (["--since", "2020-01-01", "--until", "2020-01-02"], set()),
+        (["--since", "2020-01-01", "--newer-than", "40m"], {tagged.id, pending}),
+    ):
+        assert set(shown_ids(sagas("list", *options).stdout)) == {str(saga_id) for saga_id in found}, options
+
+
+def test_what_is_no_tag_and_no_time_is_refused(sagas: Command) -> None:
+    for options, sentence in (
+        (["--tag", "customer"], "'customer' is no tag and its value: write them as customer=c-7."),
+        (["--tag", "=c-7"], "'=c-7' is no tag and its value"),
+        (["--since", "yesterday"], "'yesterday' is no time: write it as 2026-11-26"),
+    ):
+        refused = sagas("list", *options)
+        assert refused.exit_code == 2
+        assert sentence in " ".join(refused.stderr.split())
+
+
+def test_the_next_page_repeats_states_keys_tags_and_times(sagas: Command, storage: PostgresSagaStorage) -> None:
+    new = [
+        NewSaga(id=new_saga_id(), name=name, context="{}", idempotency_key="k 1", tags={"a": "b c"}) for name in "xy"
+    ]
+    storage.create_sagas(new, queued=True)
+    options = ["--state", "queued", "--tag", "a=b c", "--key", "k 1", "--since", "2020-01-01T00:00:00+00:00"]
+
+    first = sagas("list", *options, "--limit", "1", "--json")
+    told = shlex.split(first.stderr.removeprefix("there are more; the next page: "))
+
+    assert told == ["sagas", "list", *options, "--limit", "1", "--after", str(new[1].id), "--json"]
+    assert [saga["id"] for saga in json.loads(sagas(*told[1:]).stdout)] == [str(new[0].id)]
+
+
+def test_tags_and_deadlines_have_columns_where_a_saga_has_them(
+    sagas: Command, storage: PostgresSagaStorage, sql: Callable[..., Any]
+) -> None:
+    storage.create_sagas([NewSaga(id=new_saga_id(), name="parcel", context="{}")])
+    assert sagas("list").stdout.splitlines()[0].split()[-5:] == ["HELD", "BY", "/", "WAITS", "UNTIL"]
+    new = NewSaga(
+        id=new_saga_id(), name="parcel", context="{}", tags={"shop": "1", "customer": "c-7"}, deadline_seconds=60
+    )
+    storage.create_sagas([new])
+    sql("UPDATE saga_executions SET deadline_at = '2026-11-22 20:38:05+01' WHERE id = :id", id=new.id)
+
+    header, tagged, plain = sagas("list").stdout.splitlines()
+    shown = sagas("show", str(new.id)).stdout.splitlines()
+    (data, _) = json.loads(sagas("list", "--json").stdout)
+
+    assert header.split()[-3:] == ["DEADLINE", "(UTC)", "TAGS"]
+    assert tagged.endswith("2026-11-22 19:38:05  customer=c-7 shop=1")
+    assert plain.split()[-2:] == ["-", "-"]
+    assert {"tags        customer=c-7 shop=1"} < set(shown)
+    assert any(line.startswith("deadline    2026-11-22 19:38:05 (") for line in shown)
+    assert (data["tags"], data["deadline_at"]) == ({"shop": "1", "customer": "c-7"}, "2026-11-22T19:38:05Z")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sagas.testing.processes import CeleryProcess, wait_until
+from sagas.testing.processes import wait_until
 from tests.databases import database
-from tests.forking import run_python
+from tests.forking import run_python, start_celery
 
 pytest.importorskip("django")
 
@@ -65,6 +65,7 @@ def migrated(run: Run) -> None:
     assert "Applying sagas.0002_revision_0006... OK" in done.stdout
 
 
+@pytest.mark.slow(8)
 def test_the_projects_own_tests_pass(run: Run) -> None:
     done = run("manage.py", "test", "-v0")
     assert "OK" in done.stderr
@@ -88,7 +89,7 @@ def test_a_worker_set_up_as_celery_says_runs_sagas_and_shared_tasks(
 ) -> None:
     command = ["worker", "-Q", QUEUES, "-c", "2", "-l", "INFO", "-n", "w@test"]
     log = tmp_path / "worker.log"
-    worker = CeleryProcess(command, environment=variables, log=log, directory=PROJECT, application="proj")
+    worker = start_celery(command, environment=variables, log=log, directory=PROJECT, application="proj")
     with worker:
         ids = json.loads(run("drive.py").stdout)
 
@@ -110,7 +111,7 @@ def test_a_suspect_saga_runs_alone_in_a_process_that_is_set_up(
         connection.execute(sa.text("UPDATE saga_executions SET suspect = id = :id"), {"id": ids[0]})
     command = ["worker", "-Q", QUEUES, "-P", "threads", "-c", "2", "-n", "w@test"]
     log = tmp_path / "worker.log"
-    with CeleryProcess(command, environment=variables, log=log, directory=PROJECT, application="proj"):
+    with start_celery(command, environment=variables, log=log, directory=PROJECT, application="proj"):
 
         def holders() -> list[str]:
             ended = "SELECT worker FROM saga_logs WHERE saga_id = :id AND status = 'completed' ORDER BY id"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from sagas import PostgresSagaStorage
 from sagas.settings import PREFIX
-from tests.forking import Forked
+from tests.forking import Forked, run_python
 from tests.integration.docs.pages import README, REPOSITORY, Block, blocks
 
 DEADLINE_SECONDS = 150
@@ -77,14 +78,18 @@ class Reader:
 
     def run(self, *command: str, **settings: str) -> str:
         """Run a command, which must succeed, and return what it prints."""
-        done = subprocess.run(
-            command,
-            env=self.environment(settings),
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
+        environment = self.environment(settings)
+        if command[0] == sys.executable:
+            done = run_python(*command[1:], environment=environment, directory=self.directory, timeout=DEADLINE_SECONDS)
+        else:
+            done = subprocess.run(
+                command,
+                env=environment,
+                cwd=self.directory,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE_SECONDS,
+                check=False,
+            )
         assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout

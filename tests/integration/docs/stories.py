@@ -20,7 +20,8 @@ from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
 from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
 from sagas.storage.transitions import FailedAttempt
-from sagas.testing.processes import CeleryProcess, wait_until
+from sagas.testing.processes import wait_until
+from tests.forking import start_celery
 from tests.integration.cli.test_documentation import examples
 from tests.integration.docs.commands import commands_of
 from tests.integration.docs.languages import check_python, run_sql
@@ -53,7 +54,10 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     saga, *programs = [block for block in page.unchecked if block.language == "python"]
     # The application of one's own is another way to carry sagas, on a broker of its own.
     programs = [block for block in programs if "install(app)" not in block.text]
-    page.unchecked = [block for block in page.unchecked if block not in programs]
+    (asking,) = [block for block in programs if "wait(" in block.text]
+    answer = page.unchecked[page.unchecked.index(asking) + 1]
+    programs.remove(asking)
+    page.unchecked = [block for block in page.unchecked if block not in (*programs, asking, answer)]
     check_python(page, reader)
     assert len(saga.text.splitlines()) <= 35, "it is announced as one of 30 lines"
     settings = _exported(page) | {"SAGAS_DATABASE_URL": reader.database_url, "SAGAS_BROKER_URL": reader.broker_url}
@@ -63,7 +67,7 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     assert migrated.startswith("already at ")
     worker = ["worker", "-c", "1"]
     environment, log = reader.environment(settings), reader.directory / "log"
-    with CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process:
+    with start_celery(worker, environment=environment, log=log, directory=reader.directory) as process:
         # The first of them twice, with the same key: it starts nothing new.
         reader.play([programs[0], *programs], **settings)
 
@@ -75,6 +79,8 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     ended = [(record.idempotency_key, record.status) for record in storage.find(SagaFilter())]
     keys = ("order-1003", "order-1002", "order-1001")
     assert ended == [(key, SagaStatus.COMPENSATED) for key in keys]
+    page.unchecked += [asking, answer]
+    check_python(page, reader, **settings)
 
 
 def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
@@ -83,8 +89,8 @@ def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -
 
 
 def the_recovery_loop_recovers(page: Page, reader: Reader) -> None:
-    polling, loop = page.take("python")
-    assert reader.play([polling]) == [""]
+    loop = next(block for block in reversed(page.unchecked) if block.language == "python")
+    page.unchecked.remove(loop)
     storage = reader.storage
     saga_id = _left_by_a_worker_that_died(storage).saga_id
 
@@ -143,7 +149,7 @@ def every_request_to_flower_is_answered(page: Page, reader: Reader) -> None:
     worker, log = ["worker", "-c", "1", "-l", "INFO"], reader.directory / "log"
     with (
         flower(environment, reader.directory) as client,
-        CeleryProcess(worker, environment=environment, log=log, directory=reader.directory) as process,
+        start_celery(worker, environment=environment, log=log, directory=reader.directory) as process,
     ):
         process.wait_for_log(" ready.")
         answers = [_curl(words, client, reader) for words in requests]

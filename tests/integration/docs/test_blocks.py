@@ -13,7 +13,7 @@ from tests.integration.docs.reader import Reader
 from tests.integration.docs.stories import STORIES
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @every_document
 def test_every_block_does_what_the_page_says(document: Path, reader: Reader) -> None:
     page = Page(document)

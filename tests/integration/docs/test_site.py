@@ -36,6 +36,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert sorted(told) == sorted(sagas.__all__)
 
 
+@pytest.mark.slow(9)
 def test_the_site_is_built_whole_and_without_a_warning(tmp_path: Path) -> None:
     # One test, since building it takes seconds.
     built = _build(tmp_path)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cache
 from threading import Barrier
 from typing import Any, Final
 
@@ -31,14 +33,25 @@ def engine(server_url: sa.URL) -> Iterator[sa.Engine]:
         yield engine
 
 
-@pytest.fixture(scope="module", params=LAYOUTS)
-def older(server_url: sa.URL, request: pytest.FixtureRequest) -> Iterator[Older]:
-    """A migrated database that was full of sagas in every state."""
-    with database(server_url) as engine:
-        older = Older(engine, request.param)
-        older.fill()
-        older.migrate()
+@pytest.fixture(scope="module")
+def older_by_layout(server_url: sa.URL) -> Iterator[Callable[[str], Older]]:
+    """Return the module's migrated database that was full of sagas in every state, by its layout before."""
+    with ExitStack() as stack:
+
+        @cache
+        def older(layout: str) -> Older:
+            older = Older(stack.enter_context(database(server_url)), layout)
+            older.fill()
+            older.migrate()
+            return older
+
         yield older
+
+
+@pytest.fixture(params=LAYOUTS)
+def older(older_by_layout: Callable[[str], Older], request: pytest.FixtureRequest) -> Older:
+    """A migrated database that was full of sagas in every state."""
+    return older_by_layout(request.param)
 
 
 # -- what was there can be recovered --------------------------------------------------------------------------

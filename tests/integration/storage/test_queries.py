@@ -91,7 +91,6 @@ _INDEXES: Final = {
     },
     # Which one, its filters decide: tests/integration/inspection/test_plans.py.
     "find": set(),
-    "status_of": {_ROW},
     **{name: {_ROW, _LOG} for name in ("acquire", "load")},
     **{name: {_KEY} for name in ("find_by_key", "find_by_key_within", "create_one", "create_many", "create_within")},
     "claim_new": {"saga_executions_unstarted", _QUEUED, _ROW},

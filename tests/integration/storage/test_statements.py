@@ -61,7 +61,7 @@ COSTS: Final[dict[str, tuple[Operation, int]]] = {
     "create, existing": (lambda storage, _: storage.create_sagas([new_saga("held")]), 2),
     "load": (lambda storage, lease: storage.load(lease.saga_id), 1),
     "find": (lambda storage, _: storage.find(SagaFilter()), 1),
-    "status_of": (lambda storage, lease: storage.status_of(lease.saga_id), 1),
+    "head": (lambda storage, lease: storage.head(lease.saga_id), 1),
     "give back and acquire": (_acquire, 2),
     "acquire, refused": (
         lambda storage, lease: storage.acquire(lease.saga_id, ANOTHER, max_recovery_attempts=5, by_hand=True),

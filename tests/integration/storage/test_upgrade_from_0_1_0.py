@@ -72,6 +72,7 @@ def state_of(engine: sa.Engine) -> list[Any]:
 # -- sagas end as they would have -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow(18)
 def test_sagas_end_with_the_same_status_effects_and_keys_as_under_0_1_0(
     released: Version, this_version: Version, server_url: sa.URL, engine_0_1_0: sa.Engine
 ) -> None:
@@ -315,6 +316,7 @@ def undisturbed(full: str, server_url: sa.URL) -> list[Any]:
         return [rows(engine, _OBJECTS), *(rows(engine, query) for query in _ROWS)]
 
 
+@pytest.mark.slow(9)
 def test_a_migration_that_is_killed_changes_nothing_and_is_done_by_the_next(
     this_version: Version, server_url: sa.URL, full: str, undisturbed: list[Any]
 ) -> None:

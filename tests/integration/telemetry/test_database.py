@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sagas import PostgresSagaStorage
 from sagas.telemetry.database import DatabaseMetrics
 from sagas.testing.processes import wait_until
+from tests.forking import ForkedCommand
 
 Samples = dict[tuple[str, ...], float]
 
@@ -139,19 +141,14 @@ def test_a_server_that_says_nothing_at_all_is_not_waited_for(database_url: str) 
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
-def _command(*arguments: str, url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "sagas.cli", "metrics", *arguments],
-        env={**os.environ, "SAGAS_DATABASE_URL": url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _command(*arguments: str, url: str) -> ForkedCommand:
+    environment = {**os.environ, "SAGAS_DATABASE_URL": url}
+    return ForkedCommand(["metrics", *arguments], environment=environment, directory=Path.cwd())
 
 
 def test_the_command_prints_them_once(database_url: str) -> None:
     printed, errors = _command("--once", url=database_url).communicate(timeout=60)
-    assert parsed(printed)["sagas_database_up",] == 1, errors
+    assert parsed(printed.decode())["sagas_database_up",] == 1, errors
 
 
 def test_the_command_serves_them_on_the_loopback_and_outlives_the_database(database_url: str) -> None:
@@ -195,7 +192,7 @@ def test_the_command_says_what_is_wrong_with_a_port_that_is_taken(database_url: 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = _command("--port", str(port), url=database_url)
-        _, errors = process.communicate(timeout=60)
+        errors = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 1
     assert errors.startswith(f"error: 127.0.0.1:{port} cannot be listened on (")
     assert errors.endswith("give another --port or --host.\n")

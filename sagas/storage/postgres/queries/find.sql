@@ -39,7 +39,7 @@ WHERE (CAST(:'statuses' AS text[]) IS NULL OR status = ANY (CAST(:'statuses' AS 
     -- No index has updated_at: finished sagas are in the index of their ends, the others in those of unfinished sagas.
     AND (CAST(:'updated_after' AS timestamptz) IS NULL
         OR finished_at IS NOT NULL AND finished_at >= :'updated_after'
-        OR finished_at IS NULL AND updated_at >= :'updated_after' AND (
+        OR updated_at >= :'updated_after' AND (
             status = 'PENDING' AND state = 'ready'
             OR status <> 'PENDING' AND state IN ('ready', 'running', 'waiting')
             OR state = 'queued'
