@@ -34,7 +34,9 @@ def console(
     by, settings = operator(), api.settings()
     access = access_of(settings, host, person=by)
     engine = SagaEngine(storage(), settings=settings, node=by)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
     shown = f"[{host}]" if ":" in host else host
     typer.echo(f"The console is at http://{shown}:{port}/ until Ctrl-C.")
     serve(engine, access, host=host, port=port)

@@ -44,4 +44,6 @@ def serve(engine: SagaEngine, access: Access, *, host: str, port: int) -> None:
         access: who may use it.
         host, port: where it listens.
     """
-    uvicorn.run(console(engine, access=access), host=host, port=port, log_level="warning", server_header=False)
+    app = console(engine, access=access)
+    # No configuration of its own: it would take the lines of this process's loggers away.
+    uvicorn.run(app, host=host, port=port, log_config=None, log_level="warning", server_header=False)
