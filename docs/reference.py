@@ -31,6 +31,8 @@ UNITS = {
     "celery_app": "name",
     "modules": "names",
     "resolver": "name",
+    "callback_secret": "secrets",
+    "callback_url": "URL",
     "scan_limit": "sagas",
     "max_recovery_attempts": "attempts",
 }

@@ -25,6 +25,7 @@ from sagas.api import (
     wait,
     wait_async,
 )
+from sagas.callbacks import callback_url
 from sagas.definition import Call, RetryPolicy, Saga, Sleep, Step, Wait
 from sagas.deprecation import former_names
 from sagas.engine import SagaEngine
@@ -32,6 +33,7 @@ from sagas.errors import OutcomeUnknown, SagaError, WaitTimedOut
 from sagas.execution import Report
 from sagas.inspection.view import SagaSummary, SagaView
 from sagas.progress import SagaStatus
+from sagas.schedule import Schedule
 from sagas.settings import Settings
 from sagas.storage import ISagaStorage, MemorySagaStorage, PostgresSagaStorage
 from sagas.storage.records import SagaState
@@ -51,11 +53,13 @@ __all__ = [
     "SagaStatus",
     "SagaSummary",
     "SagaView",
+    "Schedule",
     "Settings",
     "Sleep",
     "Step",
     "Wait",
     "WaitTimedOut",
+    "callback_url",
     "cancel",
     "cancel_async",
     "configure",

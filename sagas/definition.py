@@ -160,6 +160,11 @@ class Part:
             return  # a kind of part, such as Step
         cls.name = _own_name(cls)
         cls.aliases = _own_aliases(cls)
+        for name in ("retry", "compensate_retry"):
+            if not isinstance(policy := getattr(cls, name), RetryPolicy):
+                raise DefinitionError(
+                    f"{cls.__name__}: {name} is {policy!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
+                )
 
     @classmethod
     def retry_after_pivot(cls) -> RetryPolicy:
@@ -220,11 +225,6 @@ class Step(Part, Generic[ContextT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("retry", "compensate_retry"):
-            if not isinstance(policy := getattr(cls, name), RetryPolicy):
-                raise DefinitionError(
-                    f"{cls.__name__}: {name} is {policy!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
-                )
         if cls.timeout is not None and (cls.timeout == 0 or not _between(0, cls.timeout, _LONGEST_DELAY)):
             raise DefinitionError(
                 f"{cls.__name__}: timeout is {cls.timeout!r}: "
@@ -283,6 +283,7 @@ class Wait(Part, Generic[PayloadT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_no_effect(cls)
         if cls.timeout is not None:
             _check_duration(cls, "timeout", cls.timeout, "timedelta(days=2), or None for no limit")
         if cls.on_timeout not in get_args(OnTimeout):
@@ -313,6 +314,7 @@ class Sleep(Part):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_no_effect(cls)
         _check_duration(cls, "duration", getattr(cls, "duration", None), "timedelta(hours=1)")
 
     @classmethod
@@ -452,6 +454,15 @@ def _check_duration(cls: type, name: str, value: object, example: str) -> None:
             f"{cls.__name__}: {name} is {value!r}: give a timedelta above 0, at most {_LONGEST_WAIT.days} days, as "
             f"{example}."
         )
+
+
+def _check_no_effect(cls: type[Part]) -> None:
+    for name in ("act", "compensate"):
+        if hasattr(cls, name):
+            raise DefinitionError(
+                f"{cls.__name__}: it defines {name}(), which would never run, because a {cls.kind} has no effect: "
+                "move it to a Step."
+            )
 
 
 def _type_argument(cls: type, generic: type) -> Any:

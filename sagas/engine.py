@@ -34,6 +34,8 @@ from sagas.reading import Filters, Reader, SagaReference
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
+from sagas.schedule import AnySchedule
+from sagas.scheduler import Scheduler
 from sagas.settings import Settings
 from sagas.storable import is_storable, require_storable
 from sagas.storage.contract import ISagaStorage
@@ -113,6 +115,9 @@ class SagaEngine:
         self._reader = Reader(storage, self.registry, self.definitions)
         self._deliveries = Deliveries(storage)
         self._writer = GroupWriter(storage)
+        self._scheduler = Scheduler(
+            storage, self._start_scheduled, scan_interval_seconds=self.settings.scan_interval_seconds
+        )
         self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
         self._sending = InBackground(self._send, name="sagas-send")
@@ -436,7 +441,7 @@ class SagaEngine:
             connection: as for `start`: the request is made if and only if the caller commits.
 
         Raises:
-            SignalRefused: the saga has ended, or is past its pivot.
+            SignalRefused: the saga has ended, is being undone already, or is past its pivot.
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """
@@ -538,7 +543,7 @@ class SagaEngine:
         )
 
     def scan(self) -> ScanReport:
-        """Claim sagas that are due and send them to workers.
+        """Start the sagas of schedules that are due, claim all sagas that are due, and send them to workers.
 
         Raises:
             ConfigurationError: this engine has no dispatcher.
@@ -549,7 +554,9 @@ class SagaEngine:
                 "this engine has no dispatcher to send sagas to workers with: give it a CeleryDispatcher of "
                 "sagas.celery.dispatch, or recover sagas by a loop as in examples/saga_recovery_scheduler.py."
             )
-        return recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
+        started = self._scheduler.start_due(self.registry.schedules)
+        report = recovery.scan(self.storage, self.dispatcher, self.settings, resolve_observer(self._observer))
+        return replace(report, scheduled=started.sagas, schedules_failed=started.failed)
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -684,6 +691,14 @@ class SagaEngine:
             )
             for index, document in enumerate(documents)
         ]
+
+    def _start_scheduled(
+        self, schedule: AnySchedule, contexts: Sequence[Any], keys: Sequence[str]
+    ) -> list[tuple[UUID, bool]]:
+        """Store sagas of a schedule in a commit of their own; the scan sends them."""
+        new = self._new_sagas(schedule.saga, contexts, keys, {"schedule": schedule.name})
+        with resolve_observer(self._observer).starting(new) as traceparent:
+            return self.storage.create_sagas(new if traceparent is None else _traced(new, traceparent))
 
     async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
         # Keep a reference to the task: the event loop has only a weak one, and the task could be collected.

@@ -1,4 +1,4 @@
-"""Finds a saga's class by name and version, and loads the modules that define saga classes."""
+"""Finds a saga's class by name and version, and loads the modules that define saga classes and schedules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 from sagas.definition import AnySaga, Saga
 from sagas.errors import ConfigurationError, DefinitionError, SagaError, UnknownSaga
 from sagas.framework import set_up_framework
+from sagas.schedule import AnySchedule, Schedule
 
 _OWN_NAME: Final = "sagas"
 
@@ -25,6 +26,7 @@ class Registry:
 
     def __init__(self, sagas: Iterable[AnySaga] = ()) -> None:
         self._classes: dict[str, dict[int, AnySaga]] = {}  # by name or alias, then by version
+        self._schedules: dict[str, AnySchedule] = {}
         for saga in sagas:
             self.add(saga)
 
@@ -40,8 +42,27 @@ class Registry:
         for name in (saga.name, *saga.aliases):
             self._classes.setdefault(name, {}).update(dict.fromkeys(_versions(saga), saga))
 
+    def add_schedule(self, schedule: AnySchedule) -> None:
+        """Register a schedule and its saga. Registering the same one again does nothing.
+
+        Raises:
+            DefinitionError: another schedule has its name, or as `add`.
+        """
+        known = self._schedules.setdefault(schedule.name, schedule)
+        if known is not schedule:
+            raise DefinitionError(
+                f"{known!r} and {schedule!r} have the same name, so that each tick would start the saga of one of them "
+                "only: give one another `name`."
+            )
+        self.add(schedule.saga)
+
+    @property
+    def schedules(self) -> tuple[AnySchedule, ...]:
+        """The schedules, in the order in which they were registered."""
+        return tuple(self._schedules.values())
+
     def load(self, modules: Iterable[str]) -> None:
-        """Import modules, also from the working directory, and register every saga that they define or import.
+        """Import modules, also from the working directory, and register the sagas and schedules that they hold.
 
         If DJANGO_SETTINGS_MODULE is set, Django is set up first.
 
@@ -61,18 +82,20 @@ class Registry:
                     f"SAGAS_MODULES names {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
                     "correct it, or put the module where Python finds it (PYTHONPATH, or beside celery-sagas)."
                 ) from error
-            found = sagas_of(module)
+            found, schedules = sagas_of(module), schedules_of(module)
             if not found and name == _OWN_NAME:
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which is this library itself: rename your own module of that name"
                     f"{f' ({hidden[0]})' if (hidden := namesakes()) else ''}, and name it as it is then called."
                 )
-            if not found:
+            if not (found or schedules):
                 raise ConfigurationError(
                     f"SAGAS_MODULES names {name!r}, which holds no Saga class: name the module that defines them."
                 )
             for saga in found:
                 self.add(saga)
+            for schedule in schedules:
+                self.add_schedule(schedule)
 
     def get(self, name: str) -> AnySaga:
         """Return the class for starting a saga of this name or alias: the one with the highest version.
@@ -150,6 +173,11 @@ def sagas_of(module: ModuleType) -> list[AnySaga]:
     """Return the sagas that a module defines or imports."""
     values = vars(module).values()
     return [value for value in values if isinstance(value, type) and issubclass(value, Saga) and value is not Saga]
+
+
+def schedules_of(module: ModuleType) -> list[AnySchedule]:
+    """Return the schedules that a module makes or imports."""
+    return [value for value in vars(module).values() if isinstance(value, Schedule)]
 
 
 def _path(saga: AnySaga) -> str:

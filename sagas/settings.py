@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +18,8 @@ from sagas.urls import check_broker_url, check_url
 PREFIX: Final = "SAGAS_"
 #: A thread uses a connection for some milliseconds, so 20 connections serve more threads than a process can run.
 DEFAULT_POOL_SIZE: Final = 20
+#: A shorter secret could be guessed from one link.
+SHORTEST_SECRET: Final = 32
 
 
 def _split(value: object) -> object:
@@ -24,6 +28,23 @@ def _split(value: object) -> object:
 
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
+
+
+def _long_enough(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    if any(len(secret) < SHORTEST_SECRET for secret in secrets):
+        raise ValueError(
+            f"a secret has fewer than {SHORTEST_SECRET} characters: make one with "
+            "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`"
+        )
+    return secrets
+
+
+def _public_url(url: str) -> str:
+    parts = urlsplit(url)
+    plain = parts.scheme in ("http", "https") and parts.hostname and not re.search(r"[\s?#@\x00-\x1f]", url)
+    if not plain or not url.isascii():
+        raise ValueError("it is no URL to which a path can be added: write it as https://shop.example/callbacks")
+    return url
 
 
 class Settings(BaseModel):
@@ -121,6 +142,19 @@ class Settings(BaseModel):
         default=None,
         repr=False,
         description="signs the sessions of `sagas console`; default: random, so that a restart ends them",
+    )
+
+    callback_secret: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_long_enough)] = Field(
+        default=(),
+        description="signs callback links: 32 random characters or more; to change it, put the new one in front of the "
+        "old one, separated by a comma",
+        repr=False,
+    )
+    callback_url: Annotated[Annotated[str, AfterValidator(_public_url)] | None, BeforeValidator(_none_if_empty)] = (
+        Field(
+            default=None,
+            description="public URL where `sagas.callbacks.app` is mounted, as https://shop.example/callbacks",
+        )
     )
 
     @model_validator(mode="after")

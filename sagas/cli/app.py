@@ -20,7 +20,9 @@ from sagas.cli.operate import compensate, recover, resolve, retry, skip
 from sagas.cli.pause import pause, resume
 from sagas.cli.prune import prune
 from sagas.cli.scan import scan
+from sagas.cli.schedules import schedules
 from sagas.cli.show import show
+from sagas.cli.signal import cancel, signal
 from sagas.cli.start import start
 from sagas.cli.stats import stats
 from sagas.cli.wait import wait
@@ -63,8 +65,9 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(dev, migrate, start, recover, retry, compensate, skip, resolve, pause, resume, console, doctor, metrics),
-    *(list_sagas, show, wait, stats, workers, scan, prune, graph),
+    *(dev, migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume),
+    *(console, doctor, metrics),
+    *(list_sagas, show, wait, stats, workers, schedules, scan, prune, graph),
 )
 for _command in _COMMANDS:
     app.command("list" if _command is list_sagas else None)(_command)

@@ -13,6 +13,7 @@ from sagas.console.explanation import Explanation, explain
 from sagas.console.filters import ListQuery, read_query
 from sagas.console.secrecy import Secrets
 from sagas.console.visit import Visit
+from sagas.doctor.schedule_rows import schedule_rows
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph
 from sagas.inspection.inspector import MOST_COUNTED, MOST_SEARCHED
@@ -299,6 +300,14 @@ def pauses(visit: Visit) -> Response:
     return visit.show("pauses.html", found=found, done=DONE.get(visit.request.query_params.get("done", "")))
 
 
+def schedules(visit: Visit) -> Response:
+    """Show when each schedule last started its saga, and when it will next."""
+    found = visit.desk.inspector.schedules()
+    engine = visit.desk.engine
+    rows = list(schedule_rows(engine.registry.schedules, found, engine.settings))
+    return visit.show("schedules.html", now=found.now, rows=rows)
+
+
 def _parsed(text: str | None) -> Graph | None:
     try:
         return None if text is None else Graph.parse(text)
@@ -312,6 +321,7 @@ PAGES: Final[Mapping[str, Callable[[Visit], Response]]] = {
     "/find": find,
     "/sagas/{id}": saga,
     "/dead": dead,
+    "/schedules": schedules,
     "/workers": workers,
     "/pauses": pauses,
 }

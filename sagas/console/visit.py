@@ -33,7 +33,6 @@ class Desk:
         inspector: answers every question.
         pages: renders templates.
         patience_seconds: how long an action waits for a worker to give its saga back.
-        more_pages: further pages for the navigation: paths and labels.
         log_out: whether a person can log out, because the console has a login of its own.
     """
 
@@ -42,7 +41,6 @@ class Desk:
     pages: Pages
     patience_seconds: float = PATIENCE_SECONDS
     log_out: bool = False
-    more_pages: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Refused(Exception):
@@ -109,9 +107,7 @@ class Visit:
 
     def show(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""
-        text = self.desk.pages.render(
-            template, visit=self, desk=self.desk, to=self.path, more_pages=self.desk.more_pages, **values
-        )
+        text = self.desk.pages.render(template, visit=self, desk=self.desk, to=self.path, **values)
         return HTMLResponse(text, status)
 
     def go(self, path: str, /, **query: str | Sequence[str] | None) -> Response:

@@ -9,6 +9,7 @@ from sagas.doctor.check import Check
 from sagas.doctor.database import DATABASE, DURABILITY, PRIVILEGES, SCHEMA
 from sagas.doctor.environment import CODE, SETTINGS
 from sagas.doctor.finding import problem
+from sagas.doctor.schedules import SCHEDULES
 from sagas.doctor.unfinished import DEFINITIONS, SCANS, STUCK
 
 ENTRY_POINT: Final = "sagas.doctor"
@@ -24,7 +25,19 @@ CELERY_UNUSABLE: Final = problem(
 
 def every_check() -> tuple[Check, ...]:
     """Return every check, in the order in which they run: a check comes after those that it needs."""
-    return (SETTINGS, DATABASE, SCHEMA, PRIVILEGES, DURABILITY, CODE, *_celery_checks(), SCANS, DEFINITIONS, STUCK)
+    return (
+        SETTINGS,
+        DATABASE,
+        SCHEMA,
+        PRIVILEGES,
+        DURABILITY,
+        CODE,
+        *_celery_checks(),
+        SCANS,
+        SCHEDULES,
+        DEFINITIONS,
+        STUCK,
+    )
 
 
 def _celery_checks() -> tuple[Check, ...]:

@@ -37,6 +37,7 @@ from sagas.inspection.models import (
     Queue,
     SagaDetails,
     ScanVerdict,
+    Schedules,
     Sent,
     Standing,
     Statistics,
@@ -282,6 +283,12 @@ class Inspector:
                 if verdict in counts
             ),
         )
+
+    def schedules(self) -> Schedules:
+        """Return the last tick of each schedule."""
+        with self._asking() as question:
+            rows = question.ask("schedules")
+        return Schedules(now=question.now, last={row["name"]: row["last_tick"] for row in rows})
 
     def prunable(self, older_than_seconds: float) -> int:
         """Return how many finished sagas ended longer ago than this, counted by their index."""

@@ -320,6 +320,18 @@ class Workers:
     paused: tuple[PausedName, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedules:
+    """The schedules that scans know.
+
+    Attributes:
+        last: by name, the last tick that was dealt with, or when a scan first saw the schedule.
+    """
+
+    now: datetime
+    last: Mapping[str, datetime]
+
+
 class ScanVerdict(StrEnum):
     """What a scan would do with an unfinished saga, or why it would skip it.
 
@@ -336,6 +348,7 @@ class ScanVerdict(StrEnum):
     HELD = "held"
     BACKING_OFF = "backing off"
     SLEEPING = "sleeping"
+    WAITING = "waiting"
     DECLINED = "declined"
     PAUSED = "paused"
     DEAD = "dead"

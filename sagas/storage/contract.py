@@ -30,6 +30,7 @@ from sagas.storage.records import (
     SagaFilter,
     SagaHead,
     SagaRecord,
+    ScheduleTicks,
     Signal,
 )
 from sagas.storage.transactions import CallersTransaction, callers_transaction
@@ -233,6 +234,8 @@ class ISagaStorage(ABC):
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
         """Count the new signals of these sagas in their inboxes, and queue sagas that waited, as `rules.deliver` says.
 
+        The signals of a saga that does not exist are deleted: it was pruned while they were on their way.
+
         Returns:
             The claims of the sagas that were queued, in the order of the ids.
         """
@@ -404,6 +407,20 @@ class ISagaStorage(ABC):
     @abstractmethod
     def pauses(self) -> list[Pause]:
         """Return the names that are paused, in alphabetical order."""
+
+    # -- schedules --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def schedule_ticks(self, names: Sequence[str]) -> ScheduleTicks:
+        """Return the last tick of each of these schedules, and the storage's time.
+
+        A schedule that is not known yet is stored with the present time, so that its ticks begin after that. A schedule
+        that another scan stores at this moment may be missing from the result.
+        """
+
+    @abstractmethod
+    def note_tick(self, name: str, tick: datetime) -> None:
+        """Record that a schedule has dealt with its ticks up to this one. The record never goes back in time."""
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ from sagas.storage.records import (
     SagaFilter,
     SagaRecord,
     SagaState,
+    ScheduleTicks,
     Signal,
     SignalKind,
     utc_now,
@@ -64,6 +65,7 @@ class MemorySagaStorage(ISagaStorage):
         self._sagas: dict[UUID, SagaRecord] = {}
         self._definitions: dict[str, Definition] = {}
         self._pauses: dict[str, Pause] = {}
+        self._schedules: dict[str, datetime] = {}
         self._yields: dict[UUID, datetime] = {}
         self._deliveries: dict[bool, tuple[datetime | None, datetime]] = {}
         self._signals: dict[UUID, list[Signal]] = {}
@@ -189,9 +191,11 @@ class MemorySagaStorage(ISagaStorage):
             for saga_id in dict.fromkeys(saga_ids):
                 new = [signal for signal in self._undelivered if signal.saga_id == saga_id]
                 saga = self._sagas.get(saga_id)
+                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga_id]
+                if saga is None:
+                    self._signals.pop(saga_id, None)
                 if saga is None or not new:
                     continue
-                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga_id]
                 cancels = any(signal.kind is SignalKind.CANCEL for signal in new)
                 changed = self._put(rules.deliver(saga, now, count=len(new), cancels=cancels))
                 if changed.state is not saga.state:
@@ -402,6 +406,17 @@ class MemorySagaStorage(ISagaStorage):
     def pauses(self) -> list[Pause]:
         with self._lock:
             return sorted(self._pauses.values(), key=lambda pause: pause.name)
+
+    # -- schedules --------------------------------------------------------------------------------------------
+
+    def schedule_ticks(self, names: Sequence[str]) -> ScheduleTicks:
+        with self._lock:
+            now = self._clock()
+            return ScheduleTicks(now=now, last={name: self._schedules.setdefault(name, now) for name in names})
+
+    def note_tick(self, name: str, tick: datetime) -> None:
+        with self._lock:
+            self._schedules[name] = max(tick, self._schedules.get(name, tick))
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 

@@ -394,6 +394,19 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleTicks:
+    """What a storage knows of some schedules.
+
+    Attributes:
+        now: the storage's time.
+        last: by schedule, the last tick that was noted; for one that was not known before, the time now.
+    """
+
+    now: datetime
+    last: Mapping[str, datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SagaFilter:
     """Which sagas a listing shows, the newest first. Each filter narrows the others; None and empty ones do not apply.
 

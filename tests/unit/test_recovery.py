@@ -178,7 +178,10 @@ def test_report_is_plain_data_for_flower() -> None:
     died = UUID(int=2)
     report = ScanReport(dispatched=(UUID(int=1),), died=(died,), missing=3, unsent=4)
 
-    assert json.loads(json.dumps(report.as_json())) == {"dispatched": 1, "died": [str(died)], "missing": 3, "unsent": 4}
+    assert json.loads(json.dumps(report.as_json())) == {
+        **{"dispatched": 1, "died": [str(died)], "missing": 3, "unsent": 4},
+        **{"scheduled": 0, "schedules_failed": []},
+    }
 
 
 def test_engine_without_a_dispatcher_says_so_when_it_is_to_scan() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sagas import Saga
+from sagas import Saga, Schedule
 from sagas.errors import ConfigurationError, DefinitionError, UnknownSaga
 from sagas.registry import Registry
 from tests.samples import Stage, Trip, saga_of
@@ -166,3 +166,55 @@ def test_mistake_in_a_definition_is_told_as_it_is(modules: Path) -> None:
 
     with pytest.raises(DefinitionError, match="Pay is in it twice"):
         Registry().load(["shop_wrong"])
+
+
+# -- schedules ----------------------------------------------------------------------------------------------------
+
+SCHEDULED = (
+    MODULE
+    + """
+from sagas import Schedule
+
+nightly = Schedule(Checkout, "0 3 * * *", context=lambda tick: Order(), name="nightly")
+hourly = Schedule(Checkout, "0 * * * *", context=lambda tick: Order())
+"""
+)
+
+
+def test_schedules_are_found_beside_the_sagas_of_a_module(modules: Path) -> None:
+    (modules / "scheduled_shop.py").write_text(SCHEDULED)
+    (modules / "scheduled_again.py").write_text("from scheduled_shop import nightly\n")
+    registry = Registry()
+
+    registry.load(["scheduled_shop", "scheduled_again", "scheduled_shop"])
+
+    assert [schedule.name for schedule in registry.schedules] == ["nightly", "checkout"]
+    assert [saga.name for saga in registry] == ["checkout"]
+
+
+def test_a_module_of_schedules_alone_brings_their_sagas(modules: Path) -> None:
+    (modules / "shop_of_times.py").write_text(SCHEDULED)
+    (modules / "only_times.py").write_text("import shop_of_times\ntimes = shop_of_times.nightly\n")
+    registry = Registry()
+
+    registry.load(["only_times"])
+
+    assert registry.get("checkout").__module__ == "shop_of_times"
+
+
+def test_two_schedules_of_one_name_are_refused() -> None:
+    saga = Stage().saga("hotel")
+    registry = Registry()
+    registry.add_schedule(Schedule(saga, "0 3 * * *", context=lambda tick: Trip()))
+
+    with pytest.raises(
+        DefinitionError, match=r"'0 3 \* \* \*', name='trip'\) and .*'0 4 .* have the same name, so that"
+    ):
+        registry.add_schedule(Schedule(saga, "0 4 * * *", context=lambda tick: Trip()))
+
+
+def test_a_schedule_that_cannot_work_is_refused_with_its_own_sentence(modules: Path) -> None:
+    (modules / "wrong_times.py").write_text(SCHEDULED.replace("0 3 * * *", "0 33 * * *"))
+
+    with pytest.raises(DefinitionError, match=r"^schedule 'nightly': cron is '0 33 \* \* \*', which has a wrong hour"):
+        Registry().load(["wrong_times"])

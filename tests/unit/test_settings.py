@@ -44,6 +44,8 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "max_backoff_seconds": 300.0,
         "retention_days": None,
         "metrics_port": None,
+        "callback_secret": (),
+        "callback_url": None,
     }
 
 
@@ -65,6 +67,8 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
             "SAGAS_MAX_BACKOFF_SECONDS": "20",
             "SAGAS_RETENTION_DAYS": "30",
             "SAGAS_METRICS_PORT": "9809",
+            "SAGAS_CALLBACK_SECRET": f"{'n' * 32},{'o' * 32}",
+            "SAGAS_CALLBACK_URL": "https://shop.example/callbacks",
             "LEASE_SECONDS": "99",
         }
     )
@@ -85,6 +89,8 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
         "max_backoff_seconds": 20,
         "retention_days": 30,
         "metrics_port": 9809,
+        "callback_secret": ("n" * 32, "o" * 32),
+        "callback_url": "https://shop.example/callbacks",
     }
 
 

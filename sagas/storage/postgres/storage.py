@@ -60,6 +60,7 @@ from sagas.storage.records import (
     SagaHead,
     SagaRecord,
     SagaState,
+    ScheduleTicks,
     Signal,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
@@ -452,6 +453,16 @@ class PostgresSagaStorage(ISagaStorage):
             cursor.execute(query("short_transaction"), {})
             cursor.execute(query("scan_lock"), {"key": _SCAN_LOCK})
             yield cursor
+
+    # -- schedules --------------------------------------------------------------------------------------------
+
+    def schedule_ticks(self, names: Sequence[str]) -> ScheduleTicks:
+        rows = self._query("schedule_ticks", {"names": list(names)})
+        last = {row["name"]: row["last_tick"] for row in rows if row["name"] is not None}
+        return ScheduleTicks(now=rows[0]["now"], last=last)
+
+    def note_tick(self, name: str, tick: datetime) -> None:
+        self._execute("note_tick", {"name": name, "tick": tick})
 
     # -- housekeeping -----------------------------------------------------------------------------------------
 

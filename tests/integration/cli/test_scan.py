@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
+
+import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.inspection.models import ScanVerdict
 from sagas.storage.records import SagaState
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
+from tests.samples import FakeDispatcher
 
 DEADLINE_SECONDS = 60
 
@@ -82,7 +86,10 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
     out, err = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert (err, process.returncode) == (b"", 0)
-    assert json.loads(out) == {"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0}
+    assert json.loads(out) == {
+        **{"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0},
+        **{"scheduled": [], "schedules_failed": []},
+    }
     assert {storage.load(saga_id).state for saga_id in (pending, late)} == {SagaState.QUEUED}
 
 
@@ -110,3 +117,19 @@ def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
 
     assert err.startswith(b"WARNING: the broker at redis://127.0.0.1:1/0;redis://***@127.0.0.1:1/0 did not take ")
     assert (b"s3cr3t" in out + err, process.returncode) == (False, 1)
+
+
+def test_a_schedule_that_fails_is_named_and_fails_the_command(
+    sagas: Command, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sagas.engine._installed_dispatcher", FakeDispatcher)
+    for name in ("nightly", "place-order"):
+        sql("INSERT INTO saga_schedules VALUES (:name, now() - interval '7 days')", name=name)
+
+    scanned = sagas("scan", SAGAS_MODULES="tests.integration.cli.scheduled_shop")
+
+    first, started, failed = scanned.stdout.splitlines()
+    assert first == "dispatched 1, died 0, messages missing 0, started by schedules 1."
+    assert started.endswith("dispatched")
+    assert failed == "    schedule nightly  failed; the log above says why"
+    assert scanned.exit_code == 1

@@ -90,7 +90,7 @@ def test_a_waiting_saga_is_cancelled(ann: Browser, started: Started, engine: Sag
     report = engine.recover(saga_id)
 
     assert report.status is SagaStatus.COMPENSATED
-    assert "by ann: out of stock" in ann.get(f"/sagas/{saga_id}").text
+    assert "cancelled by ann; the saga aborts: out of stock" in ann.get(f"/sagas/{saga_id}").text
 
 
 def test_a_signal_is_sent_once_however_often_its_form_is(

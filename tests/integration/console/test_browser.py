@@ -99,7 +99,7 @@ def shop(started: Started, engine: SagaEngine, emptied_storage: PostgresSagaStor
 def addresses(shop: dict[str, UUID]) -> list[str]:
     waiting, dead = shop["waiting"], shop["dead"]
     return [
-        *("/", "/sagas", "/sagas?state=waiting", "/dead", "/workers", "/pauses", "/pauses/pause"),
+        *("/", "/sagas", "/sagas?state=waiting", "/dead", "/schedules", "/workers", "/pauses", "/pauses/pause"),
         *("/pauses/resume?name=restock", "/bulk?state=dead&action=retry", "/nowhere", f"/sagas/{dead}"),
         *(f"/sagas/{shop[each]}" for each in ("waiting", "backing off", "stuck", "done", "new")),
         *(f"/sagas/{waiting}/{action}" for action in ("signal", "cancel", "compensate", "skip", "resolve")),

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID
 
+import httpx
 import psycopg
 import pytest
 
-from sagas import PostgresSagaStorage, SagaEngine
+from sagas import PostgresSagaStorage, SagaEngine, Schedule
+from sagas.console import LoopbackOnly, Person, console
 from sagas.ids import new_saga_id
 from sagas.storage.records import LeaseRequest, NewSaga
-from tests.integration.console.conftest import Browser, Started
+from tests.integration.console.conftest import Browser, Started, served
 from tests.integration.console.shop import Order, PlaceOrder, PrintBill, Restock
 
 HOSTILE: Final = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&\u202egnp.exe{{ 7*7 }}"
@@ -104,7 +106,16 @@ def hostile(engine: SagaEngine, emptied_storage: PostgresSagaStorage) -> UUID:
 def test_hostile_text_stays_text(ann: Browser, hostile: UUID, emptied_storage: PostgresSagaStorage) -> None:
     owner = LeaseRequest(owner=HOSTILE, seconds=600)
     emptied_storage.create_sagas([NewSaga(id=new_saga_id(), name=HOSTILE, context="{}")], lease=owner)
-    pages = ("/", "/sagas", "/dead", "/workers", "/pauses", f"/sagas/{hostile}", f"/sagas/{hostile}/retry")
+    pages = (
+        "/",
+        "/sagas",
+        "/dead",
+        "/schedules",
+        "/workers",
+        "/pauses",
+        f"/sagas/{hostile}",
+        f"/sagas/{hostile}/retry",
+    )
 
     for path in pages:
         page = ann.get(path, params={"error": HOSTILE} if path == "/sagas" else None)
@@ -254,7 +265,18 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/sagas", "/sagas?name=restock", "/dead", "/workers", "/pauses", "/sagas/{id}", "/sagas/{id}/cancel"]
+    "path",
+    [
+        "/",
+        "/sagas",
+        "/sagas?name=restock",
+        "/dead",
+        "/schedules",
+        "/workers",
+        "/pauses",
+        "/sagas/{id}",
+        "/sagas/{id}/cancel",
+    ],
 )
 def test_no_page_asks_more_than_five_statements(ann: Browser, started: Started, counter: Counter, path: str) -> None:
     saga_id = started()
@@ -265,3 +287,20 @@ def test_no_page_asks_more_than_five_statements(ann: Browser, started: Started, 
     assert ann.get(asked).status_code == 200
 
     assert 1 <= len(counter.statements) <= 5, counter.statements
+
+
+def test_schedules_are_shown_with_their_code_and_without(
+    vic: Browser, engine: SagaEngine, emptied_storage: PostgresSagaStorage
+) -> None:
+    nightly = Schedule(Restock, "0 3 * * *", context=lambda _: Order(), timezone="Europe/Berlin", name="nightly")
+    engine.registry.add_schedule(nightly)
+    with emptied_storage.connections.cursor() as cursor:
+        cursor.execute("INSERT INTO saga_schedules VALUES ('nightly', '2001-01-01 02:00:00+00')")
+
+    assert "runs without the code of some schedules" in vic.get("/schedules").text
+    with served(console(engine, access=LoopbackOnly(Person("dev")))) as url:
+        page = httpx.get(f"{url}/schedules").text
+    assert "0 3 * * *" in page
+    assert "Europe/Berlin" in page
+    assert ">late</span>" in page
+    assert "without the code" not in page

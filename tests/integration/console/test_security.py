@@ -23,7 +23,17 @@ from sagas.console.throttle import FREE_FAILURES, LONGEST_WAIT, Throttle
 from sagas.errors import ConfigurationError
 from tests.integration.console.conftest import OPERATOR, VIEWER, Browser, Started, fields, served
 
-PAGES = ("/", "/sagas", "/dead", "/workers", "/pauses", "/bulk?name=x&action=retry", "/find?q=1", "/pauses/pause")
+PAGES = (
+    "/",
+    "/sagas",
+    "/dead",
+    "/schedules",
+    "/workers",
+    "/pauses",
+    "/bulk?name=x&action=retry",
+    "/find?q=1",
+    "/pauses/pause",
+)
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/sagas/01a219f8-09bc-73fd-a89d-172133a14a08"])

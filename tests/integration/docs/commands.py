@@ -73,7 +73,9 @@ def check_command(words: list[str]) -> None:
             assert file == "place_order.py", words
         case ["curl", *arguments]:
             (url,) = [argument for argument in arguments if argument.startswith("http")]
-            _check_flower(urlsplit(url).path)
+            # The links of docs/callbacks.md have a story, which sends these requests.
+            if urlsplit(url).hostname != "shop.example":
+                _check_flower(urlsplit(url).path)
         case ["docker", "compose", *_] | ["docker", "build", *_] | ["export" | "unset", *_] | ["celery", "-A", _]:
             pass
         case _:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -15,13 +16,14 @@ import httpx
 import sqlalchemy as sa
 
 from docs.screenshots import PASSWORD, flower
-from sagas import PostgresSagaStorage, SagaStatus
+from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
 from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
 from sagas.storage.transitions import FailedAttempt
 from sagas.testing.processes import wait_until
 from tests.forking import start_celery
+from tests.integration.callbacks.conftest import serving
 from tests.integration.cli.test_documentation import examples
 from tests.integration.docs.commands import commands_of
 from tests.integration.docs.languages import check_python, run_sql
@@ -83,8 +85,9 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     check_python(page, reader, **settings)
 
 
-def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
+def what_other_pages_show_too_is_checked_there(page: Page, reader: Reader) -> None:
     page.take_those_in(QUICKSTART)
+    page.take_those_in(DOCS / "waiting.md")
     assert not [block for block in page.unchecked if block.language == "python"]
 
 
@@ -211,12 +214,50 @@ def the_project_of_the_page_passes_its_own_test(page: Page, reader: Reader) -> N
     reader.run(*command, DJANGO_SETTINGS_MODULE="proj.settings", **settings)
 
 
+def the_link_of_the_page_is_answered_by_its_requests(page: Page, reader: Reader) -> None:
+    requests = [words for block in page.unchecked for words in commands_of(block) if words[0] == "curl"]
+    page.unchecked = [block for block in page.unchecked if "curl" not in block.text]
+    shop = ModuleType("the_shop_with_callbacks")
+    sys.modules[shop.__name__] = shop  # where dataclasses look their annotations up
+    for block in page.take("python"):
+        exec(compile(block.text, block.place, "exec", dont_inherit=True), vars(shop))
+    mails: list[str] = []
+    shop.send_mail = lambda to, text: mails.append(text.rpartition(" ")[2])  # type: ignore[attr-defined]
+    with serving(shop.site) as address:
+        settings = Settings(callback_secret=("s" * 32,), callback_url=f"{address}/callbacks")
+        engine = SagaEngine(reader.storage, settings=settings)
+        api.configure(engine)
+        try:
+            saga_id = engine.run(shop.SendParcel, shop.Parcel("lamp")).saga_id
+            (link,) = mails
+            asked = httpx.get(link)
+            without, with_choice = (_curl_status(words, link, reader) for words in requests)
+            again = _curl_status(requests[1], link, reader)
+            wrong = {httpx.put(link).status_code, httpx.get(f"{link}x").status_code}
+            late = engine.recover(saga_id, by_hand=True)
+        finally:
+            api.configure(None)
+            del sys.modules[shop.__name__]
+    assert "Do you take the lamp?" in asked.text
+    # The first request is for a link with one payload; this one has two.
+    assert (asked.status_code, without, with_choice, again, wrong) == (200, 400, 200, 410, {404, 405})
+    assert late.status is SagaStatus.COMPLETED
+    assert [signal.by for signal in reader.storage.signals(saga_id)] == ["callback link"]
+
+
+def _curl_status(words: list[str], link: str, reader: Reader) -> int:
+    """Send a documented request to the reader's own link."""
+    assert words[-1] == "https://shop.example/callbacks/eyJzIjoi..."
+    return int(reader.run(*words[:-1], link, "-s", "-o", "/dev/null", "-w", "%{http_code}"))
+
+
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
-    "README.md": what_the_quickstart_shows_too_is_checked_there,
+    "README.md": what_other_pages_show_too_is_checked_there,
     "docs/quickstart.md": commands_and_programs_bring_the_saga_to_its_end,
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,
+    "docs/callbacks.md": the_link_of_the_page_is_answered_by_its_requests,
     "docs/changing-sagas.md": the_query_counts_unfinished_sagas_by_version,
     "docs/cli.md": what_each_command_prints_is_compared_by_the_commands_own_test,
     "docs/django.md": the_project_of_the_page_passes_its_own_test,

@@ -56,7 +56,7 @@ _PARAMETERS: Final = {
     **dict.fromkeys(("afters", "deadlines"), "{2.5}"),
     **dict.fromkeys(("by_hand", "shared", "resets", "counts", "clears_error", "pending", "freed", "suspect"), "false"),
     "clear_errors": "{false}",
-    **dict.fromkeys(("queued_at", "at"), "2026-01-01 00:00:00+00"),
+    **dict.fromkeys(("queued_at", "at", "tick"), "2026-01-01 00:00:00+00"),
     **dict.fromkeys(("first_id", "last_id"), _ID),
     **dict.fromkeys(("created_after", "created_before", "updated_after", "updated_before"), "2026-01-01 00:00:00+00"),
     "leased_by": "worker-1",
