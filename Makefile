@@ -50,7 +50,7 @@ bench: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure speed against the limi
 	@$(BIN)/python -m benchmarks.run --peers-python $(PEERS)/bin/python; met=$$?; \
 	  $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
-bench-scale: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure ten million sagas, pruning a million, and a worker's memory after 100,000
+bench-scale: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure ten million sagas, the console's pages, pruning a million, and a worker's memory after 100,000
 	@$(BIN)/python -m benchmarks.run --scale; met=$$?; $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
 check: $(VENV)/contribute.stamp ## check lint, format, types and import rules

@@ -73,7 +73,9 @@ def app(emptied_storage: PostgresSagaStorage) -> Any:
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve an application on a free port of this machine, and yield its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio turns the waiting for acknowledgements off only for sockets that name their protocol.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
