@@ -50,8 +50,7 @@ def explain(
             return Explanation(why=f"It has ended as {record.status}: nothing more happens to it.")
         case SagaState.DEAD:
             return Explanation(
-                why=f"It is dead: it failed as often as allowed without any progress ({record.recovery_attempts} of "
-                f"{settings.max_recovery_attempts} attempts), so no worker tries it again.",
+                why="It is dead: it failed as often as allowed without any progress, so no worker tries it again.",
                 cure="See to the cause of its last error, then revive it.",
                 wrong=True,
             )

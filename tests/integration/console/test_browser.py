@@ -340,10 +340,12 @@ def test_the_command_beside_real_workers(
 
 
 def test_pictures_for_the_documentation(
-    chromium: Browser, emptied_storage: PostgresSagaStorage, shop: dict[str, UUID], tmp_path: Path
+    chromium: Browser, engine: SagaEngine, emptied_storage: PostgresSagaStorage, shop: dict[str, UUID], tmp_path: Path
 ) -> None:
     folder = Path(PICTURES) if PICTURES else tmp_path
-    app = console(SagaEngine(emptied_storage), access=LoopbackOnly(Person("ann", Role.OPERATOR)))
+    app = console(
+        SagaEngine(emptied_storage, settings=engine.settings), access=LoopbackOnly(Person("ann", Role.OPERATOR))
+    )
     pictures = {
         "console-overview": ("/", {"viewport": {"width": 1200, "height": 520}}),
         "console-saga": (f"/sagas/{shop['waiting']}", {"viewport": {"width": 1200, "height": 900}}),
