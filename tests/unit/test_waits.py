@@ -218,7 +218,7 @@ def test_a_signal_for_a_finished_saga_is_refused(stage: Stage, engine: QuickEngi
 
 
 def test_a_signal_for_an_unknown_saga_is_refused(stage: Stage, engine: QuickEngine) -> None:
-    with pytest.raises(SagaNotFound, match=r"no saga named 'trip' was started with the idempotency key 'trip-9'"):
+    with pytest.raises(SagaNotFound, match=r"no saga named 'trip' has the idempotency key 'trip-9'"):
         engine.signal((stage.saga(Courier), "trip-9"), "courier")
     with pytest.raises(SagaNotFound):
         engine.signal("01890a5d-ac96-774b-bcce-b302099a8057", "courier")
