@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partialmethod
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import pytest
 from sagas import PostgresSagaStorage, SagaEngine, Schedule
 from sagas.console import LoopbackOnly, Person, console
 from sagas.ids import new_saga_id
+from sagas.inspection import Inspector
 from sagas.storage.records import LeaseRequest, NewSaga
 from tests.integration.console.conftest import Browser, Started, served
 from tests.integration.console.shop import Order, PlaceOrder, PrintBill, Restock
@@ -45,15 +47,18 @@ def test_an_overview_of_many_sagas_estimates_and_says_so(
         started(saga=Restock)
     with emptied_storage.connections.cursor() as cursor:
         cursor.execute("ANALYZE saga_executions")
-    monkeypatch.setattr("sagas.inspection.inspector.Inspector.overview.__kwdefaults__", {"most": 2}, raising=False)
-    from sagas.inspection import Inspector
+    monkeypatch.setattr(Inspector, "overview", partialmethod(Inspector.overview, most=2))
 
-    found = Inspector(emptied_storage).overview(most=2)
-    (waiting,) = found.unfinished
+    found = Inspector(emptied_storage).overview()
+    page = vic.get("/").text
+
+    (waiting,), (ended,) = found.unfinished, found.ended
     assert (waiting.tally.sagas, waiting.tally.estimated) == (3, True)
-    (ended,) = found.ended
     assert ended.tally.estimated
     assert ended.tally.sagas >= 3
+    assert 'title="estimated, not counted">≈ 3</span>' in page
+    assert "Numbers with ≈ are estimates" in page
+    assert "About 6 sagas in all, an estimate" in page
 
 
 def test_a_saga_shows_its_steps_and_why_it_does_not_run(vic: Browser, started: Started) -> None:
@@ -99,6 +104,7 @@ def hostile(engine: SagaEngine, emptied_storage: PostgresSagaStorage) -> UUID:
             "VALUES (%s, %s, 'operator', 'completed', %s, jsonb_build_object('by', %s::text, 'because', %s::text))",
             [saga_id, HOSTILE, HOSTILE, HOSTILE, HOSTILE],
         )
+        cursor.execute("INSERT INTO saga_schedules VALUES (%s, now())", [HOSTILE])
     emptied_storage.pause(HOSTILE, by=HOSTILE, because=HOSTILE)
     return saga_id
 
