@@ -112,7 +112,8 @@ class Gate:
         """Return the endpoint of a page, which only people of this role see."""
 
         async def endpoint(request: Request) -> Response:
-            session = self._sessions.read(request) or new_session()
+            known = self._sessions.read(request)
+            session = known or new_session()
             try:
                 person = await self._person(request, session)
                 if isinstance(person, Response):
@@ -128,7 +129,8 @@ class Gate:
                 response = await to_thread.run_sync(partial(handler, visit))
             except Exception as error:
                 response = self._failure(request, error)
-            self._sessions.write(response, session, request)
+            if known is None:  # a session ends twelve hours after it began, also if a page goes on updating itself
+                self._sessions.write(response, session, request)
             return response
 
         return endpoint

@@ -145,6 +145,10 @@ def test_the_cookie_is_kept_from_scripts_and_other_sites(url: str) -> None:
     assert "path=/" in cookie
 
 
+def test_a_session_is_not_prolonged_by_its_use(ann: Browser) -> None:
+    assert "set-cookie" not in ann.get("/").headers
+
+
 def test_logging_in_begins_a_new_session(url: str) -> None:
     browser = Browser(url)
     planted = browser.token("/login")
@@ -301,9 +305,9 @@ def test_an_application_brings_its_own_login_and_mount_point(
         assert httpx.get(f"{url}/ops/sagas/login").status_code == 404
         ann = Browser(f"{url}/ops/sagas")
         ann.client.headers["X-User"] = "ann"
+        assert "Path=/ops/sagas" in ann.get("/").headers["set-cookie"]
         page = ann.get(f"/sagas/{saga_id}").text
         assert f'href="/ops/sagas/sagas/{saga_id}/cancel"' in page
-        assert "Path=/ops/sagas" in ann.get("/").headers["set-cookie"]
         answer = ann.send(f"/sagas/{saga_id}/cancel", reason="by the application")
         assert str(answer.url).startswith(f"{url}/ops/sagas/sagas/{saga_id}")
         ann.client.headers["X-User"] = "vic"
