@@ -70,6 +70,7 @@ def sentence_of(error: SagaError) -> str:
         )
     text = str(error)
     # What an error says of commands is meant for the command line.
+    text = re.sub(r"\s*\(`sagas [^`]*`\)", "", text)
     text = re.sub(r"[:;,]?\s*(?:copy an id from )?`sagas [^`]*`[^.;]*", "", text).strip()
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
