@@ -1,4 +1,4 @@
-# One image for workers, beats, Flower and `sagas migrate`; the command decides which.
+# One image for workers, beats, the console, Flower and `sagas migrate`; the command decides which.
 
 FROM python:3.11.14-slim-bookworm AS build
 
@@ -13,7 +13,7 @@ COPY sagas sagas
 RUN pip wheel --no-deps --wheel-dir /wheels .
 # Without pip inside: the environment is complete, and nothing is to be installed into it later.
 RUN python -m venv --without-pip /venv \
-    && pip --python /venv/bin/python install "$(ls /wheels/*.whl)[flower]"
+    && pip --python /venv/bin/python install "$(ls /wheels/*.whl)[console,flower]"
 
 
 FROM python:3.11.14-slim-bookworm

@@ -1,11 +1,13 @@
 # Runs from a fresh clone, with only make and Python 3.11 or newer. Everything is installed into .venv.
 #   make PYTHON=python3.13 test     with another interpreter (make clean first, if .venv has one already)
 #   make test ARGS="-k lease -x"    with options of pytest
+#   make test-console PICTURES=docs/screenshots    takes the console's pictures of the documentation again
 
 PYTHON ?= python3
 ARGS ?=
 MINUTES ?= 10
 OUTAGES ?= 40
+PICTURES ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CELERY := tests/integration/celery
@@ -13,7 +15,7 @@ CELERY := tests/integration/celery
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers faults plans outages faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test test-brokers test-console faults plans outages faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +35,11 @@ test-brokers: $(VENV)/contribute.stamp ## run the tests of workers on RabbitMQ a
 	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest $(CELERY)/test_worker.py $(CELERY)/test_broker.py \
 	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
+# Every page and action of the console, in Debian's Chromium. Without Chromium the suite skips these tests.
+test-console: $(VENV)/contribute.stamp ## run the tests of the console in a real Chromium: installs it, as root
+	@command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
+	@SAGAS_PICTURES=$(PICTURES) $(BIN)/python -m pytest tests/integration/console $(ARGS)
+
 faults: $(VENV)/contribute.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]
 	@$(BIN)/python -m pytest -m defaults $(CELERY)/test_takeover.py
 	@$(BIN)/python -m tests.faults.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
@@ -50,7 +57,7 @@ bench: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure speed against the limi
 	@$(BIN)/python -m benchmarks.run --peers-python $(PEERS)/bin/python; met=$$?; \
 	  $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
-bench-scale: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure ten million sagas, pruning a million, and a worker's memory after 100,000
+bench-scale: $(VENV)/contribute.stamp $(PEERS)/stamp ## measure ten million sagas, the console's pages, pruning a million, and a worker's memory after 100,000
 	@$(BIN)/python -m benchmarks.run --scale; met=$$?; $(PEERS)/bin/python -m benchmarks.publish && exit $$met
 
 check: $(VENV)/contribute.stamp ## check lint, format, types and import rules

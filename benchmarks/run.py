@@ -18,6 +18,7 @@ from rich.console import Console
 from benchmarks import (
     breakdown,
     claiming,
+    console,
     contexts,
     memory,
     prune,
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers installed")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
     options = parser.parse_args()
-    console = Console(width=150)
+    screen = Console(width=150)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sagas-bench-", ignore_cleanup_errors=True) as temporary:
         directory = Path(temporary)
@@ -62,6 +63,7 @@ def main() -> int:
             if options.scale:
                 measurements = {
                     "claiming": partial(claiming.measure, database),
+                    "console": partial(console.measure, database),
                     "signals": partial(signals.measure_many, directory / "signals", database),
                     "pruning": partial(prune.rows, database),
                     "memory": partial(memory.measure, directory / "memory", database),
@@ -69,11 +71,11 @@ def main() -> int:
             for name, measurement in measurements.items():
                 if not options.only or name in options.only.split(","):
                     began = time.monotonic()
-                    console.print(f"{name} ...", end=" ")
+                    screen.print(f"{name} ...", end=" ")
                     rows += measurement()
-                    console.print(f"{time.monotonic() - began:.0f} s")
+                    screen.print(f"{time.monotonic() - began:.0f} s")
     save(rows, options.results, _machine())
-    console.print(table([row.as_json() for row in rows]))
+    screen.print(table([row.as_json() for row in rows]))
     return 0 if all(row.met for row in rows) else 1
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from sagas.engine import SagaEngine
-from sagas.errors import ActionRefused
+from sagas.errors import ActionRefused, SagaHeld, UnknownSaga
 from sagas.plan import plan_for
 from sagas.progress import EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from sagas.storable import require_storable
@@ -31,13 +31,28 @@ class Operator:
 
     It requests a worker that holds the saga to yield. The worker then gives the saga back at its next step's boundary.
 
+    A process without the saga's class acts by the graph that the saga was started with. It then leaves the end of the
+    saga to a worker, whose code may have more compensations than that graph.
+
     Args:
         engine: its storage, settings and sagas are used.
         by: the actor, for the log.
         wait_seconds: how long to wait for a saga that a worker holds.
+        require: called with the saga, under its lease, before anything is written; it raises what refuses the action.
+        without_code: whether to act on a saga whose class this process lacks.
     """
 
-    def __init__(self, engine: SagaEngine, *, by: str, wait_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        engine: SagaEngine,
+        *,
+        by: str,
+        wait_seconds: float = 0.0,
+        require: Callable[[SagaRecord], None] = lambda _: None,
+        without_code: bool = False,
+    ) -> None:
+        self._require = require
+        self._without_code = without_code
         self._engine = engine
         self._storage = engine.storage
         self._by = by
@@ -52,7 +67,7 @@ class Operator:
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
-            progress, move = self._next(record)
+            progress, move, ends_here = self._next(record)
             if progress.aborted:
                 raise ActionRefused(f"saga {record.id} unwinds already: `sagas recover {record.id}` speeds it up.")
             if progress.past_pivot:
@@ -71,7 +86,7 @@ class Operator:
                 actor=self._by,
                 reason=because,
             )
-            return entry, _status_after(progress, entry)
+            return entry, _status_after(progress, entry, ends_here=ends_here)
 
         return self._act(saga_id, decide)
 
@@ -86,7 +101,7 @@ class Operator:
         """
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
-            progress, move = self._next(record)
+            progress, move, ends_here = self._next(record)
             if move.node.name != step:
                 raise ActionRefused(
                     f"saga {record.id} does {move.node.name!r} ({move.action}) next, not {step!r}: only the next step "
@@ -100,7 +115,7 @@ class Operator:
                 actor=self._by,
                 reason=because,
             )
-            return entry, _status_after(progress, entry)
+            return entry, _status_after(progress, entry, ends_here=ends_here)
 
         return self._act(saga_id, decide)
 
@@ -147,19 +162,25 @@ class Operator:
 
     # -- details ----------------------------------------------------------------------------------------------
 
-    def _next(self, record: SagaRecord) -> tuple[Progress, Move]:
-        saga, graph = self._engine.definitions.fitting(record)
-        plan = plan_for(saga, graph)
-        progress = Progress(plan.graph, record.log, past_failures=plan.past_failures)
+    def _next(self, record: SagaRecord) -> tuple[Progress, Move, bool]:
+        """Return how far a saga is, what it does next, and whether this process knows enough to end it."""
+        try:
+            plan = plan_for(*self._engine.definitions.fitting(record))
+            progress, has_code = Progress(plan.graph, record.log, past_failures=plan.past_failures), True
+        except UnknownSaga:
+            if not self._without_code or record.definition is None:
+                raise
+            progress, has_code = Progress(self._engine.definitions.graph_of(record), record.log), False
         frontier = progress.frontier()
         if frontier.end is not None:
             raise ActionRefused(
                 f"saga {record.id} has nothing left to do but to end as {frontier.end}: `sagas recover {record.id}`."
             )
-        return progress, (*frontier.ready, *frontier.awaiting)[0]
+        return progress, (*frontier.ready, *frontier.awaiting)[0], has_code
 
     def _act(self, saga_id: UUID, decide: _Decision) -> SagaRecord:
         def judged(record: SagaRecord) -> Transition:
+            self._require(record)
             entry, status = decide(record)
             require_storable(actor=entry.actor, reason=entry.reason)
             if status.finished:
@@ -180,9 +201,10 @@ class Operator:
                         f"saga {saga_id} is {refused.record.status} already: nothing is left to act on."
                     )
                 if (left := deadline - time.monotonic()) <= 0:
-                    raise ActionRefused(
+                    raise SagaHeld(
                         f"saga {saga_id} is held by {refused.record.lease_owner}, which renews its lease: give it more "
-                        "time with --wait. The worker is requested to yield the saga after its present step."
+                        "time with --wait. The worker is requested to yield the saga after its present step.",
+                        refused.record.lease_owner or "",
                     )
                 # Request again at every try: another operator's action withdraws the request when it ends.
                 self._storage.request_yield(saga_id, by=self._by, for_seconds=_REQUEST_SECONDS)
@@ -202,6 +224,6 @@ class Operator:
         )
 
 
-def _status_after(progress: Progress, entry: LogEntry) -> SagaStatus:
+def _status_after(progress: Progress, entry: LogEntry, *, ends_here: bool) -> SagaStatus:
     progress.add(entry)
-    return progress.frontier().end or progress.status
+    return (progress.frontier().end if ends_here else None) or progress.status

@@ -365,6 +365,8 @@ class Saga(Generic[ContextT]):
             says so instead. None for no deadline.
         compensate_past_failures: True to compensate earlier steps although the compensation of a later step still
             fails. That compensation is tried again after them. The saga is COMPENSATED once every step is.
+        secret_fields: fields of the context that the console does not show, as ("card_number", "customer.phone"): a
+            name hides the field wherever it is, a path hides it below those fields only.
 
     Raises:
         DefinitionError: when the class is defined, if it could not run correctly.
@@ -377,6 +379,7 @@ class Saga(Generic[ContextT]):
     steps: ClassVar[Sequence[type[Part]]] = ()
     deadline: ClassVar[timedelta | None] = None
     compensate_past_failures: ClassVar[bool] = False
+    secret_fields: ClassVar[Sequence[str]] = ()
     codec: ClassVar[ContextCodec[Any]]
     graph: ClassVar[Graph]
 
@@ -393,7 +396,9 @@ class Saga(Generic[ContextT]):
         cls.steps = tuple(cls.steps)
         if cls.deadline is not None:
             _check_duration(cls, "deadline", cls.deadline, "timedelta(days=7), or None for no deadline")
-        cls.graph = Graph.chain(cls.stored_name(), cls.version, [part.node() for part in cls.steps])
+        cls.secret_fields = _own_secret_fields(cls)
+        nodes = [part.node() for part in cls.steps]
+        cls.graph = Graph.chain(cls.stored_name(), cls.version, nodes, cls.secret_fields)
         cls.codec = ContextCodec(_context_type(cls), owner=cls.__name__)
 
     @classmethod
@@ -454,6 +459,15 @@ def _own_versions(cls: AnySaga) -> tuple[int, tuple[int, ...]]:
             f"{cls.__name__}: continues is {continues!r}: give a list of versions below its own, which is {version}."
         )
     return version, tuple(continues)
+
+
+def _own_secret_fields(cls: AnySaga) -> tuple[str, ...]:
+    fields = cls.secret_fields
+    if isinstance(fields, str) or not isinstance(fields, Sequence) or not all(map(_is_name, fields)):
+        raise DefinitionError(
+            f"{cls.__name__}: secret_fields is {fields!r}: give a list of field names, as ('card_number',)."
+        )
+    return tuple(fields)
 
 
 def _is_version(version: object) -> bool:

@@ -187,6 +187,22 @@ class ActionRefused(SagaError):
     """An operator action is not possible in the saga's present state; nothing was changed."""
 
 
+class SagaHeld(ActionRefused):
+    """A worker holds the saga, and did not give it back while the operator waited; nothing was changed.
+
+    Attributes:
+        owner: the worker.
+    """
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
+class SagaChanged(ActionRefused):
+    """The saga is no longer as it was when an operator decided to act on it; nothing was changed."""
+
+
 if TYPE_CHECKING:
     QuestionTooLong = QueryTimeout
 else:

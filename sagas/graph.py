@@ -77,6 +77,7 @@ class Graph:
         saga: the saga's name.
         version: the one that its class declares.
         nodes: the nodes, in an order in which they may run.
+        secret_fields: the fields of the context that are not shown to people.
 
     Raises:
         DefinitionError: two nodes or fallbacks have one name, or a node comes before one that it depends on.
@@ -85,6 +86,7 @@ class Graph:
     saga: str
     version: int
     nodes: tuple[Node, ...]
+    secret_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -102,13 +104,13 @@ class Graph:
             seen.add(node.name)
 
     @classmethod
-    def chain(cls, saga: str, version: int, nodes: Iterable[Node]) -> Graph:
+    def chain(cls, saga: str, version: int, nodes: Iterable[Node], secret_fields: tuple[str, ...] = ()) -> Graph:
         """Return the graph of a list: each node after the one before it."""
         linked: list[Node] = []
         for node in nodes:
             after = (linked[-1].name,) if linked else ()
             linked.append(replace(node, after=after))
-        return cls(saga, version, tuple(linked))
+        return cls(saga, version, tuple(linked), secret_fields)
 
     @cached_property
     def alternates(self) -> dict[str, tuple[Node, ...]]:
@@ -150,7 +152,10 @@ class Graph:
     def text(self) -> str:
         """The graph as JSON, as it is stored."""
         nodes = [_without_defaults(node) for node in self.nodes]
-        return json.dumps({"saga": self.saga, "version": self.version, "nodes": nodes}, separators=(",", ":"))
+        stored: dict[str, Any] = {"saga": self.saga, "version": self.version, "nodes": nodes}
+        if self.secret_fields:  # a saga without any has the text that it had before there were any: its hash is stored
+            stored["secret_fields"] = self.secret_fields
+        return json.dumps(stored, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
@@ -172,7 +177,7 @@ class Graph:
             )
             for node in stored["nodes"]
         )
-        return cls(stored["saga"], stored["version"], tuple(nodes))
+        return cls(stored["saga"], stored["version"], tuple(nodes), tuple(stored.get("secret_fields", ())))
 
 
 def _in_place_of(node: Node, fallback: Fallback) -> Node:

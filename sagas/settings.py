@@ -132,6 +132,17 @@ class Settings(BaseModel):
         le=65_535,
         description="port on 127.0.0.1 where a worker serves Prometheus metrics, each its own; default: none",
     )
+    console_password: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None, repr=False, description="password of those who may act in `sagas console`; default: none"
+    )
+    console_viewer_password: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None, repr=False, description="password of those who may only look in `sagas console`; default: none"
+    )
+    console_secret: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        default=None,
+        repr=False,
+        description="signs the sessions of `sagas console`; default: random, so that a restart ends them",
+    )
 
     callback_secret: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_long_enough)] = Field(
         default=(),

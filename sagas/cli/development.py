@@ -6,6 +6,7 @@ import fcntl
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,10 +27,12 @@ from sagas.testing.servers import BrokerServer, PostgresServer, Server
 _STOP_SECONDS: Final = 10.0
 #: Shorter than the default, so that whoever tries things out need not wait long.
 _SCAN_SECONDS: Final = "3"
+#: Where the console is, unless something else is there.
+CONSOLE_PORT: Final = 5580
 
 
 def develop(names: Sequence[str], directory: Path) -> None:
-    """Run PostgreSQL, a broker, a worker and beat until a signal comes.
+    """Run PostgreSQL, a broker, a worker, beat and the console until a signal comes.
 
     Args:
         names: the modules of sagas.
@@ -52,6 +55,7 @@ def develop(names: Sequence[str], directory: Path) -> None:
         typer.echo(f"database: {migrate_database(database.url)}")
         _tell(directory, variables)
         environment = {**variables, "SAGAS_SCAN_INTERVAL_SECONDS": _SCAN_SECONDS}
+        stack.callback(_end, [_console(environment)])
         processes = _Processes(environment, names, schedule=directory / "beat")
         stack.callback(processes.stop)
         _run(processes, stopping)
@@ -87,6 +91,30 @@ def _tell(directory: Path, variables: dict[str, str]) -> None:
     typer.echo(f"variables for your programs: . {shlex.quote(str(file))}")
 
 
+def _console(variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Serve the console, which says where it is. It has no code of sagas, so it is not started again."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", CONSOLE_PORT))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = [sys.executable, "-m", "sagas.cli", "console", "--port", str(port)]
+    return launch(program, signal.SIGKILL, log=None, env={**os.environ, **variables})
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end, and kill those that do not."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 class _Processes:
     """The worker and beat, which are started again when the code changes.
 
@@ -115,14 +143,7 @@ class _Processes:
     def stop(self) -> None:
         """Stop both; the worker hands over its sagas first."""
         running, self._running = self._running, []
-        for process in running:
-            process.terminate()
-        for process in running:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(running)
 
 
 #: Imports the modules as a worker does, and prints the sentence or the traceback of what is wrong.

@@ -17,12 +17,12 @@ from sagas.cli.loading import known_sagas
 from sagas.cli.next_step import NextStep, next_step
 from sagas.cli.render import NOTHING, facts, out, table, text
 from sagas.cli.serialize import AsJson, everything_of, print_json
-from sagas.cli.timeline import seconds_between, timeline
 from sagas.definitions import Definitions
 from sagas.duration import utc, when
 from sagas.errors import SagaError
 from sagas.inspection.models import SagaDetails
 from sagas.inspection.standing import in_words
+from sagas.inspection.timeline import seconds_between, timeline
 from sagas.storage.records import SagaRecord
 from sagas.text import printable
 

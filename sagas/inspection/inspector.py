@@ -6,6 +6,7 @@ question during an incident does not make the incident worse. Times and ages are
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,19 +23,25 @@ from sagas.inspection.models import (
     Count,
     DryRun,
     Ended,
+    EndedLately,
     Holder,
     Judged,
     LastScan,
     Match,
     Oldest,
+    Overview,
     Page,
     PageFilter,
     PausedName,
+    Portrait,
     Queue,
     SagaDetails,
     ScanVerdict,
     Schedules,
+    Sent,
+    Standing,
     Statistics,
+    Tally,
     Verdicts,
     Workers,
 )
@@ -53,6 +60,12 @@ from sagas.storage.transitions import PROBE_SECONDS
 ANSWER_SECONDS: Final = 10.0
 WHOLE_INDEX_SECONDS: Final = 300.0
 HOUR: Final = 3600.0
+#: An overview counts no more sagas than this in each index, and estimates the rest.
+MOST_COUNTED: Final = 10_000
+#: A page looks at no more sagas than this if no index has what it wants.
+MOST_SEARCHED: Final = 10_000
+#: At most this many signals are read with their saga.
+_MOST_SENT: Final = 100
 #: No saga is older, and times stay within what dates can hold.
 _GREATEST_AGE: Final = timedelta(days=50 * 365)
 #: At most this many ids of one millisecond are read. With more, from other sources of ids, short ids may be ambiguous.
@@ -75,8 +88,15 @@ class Inspector:
         self._storage = storage
         self._answer_seconds = answer_seconds
 
-    def page(self, wanted: PageFilter) -> Page:
-        """Return a page of sagas."""
+    def page(self, wanted: PageFilter, *, within: int | None = None, secrets: bool = False) -> Page:
+        """Return a page of sagas.
+
+        Args:
+            wanted: which ones.
+            within: look at no more sagas than this if no index has what is wanted. `searched_to` then tells how far
+                the search came.
+            secrets: whether to read which fields are secret.
+        """
         with self._asking("narrow the list by a name, a status or an age") as question:
             asked = replace(
                 wanted,
@@ -84,9 +104,19 @@ class Inspector:
                 created_before=_earliest(wanted.created_before, _ago(question.now, wanted.older_than_seconds)),
                 limit=wanted.limit + 1,
             )
-            rows = question.run(storage_query("find"), filter_row(asked, leased_by=wanted.leased_by))
+            parameters = filter_row(asked, leased_by=wanted.leased_by, error=wanted.error)
+            searched_to = None if within is None else question.narrow(parameters, within)
+            rows = question.run(storage_query("find"), parameters)
+            fields = question.secret_fields({row["name"] for row in rows}) if secrets and rows else {}
         records = tuple(record_of(row) for row in rows[: wanted.limit])
-        return Page(now=question.now, records=records, more=len(rows) > wanted.limit)
+        more = len(rows) > wanted.limit
+        return Page(
+            now=question.now,
+            records=records,
+            more=more,
+            searched_to=None if more else searched_to,
+            secret_fields=fields,
+        )
 
     def details(self, saga_id: UUID) -> SagaDetails:
         """Return a saga with its log, the pause of its name, and the operator who requested a yield.
@@ -95,14 +125,27 @@ class Inspector:
             SagaNotFound: no saga has this id.
         """
         with self._asking() as question:
-            rows = question.run(storage_query("load"), {"id": saga_id})
-            if not rows:
-                raise not_found(saga_id)
-            record = record_of(rows[0])
-            (bearing,) = question.ask("bearing", id=saga_id, name=record.name)
-        yield_requested_by = bearing.pop("yield_requested_by")
-        pause = None if bearing["name"] is None else Pause(**bearing)
-        return SagaDetails(now=question.now, record=record, pause=pause, yield_requested_by=yield_requested_by)
+            return question.details(saga_id)
+
+    def portrait(self, saga_id: UUID) -> Portrait:
+        """Return all that the database knows of a saga.
+
+        Raises:
+            SagaNotFound: no saga has this id.
+        """
+        with self._asking() as question:
+            details = question.details(saga_id)
+            record = details.record
+            graphs = question.ask("drawn", definition=record.definition, name=record.name)
+            sent = question.ask("sent", id=saga_id, limit=_MOST_SENT)
+            last_scan = question.ask("last_scan")
+        return Portrait(
+            details=details,
+            graph=next((row["graph"] for row in graphs if row["hash"] == record.definition), None),
+            versions=tuple(row["graph"] for row in graphs),
+            sent=tuple(Sent(**row) for row in sent),
+            last_scan=LastScan(**last_scan[0]) if last_scan else None,
+        )
 
     def matching(
         self, *, key: str | None, first: UUID | None = None, last: UUID | None = None, ends: str = "", limit: int
@@ -166,6 +209,30 @@ class Inspector:
             pauses=tuple(Pause(**row) for row in pauses),
             last_scan=LastScan(**last_scan[0]) if last_scan else None,
             finished_in_total={SagaStatus(row["status"]): row["sagas"] for row in finished} if whole else None,
+        )
+
+    def overview(self, *, most: int = MOST_COUNTED) -> Overview:
+        """Return how all sagas stand, in a time that does not grow with their number.
+
+        Args:
+            most: count no more sagas than this in each index, and estimate the rest.
+        """
+        with self._asking() as question:
+            counts = question.ask("counts", most=most)
+            ended = question.ask("lately", seconds=HOUR, most=most)
+            oldest = {row.pop("pending"): Oldest(**row) for row in question.ask("oldest_due")}
+            pauses = question.run(storage_query("pauses"), {})
+            (health,) = question.ask("health")
+        return Overview(
+            now=question.now,
+            unfinished=tuple(_standing(row, most) for row in counts),
+            ended=tuple(_ended_lately(row, most, question.now) for row in ended),
+            oldest_pending=oldest.get(True),
+            oldest_recoverable=oldest.get(False),
+            pauses=tuple(Pause(**row) for row in pauses),
+            last_scan=None if health["host"] is None else LastScan(host=health["host"], at=health["scanned_at"]),
+            delivered_at=health["delivered_at"],
+            in_total=None if health["sagas"] < 0 else health["sagas"],
         )
 
     def workers(self) -> Workers:
@@ -260,9 +327,71 @@ class _Question:
         # Do not prepare the statement, so that it is planned for its own values.
         return self._cursor.execute(statement, parameters, prepare=False).fetchall()
 
+    def details(self, saga_id: UUID) -> SagaDetails:
+        rows = self.run(storage_query("load"), {"id": saga_id})
+        if not rows:
+            raise not_found(saga_id)
+        record = record_of(rows[0])
+        (bearing,) = self.ask("bearing", id=saga_id, name=record.name)
+        yield_requested_by = bearing.pop("yield_requested_by")
+        pause = None if bearing["name"] is None else Pause(**bearing)
+        return SagaDetails(now=self.now, record=record, pause=pause, yield_requested_by=yield_requested_by)
+
+    def secret_fields(self, names: Iterable[str]) -> dict[str, frozenset[str]]:
+        fields: dict[str, frozenset[str]] = {}
+        for row in self.ask("secret_fields", names=sorted(names)):
+            marked = json.loads(row["graph"])["secret_fields"]
+            fields[row["name"]] = fields.get(row["name"], frozenset()).union(marked)
+        return fields
+
+    def narrow(self, parameters: dict[str, Any], within: int) -> UUID | None:
+        """Have a page look at no more sagas than this, and return the last of them; None if it need not be narrowed."""
+        if not _searches(parameters):
+            return None
+        rows = self.ask("floor", after=parameters["after"], last_id=parameters["last_id"], within=within)
+        first_id: UUID | None = parameters["first_id"]
+        if not rows or (first_id is not None and rows[0]["id"] <= first_id):
+            return None
+        parameters["first_id"] = floor = UUID(str(rows[0]["id"]))
+        return floor
+
     def unfinished(self, late_seconds: float = 0.0) -> tuple[Count, ...]:
         rows = self.ask("unfinished", late=late_seconds, lately=HOUR, probe=PROBE_SECONDS)
         return tuple(_made(Count, row) for row in rows)
+
+
+def _searches(parameters: Mapping[str, Any]) -> bool:
+    """Whether a page has to look through sagas for those that it wants, because no index has them."""
+    if parameters["indexes"] is not None or parameters["key"] is not None or parameters["tags"] is not None:
+        return False
+    names = ("statuses", "states", "name", "updated_after", "updated_before")
+    return any(parameters[name] is not None for name in names)
+
+
+def _standing(row: Mapping[str, Any], most: int) -> Standing:
+    counted, expected = int(row["counted"]), int(row["expected"])
+    cut_off = counted >= most
+    factor = max(1.0, expected / counted) if cut_off else 1.0
+    return Standing(
+        name=row["name"],
+        status=SagaStatus(row["status"]),
+        state=SagaState(row["state"]),
+        tally=Tally(sagas=round(row["sagas"] * factor), estimated=cut_off),
+        due=Tally(sagas=round(row["due"] * factor), estimated=cut_off),
+        first_due=row["first_due"],
+    )
+
+
+def _ended_lately(row: Mapping[str, Any], most: int, now: datetime) -> EndedLately:
+    cut_off = int(row["counted"]) >= most
+    seconds = max(0.001, (now - row["since"]).total_seconds())
+    factor = max(1.0, HOUR / seconds) if cut_off else 1.0
+    return EndedLately(
+        name=row["name"],
+        status=SagaStatus(row["status"]),
+        tally=Tally(sagas=round(row["sagas"] * factor), estimated=cut_off),
+        recovered=Tally(sagas=round(row["recovered"] * factor), estimated=cut_off),
+    )
 
 
 def _made(kind: type[Any], row: Mapping[str, Any]) -> Any:

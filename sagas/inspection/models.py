@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -20,20 +20,30 @@ class PageFilter(SagaFilter):
         leased_by: a whole lease owner, or the node that it begins with.
         older_than_seconds: started longer ago than this.
         newer_than_seconds: started not longer ago than this.
+        error: unfinished sagas whose last error has this text, in capitals or not.
     """
 
     leased_by: str | None = None
+    error: str | None = None
     older_than_seconds: float | None = None
     newer_than_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page of sagas, without their logs; `more` if others follow."""
+    """A page of sagas, without their logs; `more` if others follow.
+
+    Attributes:
+        searched_to: older sagas than this one were not searched, and may match too; None if all were.
+        secret_fields: for the names that have any: the fields of their contexts that are not shown to people. It is
+            read only if asked for.
+    """
 
     now: datetime
     records: tuple[SagaRecord, ...]
     more: bool
+    searched_to: UUID | None = None
+    secret_fields: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,47 @@ class SagaDetails:
     record: SagaRecord
     pause: Pause | None = None
     yield_requested_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A signal or a request to cancel that was sent to a saga.
+
+    Attributes:
+        kind: "signal" or "cancel".
+        name: the wait that it is for; empty for a request to cancel.
+        payload: JSON text, or None.
+        delivered: whether the saga's inbox counts it.
+    """
+
+    id: int
+    kind: str
+    name: str
+    signal_id: str
+    payload: str | None
+    actor: str | None
+    reason: str | None
+    sent_at: datetime
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portrait:
+    """All that the database knows of a saga.
+
+    Attributes:
+        details: the saga with its log, and what operators have asked for it.
+        graph: JSON of the graph that it was started with; None if that is not stored.
+        versions: the graphs of all versions of the saga.
+        sent: what was sent to it, the newest first.
+        last_scan: when the last scan ran; without scans nothing goes on that waits.
+    """
+
+    details: SagaDetails
+    graph: str | None
+    versions: tuple[str, ...]
+    sent: tuple[Sent, ...]
+    last_scan: LastScan | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +166,69 @@ class LastScan:
 
     host: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """A number of sagas; an estimate where counting would read too many."""
+
+    sagas: int
+    estimated: bool = False
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(sagas=self.sagas + other.sagas, estimated=self.estimated or other.estimated)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Unfinished sagas of one name that stand alike.
+
+    Attributes:
+        tally: how many there are.
+        due: how many of them are due.
+        first_due: when the first of them became or becomes due; None if they never do.
+    """
+
+    name: str
+    status: SagaStatus
+    state: SagaState
+    tally: Tally
+    due: Tally
+    first_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedLately:
+    """Sagas of one name that ended with this status; `recovered` of them were acquired more than once."""
+
+    name: str
+    status: SagaStatus
+    tally: Tally
+    recovered: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """How all sagas stand. It takes about as long with ten million sagas as with ten thousand.
+
+    Attributes:
+        unfinished: the unfinished sagas.
+        ended: those that ended within the last hour.
+        oldest_pending, oldest_recoverable: as in `Statistics`.
+        last_scan: the last scan of any host.
+        delivered_at: when a message last reached a worker.
+        in_total: all sagas, as the server's statistics have them; None if it has none yet.
+    """
+
+    now: datetime
+    unfinished: tuple[Standing, ...]
+    ended: tuple[EndedLately, ...]
+    oldest_pending: Oldest | None
+    oldest_recoverable: Oldest | None
+    pauses: tuple[Pause, ...]
+    last_scan: LastScan | None
+    delivered_at: datetime | None
+    in_total: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ def instructions() -> Iterator[tuple[str, str]]:
 
 
 def test_the_services_are_those_that_a_deployment_needs() -> None:
-    assert sorted(SERVICES) == ["beat-1", "beat-2", "flower", "migrate", "postgres", "redis", "worker"]
+    assert sorted(SERVICES) == ["beat-1", "beat-2", "console", "flower", "migrate", "postgres", "redis", "worker"]
     assert SERVICES["worker"]["deploy"]["replicas"] >= 2
     assert {"migrate"} == ONE_SHOT
 
@@ -98,8 +98,10 @@ def test_every_variable_is_one_that_is_read() -> None:
                 assert variable in (SETTINGS if name in OURS else FOREIGN)
 
 
-def test_workers_get_every_setting() -> None:
-    assert set(SERVICES["worker"]["environment"]) == SETTINGS
+def test_workers_get_every_setting_but_those_of_the_console() -> None:
+    of_the_console = {name for name in SETTINGS if name.startswith("SAGAS_CONSOLE_")}
+    assert set(SERVICES["worker"]["environment"]) == SETTINGS - of_the_console
+    assert set(SERVICES["console"]["environment"]) > of_the_console
 
 
 def test_the_workers_settings_are_accepted() -> None:
@@ -116,7 +118,7 @@ def test_the_workers_settings_are_accepted() -> None:
 
 def test_only_who_needs_the_database_knows_its_password() -> None:
     knowing = {name for name, service in SERVICES.items() if "POSTGRES_PASSWORD" in str(service)}
-    assert knowing == {"postgres", "migrate", "worker"}
+    assert knowing == {"postgres", "migrate", "worker", "console"}
 
 
 def test_no_password_has_a_default_or_is_written_down() -> None:
@@ -139,9 +141,13 @@ def test_flower_asks_for_a_password() -> None:
     assert password.startswith("${FLOWER_PASSWORD:?")
 
 
+def test_the_console_asks_for_a_password() -> None:
+    assert SERVICES["console"]["environment"]["SAGAS_CONSOLE_PASSWORD"].startswith("${CONSOLE_PASSWORD:?")
+
+
 def test_nothing_is_published_beyond_this_host() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
-    assert published == ["127.0.0.1:5555:5555"]
+    assert sorted(published) == ["127.0.0.1:5555:5555", "127.0.0.1:5580:5580"]
     assert not any(service.get("network_mode") for service in SERVICES.values())
 
 
@@ -274,9 +280,9 @@ def test_what_the_project_declares_for_its_wheel_is_copied() -> None:
 def test_the_image_is_built_within_the_constraints() -> None:
     environment = " ".join(arguments for instruction, arguments in instructions() if instruction == "ENV")
     assert "PIP_CONSTRAINT=/source/constraints.txt" in environment
-    installed = re.search(r"install .*\[(\w+)\]", DOCKERFILE)
+    installed = re.search(r"install .*\[([\w,]+)\]", DOCKERFILE)
     assert installed is not None
-    assert installed[1] in PROJECT["optional-dependencies"]
+    assert set(installed[1].split(",")) <= set(PROJECT["optional-dependencies"])
 
 
 def test_the_image_stops_in_order_and_starts_a_worker() -> None:

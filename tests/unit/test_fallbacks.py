@@ -10,9 +10,9 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, SagaStatus, Step
 from sagas.cli.next_step import next_step
-from sagas.cli.timeline import timeline
 from sagas.definitions import Definitions
 from sagas.errors import LogDoesNotFit
+from sagas.inspection.timeline import timeline
 from sagas.progress import Action, Entry, EntryStatus, Progress, Verdict
 from sagas.registry import Registry
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, always, book

@@ -46,6 +46,9 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "metrics_port": None,
         "callback_secret": (),
         "callback_url": None,
+        "console_password": None,
+        "console_viewer_password": None,
+        "console_secret": None,
     }
 
 
@@ -69,6 +72,9 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
             "SAGAS_METRICS_PORT": "9809",
             "SAGAS_CALLBACK_SECRET": f"{'n' * 32},{'o' * 32}",
             "SAGAS_CALLBACK_URL": "https://shop.example/callbacks",
+            "SAGAS_CONSOLE_PASSWORD": "an-operators-password",
+            "SAGAS_CONSOLE_VIEWER_PASSWORD": "a-viewers-password",
+            "SAGAS_CONSOLE_SECRET": "c" * 32,
             "LEASE_SECONDS": "99",
         }
     )
@@ -91,6 +97,9 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
         "metrics_port": 9809,
         "callback_secret": ("n" * 32, "o" * 32),
         "callback_url": "https://shop.example/callbacks",
+        "console_password": "an-operators-password",
+        "console_viewer_password": "a-viewers-password",
+        "console_secret": "c" * 32,
     }
 
 

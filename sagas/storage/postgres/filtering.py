@@ -24,12 +24,13 @@ _INDEXES: Final = {
 }
 
 
-def filter_row(wanted: SagaFilter, *, leased_by: str | None = None) -> dict[str, Any]:
+def filter_row(wanted: SagaFilter, *, leased_by: str | None = None, error: str | None = None) -> dict[str, Any]:
     """Return the parameters of a filter.
 
     Args:
         wanted: the filter.
         leased_by: a whole lease owner, or the node that it begins with.
+        error: text of the last error of an unfinished saga.
     """
     # No saga was created after its last write.
     ends = [moment for moment in (wanted.created_before, wanted.updated_before) if moment is not None]
@@ -40,6 +41,7 @@ def filter_row(wanted: SagaFilter, *, leased_by: str | None = None) -> dict[str,
         "key": wanted.key,
         "tags": json.dumps(dict(wanted.tags), ensure_ascii=False) if wanted.tags else None,
         "leased_by": leased_by,
+        "error": error,
         "after": wanted.after,
         "first_id": None if wanted.created_after is None else _id_at(wanted.created_after, -_CLOCKS_DIFFER),
         "last_id": _id_at(min(ends), _CLOCKS_DIFFER) if ends else None,
@@ -47,16 +49,20 @@ def filter_row(wanted: SagaFilter, *, leased_by: str | None = None) -> dict[str,
         "created_before": wanted.created_before,
         "updated_after": wanted.updated_after,
         "updated_before": wanted.updated_before,
-        "indexes": ["due"] if leased_by is not None else _indexes(wanted),
+        "indexes": ["due"] if leased_by is not None else _indexes(wanted, unfinished=error is not None),
         "limit": wanted.limit,
     }
 
 
-def _indexes(wanted: SagaFilter) -> list[str] | None:
+def _indexes(wanted: SagaFilter, *, unfinished: bool) -> list[str] | None:
     """Return the indexes of unfinished sagas that can have a match; None if finished sagas can match too."""
     states = wanted.states
     if not states and wanted.statuses and not any(status.finished for status in wanted.statuses):
-        states = [state for state in SagaState if state is not SagaState.FINISHED]
+        unfinished = True
+    if unfinished:
+        states = [state for state in states or SagaState if state is not SagaState.FINISHED]
+        if not states:
+            return []  # no unfinished saga is finished
     if not states or SagaState.FINISHED in states:
         return None
     return sorted({index for state in states for index in _INDEXES[state]})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from itertools import count
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,6 +30,7 @@ class PreparedStatements:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._prepared: dict[str, tuple[bytes, tuple[str, ...]]] = {}
+        self._numbers = count()
 
     def execute(self, statement: str, parameters: Mapping[str, Any]) -> str | None:
         """Execute a statement and return the one text that it returns, or None if it returns no row.
@@ -40,14 +42,24 @@ class PreparedStatements:
         Raises:
             psycopg.Error: as a cursor raises it.
         """
-        prepared = self._prepared.get(statement)
-        if prepared is None:
-            numbered, order = _numbered(statement)
-            prepared = b"sagas_%d" % len(self._prepared), order
-            self._connection.pgconn.send_prepare(prepared[0], numbered)
-            self._result()
-            self._prepared[statement] = prepared
-        name, order = prepared
+        if statement not in self._prepared:
+            return self._run(*self._prepare(statement), parameters)
+        try:
+            return self._run(*self._prepared[statement], parameters)
+        except errors.InvalidSqlStatementName:
+            # After a rollback psycopg deallocates all that it has prepared, and these statements with it.
+            self._prepared.clear()
+            return self._run(*self._prepare(statement), parameters)
+
+    def _prepare(self, statement: str) -> tuple[bytes, tuple[str, ...]]:
+        numbered, order = _numbered(statement)
+        name = b"sagas_%d" % next(self._numbers)
+        self._connection.pgconn.send_prepare(name, numbered)
+        self._result()
+        self._prepared[statement] = name, order
+        return name, order
+
+    def _run(self, name: bytes, order: tuple[str, ...], parameters: Mapping[str, Any]) -> str | None:
         self._connection.pgconn.send_query_prepared(name, [_text(parameters[key]) for key in order])
         result = self._result()
         value = result.get_value(0, 0) if result.ntuples else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -70,6 +72,14 @@ class _Project:
     def says(self, text: str, times: int = 1) -> None:
         wait_until(lambda: self.output.read_text(errors="replace").count(text) >= times, what=f"{text!r} in the output")
 
+    def console(self) -> str:
+        """Return the address that was printed for the console."""
+        self.says("The console is at ")
+        found = re.search(r"The console is at (\S+)", self.output.read_text(errors="replace"))
+        assert found is not None
+        wait_until(lambda: _answers(found[1]), what="the console")
+        return found[1]
+
     def command(self, *arguments: str) -> str:
         run = subprocess.run(
             [sys.executable, "-m", "sagas.cli", *arguments],
@@ -82,6 +92,13 @@ class _Project:
         )
         assert run.returncode == 1
         return run.stderr.strip().splitlines()[-1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.fixture
@@ -98,6 +115,7 @@ def test_it_runs_everything_and_goes_on_from_its_data(project: _Project) -> None
         project.says("ready.")
         project.start("a")
         project.says("paid a")
+        assert "place-order" in httpx.get(project.console()).text
         assert "another `sagas dev` runs in" in project.command("dev", "shop")
 
         project.write("this is no Python")

@@ -74,8 +74,8 @@ def plan(connection: psycopg.Connection[Any], name: str, parameters: dict[str, A
     return read
 
 
-def page(leased_by: str | None = None, **wanted: Any) -> dict[str, Any]:
-    return filter_row(SagaFilter(limit=51, **wanted), leased_by=leased_by)
+def page(leased_by: str | None = None, error: str | None = None, **wanted: Any) -> dict[str, Any]:
+    return filter_row(SagaFilter(limit=51, **wanted), leased_by=leased_by, error=error)
 
 
 NOW: Final = datetime.now(UTC)
@@ -98,6 +98,11 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overt
         ("find", page(states=[SagaState.QUEUED]), {QUEUED}, 100),
         ("find", page(leased_by="w"), {STARTED}, 100),
         ("find", page(statuses=[SagaStatus.FAILED]), UNFINISHED, 500),
+        ("find", page(error="bank"), UNFINISHED, 500),
+        ("counts", {"most": 30}, UNFINISHED, 30),
+        ("lately", {"seconds": 3600, "most": 20}, {FINISHED}, 20),
+        ("floor", {"after": None, "last_id": None, "within": 100}, {IDS}, 101),
+        ("floor", {"after": LATEST, "last_id": LATEST, "within": 100}, {IDS}, 101),
         ("find", page(name="order3", key="8"), {KEYS}, 1),
         ("find", page(key="8"), {KEYS, IDS}, 5),
         ("find", page(tags={"customer": "c-7"}), {TAGS}, 5),

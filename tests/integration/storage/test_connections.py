@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import psycopg
@@ -220,6 +220,18 @@ def test_a_connection_cut_in_the_middle_of_a_statement_is_unavailable_and_the_ne
         rival.rollback()
 
     assert isinstance(acquire(storage, lease), Acquired)
+
+
+def test_statements_stay_usable_after_a_rollback_on_their_connection(database_url: str) -> None:
+    with closing(PostgresSagaStorage(database_url, pool_size=1)) as storage:
+        first = held_saga(storage).saga_id
+        for _ in range(10):
+            storage.load(first)  # after some times psycopg prepares it
+        with suppress(ZeroDivisionError), storage.connections.cursor() as cursor, cursor.connection.transaction():
+            cursor.execute("SELECT 1")
+            raise ZeroDivisionError
+
+        assert storage.load(held_saga(storage).saga_id).version == 1
 
 
 def test_a_server_that_became_a_replica_is_unavailable_until_connections_find_the_primary(

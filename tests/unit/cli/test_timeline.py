@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sagas.cli.timeline import Event, timeline
 from sagas.ids import new_saga_id
+from sagas.inspection.timeline import Event, timeline
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LeaseRequest, LogEntry, NewSaga, SagaRecord, completed, failed, note
 

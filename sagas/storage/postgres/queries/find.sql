@@ -28,6 +28,8 @@ WHERE (CAST(:'statuses' AS text[]) IS NULL OR status = ANY (CAST(:'statuses' AS 
     AND (CAST(:'tags' AS jsonb) IS NULL OR tags @> CAST(:'tags' AS jsonb))
     AND (CAST(:'leased_by' AS text) IS NULL
         OR lease_owner = :'leased_by' OR starts_with(lease_owner, :'leased_by' || '/'))
+    AND (CAST(:'error' AS text) IS NULL
+        OR finished_at IS NULL AND strpos(lower(last_error), lower(CAST(:'error' AS text))) > 0)
     AND (CAST(:'after' AS uuid) IS NULL OR id < :'after')
     AND (CAST(:'first_id' AS uuid) IS NULL OR id >= :'first_id')
     AND (CAST(:'last_id' AS uuid) IS NULL OR id <= :'last_id')

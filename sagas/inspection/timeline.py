@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sagas.cli.waits import of_wait
+from sagas.inspection.waits import of_wait
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LogEntry, SagaRecord, is_shared
 from sagas.storage.rules import expired
