@@ -96,7 +96,7 @@ def _run(directory: Path) -> tuple[Findings, list[float]]:
             Cluster(directory, workers=2, lease_seconds=LEASE_SECONDS, scan_seconds=SCAN_SECONDS, thrice=False)
         )
         takeovers = stack.enter_context(closing(_ToldTakeovers(libpq(cluster.database_url))))
-        load = Load(cluster, Random(SEED))
+        load = Load(cluster, Random(SEED), ALL_STEPS)
         faults = Faults(cluster, takeovers, Random(SEED), start_slow=lambda: None, broker_gone_seconds=0)
         for _ in range(ORDERS):
             load.start(replace(load.random_order(), seconds=STEP_SECONDS))

@@ -88,7 +88,7 @@ def test_a_real_scan_sends_what_is_due_through_the_broker_and_tells_it(
     assert (err, process.returncode) == (b"", 0)
     assert json.loads(out) == {
         **{"dispatched": [str(late), str(pending)], "died": [], "missing": 0, "unsent": 0},
-        **{"scheduled": [], "schedules_failed": []},
+        **{"scheduled": [], "schedules_failed": [], "tasks": 0},
     }
     assert {storage.load(saga_id).state for saga_id in (pending, late)} == {SagaState.QUEUED}
 
@@ -122,7 +122,7 @@ def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
 def test_a_schedule_that_fails_is_named_and_fails_the_command(
     sagas: Command, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagas.engine._installed_dispatcher", FakeDispatcher)
+    monkeypatch.setattr("sagas.engine.installed_dispatcher", FakeDispatcher)
     for name in ("nightly", "place-order"):
         sql("INSERT INTO saga_schedules VALUES (:name, now() - interval '7 days')", name=name)
 

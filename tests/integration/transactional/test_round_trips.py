@@ -49,7 +49,8 @@ def test_transactional_step_needs_one_round_trip_more_and_its_own(
                 counts[name] = trips.count - before
         storage.close()
 
-    extra = (counts["transactional"] - counts["plain"]) / steps
+    # The end of a saga is written by itself after a transactional step.
+    extra = (counts["transactional"] - counts["plain"] - 1) / steps
     record_property(
         "figure", f"round trips: {counts} for {steps} steps, {extra:.2f} more for each, one of them its own"
     )
