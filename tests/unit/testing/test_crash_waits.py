@@ -46,7 +46,9 @@ class Ordered(Saga[Order]):
     steps = [Reserve, Courier, Nap, Deliver]
 
 
-SIGNALS = {"courier": Accepted("Ann")}
+#: How a run ended: its status, the stock, and the letters.
+End = tuple[SagaStatus, dict[str, int], list[str]]
+SIGNALS: dict[str, object] = {"courier": Accepted("Ann")}
 
 
 def saga_of(*parts: Any) -> type[Saga[Order]]:
@@ -62,12 +64,12 @@ def bugs(made: type[Saga[Any]], signals: dict[str, object] = SIGNALS, **options:
 
 
 @pytest.fixture(scope="module")
-def ends() -> dict[str, tuple[SagaStatus, dict[str, int], list[str]]]:
+def ends() -> dict[str, End]:
     return {}
 
 
 @pytest.fixture(scope="module")
-def matrix(ends: dict[str, tuple[SagaStatus, dict[str, int], list[str]]]) -> CrashMatrix:
+def matrix(ends: dict[str, End]) -> CrashMatrix:
     """The whole matrix of a correct saga, and how each of its runs ended."""
 
     def check(shop: Shop, outcome: Outcome[Order]) -> None:
@@ -79,7 +81,7 @@ def matrix(ends: dict[str, tuple[SagaStatus, dict[str, int], list[str]]]) -> Cra
 def test_a_saga_that_waits_and_sleeps_survives(matrix: CrashMatrix, ends: dict[str, Any]) -> None:
     assert str(matrix).startswith("ordered survives every crash: ")
     completed = (SagaStatus.COMPLETED, {"lamp": 8}, ["accepted by Ann"])
-    compensated = (SagaStatus.COMPENSATED, {"lamp": 10}, [])
+    compensated: End = (SagaStatus.COMPENSATED, {"lamp": 10}, [])
     assert ends["nothing goes wrong"] == completed
     assert ends["the signal for courier comes before the saga begins"] == completed
     assert ends["courier gets no signal"] == ends["deliver fails"] == compensated
