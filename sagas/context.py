@@ -126,7 +126,7 @@ class ContextCodec(Generic[ContextT]):
         except ValidationError as error:
             raise ContextError(
                 f"{self._owner}: its {self._what} does not validate as {self._type_name} ({_first_problem(error)}): "
-                "run code whose context type fits, or correct the data."
+                f"run code whose {self._what} type fits, or correct the data."
             ) from error
 
     def reopen(self, text: str) -> Stored[ContextT]:

@@ -441,7 +441,7 @@ class SagaEngine:
             connection: as for `start`: the request is made if and only if the caller commits.
 
         Raises:
-            SignalRefused: the saga has ended, or is past its pivot.
+            SignalRefused: the saga has ended, is being undone already, or is past its pivot.
             SagaNotFound, InvalidSagaId: there is no such saga.
             TransactionRefused, StorageUnavailable: as for `start`.
         """

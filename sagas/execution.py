@@ -20,6 +20,7 @@ from uuid import UUID
 
 from sagas.context import Stored
 from sagas.definition import AnySaga, Call, Part, Wait, backoff
+from sagas.duration import duration
 from sagas.errors import ContextError, InboxMoved, LeaseLost, LogDoesNotFit, StorageUnavailable
 from sagas.failures import is_in_doubt, is_of_the_step, is_retryable, message_of
 from sagas.graph import Graph
@@ -382,26 +383,39 @@ class _Execution:
     def _aborted_from_outside(self) -> Generator[Command, Any, bool]:
         """Read what was sent to the saga, and abort it if that or its deadline asks for it. Return whether it did."""
         if self.inbox.unread:
-            self.inbox.receive((yield ReadSignals()))
+            yield from self._read_signals()
         if self.progress.aborted:
             return False
-        if (request := self.inbox.request_to_cancel()) is not None:
+        while (request := self.inbox.request_to_cancel()) is not None:
             self.inbox.dealt_with(request)
             entry = _note("cancel", actor=request.by, reason=request.because, signal=as_logged(request))
-            return (yield from self._abort(entry))
-        deadline = self.record.deadline_at
-        if deadline is None or self._now() < deadline or any(e.step == _DEADLINE for e in self.record.log):
+            if (yield from self._abort(entry)):
+                return True
+        deadline = self._deadline()
+        if deadline is None or self._now() < deadline:
             return False
         late = _note(_DEADLINE, message=f"the deadline was {deadline:%Y-%m-%d %H:%M:%S %Z}")
         self.record = replace(self.record, log=(*self.record.log, late))  # said once
         return (yield from self._abort(late, seen=self.inbox.read))
+
+    def _read_signals(self) -> Generator[Command, Any, None]:
+        """Read what was sent to the saga, until the database answers: a lease that ran out would count as a crash."""
+        for failures in count(1):
+            try:
+                self.inbox.receive((yield ReadSignals()))
+                return
+            except StorageUnavailable as error:
+                yield from self._wait_for_database(error, failures)
 
     def _abort(self, entry: LogEntry, seen: int | None = None) -> Generator[Command, Any, bool]:
         """Write a row that aborts the saga; past the pivot, one that only says what was asked for."""
         if not self.progress.past_pivot:
             entry = replace(entry, verdict=Verdict.ABORT)
         status = self.progress.status if self.progress.past_pivot else SagaStatus.COMPENSATING
-        in_flight = tuple(self.running) or None
+        in_flight = None
+        if not self.progress.past_pivot:
+            following = self.progress.compensations()
+            in_flight = tuple(dict.fromkeys((*self.running, *(move.node.name for move in following))))
         try:
             yield from self._write(Progressed(events=(entry,), status=status, in_flight=in_flight, seen=seen))
         except InboxMoved as error:
@@ -434,7 +448,11 @@ class _Execution:
                     return self._begin(move, payload)
             armed = self.progress.armed.get(move.node.name)
             if armed is not None and (left := self._left(armed)) is not None and left <= 0:
-                yield from self._time_is_up(move, part)
+                if self.inbox.looked:
+                    yield from self._time_is_up(move, part)
+                else:
+                    # A signal may be stored that nobody has delivered, as its sender died. It came in time.
+                    yield from self._read_signals()
                 return None
         return (yield from self._suspend(awaiting))
 
@@ -459,16 +477,18 @@ class _Execution:
         for move in awaiting:
             armed = self.progress.armed.get(move.node.name)
             if armed is None:
+                part = self.plan.steps[move.node.name]
                 armed = LogEntry(
                     step=move.node.name,
                     action=move.action,
                     status=EntryStatus.ARMED,
-                    seconds=self.plan.steps[move.node.name].limit(),
+                    seconds=part.limit(),
+                    message="waits for a signal" if issubclass(part, Wait) else "sleeps",
                 )
                 began.append(armed)
             left.append(self._left(armed))
-        if self.record.deadline_at is not None and not any(e.step == _DEADLINE for e in self.record.log):
-            left.append((self.record.deadline_at - self._now()).total_seconds())
+        if (deadline := self._deadline()) is not None:
+            left.append((deadline - self._now()).total_seconds())
         after = min((seconds for seconds in left if seconds is not None), default=None)
         suspended = Suspended(
             events=tuple(began),
@@ -483,8 +503,13 @@ class _Execution:
             self.inbox.delivered = error.inbox
             return None
         names = " and ".join(move.node.name for move in awaiting)
-        limit = "" if after is None else f", at most {after:.0f} s"
+        limit = "" if after is None else f", at most {duration(after)}"
         return self._report(Outcome.WAITING, f"it waits for {names}{limit}.")
+
+    def _deadline(self) -> datetime | None:
+        """The saga's deadline; None if it has none, if the log says that it has passed, or once the saga aborted."""
+        said = any(e.step == _DEADLINE and e.action is Action.OPERATOR for e in self.record.log)
+        return None if said or self.progress.aborted else self.record.deadline_at
 
     def _left(self, armed: Entry) -> float | None:
         """How many seconds are left of a wait that began with this row; None if it has no end."""
@@ -525,6 +550,8 @@ class _Execution:
         return (yield from self._go_on(move, entry, stored=changed))
 
     def _after_failure(self, move: Move, failure: _Failure) -> Generator[Command, Any, Report | None]:
+        if (signal := self.received.pop(move.node.name, None)) is not None:
+            self.inbox.put_back(signal)  # a later attempt receives it again
         policy = self.plan.retry_policy(self.progress, move)
         verdict = self.progress.judge_failure(move, retryable=failure.retryable, max_attempts=policy.max_attempts)
         retried = verdict is Verdict.RETRY
@@ -573,16 +600,21 @@ class _Execution:
         events = (entry,)
         if following.end is not None and not self.running:
             return (yield from self._end(events, following.end, context, stored))
-        delay, name = self._delay(following.ready, failures)
+        delay, name = self._delay((*following.ready, *following.awaiting), failures)
         if delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds) and not self.running:
-            if self.record.deadline_at is not None:
-                delay = min(delay, max((self.record.deadline_at - self._now()).total_seconds(), 0.0))
+            if (deadline := self._deadline()) is not None and not self.progress.past_pivot:
+                # It aborts the saga. Past the pivot it would only make the retry early.
+                delay = min(delay, max((deadline - self._now()).total_seconds(), 0.0))
             suspended = Suspended(
                 events=events, status=status, context=context, after_seconds=delay, seen=self.inbox.read
             )
-            if (yield from self._unless_unread(suspended, stored)):
-                return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
-            return None
+            while not (yield from self._unless_unread(suspended, stored)):
+                yield from self._aborted_from_outside()
+                if self.progress.aborted:
+                    return None
+                # What came ends no wait for a retry.
+                suspended = replace(suspended, events=(), context=None, seen=self.inbox.read)
+            return self._report(Outcome.WAITING, f"{name} is tried again in {delay:.0f} s.")
         in_flight = (*self.running, *(move.node.name for move in following.ready))
         yield from self._write(
             Progressed(
@@ -604,8 +636,8 @@ class _Execution:
         context: str | None = None,
         stored: Stored[Any] | None = None,
     ) -> Generator[Command, Any, Report | None]:
-        """End the saga, unless a request to cancel it came before its last write."""
-        seen = self.inbox.read if status is SagaStatus.COMPLETED and not self.progress.past_pivot else None
+        """End the saga, unless something came that the log has to tell of: a request to cancel, at the least."""
+        seen = self.inbox.read if status is SagaStatus.COMPLETED else None
         ended = Ended(events=events, status=status, context=context, seen=seen)
         return self._ended() if (yield from self._unless_unread(ended, stored)) else None
 
@@ -630,16 +662,16 @@ class _Execution:
             )
         return False
 
-    def _delay(self, ready: tuple[Move, ...], failures: int) -> tuple[float, str]:
-        """How long to wait before the first move that is ready now, and for which step."""
-        if not ready or self.running:
+    def _delay(self, following: tuple[Move, ...], failures: int) -> tuple[float, str]:
+        """How long to wait before the first of the moves that follow, and for which step."""
+        if not following or self.running:
             return 0.0, ""
-        following = ready[0]
-        now = self.progress.failures_in_a_row(following)
+        move = following[0]
+        now = self.progress.failures_in_a_row(move)
         if now <= failures:
             return 0.0, ""  # it never failed; or it is another compensation, whose turn it is since the last wait
-        policy = self.plan.retry_policy(self.progress, following)
-        return policy.delay(now, random=self.runtime.random()), following.node.name
+        policy = self.plan.retry_policy(self.progress, move)
+        return policy.delay(now, random=self.runtime.random()), move.node.name
 
     # -- writing ----------------------------------------------------------------------------------------------
 
@@ -659,19 +691,29 @@ class _Execution:
                 break
             except StorageUnavailable as error:
                 unknown = True
-                if (yield Interrupted()) is Interruption.STOPPING:
-                    raise
-                logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
-                yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
+                yield from self._wait_for_database(error, failures)
         assert applied is not None
         self.applied, self.inbox.delivered = applied, applied.inbox
         self.status, self.attempts = applied.status, applied.recovery_attempts
         self.stored = self.stored if stored is None else stored
         if type(self.observer) is not NullObserver:
             for entry in applied.log:
-                if entry.action in (Action.ACT, Action.COMPENSATE):
+                if entry.status is EntryStatus.ARMED:
+                    self.observer.waiting(self.record, entry)
+                elif entry.action in (Action.ACT, Action.COMPENSATE):
                     self.observer.step_ended(self.record, entry)
         return applied
+
+    def _wait_for_database(self, error: StorageUnavailable, failures: int) -> Generator[Command, Any, None]:
+        """Wait before the database is asked again.
+
+        Raises:
+            StorageUnavailable: this process is to stop.
+        """
+        if (yield Interrupted()) is Interruption.STOPPING:
+            raise error
+        logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
+        yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
 
     def _find_applied(self, transition: Transition) -> Generator[Command, Any, Applied | None]:
         """Return what a transition did whose answer was lost, or None if it was not applied."""
@@ -767,8 +809,11 @@ def _note(
 
 
 def _same(row: LogEntry, event: LogEntry) -> bool:
-    # An attempt at an action ends once under one lease, so these tell its row from every other.
-    return (row.step, row.action, row.status, row.attempt) == (event.step, event.action, event.status, event.attempt)
+    # An attempt at an action ends once under one lease, so these tell its row from every other. Of requests to cancel
+    # and of signals that were refused there may be several.
+    ids = [entry.signal and entry.signal["id"] for entry in (row, event)]
+    same = (row.step, row.action, row.status, row.attempt) == (event.step, event.action, event.status, event.attempt)
+    return same and ids[0] == ids[1]
 
 
 def _message(error: BaseException) -> str:

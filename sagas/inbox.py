@@ -18,11 +18,13 @@ class Inbox:
     Attributes:
         delivered: how many are known to be delivered.
         read: how many were delivered when the holder last read them.
+        looked: whether the holder has read them at all.
     """
 
     def __init__(self, delivered: int, log: Iterable[LogEntry]) -> None:
         self.delivered = delivered
         self.read = 0
+        self.looked = False
         self._signals: Sequence[Signal] = ()
         self._dealt_with = {entry.signal["id"] for entry in log if entry.signal is not None}
 
@@ -35,10 +37,15 @@ class Inbox:
         """Take what was read once `delivered` was known."""
         self._signals = signals
         self.read = self.delivered
+        self.looked = True
 
     def dealt_with(self, signal: Signal) -> None:
         """Leave a signal out from now on."""
         self._dealt_with.add(signal.id)
+
+    def put_back(self, signal: Signal) -> None:
+        """Take a signal again that was to be dealt with: the code that received it failed."""
+        self._dealt_with.discard(signal.id)
 
     def request_to_cancel(self) -> Signal | None:
         """Return the oldest request to cancel that was not dealt with."""

@@ -303,10 +303,8 @@ class Progress:
     def frontier(self) -> Frontier:
         """Return what can be done now."""
         if self.aborted:
-            owed = self._owed()
-            if not owed:
-                return Frontier(end=SagaStatus.COMPENSATED)
-            return Frontier(tuple(self.move(node, Action.COMPENSATE) for node in self._backward(owed)))
+            ready = self.compensations()
+            return Frontier(ready) if ready else Frontier(end=SagaStatus.COMPENSATED)
         if len(self._done) == len(self.graph.nodes):
             return Frontier(end=SagaStatus.COMPLETED)
         moves = [self.move(node, Action.ACT) for node in self._forward()]
@@ -314,6 +312,11 @@ class Progress:
             ready=tuple(move for move in moves if not move.node.waits),
             awaiting=tuple(move for move in moves if move.node.waits),
         )
+
+    def compensations(self) -> tuple[Move, ...]:
+        """Return the compensations that may begin if the saga has aborted."""
+        owed = self._owed()
+        return tuple(self.move(node, Action.COMPENSATE) for node in self._backward(owed)) if owed else ()
 
     def move(self, node: Node, action: Action) -> Move:
         """Return the next attempt at an action of a node."""

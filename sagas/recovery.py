@@ -22,7 +22,7 @@ from sagas.loops import call_in_thread
 from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage, not_found
-from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal
+from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal, SagaRecord, SagaState
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
 from sagas.telemetry.observer import NullObserver, Observer
@@ -271,6 +271,14 @@ def parse_saga_id(text: object) -> UUID:
         ) from None
 
 
+def _waits(record: SagaRecord, until: str) -> str:
+    if record.state is not SagaState.WAITING:
+        return f"it waits until {until}: let the scan take it then, or invoke it by hand."
+    if record.available_at is None:
+        return "it waits for a signal, without a limit: leave it until somebody sends one (`sagas signal`)."
+    return f"it waits for a signal or a time, until {until}: a signal wakes it, or else the scan takes it then."
+
+
 def _skipped(saga_id: UUID, refused: NotAcquired) -> Report:
     record = refused.record
     if record is None:
@@ -280,7 +288,7 @@ def _skipped(saga_id: UUID, refused: NotAcquired) -> Report:
         Refusal.FINISHED: f"nothing to do: the saga is {record.status} already.",
         Refusal.HELD: f"{record.lease_owner} holds the lease until {until} and renews it: leave the saga to it.",
         Refusal.OUTDATED: "nothing to do: the message was for an earlier version; the saga has moved on since.",
-        Refusal.WAITING: f"it waits until {until}: let the scan take it then, or invoke it by hand.",
+        Refusal.WAITING: _waits(record, until),
         Refusal.PAUSED: f"sagas named {record.name} are paused (`sagas stats` tells by whom and why): `sagas resume "
         f"{record.name}` lets it go on, or invoke it by hand.",
         Refusal.DEAD: f"it is dead after {record.recovery_attempts} failed attempts ({record.last_error}): "

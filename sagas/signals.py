@@ -10,7 +10,7 @@ from sagas.definition import MAX_NAME_LENGTH, Wait
 from sagas.definitions import Definitions
 from sagas.errors import ContextError, LogDoesNotFit, SignalRefused, UnknownSaga
 from sagas.plan import plan_for
-from sagas.progress import Progress
+from sagas.progress import Progress, aborted
 from sagas.storable import is_storable
 from sagas.storage.records import SagaHead, SagaRecord, Signal, SignalKind
 
@@ -53,10 +53,12 @@ def request_to_cancel(record: SagaRecord, reason: str, *, by: str | None, defini
     """Return the request to abort a saga.
 
     Raises:
-        SignalRefused: the saga has ended, or is past its pivot.
+        SignalRefused: the saga has ended, is being undone already, or is past its pivot.
     """
     if record.status.finished:
         raise SignalRefused(f"saga {record.id} is {record.status} already: nothing is left to cancel.")
+    if aborted(record.log):
+        raise SignalRefused(f"saga {record.id} is being undone already: there is nothing to add.")
     if _is_past_pivot(record, definitions):
         raise SignalRefused(
             f"saga {record.id} is past its pivot and can only go forward: it cannot be cancelled any more."

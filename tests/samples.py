@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any
+from uuid import UUID
 
 from sagas import Call, ISagaStorage, MemorySagaStorage, Saga, SagaEngine, Settings, Step
-from sagas.definition import ONCE
+from sagas.definition import ONCE, Part
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action
 from sagas.runtime import Runtime
-from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord
+from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord, Signal
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
 #: Deadline for expected events, long enough for a slow machine.
@@ -76,7 +77,7 @@ class Stage:
             members["compensate"] = self._action("compensate", undo)
         return type(name.title(), (Step,), members)
 
-    def saga(self, *steps: type[Step[Any]] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
+    def saga(self, *steps: type[Part] | str, name: str = "trip", **attributes: Any) -> type[Saga[Trip]]:
         """Return a saga of these steps; a string is the name of a step that succeeds and can be undone."""
         return saga_of([self.step(step) if isinstance(step, str) else step for step in steps], name=name, **attributes)
 
@@ -94,7 +95,7 @@ class Stage:
 
 
 def saga_of(
-    classes: Sequence[type[Step[Any]]],
+    classes: Sequence[type[Part]],
     *,
     name: str = "trip",
     context: Any = Trip,
@@ -135,6 +136,10 @@ class FlakyStorage(MemorySagaStorage):
         gives_back = isinstance(transition, GaveBack | FailedAttempt) and not of_a_step
         applied: Applied = self._call("release" if gives_back else "apply", super().apply, lease, transition)
         return applied
+
+    def signals(self, saga_id: UUID) -> list[Signal]:
+        signals: list[Signal] = self._call("signals", super().signals, saga_id)
+        return signals
 
     def load(self, *args: Any, **kwargs: Any) -> SagaRecord:
         record: SagaRecord = self._call("load", super().load, *args, **kwargs)

@@ -21,6 +21,7 @@ from sagas.cli.prune import prune
 from sagas.cli.scan import scan
 from sagas.cli.schedules import schedules
 from sagas.cli.show import show
+from sagas.cli.signal import cancel, signal
 from sagas.cli.start import start
 from sagas.cli.stats import stats
 from sagas.cli.wait import wait
@@ -63,7 +64,7 @@ def _options(
 
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    *(dev, migrate, start, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
+    *(dev, migrate, start, signal, cancel, recover, retry, compensate, skip, resolve, pause, resume, doctor, metrics),
     *(list_sagas, show, wait, stats, workers, schedules, scan, prune, graph),
 )
 for _command in _COMMANDS:

@@ -1,9 +1,9 @@
-"""Durations and times as an operator types them: ages such as 90s, 10m, 2h or 3d, seconds to wait, and dates."""
+"""Durations and times as an operator types them: ages such as 90s, 10m, 2h or 3d, seconds to wait, dates and starts."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import typer
@@ -56,3 +56,27 @@ def parse_wait(written: str | float) -> float:
     if not 0 <= seconds <= _SECONDS["d"]:  # which NaN is not either
         raise typer.BadParameter(f"{written!r} is no number of seconds between 0 and {_SECONDS['d']}.")
     return seconds
+
+
+def parse_start(written: str | datetime | timedelta) -> datetime | timedelta:
+    """Return when a saga is to start: a time in ISO 8601 with its zone, or a duration such as `in 2h` or `2h`.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    if not isinstance(written, str):
+        return written
+    try:
+        moment = datetime.fromisoformat(written.strip())
+    except ValueError:
+        moment = None
+    if moment is not None and moment.tzinfo is not None:
+        return moment
+    if moment is not None:
+        raise typer.BadParameter(f"{written!r} has no time zone: add Z for UTC, or the zone's offset as +01:00.")
+    try:
+        return timedelta(seconds=parse_age(written.strip().removeprefix("in ")))
+    except typer.BadParameter:
+        raise typer.BadParameter(
+            f"{written!r} is no time to start at: write it as 2026-11-26T14:30Z, or as 'in 2h' (s, m, h or d)."
+        ) from None

@@ -13,7 +13,8 @@ from rich.text import Text
 from sagas.cli.loading import KnownName, known_sagas
 from sagas.cli.render import NOTHING, out, table, text
 from sagas.cli.serialize import AsJson, print_json
-from sagas.definition import AnySaga, Part, RetryPolicy
+from sagas.definition import AnySaga, Part, RetryPolicy, Sleep, Step, Wait
+from sagas.duration import duration
 from sagas.text import printable
 
 _FORWARD: Final = ("   ", "STEP", "ATTEMPTS", "TIMEOUT", "IF IT FAILS FOR GOOD")
@@ -90,7 +91,7 @@ def text_graph(saga: AnySaga) -> Text:
     forward = [
         (
             "" if node.rank else f"{node.place:>3}",
-            f"{'or ' if node.rank else ''}{node.step.name}{'  (pivot)' if node.step.pivot else ''}",
+            f"{'or ' if node.rank else ''}{node.step.name}{_mark(node.step)}",
             *_limits(node.step),
             _consequence(node),
         )
@@ -115,20 +116,44 @@ def text_graph(saga: AnySaga) -> Text:
     return Text("\n").join(parts)
 
 
+def _mark(step: type[Part]) -> str:
+    kinds = [step.kind] if step.kind in ("wait", "sleep") else []
+    marks = [*kinds, *["pivot"] * step.pivot]
+    return f"  ({', '.join(marks)})" if marks else ""
+
+
 def _consequence(node: _Node) -> str:
     if node.fallback is not None:
         return f"falls back to {node.fallback.name}"
+    if issubclass(node.step, Sleep):
+        return "goes on after that time"
+    if issubclass(node.step, Wait):
+        return _after_timeout(node, node.step)
     if node.undoes is None:
         return "past the pivot: tried again later, never undone"
-    undone = ", ".join(step.name for step in node.undoes)
+    undone = _undone(node)
     if not node.step.can_compensate():
         return f"compensates {undone}" if undone else "nothing to undo"
     return f"compensates {undone}; itself before, if in doubt" if undone else "compensates itself, if in doubt"
 
 
+def _undone(node: _Node) -> str:
+    return ", ".join(step.name for step in node.undoes or ())
+
+
+def _after_timeout(node: _Node, wait: type[Wait[Any]]) -> str:
+    if wait.timeout is None:
+        return "waits without a limit"
+    if wait.on_timeout == "go on":
+        return "without a signal in time: goes on"
+    undone = _undone(node)
+    return f"without a signal in time: compensates {undone}" if undone else "without a signal in time: ends"
+
+
 def _limits(step: type[Part]) -> tuple[str, str]:
     limit = step.limit()
-    return _attempts(step.retry), NOTHING if limit is None else f"{limit:g} s"
+    shown = NOTHING if limit is None else f"{limit:g} s" if issubclass(step, Step) else duration(limit)
+    return NOTHING if issubclass(step, Sleep) else _attempts(step.retry), shown
 
 
 def _attempts(policy: RetryPolicy) -> str:
@@ -152,10 +177,15 @@ def _mermaid(nodes: list[_Node]) -> Iterator[str]:
     undo = "compensated([COMPENSATED])"
     last = nodes[-1].place
     for node in nodes:
-        act, name = f"act{node.id}", _escaped(node.step.name)
+        act = f"act{node.id}"
         following = f"act{node.place + 1}" if node.place < last else "completed([COMPLETED])"
-        label = f"{node.place}. {name}{', a fallback' if node.rank else ''}"
-        yield f"{act}{_box(label, pivot=node.step.pivot)} --> {following}"
+        yield f"{act}{_box(node)} --> {following}"
+        if issubclass(node.step, Sleep) or (issubclass(node.step, Wait) and node.step.timeout is None):
+            continue  # nothing in it can fail but code that only changes the context
+        if issubclass(node.step, Wait):
+            to = following if node.step.on_timeout == "go on" else undo
+            yield f"{act} -. no signal in {duration(node.step.limit() or 0)} .-> {to}"
+            continue
         if node.fallback is not None:
             yield f"{act} -. fails .-> act{node.place}_{node.rank + 1}"
         elif node.undoes is None:
@@ -163,14 +193,21 @@ def _mermaid(nodes: list[_Node]) -> Iterator[str]:
         else:
             yield f"{act} -. fails .-> {undo}"
         if node.may_be_undone:
-            yield f'undo{node.id}["compensate {name}"] --> {undo}'
+            yield f'undo{node.id}["compensate {_escaped(node.step.name)}"] --> {undo}'
             undo = f"undo{node.id}"
             if node.fallback is None:
                 yield f"{act} -. in doubt .-> {undo}"
 
 
-def _box(label: str, *, pivot: bool) -> str:
-    return f'[["{label}, the pivot"]]' if pivot else f'["{label}"]'
+def _box(node: _Node) -> str:
+    """Return the shape of a node: rounded if it waits, with double sides if it is the pivot."""
+    name = f"{node.place}. {_escaped(node.step.name)}"
+    label = f"{name}{', a fallback' if node.rank else ''}{', the pivot' if node.step.pivot else ''}"
+    if issubclass(node.step, Wait):
+        return f'(["{label}, waits for a signal"])'
+    if issubclass(node.step, Sleep):
+        return f'(["{label}, sleeps {duration(node.step.duration.total_seconds())}"])'
+    return f'[["{label}"]]' if node.step.pivot else f'["{label}"]'
 
 
 def _escaped(name: str) -> str:
@@ -206,6 +243,7 @@ def _node_as_json(node: _Node) -> dict[str, Any]:
         "compensates": step.can_compensate(),
         "kind": step.kind,
         "timeout": step.limit(),
+        "on_timeout": step.on_timeout if issubclass(step, Wait) and step.timeout is not None else None,
         "retry": {**asdict(step.retry), "retry_on": [error.__name__ for error in step.retry.retry_on]},
         "if_it_fails": {
             "falls_back_to": None if node.fallback is None else node.fallback.name,

@@ -14,6 +14,7 @@ from sagas.cli.errors import CommandFailed, complain
 from sagas.cli.render import terminal_width
 from sagas.errors import InvalidSagaId, SagaNotFound
 from sagas.inspection import Inspector
+from sagas.inspection.models import Match
 from sagas.storage.contract import not_found
 from sagas.text import printable
 
@@ -23,8 +24,14 @@ _MILLISECOND: Final = 12
 _SHORTEST: Final = 8
 _SHORT_ID: Final = re.compile(r"([0-9a-f-]+)(?:(?:\.\.|…)([0-9a-f-]+))?", re.IGNORECASE)
 _CANDIDATES: Final = 10
+#: Of NAME/KEY, at most so many slashes are tried as the one between the two.
+_SLASHES: Final = 3
+#: Sagas of so many names may have the same idempotency key.
+_SAME_KEY: Final = 1000
 
-WHICH: Final = "A saga's id, as `sagas list` shows it or from its beginning, or its idempotency key."
+WHICH: Final = (
+    "A saga's id, as `sagas list` shows it or from its beginning, or its idempotency key, alone or as NAME/KEY."
+)
 SagaIds = Annotated[list[str], typer.Argument(metavar="ID...", help=WHICH)]
 
 
@@ -41,6 +48,8 @@ def saga_id_of(text: str, inspector: Inspector) -> UUID:
     # No key holds a NUL or half a character.
     key = None if re.search("[\x00\ud800-\udfff]", text) else text
     found = inspector.matching(key=key, first=first, last=last, ends=ends, limit=_CANDIDATES + 1)
+    if not found and key is not None:
+        found = _by_name_and_key(key, inspector)
     # A whole id is one saga's, also where it is another saga's idempotency key.
     found = [saga for saga in found if saga.id == first == last] or found
     if len(found) == 1:
@@ -48,13 +57,26 @@ def saga_id_of(text: str, inspector: Inspector) -> UUID:
     if found:
         shown = "; ".join(f"{saga.id} ({printable(saga.name)}, {saga.status})" for saga in found[:_CANDIDATES])
         more = " and more" if len(found) > _CANDIDATES else ""
-        raise CommandFailed(f"{printable(text)!r} names several sagas: {shown}{more}. Give the whole id of one.")
+        raise CommandFailed(
+            f"{printable(text)!r} names several sagas: {shown}{more}. Give the whole id of one, or NAME/KEY."
+        )
     if first is not None and first == last:
         raise not_found(first)
     raise InvalidSagaId(
         f"no saga has the id or the idempotency key {printable(text)[:300]!r}: copy an id from `sagas list`, as it is "
         f"there or from its beginning, at least {_SHORTEST} characters."
     )
+
+
+def _by_name_and_key(text: str, inspector: Inspector) -> list[Match]:
+    """Return the saga that the text names as NAME/KEY. Either may have a slash in it."""
+    places = [place for place, character in enumerate(text) if character == "/"][:_SLASHES]
+    return [
+        saga
+        for place in places
+        for saga in inspector.matching(key=text[place + 1 :], limit=_SAME_KEY)
+        if saga.name == text[:place]
+    ]
 
 
 def saga_ids_of(texts: Iterable[str], inspector: Inspector) -> list[UUID]:

@@ -39,11 +39,14 @@ def next_step(record: SagaRecord, definitions: Definitions | SagaError) -> NextS
     except SagaError as error:
         return NextStep(words=f"unknown to this shell: {one_line(str(error))}")
     frontier = progress.frontier()
-    if not frontier.ready:
+    if frontier.end is not None:
         return NextStep(words=f"none is left: it ends as {frontier.end}")
-    move = frontier.ready[0]
-    begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
-    owner = plan.graph.owners[move.node.name].name
-    place = "" if owner == move.node.name else f", a fallback of {printable(owner)}"
-    words = f"{move.action} {printable(move.node.name)}{place}, attempt {move.attempt}{begun}"
+    move = (*frontier.ready, *frontier.awaiting)[0]
+    if move.node.waits:
+        words = f"{'sleep: ' if move.node.kind == 'sleep' else 'wait for '}{printable(move.node.name)}"
+    else:
+        begun = ", which may have begun before" if move.node.name in progress.in_doubt else ""
+        owner = plan.graph.owners[move.node.name].name
+        place = "" if owner == move.node.name else f", a fallback of {printable(owner)}"
+        words = f"{move.action} {printable(move.node.name)}{place}, attempt {move.attempt}{begun}"
     return NextStep(words=words, step=move.node.name, action=move.action, attempt=move.attempt)

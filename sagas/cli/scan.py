@@ -34,7 +34,8 @@ _MEANINGS: Final = {
     ScanVerdict.OVERDUE: "in the queue; a second message is sent, as the first one is or may be lost",
     ScanVerdict.HELD: "a worker has it",
     ScanVerdict.BACKING_OFF: "after a failed attempt",
-    ScanVerdict.SLEEPING: "until a retry, or freed a moment ago",
+    ScanVerdict.SLEEPING: "until a retry or its start, or freed a moment ago",
+    ScanVerdict.WAITING: "for a signal or a time",
     ScanVerdict.DECLINED: "by workers whose code does not fit",
     ScanVerdict.PAUSED: "paused with its name",
     ScanVerdict.DEAD: "until an operator acts",
@@ -129,4 +130,6 @@ def _reason(judged: Judged, now: datetime) -> str:
                 f"lease of {judged.lease_owner} ran out at {until}" if due else f"by {judged.lease_owner} until {until}"
             )
         case _:
+            if judged.available_at is None:
+                return "without a limit"
             return f"due since {until}" if due else f"until {until}"

@@ -21,7 +21,12 @@ from sagas.storage.records import SagaState
 
 _UNFINISHED: Final = tuple(str(status) for status in SagaStatus if not status.finished)
 _FINISHED: Final = tuple(status for status in SagaStatus if status.finished)
-_AMONG_THEM: Final = {SagaState.DEAD: "dead", SagaState.QUEUED: "queued", SagaState.PAUSED: "paused"}
+_AMONG_THEM: Final = {
+    SagaState.DEAD: "dead",
+    SagaState.QUEUED: "queued",
+    SagaState.WAITING: "waiting",
+    SagaState.PAUSED: "paused",
+}
 _LATELY: Final = ("completed", "compensated", "recovered", "failed", "died")
 
 
@@ -33,8 +38,8 @@ def stats(
 ) -> None:
     """Count unfinished sagas, and what the last hour brought.
 
-    DEAD, QUEUED and PAUSED are among the statuses before them. RECOVERED sagas ended within the last hour after more
-    than one worker had acquired them.
+    DEAD, QUEUED, WAITING and PAUSED are among the statuses before them. RECOVERED sagas ended within the last hour
+    after more than one worker had acquired them.
     """
     asked = inspector()
     statistics = asked.statistics(whole=whole)

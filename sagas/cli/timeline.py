@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from sagas.cli.waits import of_wait
 from sagas.progress import Action, EntryStatus, Verdict
 from sagas.storage.records import LogEntry, SagaRecord, is_shared
 from sagas.storage.rules import expired
@@ -52,13 +53,16 @@ def timeline(record: SagaRecord, now: datetime) -> list[Event]:
     """Return what happened, the oldest first."""
     events: list[Event] = []
     failures, before = 0, None
+    waits: set[str] = set()
     for entry, seconds in zip(record.log, seconds_between(record), strict=True):
         if before is not None and _changed_hands(before, entry):
             events.append(Event(what="given back: another worker goes on", worker=before.worker))
         failures = _failures_after(entry, failures)
+        if entry.status is EntryStatus.ARMED:
+            waits.add(entry.step)
         events.append(
             Event(
-                what=_what(entry, failures),
+                what=of_wait(entry, entry.step in waits) or _what(entry, failures),
                 step=entry.step if entry.action in _STEP_ACTIONS and not _by_operator(entry) else None,
                 at=entry.created_at,
                 seconds=seconds,
@@ -83,7 +87,11 @@ def _changed_hands(before: LogEntry, entry: LogEntry) -> bool:
     """Whether another holder wrote the row, and nothing in the log says why."""
     explained = before.action is Action.HOLDER or entry.action is Action.HOLDER
     gave_back = (
-        before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT) or before.actor is not None or entry.actor is not None
+        before.verdict in (Verdict.RETRY, Verdict.FAIL_ATTEMPT)
+        or before.status is EntryStatus.ARMED
+        or Action.OPERATOR in (before.action, entry.action)
+        or before.actor is not None
+        or entry.actor is not None
     )
     return before.version < entry.version and not (explained or gave_back)
 

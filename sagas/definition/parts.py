@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from sagas.definition.names import own_aliases, own_name
 from sagas.definition.retry_policy import ONCE, PATIENT, RetryPolicy
+from sagas.errors import DefinitionError
 from sagas.graph import Node
 
 
@@ -34,6 +35,11 @@ class Part:
             return  # a kind of part, such as Step
         cls.name = own_name(cls)
         cls.aliases = own_aliases(cls)
+        for name in ("retry", "compensate_retry"):
+            if not isinstance(policy := getattr(cls, name), RetryPolicy):
+                raise DefinitionError(
+                    f"{cls.__name__}: {name} is {policy!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
+                )
 
     @classmethod
     def retry_after_pivot(cls) -> RetryPolicy:

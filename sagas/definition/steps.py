@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sagas.context import ContextT
 from sagas.definition.parts import Part
-from sagas.definition.retry_policy import LONGEST_DELAY, RetryPolicy, is_between
+from sagas.definition.retry_policy import LONGEST_DELAY, is_between
 from sagas.errors import DefinitionError
 from sagas.graph import Fallback, Node
 
@@ -71,11 +71,6 @@ class Step(Part, Generic[ContextT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("retry", "compensate_retry"):
-            if not isinstance(policy := getattr(cls, name), RetryPolicy):
-                raise DefinitionError(
-                    f"{cls.__name__}: {name} is {policy!r}: set it to a RetryPolicy, as RetryPolicy(max_attempts=3)."
-                )
         if cls.timeout is not None and (cls.timeout == 0 or not is_between(0, cls.timeout, LONGEST_DELAY)):
             raise DefinitionError(
                 f"{cls.__name__}: timeout is {cls.timeout!r}: "

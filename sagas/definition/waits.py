@@ -45,6 +45,7 @@ class Wait(Part, Generic[PayloadT]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_no_effect(cls)
         if cls.timeout is not None:
             check_duration(cls, "timeout", cls.timeout, "timedelta(days=2), or None for no limit")
         if cls.on_timeout not in get_args(OnTimeout):
@@ -75,6 +76,7 @@ class Sleep(Part):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_no_effect(cls)
         check_duration(cls, "duration", getattr(cls, "duration", None), "timedelta(hours=1)")
 
     @classmethod
@@ -90,3 +92,12 @@ def check_duration(cls: type, name: str, value: object, example: str) -> None:
             f"{cls.__name__}: {name} is {value!r}: give a timedelta above 0, at most {_LONGEST_WAIT.days} days, as "
             f"{example}."
         )
+
+
+def _check_no_effect(cls: type[Part]) -> None:
+    for name in ("act", "compensate"):
+        if hasattr(cls, name):
+            raise DefinitionError(
+                f"{cls.__name__}: it defines {name}(), which would never run, because a {cls.kind} has no effect: "
+                "move it to a Step."
+            )

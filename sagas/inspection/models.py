@@ -234,6 +234,7 @@ class ScanVerdict(StrEnum):
     HELD = "held"
     BACKING_OFF = "backing off"
     SLEEPING = "sleeping"
+    WAITING = "waiting"
     DECLINED = "declined"
     PAUSED = "paused"
     DEAD = "dead"

@@ -234,6 +234,8 @@ class ISagaStorage(ABC):
     def deliver(self, saga_ids: Sequence[UUID]) -> list[Claim]:
         """Count the new signals of these sagas in their inboxes, and queue sagas that waited, as `rules.deliver` says.
 
+        The signals of a saga that does not exist are deleted: it was pruned while they were on their way.
+
         Returns:
             The claims of the sagas that were queued, in the order of the ids.
         """

@@ -191,9 +191,11 @@ class MemorySagaStorage(ISagaStorage):
             for saga_id in dict.fromkeys(saga_ids):
                 new = [signal for signal in self._undelivered if signal.saga_id == saga_id]
                 saga = self._sagas.get(saga_id)
+                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga_id]
+                if saga is None:
+                    self._signals.pop(saga_id, None)
                 if saga is None or not new:
                     continue
-                self._undelivered = [signal for signal in self._undelivered if signal.saga_id != saga_id]
                 cancels = any(signal.kind is SignalKind.CANCEL for signal in new)
                 changed = self._put(rules.deliver(saga, now, count=len(new), cancels=cancels))
                 if changed.state is not saga.state:

@@ -98,6 +98,7 @@ def _metrics(statistics: Statistics) -> list[Metric]:
     )
     dead = GaugeMetricFamily("sagas_dead", "Sagas that recovery gave up.", labels=["saga"])
     queued = GaugeMetricFamily("sagas_queued", "Sagas for which a message waits in the broker.", labels=["saga"])
+    waiting = GaugeMetricFamily("sagas_waiting", "Sagas that wait for a signal or sleep.", labels=["saga"])
     leases = GaugeMetricFamily("sagas_leases", "Sagas that a worker holds the lease of.", labels=["saga"])
     overdue = GaugeMetricFamily(
         "sagas_oldest_queued_seconds",
@@ -109,12 +110,13 @@ def _metrics(statistics: Statistics) -> list[Metric]:
         for status, sagas in _by_status(counts).items():
             by_status.add_metric([name, status], sagas)
         dead.add_metric([name], sum(count.sagas for count in counts if count.state is SagaState.DEAD))
-        waiting = [count for count in counts if count.state is SagaState.QUEUED]
-        queued.add_metric([name], sum(count.sagas for count in waiting))
+        messages = [count for count in counts if count.state is SagaState.QUEUED]
+        queued.add_metric([name], sum(count.sagas for count in messages))
+        waiting.add_metric([name], sum(count.sagas for count in counts if count.state is SagaState.WAITING))
         # Sagas that are due have an expired lease.
         leases.add_metric([name], sum(count.sagas - count.due for count in counts if count.state is SagaState.RUNNING))
-        if waiting:
-            overdue.add_metric([name], max(0.0, *(_age(count.since, now) - PROBE_SECONDS for count in waiting)))
+        if messages:
+            overdue.add_metric([name], max(0.0, *(_age(count.since, now) - PROBE_SECONDS for count in messages)))
     recent = GaugeMetricFamily(
         "sagas_recently_finished",
         f"Sagas that ended within the last {RECENT_SECONDS // 60} minutes, by name and status.",
@@ -138,7 +140,7 @@ def _metrics(statistics: Statistics) -> list[Metric]:
     paused = GaugeMetricFamily("sagas_paused_seconds", "How long a name has been paused.", labels=["saga"])
     for pause in statistics.pauses:
         paused.add_metric([pause.name], _age(pause.since, now))
-    return [by_status, dead, queued, leases, recent, recoverable, pending, overdue, scan, paused]
+    return [by_status, dead, queued, waiting, leases, recent, recoverable, pending, overdue, scan, paused]
 
 
 def _by_status(counts: Iterable[Count]) -> Counter[str]:

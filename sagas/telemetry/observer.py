@@ -46,6 +46,9 @@ class Observer:
     def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
         """Called when an action has ended and its row is in the saga's log."""
 
+    def waiting(self, saga: SagaRecord, entry: LogEntry) -> None:
+        """Called when a saga begins to wait for a signal, or to sleep, and the row of it is in the saga's log."""
+
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
         """Called when this process stops working on an acquired saga.
 

@@ -58,6 +58,10 @@ class _Several(Observer):
         for observer in self._observers:
             observer.step_ended(saga, entry)
 
+    def waiting(self, saga: SagaRecord, entry: LogEntry) -> None:
+        for observer in self._observers:
+            observer.waiting(saga, entry)
+
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
         for observer in self._observers:
             observer.given_back(saga, outcome)

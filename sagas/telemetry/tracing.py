@@ -17,11 +17,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanKind, Status, StatusCode, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from sagas.progress import EntryStatus
 from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Move
-    from sagas.storage.records import Acquired, NewSaga, SagaRecord
+    from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
 
 #: Outcomes after which a person has to attend to the saga or to this worker.
 _ERRORS: Final = frozenset({"failed", "dead", "lost"})
@@ -70,8 +71,21 @@ class Tracing(Observer):
     def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
         step, action = move.node.name, str(move.action)
         about = {**_about(saga), "saga.step": step, "saga.action": action, "saga.attempt": move.attempt}
-        with self._tracer.start_as_current_span(f"{action} {step}", attributes=about):
+        name = f"receive {step}" if move.node.waits else f"{action} {step}"
+        with self._tracer.start_as_current_span(name, attributes=about):
             yield
+
+    def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
+        # A wait that times out, and a sleep, end without an action, which would have a span.
+        waited = any(row.step == entry.step and row.status is EntryStatus.ARMED for row in saga.log)
+        by_time = entry.signal is None and entry.error_type in (None, "WaitTimedOut")
+        if (span := _run.get()) is not None and waited and by_time:
+            span.add_event(entry.message or "slept", {"saga.step": entry.step})
+
+    def waiting(self, saga: SagaRecord, entry: LogEntry) -> None:
+        if (span := _run.get()) is not None:
+            limit = {} if entry.seconds is None else {"saga.seconds": entry.seconds}
+            span.add_event(entry.message or "waits", {"saga.step": entry.step, **limit})
 
     def given_back(self, saga: SagaRecord, outcome: str) -> None:
         # A saga that was declined before it began has no span here, and the event must not go to another saga's span.

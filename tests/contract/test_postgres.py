@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from sqlalchemy.orm import Session
 from sagas.errors import SagaNotFound
 from sagas.progress import SagaStatus
 from sagas.storage import ISagaStorage, PostgresSagaStorage
-from sagas.storage.records import Acquired, NotAcquired, Refusal, SagaFilter, SagaState
-from sagas.storage.transitions import Ended
+from sagas.storage.records import Acquired, Applied, Lease, NotAcquired, Refusal, SagaFilter, SagaState
+from sagas.storage.transitions import Ended, Transition
 from sagas.testing import StorageContract
+from sagas.testing.storage_contract.fencing import TRANSITIONS
+from sagas.testing.storage_contract.signals import SEEING, signal
 from tests.calls import (
     DEADLINE_SECONDS,
     acquire,
@@ -42,13 +46,15 @@ class TestPostgresSagaStorage(StorageContract):
                 available_at = available_at - make_interval(secs => :seconds),
                 created_at = created_at - make_interval(secs => :seconds),
                 updated_at = updated_at - make_interval(secs => :seconds),
+                deadline_at = deadline_at - make_interval(secs => :seconds),
                 finished_at = finished_at - make_interval(secs => :seconds)"""
         delivered = """
             UPDATE saga_deliveries SET
                 at = at - make_interval(secs => :seconds), queued_at = queued_at - make_interval(secs => :seconds)"""
         scheduled = "UPDATE saga_schedules SET last_tick = last_tick - make_interval(secs => :seconds)"
+        sent = "UPDATE saga_signals SET sent_at = sent_at - make_interval(secs => :seconds)"
         with self.engine.begin() as connection:
-            for statement in (shift, delivered, scheduled):
+            for statement in (shift, delivered, scheduled, sent):
                 connection.execute(sa.text(statement), {"seconds": seconds})
 
 
@@ -69,6 +75,26 @@ def test_any_operation_may_be_the_first(
     storage: PostgresSagaStorage, operation: Callable[[PostgresSagaStorage], Any]
 ) -> None:
     operation(storage)
+
+
+# -- many transitions at once -------------------------------------------------------------------------------------
+
+
+class WritesNoneAlone(PostgresSagaStorage):
+    """Writes no transition by a statement of its own."""
+
+    def apply(self, lease: Lease, transition: Transition) -> Applied:
+        raise AssertionError(f"{transition} was written alone")
+
+
+def test_one_statement_writes_transitions_of_every_kind(storage: PostgresSagaStorage, engine: sa.Engine) -> None:
+    transitions = [*TRANSITIONS.values(), *(make(0) for make in SEEING.values())]
+    leases = [held_saga(storage) for _ in transitions]
+
+    applied = WritesNoneAlone(engine).apply_many(list(zip(leases, transitions, strict=True)))
+
+    assert [len(storage.load(lease.saga_id).log) for lease in leases] == [len(each.events) for each in transitions]
+    assert all(isinstance(each, Applied) for each in applied)
 
 
 # -- a transaction of the caller's own ------------------------------------------------------------------------
@@ -93,6 +119,47 @@ def test_a_saga_started_in_the_callers_transaction_exists_if_and_only_if_it_comm
     assert (saga.status, saga.state, json.loads(saga.context)) == (SagaStatus.PENDING, SagaState.QUEUED, {"n": 1})
     with pytest.raises(SagaNotFound):
         storage.load(undone.id)
+
+
+def test_time_tags_and_deadline_of_a_start_are_kept_within_the_callers_transaction(
+    storage: PostgresSagaStorage, engine: sa.Engine
+) -> None:
+    at = datetime(2031, 5, 1, tzinfo=UTC)
+    later, soon = (replace(new_saga(), tags={"customer": "ü"}, deadline_seconds=60.0) for _ in range(2))
+    with Session(engine) as session, session.begin():
+        storage.create_sagas([later], connection=session, at=at)
+        storage.create_sagas([soon], connection=session, after_seconds=3600)
+
+    saga = storage.load(later.id)
+    assert (saga.available_at, saga.deadline_at, saga.tags) == (at, at + timedelta(seconds=60), {"customer": "ü"})
+    saga = storage.load(soon.id)
+    assert saga.deadline_at is not None
+    assert saga.available_at is not None
+    assert saga.deadline_at - saga.available_at == timedelta(seconds=60)
+    assert saga.available_at - saga.created_at > timedelta(minutes=59)
+
+
+@pytest.mark.parametrize("begin", [sa.Connection, Session], ids=["connection", "session"])
+def test_a_signal_sent_in_the_callers_transaction_exists_if_and_only_if_it_commits(
+    storage: PostgresSagaStorage, engine: sa.Engine, begin: type[Any]
+) -> None:
+    lease = held_saga(storage)
+    kept, undone = signal(lease.saga_id, "kept", payload='{"a":  1.50}', by="é"), signal(lease.saga_id, "undone")
+    with begin(engine) as own:
+        assert storage.add_signal(kept, connection=own) is True
+        assert storage.add_signal(kept, connection=own) is False
+        assert storage.signals(lease.saga_id) == []
+        storage.deliver([lease.saga_id])
+        own.commit()
+    with begin(engine) as own:
+        assert storage.add_signal(kept, connection=own) is False
+        assert storage.add_signal(undone, connection=own) is True
+        own.rollback()
+
+    assert storage.signals(lease.saga_id) == [kept]
+    assert storage.load(lease.saga_id).inbox == 0
+    storage.deliver([lease.saga_id])
+    assert storage.load(lease.saga_id).inbox == 1
 
 
 @pytest.mark.parametrize("begin", [sa.Connection, Session], ids=["connection", "session"])

@@ -8,22 +8,25 @@ violation that it finds has the shortest schedule.
 
 Covered: one saga of two steps; two workers, which accept any message that waits; as many scans and operators, one at a
 time or at once, as the bounds allow; and the sending of `start`. Operators pause and resume the saga's name, abort the
-saga, skip a step, resolve the saga or retry it. They request a yield once while a worker holds the saga.
+saga, skip a step, resolve the saga or retry it. They request a yield once while a worker holds the saga. Programs send
+signals and requests to cancel, each stored by one request and delivered by another. The saga may have a wait or a sleep
+between its steps, and a deadline.
 
 These events may happen between any two requests, within the bounds: a process is killed (its message is lost or
 delivered again, its leases expire or its parent releases them); the time of a lease runs out, and its keeper renews the
 lease in time, too late, or notices the loss; the connection to the database breaks before or after a statement, or that
 to the broker before a message; a replica takes over that lacks the last acquire; a message is lost or delivered twice;
 a message of another saga reaches a worker, and it may or cannot have overtaken this saga's; a worker is asked to stop;
-an operator calls. These events have no bounds: time passes until a message counts as late, no message moves, a backoff
-is over, or a request to yield is forgotten.
+an operator calls. These events have no bounds: time passes until a message counts as late, no message moves, a backoff,
+a wait, a sleep or a deadline is over, or a request to yield is forgotten.
 
 Two questions are asked in every world: does the saga end if all actors go on in turn, and does it end if all processes
 and messages are lost at once? If the saga's name is paused, it is resumed first.
 
 Not covered: several sagas, and so a scan's limit above one; steps that run at once; lengths of time (each time is
-running or over); overlapping statements of PostgreSQL, because each is atomic here; faults beyond the bounds; new
-events after the saga has ended, while running processes do go on.
+running or over, and a holder learns that a wait or a deadline is over when it acquires the saga); overlapping
+statements of PostgreSQL, because each is atomic here; faults beyond the bounds; new events after the saga has ended,
+while running processes do go on.
 """
 
 from __future__ import annotations
@@ -39,17 +42,21 @@ from uuid import UUID
 
 from sagas import MemorySagaStorage, SagaStatus
 from sagas.drivers import execute
-from sagas.errors import ActionRefused, IllegalStatusChange, LeaseLost, StorageUnavailable
+from sagas.errors import ActionRefused, IllegalStatusChange, InboxMoved, LeaseLost, StorageUnavailable
+from sagas.progress import EntryStatus, aborted
 from sagas.storage.records import (
     Acquired,
+    Applied,
     Claim,
     Definition,
     Lease,
     LeaseRequest,
+    LogEntry,
     NewSaga,
     Pause,
     SagaRecord,
     SagaState,
+    Signal,
     is_shared,
 )
 from sagas.storage.rules import OVERTAKING_SECONDS
@@ -63,6 +70,7 @@ from tests.faults.processes import (
     QUESTIONS,
     SAGA_ID,
     SETTINGS,
+    WAIT,
     Activity,
     Answer,
     Declined,
@@ -77,6 +85,7 @@ from tests.faults.processes import (
     frozen,
     next_process,
     operate,
+    post,
     steps,
 )
 from tests.samples import Trip, saga_of
@@ -94,11 +103,24 @@ class Actor(NamedTuple):
     yield_requested: bool = False
 
 
+class Sent(NamedTuple):
+    """What was sent to the saga, and how much of it is still to be delivered: of the newest, so many."""
+
+    signals: tuple[Signal, ...] = ()
+    new: int = 0
+
+    @property
+    def delivered(self) -> tuple[Signal, ...]:
+        """What was delivered."""
+        return self.signals[: len(self.signals) - self.new]
+
+
 class After(NamedTuple):
     """The result of a request."""
 
     record: SagaRecord
     effects: tuple[str, ...]
+    sent: Sent
 
 
 class Operated(NamedTuple):
@@ -124,8 +146,11 @@ class Delivered(NamedTuple):
 class Stored:
     """The content of the database. Equal contents share one object, so that worlds are compared fast."""
 
-    def __init__(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> None:
-        self.record, self.operated, self.delivered = record, operated, delivered
+    def __init__(self, record: SagaRecord, operated: Operated, delivered: Delivered, sent: Sent) -> None:
+        self.record, self.operated, self.delivered, self.sent = record, operated, delivered, sent
+
+    def parts(self) -> tuple[SagaRecord, Operated, Delivered, Sent]:
+        return self.record, self.operated, self.delivered, self.sent
 
     @property
     def queued_at(self) -> Any:
@@ -187,6 +212,8 @@ _CALL: Final = Event("by hand", how=Message(None, by_hand=True))
 _NOTHING: Final = Left()
 _PAUSE: Final = Pause(name="trip", actor="ann", reason="why", since=NOW)
 _PROBE: Final = timedelta(seconds=PROBE_SECONDS)
+#: More events than any saga takes to its end if nothing fails.
+_LONGEST_WAY: Final = 300
 #: How much later than this saga the other sagas were queued whose messages reach workers.
 _LATER: Final = (timedelta(0), timedelta(seconds=OVERTAKING_SECONDS / 2), timedelta(seconds=OVERTAKING_SECONDS + 1))
 #: Exceptions that may end an activity.
@@ -225,12 +252,14 @@ class Explorer:
 
     def __init__(self, scenario: Scenario, judge: Judge, storage: type[MemorySagaStorage] = MemorySagaStorage) -> None:
         self._scenario, self._judge = scenario, judge
-        self._operators = len(scenario.owners) + scenario.scanners + 1  # the number of the first world
+        self._senders = len(scenario.owners) + scenario.scanners + 1  # the number of the first of them
+        self._operators = self._senders + (scenario.senders if scenario.sent else 0)
         self._storage = storage(lambda: NOW)
-        self._saga = saga_of(steps(scenario), compensate_past_failures=scenario.past_failures)
+        deadline = _PROBE if scenario.deadline else None
+        self._saga = saga_of(steps(scenario), compensate_past_failures=scenario.past_failures, deadline=deadline)
         graph = self._saga.graph
         self._storage.register_definition(Definition(hash=graph.hash, name=graph.saga, graph=graph.text))
-        self._stored: dict[tuple[SagaRecord, Operated, Delivered], Stored] = {}
+        self._stored: dict[tuple[SagaRecord, Operated, Delivered, Sent], Stored] = {}
         started = NewSaga(id=_OTHERS[0], name="another", context="{}").as_record(now=NOW)
         self._other = replace(started, status=SagaStatus.COMPLETED, state=SagaState.FINISHED, finished_at=NOW)
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
@@ -283,9 +312,11 @@ class Explorer:
         actors += [Actor(f"scan {number}") for number in range(1, self._scenario.scanners + 1)]
         actors.append(Actor("start"))
         start = len(actors) - 1
+        if self._scenario.sent:
+            actors += [Actor(f"sender {number}") for number in range(1, self._scenario.senders + 1)]
         if self._scenario.commands:
             actors += [Actor(f"operator {number}") for number in range(1, self._scenario.operators + 1)]
-        stored = self._store(self._started(), Operated(), Delivered())
+        stored = self._store(self._started(), Operated(), Delivered(), Sent())
         world = World(stored, (), ("",) * len(self._scenario.names), tuple(actors), self._scenario.left, self._judge)
         if in_place:
             return self._begin(world, 0, Activity("run", owners[0], 0))
@@ -298,6 +329,7 @@ class Explorer:
             name=self._saga.name,
             context=self._saga.codec.dump(Trip()),
             definition=None if self._scenario.of_old else self._saga.graph.hash,
+            deadline_seconds=PROBE_SECONDS if self._scenario.deadline else None,
         )
         lease = None
         if self._scenario.in_place:
@@ -327,6 +359,9 @@ class Explorer:
             elif left.operations and not finished and actor.owner.startswith("operator"):
                 for command in self._scenario.commands:
                     yield Event("operate", number, command), "operations"
+            elif left.signals and not finished and actor.owner.startswith("sender"):
+                for what in self._scenario.sent:
+                    yield Event("post", number, what), "signals"
         # Idle workers are equal, so the first one represents both, unless their code differs.
         for number in idle if self._scenario.fits != (True, True) else idle[:1]:
             yield from ((Event("receive", number, message), None) for message in dict.fromkeys(world.queue))
@@ -335,7 +370,10 @@ class Explorer:
         held = record.state is SagaState.RUNNING
         if world.stored.operated.asked and all(actor.point is None for actor in world.actors[self._operators :]):
             yield Event("forget"), None  # a process that still waits asks again before this event
-        if record.available_at == LATER and (not held or left.expiries):
+        timers = _timers(record)
+        yield from ((Event("over", how=timer), None) for timer in timers)
+        waits = record.state is SagaState.WAITING and timers  # it is due when the first of them is over
+        if record.available_at == LATER and not waits and (not held or left.expiries):
             yield Event("expire"), "expiries" if held else None
         if held and record.lease_owner not in [actor.owner for actor in world.actors]:
             yield Event("reclaim"), None
@@ -398,16 +436,21 @@ class Explorer:
             case "operate":
                 activity = Activity("operate", world.actors[number].owner, command=how)
                 return self._begin(world, number, activity)
+            case "post":
+                return self._begin(world, number, Activity("post", world.actors[number].owner, command=how))
             case "forget":
-                record, operated, delivered = self._parts(world)
-                return world._replace(stored=self._store(record, operated._replace(asked=False), delivered))
+                record, operated, delivered, sent = world.stored.parts()
+                return world._replace(stored=self._store(record, operated._replace(asked=False), delivered, sent))
             case "expire":
-                record, operated, delivered = self._parts(world)
-                stored = self._store(replace(record, available_at=NOW), operated, delivered)
+                record, *others = world.stored.parts()
+                stored = self._store(replace(record, available_at=NOW), *others)
                 return world._replace(stored=stored, judge=world.judge.when_expired())
+            case "over":
+                record, *others = world.stored.parts()
+                return world._replace(stored=self._store(_over(record, how), *others))
             case "rest":
-                record, operated, delivered = self._parts(world)
-                return world._replace(stored=self._store(record, operated, delivered._replace(moving=False)))
+                record, operated, delivered, sent = world.stored.parts()
+                return world._replace(stored=self._store(record, operated, delivered._replace(moving=False), sent))
             case "arrive":
                 return self._arrive(world, how)
             case "renew":
@@ -439,7 +482,7 @@ class Explorer:
         match request.name:
             case "act" | "compensate":
                 effects, answer = self._serve(world, request, outcome)
-                after = After(world.stored.record, effects)
+                after = After(world.stored.record, effects, world.stored.sent)
                 judge = self._judged(world, number, request, answer, after, outcome)
                 return self._resume(world, number, answer, effects=effects, judge=judge)
             case "send":
@@ -550,8 +593,10 @@ class Explorer:
         not matter unless messages of other sagas arrive, too.
         """
         name = point.request.name
-        return (name == "load" and actor.owner.startswith("operator")) or (
-            name in ("note_delivery", "load_definition") and not self._scenario.left.arrivals
+        return (
+            (name == "load" and actor.owner.startswith("operator"))
+            or (name in ("note_delivery", "load_definition") and not self._scenario.left.arrivals)
+            or name == "undelivered"  # what is found is delivered by the next request
         )
 
     def _following(self, point: Point, answer: Answer) -> Point:
@@ -570,6 +615,8 @@ class Explorer:
                 engine.scan()
             case Activity("operate"):
                 operate(engine, activity.command)
+            case Activity("post"):
+                post(engine, activity.command)
             case Activity("send"):
                 engine._send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
@@ -589,18 +636,23 @@ class Explorer:
         if (request, stored) not in self._calls:
             self._restore(stored)
             try:
-                answer = Answer(frozen(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
+                answer = Answer(_hashable(getattr(self._storage, request.name)(*request.args, **request.kwargs)))
+            except InboxMoved as moved:
+                answer = Answer(moved.inbox, type(moved))
             except (ActionRefused, LeaseLost, IllegalStatusChange) as error:
                 answer = Answer(error=type(error))
             record = self._storage._sagas[SAGA_ID]
             operated = Operated(paused=bool(self._storage._pauses), asked=self._storage._yields.get(SAGA_ID, NOW) > NOW)
             requeued = request.name == "claim_sagas" and answer.value.claims
             delivered = Delivered() if requeued or stored.queued_at is None else self._delivered(stored)
-            self._calls[request, stored] = self._store(record, operated, delivered), answer
+            signals = tuple(self._storage._signals.get(SAGA_ID, ()))
+            sent = Sent(signals, len(self._storage._undelivered))
+            self._calls[request, stored] = self._store(record, operated, delivered, sent), answer
         after, answer = self._calls[request, stored]
         if not judged:
             return after, world.judge, answer
-        return after, self._judged(world, number, request, answer, After(after.record, world.effects)), answer
+        result = After(after.record, world.effects, after.sent)
+        return after, self._judged(world, number, request, answer, result), answer
 
     def _judged(
         self,
@@ -621,7 +673,7 @@ class Explorer:
         return judge
 
     def _restore(self, stored: Stored) -> None:
-        record, (paused, asked), (later, moving) = stored.record, stored.operated, stored.delivered
+        record, (paused, asked), (later, moving), sent = stored.parts()
         self._storage._sagas = {SAGA_ID: record}
         if stored.queued_at is not None:
             self._storage._sagas |= {
@@ -631,6 +683,10 @@ class Explorer:
         self._storage._log_ids = len(record.log)
         self._storage._pauses = {record.name: _PAUSE} if paused else {}
         self._storage._yields = {SAGA_ID: LATER} if asked else {}
+        long_ago = [replace(each, id=place, sent_at=NOW - _PROBE) for place, each in enumerate(sent.signals, 1)]
+        self._storage._signals = {SAGA_ID: long_ago}
+        self._storage._undelivered = long_ago[len(long_ago) - sent.new :]
+        self._storage._signal_ids = len(long_ago)
         self._storage._deliveries = {}
         if later or moving:
             queued_at = stored.queued_at + _LATER[later] if later else None
@@ -644,17 +700,16 @@ class Explorer:
         later = 0 if queued_at is None else max(n for n, by in enumerate(_LATER) if queued_at >= stored.queued_at + by)
         return Delivered(later, at > NOW - _PROBE)
 
-    def _parts(self, world: World) -> tuple[SagaRecord, Operated, Delivered]:
-        return world.stored.record, world.stored.operated, world.stored.delivered
-
-    def _store(self, record: SagaRecord, operated: Operated, delivered: Delivered) -> Stored:
+    def _store(self, record: SagaRecord, operated: Operated, delivered: Delivered, sent: Sent) -> Stored:
         if record.available_at not in (None, NOW, LATER):
             record = replace(record, available_at=NOW if record.available_at <= NOW else LATER)
         if record.status.finished:
             operated = operated._replace(asked=False)  # no process receives the result
         if record.state is not SagaState.QUEUED:
             delivered = Delivered()  # the message arrived before the saga was queued again, so it shows nothing
-        parts = record, operated, delivered
+        if record.log and record.log[-1].signal is not None:
+            record = replace(record, log=_hashable_log(record.log))
+        parts = record, operated, delivered, sent
         return self._stored.setdefault(parts, Stored(*parts))
 
     def _request(self, name: str, about: object, *args: Any, **kwargs: Any) -> Request:
@@ -678,7 +733,7 @@ class Explorer:
             while event is not None and (event is first or world not in ends):
                 way.append((world, event))
                 world = self._after(world, event)
-                if world in been:
+                if world in been or len(way) > _LONGEST_WAY:
                     raise Violation("the saga never ends")
                 been.add(world)
                 event = self._fair_event(world)
@@ -702,6 +757,13 @@ class Explorer:
             return None
         if world.stored.operated.paused:
             return Event("operate", len(world.actors) - 1, "resume")
+        if record.state is SagaState.WAITING and not world.stored.sent.new:
+            if timers := _timers(record):
+                return Event("over", how=timers[0])
+            if record.available_at is None:
+                return Event("post", self._senders, "signal 1")
+        elif record.state is SagaState.WAITING:
+            return Event("scan", len(self._scenario.owners))
         later, moving = world.stored.delivered
         if record.state is SagaState.QUEUED and self._scenario.left.arrivals:
             # So many other sagas run that some message always moves.
@@ -748,6 +810,8 @@ class Explorer:
             "stop": f"{who} is asked to stop{', which it sees at once' if how else ''}",
             "scan": f"{who} begins",
             "operate": f"{who} types {how}",
+            "post": f"{who} sends {how}",
+            "over": f"time passes, and the {how} is over",
             "forget": "time passes, and the request to yield is forgotten",
             "rest": "time passes, and no message moves any more",
             "arrive": f"a message that was queued {'a little' if how == 1 else 'much'} later reaches another worker",
@@ -758,6 +822,50 @@ class Explorer:
             "power cut": "all processes and messages are gone",
         }
         return told[kind]
+
+
+class _Told(dict[str, object]):
+    """What the log says of a signal; a value, like the rest of the world."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+
+def _hashable(value: Any) -> Any:
+    """Return what a storage returned as a value that can be compared and hashed."""
+    return replace(value, log=_hashable_log(value.log)) if isinstance(value, Applied) else frozen(value)
+
+
+def _hashable_log(log: tuple[LogEntry, ...]) -> tuple[LogEntry, ...]:
+    return tuple(e if e.signal is None else replace(e, signal=_Told(e.signal)) for e in log)
+
+
+def armed(record: SagaRecord) -> LogEntry | None:
+    """Return the row with which the saga's wait began, unless the wait has ended or the saga has aborted."""
+    if aborted(record.log) or any(e.step == WAIT and e.status is not EntryStatus.ARMED for e in record.log):
+        return None
+    return next((e for e in record.log if e.step == WAIT), None)
+
+
+def _timers(record: SagaRecord) -> list[str]:
+    """Return what will be over some time: the wait, the deadline."""
+    begun = armed(record)
+    timers = ["wait"] if begun is not None and begun.seconds is not None and begun.created_at == NOW else []
+    deadline = record.deadline_at == LATER and not aborted(record.log)
+    return [*timers, "deadline"] if deadline else timers
+
+
+def _over(record: SagaRecord, timer: str) -> SagaRecord:
+    """Return the record after the time of the wait or the deadline has passed."""
+    if timer == "deadline":
+        record = replace(record, deadline_at=NOW)
+    else:
+        begun = armed(record)
+        assert begun is not None
+        assert begun.seconds is not None
+        earlier = replace(begun, created_at=NOW - timedelta(seconds=begun.seconds))
+        record = replace(record, log=tuple(earlier if e is begun else e for e in record.log))
+    return replace(record, available_at=NOW) if record.state is SagaState.WAITING else record
 
 
 def _less(queue: tuple[Message, ...], message: Message) -> tuple[Message, ...]:

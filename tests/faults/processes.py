@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sagas import Call, ISagaStorage, OutcomeUnknown, RetryPolicy, SagaEngine, SagaStatus, Settings
 from sagas.admin import Operator
-from sagas.definition import ONCE, AnySaga, Step
+from sagas.definition import ONCE, AnySaga, Part, Sleep, Step, Wait
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
 from sagas.runtime import Runtime
@@ -27,6 +27,8 @@ from sagas.storage.records import (
     LeaseRequest,
     NotAcquired,
     SagaRecord,
+    Signal,
+    SignalKind,
     is_shared,
     shared_owner,
 )
@@ -36,6 +38,8 @@ from tests.samples import Trip
 MAXIMUM: Final = 2
 SETTINGS: Final = Settings(max_recovery_attempts=MAXIMUM, scan_limit=1)
 STEPS: Final = ("hotel", "car")
+#: The wait or the sleep between the two steps, in scenarios that have one.
+WAIT: Final = "courier"
 #: The fallback of the second step, in scenarios that have it.
 FALLBACK: Final = "bus"
 SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -81,6 +85,7 @@ class Left(NamedTuple):
     operations: int = 0
     arrivals: int = 0
     failovers: int = 0
+    signals: int = 0
 
     def spend(self, what: str) -> Left:
         """Return the bounds after one more event of this kind."""
@@ -94,7 +99,7 @@ class Left(NamedTuple):
 
 
 FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
-_FREE: Final = ("scans", "failures", "operations", "arrivals")
+_FREE: Final = ("scans", "failures", "operations", "arrivals", "signals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +123,11 @@ class Scenario:
         operators: number of operators that may act at the same time.
         commands: the operators' commands, such as "pause" or "skip car".
         of_old: whether version 0.1.0 started the saga, and so without a definition.
+        wait: what is between the two steps. "for ever": a wait without end; "abort" or "go on": a wait that does this
+            after a time; "sleep": a sleep; None: nothing.
+        deadline: whether the saga has a deadline.
+        sent: what may be sent to the saga, such as "signal 1", whose id is 1, or "cancel 1".
+        senders: number of processes that may send at the same time.
     """
 
     left: Left
@@ -136,6 +146,10 @@ class Scenario:
     operators: int = 1
     commands: tuple[str, ...] = ()
     of_old: bool = False
+    wait: str | None = None
+    deadline: bool = False
+    sent: tuple[str, ...] = ()
+    senders: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,6 +169,8 @@ class Request:
                 return f"apply({_shown(transition)})"
             case "act" | "compensate", (call, *_):
                 return f"{self.name} {call.step_name}"
+            case "add_signal", (signal,):
+                return f"add_signal({signal.kind} {signal.signal_id})"
             case "request_yield", _:
                 return "request_yield()" if self.kwargs["for_seconds"] else "request_yield(no more)"
             case "note_delivery", (claim,):
@@ -182,6 +198,8 @@ class Answer(NamedTuple):
         match self.value:
             case _ if self.error:
                 return self.error.__name__
+            case tuple(several):
+                return f"{len(several)} {'signals' if several and isinstance(several[0], Signal) else 'claims'}"
             case Acquired(lease=lease, record=record):
                 return f"acquired at version {lease.version}, {record.status}"
             case NotAcquired(why=why):
@@ -218,7 +236,7 @@ class Process:
             self.request = self.request or Request(name, *args, **kwargs)
             raise _CutOff
         if answer.error is not None:
-            raise answer.error("injected")
+            raise answer.error("injected" if answer.value is None else answer.value)
         return answer.value
 
 
@@ -351,7 +369,17 @@ def operate(engine: Engine, command: str) -> None:
                 operator.resolve(SAGA_ID, SagaStatus(status), because="why")
 
 
-def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
+def post(engine: Engine, what: str) -> None:
+    """Send this to the saga as a program does that has checked that the saga takes it."""
+    kind, signal_id = what.split()
+    if kind == SignalKind.CANCEL:
+        sent = Signal(saga_id=SAGA_ID, kind=SignalKind.CANCEL, signal_id=signal_id, by="ann", because="why")
+    else:
+        sent = Signal(saga_id=SAGA_ID, name=WAIT, signal_id=signal_id, payload=signal_id)
+    engine._post(sent, None)
+
+
+def steps(scenario: Scenario) -> list[type[Part]]:
     def act(self: Any, context: Trip, call: Call) -> None:
         self.process.ask("act", call)
         context.booked.append(call.step_name)
@@ -364,7 +392,27 @@ def steps(scenario: Scenario) -> list[type[Step[Trip]]]:
     car = {"name": "car", "act": act, "retry": scenario.retry} | ({} if scenario.pivot else undo)
     if scenario.fallback:
         car["fallback"] = type("Bus", (_Asking, Step), car | {"name": FALLBACK})
-    return [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
+    made: list[type[Part]] = [type(step["name"].title(), (_Asking, Step), step) for step in (hotel, car)]
+    return made if scenario.wait is None else [made[0], _wait(scenario.wait), made[1]]
+
+
+def _wait(kind: str) -> type[Part]:
+    class Courier(Wait[int]):
+        name = WAIT
+        timeout = None if kind == "for ever" else _WAITS
+        on_timeout = "go on" if kind == "go on" else "abort"
+
+        def received(self, context: Trip, signal: int) -> None:
+            context.note = signal
+
+    class Rest(Sleep):
+        name = WAIT
+        duration = _WAITS
+
+    return Rest if kind == "sleep" else Courier
+
+
+_WAITS: Final = timedelta(minutes=1)
 
 
 class Message(NamedTuple):
@@ -384,13 +432,13 @@ class Message(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """The activity of a process: scan, send, operate, or run the saga.
+    """The activity of a process: scan, send, operate, post to the saga, or run it.
 
     Attributes:
         number: the actor's number.
         message: the message for which the process runs the saga; None if it holds the saga from the beginning.
         fits: whether the process's code knows the saga.
-        command: the operator's command.
+        command: the operator's command, or what is posted.
     """
 
     kind: str

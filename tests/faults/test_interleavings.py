@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from sagas import MemorySagaStorage, RetryPolicy
-from sagas.errors import ActionRefused
+from sagas.errors import ActionRefused, InboxMoved
 from sagas.graph import Graph, Node
 from sagas.progress import Action, Entry, EntryStatus, Progress, SagaStatus, Verdict
 from sagas.storage import rules
@@ -31,10 +31,12 @@ from sagas.storage.records import (
     Pause,
     SagaRecord,
     SagaState,
+    Signal,
+    SignalKind,
     is_shared,
 )
 from sagas.storage.transitions import Change, Progressed, Transition, change_of
-from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Violation, World
+from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Sent, Violation, World, armed
 from tests.faults.processes import (
     DONE,
     EXITS,
@@ -45,6 +47,7 @@ from tests.faults.processes import (
     NOW,
     STEPS,
     UNKNOWN,
+    WAIT,
     Answer,
     KeptForOperators,
     Left,
@@ -76,6 +79,7 @@ class Books(NamedTuple):
         suspect: whether a process lost the saga that also held others, and the saga has made no progress since.
         skipped: the steps that an operator skipped.
         resolved: whether an operator ended it.
+        came: whether a signal was stored when the holder acquired the saga.
     """
 
     holder: int | None = None
@@ -88,6 +92,7 @@ class Books(NamedTuple):
     suspect: bool = False
     skipped: frozenset[str] = frozenset()
     resolved: bool = False
+    came: bool = False
 
     def without(self, number: int) -> Books:
         return self._replace(holder=_GONE) if self.holder == number else self
@@ -102,11 +107,24 @@ class Books(NamedTuple):
             case "act" | "compensate":
                 self._called(number, request, world.actors[number].point, old)
             case "apply" | "renew" | "set_definition":
-                writer = number, world.actors[number].point
-                books = self._wrote(old, new, writer, request, refused=answer.error is not None)
+                if answer.error is InboxMoved:
+                    must(new == old, "an inbox that moved: what was refused changed something")
+                    must(request.args[1].seen != len(world.stored.sent.delivered), "refused although all was read")
+                else:
+                    writer = number, world.actors[number].point
+                    books = self._wrote(old, new, writer, request, refused=answer.error is not None)
+                if answer.error is None and request.name == "apply":
+                    self._came_in_time(old, new, request, after.sent)
             case "acquire":
                 must(not (paused and _by_message(request, answer)), "a message acquired a saga of a paused name")
                 books = self._acquired(old, new, number, request, answer.value)
+                if books.leases > self.leases:
+                    books = books._replace(came=_any_signal(after.sent.signals))
+            case "add_signal":
+                must(answer.value == (after.sent != world.stored.sent), "a signal was not stored, or another was")
+                must(new == old, "storing a signal changed its saga")
+            case "deliver":
+                books = self._delivered(old, new, answer.value)
             case "operate":
                 books = self._operated(old, new, answer, world.actors[number].point.activity.command)
             case "increment_recovery_attempts" if answer.error is None:
@@ -125,6 +143,7 @@ class Books(NamedTuple):
             books = books._replace(dispatched=False)  # its message is used up, or counts as lost
         if new is not old and new != old:
             books._agree(old, new)
+        books._leaves_none_unread(new, after.sent)
         books._effects_fit(new, after.effects)
         return books if new.state is SagaState.QUEUED else books._replace(passed=False)
 
@@ -215,6 +234,39 @@ class Books(NamedTuple):
             books = books._replace(dispatched=True)
         return books
 
+    def _delivered(self, old: SagaRecord, new: SagaRecord, claims: Sequence[Claim]) -> Books:
+        if new.state is old.state:
+            must(not claims, "the queue: a message for a saga that was not woken")
+            return self
+        must(not self.dispatched, "the queue: a second message for the same saga")
+        return self._replace(dispatched=True, attempts=0 if old.dead else self.attempts)
+
+    def _came_in_time(self, old: SagaRecord, new: SagaRecord, request: Request, sent: Sent) -> None:
+        """Judge how a wait or the saga ended: not before its time, and not beside what came before."""
+        for entry in new.log[len(old.log) :]:
+            if entry.step == WAIT and entry.signal is None and entry.status is not EntryStatus.ARMED:
+                begun = next(e for e in old.log if e.step == WAIT)
+                must(begun.created_at != NOW, "a wait or a sleep ended before its time")
+                came = entry.message is not None and (self.came or _any_signal(sent.delivered))
+                must(not came, "a wait timed out although a signal had come")
+            if entry.step == "deadline":
+                must(old.deadline_at == NOW, "the deadline ended the saga before its time")
+            if entry.signal is not None:
+                must(entry.signal["id"] in {signal.id for signal in sent.signals}, "what was received was never sent")
+        if new.status is SagaStatus.COMPLETED:
+            cancels = {signal.id for signal in sent.delivered if signal.kind is SignalKind.CANCEL}
+            told = {entry.signal["id"] for entry in new.log if entry.signal is not None}
+            must(cancels <= told, "it completed, and its log does not tell of a request to cancel")
+
+    def _leaves_none_unread(self, record: SagaRecord, sent: Sent) -> None:
+        must(record.inbox == len(sent.delivered), "the inbox does not count what was delivered")
+        told = [entry.signal["id"] for entry in record.log if entry.signal is not None]
+        must(len(told) == len(set(told)), "a signal was received twice")
+        if record.state is SagaState.WAITING and not self.aborted:
+            waits = armed(record) is not None
+            unread = {s.id for s in sent.delivered if s.kind is SignalKind.CANCEL or waits} - set(told)
+            must(not unread, "it waits beside a signal that nobody has read")
+
     def _lost_lease(
         self, old: SagaRecord, new: SagaRecord, *, holder_is_dead: bool = False, counts: bool = True
     ) -> Books:
@@ -238,7 +290,7 @@ class Books(NamedTuple):
             rules.check_legal(new)
         except ValueError as error:
             raise Violation(str(error)) from error
-        must(not old.status.finished, "a finished saga was changed")
+        must(not old.status.finished or replace(new, inbox=old.inbox) == old, "a finished saga was changed")
         must(new.log[: len(old.log)] == old.log, "the log was rewritten")
         done = [(e.step, e.action) for e in new.log if e.status in _ENDS and e.action in _ACTIONS]
         must(len(done) == len(set(done)), "an action completed twice")
@@ -249,8 +301,12 @@ class Books(NamedTuple):
         must(new.recovery_attempts == self.attempts, f"attempts: counted {new.recovery_attempts}, not {self.attempts}")
         must(new.dead == (self.attempts >= MAXIMUM), f"dead: {new.dead} after {self.attempts} failed attempts")
         must(new.suspect == self.suspect, f"suspect: {new.suspect}, and it should be {self.suspect}")
-        acted = [e.step for e in new.log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
-        must(json.loads(new.context)["booked"] == acted, "the context is not what the log tells")
+        acted = [e for e in new.log if e.action is Action.ACT and e.status is EntryStatus.COMPLETED]
+        context = {
+            "booked": [entry.step for entry in acted if entry.step != WAIT],
+            "note": next((json.loads(e.signal["payload"]) for e in acted if e.signal is not None), None),
+        }
+        must(json.loads(new.context) == context, "the context is not what the log tells")
 
     def _effects_fit(self, record: SagaRecord, effects: tuple[str, ...]) -> None:
         if self.resolved:
@@ -268,6 +324,10 @@ class Books(NamedTuple):
 
 def _by_message(request: Request, answer: Answer) -> bool:
     return isinstance(answer.value, Acquired) and not request.kwargs["by_hand"]
+
+
+def _any_signal(sent: Sequence[Signal]) -> bool:
+    return any(signal.kind is SignalKind.SIGNAL for signal in sent)
 
 
 def must(holds: bool, otherwise: str) -> None:
@@ -325,6 +385,22 @@ def operated(
     """
     left = bounds(scans=scans, failures=failures, operations=operations, of=of)
     return Scenario(left=left, commands=commands, operators=operators, in_place=in_place, **more)
+
+
+def sent_to(
+    *sent: str,
+    signals: int = 1,
+    senders: int = 1,
+    scans: int = 1,
+    of: Sequence[str] = ("crashes", "cuts"),
+    wait: str | None = "for ever",
+    operations: int = 0,
+    failures: int = 0,
+    **more: Any,
+) -> Scenario:
+    """Return a scenario in which programs send so many of these signals and requests to a saga that may wait."""
+    left = bounds(scans=scans, signals=signals, operations=operations, failures=failures, of=of)
+    return Scenario(left=left, sent=sent, senders=senders, wait=wait, in_place=True, **more)
 
 
 SCENARIOS = {
@@ -392,6 +468,25 @@ SCENARIOS = {
     "an operator retries it": operated("retry", scans=1, of=("crashes",)),
     "two operators abort it and retry it": operated("compensate", "retry", operations=2, operators=2, of=()),
     "two operators skip and resolve it": operated("skip hotel", "resolve COMPLETED", operations=2, operators=2, of=()),
+    "a signal is sent twice": sent_to("signal 1", signals=2, scans=0),
+    "two signals are sent at once": sent_to("signal 1", "signal 2", signals=2, senders=2, scans=0, of=()),
+    "a signal or a timeout aborts it": sent_to("signal 1", wait="abort", of=("cuts",)),
+    "a signal comes or it goes on": sent_to("signal 1", wait="go on", of=("crashes",)),
+    "a signal and a request to cancel": sent_to("signal 1", "cancel 1", signals=2, scans=0, of=("crashes",)),
+    "it sleeps and is cancelled": sent_to("cancel 1", wait="sleep", of=("expiries",)),
+    "it is cancelled in doubt": sent_to("cancel 1", wait=None, failures=1, scans=0, outcomes={"act car": UNKNOWN}),
+    "it is cancelled past its pivot": sent_to("cancel 1", "cancel 2", signals=2, scans=0, wait=None, pivot=True),
+    "a signal comes as it waits for a retry": sent_to(
+        "signal 1", wait=None, failures=1, outcomes={"act car": (DONE, FAILS)}, retry=_DURABLE
+    ),
+    "it has a deadline": sent_to("signal 1", deadline=True, of=("crashes",)),
+    "its name is paused as a signal comes": sent_to(
+        "signal 1", scans=0, operations=2, commands=("pause", "resume"), of=("crashes",)
+    ),
+    "an operator skips a wait or aborts it": sent_to(
+        "signal 1", wait="abort", operations=1, scans=0, commands=("skip courier", "compensate"), of=()
+    ),
+    "a scheduler aborts what waits": sent_to("signal 1", operations=1, scans=1, commands=("abort",), of=()),
 }
 
 

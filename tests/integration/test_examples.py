@@ -99,6 +99,20 @@ def test_scheduler_recovers_in_memory_out_of_the_box(scheduler: Path, tmp_path: 
     ]
 
 
+def test_orders_wait_for_their_courier_are_undone_in_time_and_can_be_cancelled(
+    repository: Path, tmp_path: Path
+) -> None:
+    done = _run([repository / "examples" / "order_with_courier.py"], _without_settings(), cwd=tmp_path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [line.strip().partition(",")[0].partition(":")[0] for line in done.stdout.splitlines()]
+    assert told == [
+        *("order of lamp", "charge 2990 for lamp", "RUNNING", "RUNNING", "ann ships lamp", "COMPLETED"),
+        *("order of desk", "charge 2990 for desk", "RUNNING", "refund 2990", "COMPENSATED"),
+        *("order of sofa", "charge 2990 for sofa", "RUNNING", "refund 2990", "COMPENSATED"),
+    ]
+
+
 def test_scheduler_does_not_count_attempts_by_itself(scheduler: Path) -> None:
     assert "increment_recovery_attempts" not in scheduler.read_text()
 

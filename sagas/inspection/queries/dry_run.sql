@@ -51,6 +51,7 @@ WITH due AS MATERIALIZED (
         WHEN state IN ('queued', 'paused', 'dead') THEN state
         WHEN available_at <= statement_timestamp() THEN 'beyond the limit'
         WHEN state = 'running' THEN 'held'
+        WHEN state = 'waiting' THEN state
         WHEN starts_with(last_error, 'declined: ') THEN 'declined'
         WHEN status = 'FAILED' THEN 'backing off'
         ELSE 'sleeping' END AS verdict

@@ -155,7 +155,8 @@ def apply_row(lease: Lease, transition: Transition) -> dict[str, Any]:
         "owner": lease.owner,
         "status": change.status.value,
         "state": change.state.value,
-        "after": change.after_seconds,
+        # A float, because the driver writes no array of mixed types.
+        "after": None if change.after_seconds is None else float(change.after_seconds),
         "resets": change.resets,
         "counts": change.counts,
         "max_attempts": change.max_recovery_attempts,

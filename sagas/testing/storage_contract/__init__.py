@@ -25,12 +25,21 @@ _PARTS = (
     "pausing",
     "operating",
     "schedules",
+    "signals",
     "housekeeping",
 )
 # Register the modules before they are imported, so that a failed assert in them shows its values.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
-from sagas.testing.storage_contract import acquiring, applying, attempts, dispatching, pausing, starting  # noqa: E402
+from sagas.testing.storage_contract import (  # noqa: E402
+    acquiring,
+    applying,
+    attempts,
+    dispatching,
+    pausing,
+    signals,
+    starting,
+)
 from sagas.testing.storage_contract.fencing import FencingContract  # noqa: E402
 from sagas.testing.storage_contract.housekeeping import HousekeepingContract  # noqa: E402
 from sagas.testing.storage_contract.messages import LostMessageContract  # noqa: E402
@@ -63,6 +72,10 @@ class StorageContract(
     pausing.YieldingContract,
     OperatingContract,
     ScheduleContract,
+    signals.SignalContract,
+    signals.DeliveringContract,
+    signals.InboxContract,
+    signals.StartTimeContract,
     HousekeepingContract,
 ):
     """Tests all promises of `ISagaStorage`, one test for each promise.

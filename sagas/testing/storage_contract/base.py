@@ -26,7 +26,7 @@ from sagas.storage.records import (
     completed,
     failed,
 )
-from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed
+from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended
 
 MAXIMUM: Final = 5
 THREADS: Final = 8
@@ -116,6 +116,12 @@ class ContractBase:
         lease = self.run(storage)
         storage.apply(lease, GaveBack(status=RUNNING, queued=True))
         return lease
+
+    def wait(self, storage: ISagaStorage, seconds: float | None = None) -> UUID:
+        """Make a saga that waits for a signal, for so long or without end: RUNNING, waiting at version 1."""
+        lease = self.run(storage)
+        storage.apply(lease, Suspended(events=(), status=RUNNING, after_seconds=seconds, waiting=True, seen=0))
+        return lease.saga_id
 
     def abort(self, storage: ISagaStorage, lease: Lease) -> None:
         """Log that a step failed for good."""

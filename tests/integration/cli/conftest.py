@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -13,13 +15,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner, Result
+from typing_extensions import TypedDict
 
-from sagas import PostgresSagaStorage, SagaEngine, Settings
+from sagas import PostgresSagaStorage, Saga, SagaEngine, Settings, Wait
 from sagas.cli.app import app
 from sagas.ids import new_saga_id
 from sagas.storage.records import LeaseRequest, NewSaga
 from tests.forking import ForkedCommand
-from tests.integration.cli.shop import Order, PlaceOrder
+from tests.integration.cli.shop import Order, Pay, PlaceOrder, Reserve
 
 #: What SAGAS_MODULES names.
 SHOP = "tests.integration.cli.shop"
@@ -121,6 +124,34 @@ def new(storage: PostgresSagaStorage) -> Callable[..., UUID]:
         return saga.id
 
     return new
+
+
+class Accepted(TypedDict):
+    courier: str
+
+
+class CourierAccepts(Wait[Accepted]):
+    timeout = timedelta(days=2)
+
+    def received(self, context: Order, signal: Accepted) -> None:
+        context.item += f" by {signal['courier']}"
+
+
+class Deliver(Saga[Order]):
+    """A saga whose code the command does not have, unless `tests.integration.cli.conftest` is among its modules."""
+
+    steps = [Reserve, CourierAccepts, Pay]
+
+
+def wait_for_courier(engine: SagaEngine, saga: type[Saga[Order]] | None = None, key: str | None = None) -> UUID:
+    """Run a saga until it waits for a courier, and return its id."""
+    if saga is None:
+        # Under the name of the other saga, to be counted with it.
+        saga = types.new_class("PlaceOrder", (Saga[Order],), {}, lambda names: names.update(steps=[CourierAccepts]))
+        engine = SagaEngine(engine.storage)
+    report = engine.run(saga, Order("tea"), idempotency_key=key)
+    assert report.outcome == "waiting"
+    return report.saga_id
 
 
 def labels(output: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ def test_migrating_an_empty_database_prints_one_line_and_nothing_of_alembics(
 ) -> None:
     process = spawn("migrate", SAGAS_DATABASE_URL=empty_database_url)
 
-    assert process.communicate(timeout=DEADLINE_SECONDS) == (b"migrated from no version to 0006.\n", b"")
+    assert process.communicate(timeout=DEADLINE_SECONDS) == (b"migrated from no version to 0007.\n", b"")
     assert process.returncode == 0
 
 

@@ -34,7 +34,7 @@ def complete(spawn: Callable[..., subprocess.Popen[bytes]]) -> Complete:
 
 
 def test_commands_statuses_and_names_are_completed(complete: Complete) -> None:
-    assert complete("sagas sc") == ["scan"]
+    assert complete("sagas sca") == ["scan"]
     assert sorted(complete("sagas list --status COMPE")) == ["COMPENSATED", "COMPENSATING"]
     assert complete("sagas graph pl") == ["place-order"]
     assert complete("sagas list --name x") == []

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Final
 
 import pytest
 
-from sagas import Call, RetryPolicy, Saga, Step
+from sagas import Call, RetryPolicy, Saga, Sleep, Step, Wait
 from sagas.cli.graph import graph_as_json, mermaid_graph, text_graph
 from tests.integration.cli.conftest import SHOP, Command
 from tests.integration.cli.shop import Order
 
 #: Of a flowchart: nodes with their labels, and arrows between them.
-NODE: Final = r'\w+(?:\[\[?"[^"\[\]`]*"\]\]?|\(\[\w+\]\))?'
+NODE: Final = r'\w+(?:\[\[?"[^"\[\]`]*"\]\]?|\(\[\w+\]\)|\(\["[^"\[\]`]*"\]\))?'
 ARROW: Final = r"(?:-->|-\. [\w ,]+ \.->)"
 LINE: Final = re.compile(rf"    {NODE}(?: {ARROW} {NODE})?")
 
@@ -76,6 +77,27 @@ class Alternated(Saga[Order]):
     steps = [Plain, ByCard, Charged, Mail]
 
 
+class Courier(Wait[str]):
+    timeout = timedelta(days=2)
+
+
+class Nap(Sleep):
+    duration = timedelta(hours=3)
+
+
+class Feedback(Wait[None]):
+    timeout = timedelta(seconds=90)
+    on_timeout = "go on"
+
+
+class Patience(Wait[None]):
+    pivot = True
+
+
+class Waiting(Saga[Order]):
+    steps = [Undone, Courier, Nap, Patience, Feedback]
+
+
 def edges(chart: str) -> set[tuple[str, str, str]]:
     """Every arrow of the flowchart: from, kind, to."""
     found = re.findall(rf"^    (\w+)(?:\W.*)? ({ARROW}) (\w+)", chart, re.MULTILINE)
@@ -133,6 +155,48 @@ def test_whatever_steps_are_called_the_flowchart_keeps_to_mermaids_grammar() -> 
     assert head == "flowchart TD"
     assert [line for line in lines if not LINE.fullmatch(line)] == []
     assert "1. a #34;quoted#34; #91;name#93; #35;1#59; #37;#37; #96;x#96; --#62; end" in lines[1]
+
+
+def test_waits_and_sleeps_are_told_with_their_limits_and_what_follows() -> None:
+    lines = text_graph(Waiting).plain.splitlines()
+
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines[5:9]] == [
+        ["2", "courier", "(wait)", "1", "2 d", f"without a signal in time: compensates {Undone.name}"],
+        ["3", "nap", "(sleep)", "-", "3 h", "goes on after that time"],
+        ["4", "patience", "(wait, pivot)", "1", "-", "waits without a limit"],
+        ["5", "feedback", "(wait)", "1", "90 s", "without a signal in time: goes on"],
+    ]
+
+
+def test_waits_and_sleeps_are_drawn() -> None:
+    chart = mermaid_graph(Waiting)
+
+    assert [line for line in chart.splitlines()[1:] if not LINE.fullmatch(line)] == []
+    assert edges(chart) - {("start", "-->", "act1"), ("undo1", "-->", "compensated")} == {
+        ("act1", "-->", "act2"),
+        ("act1", "-. fails .->", "compensated"),
+        ("act1", "-. in doubt .->", "undo1"),
+        ("act2", "-->", "act3"),
+        ("act2", "-. no signal in 2 d .->", "undo1"),
+        ("act3", "-->", "act4"),
+        ("act4", "-->", "act5"),
+        ("act5", "-->", "completed"),
+        ("act5", "-. no signal in 90 s .->", "completed"),
+    }
+    for label in ("2. courier, waits for a signal", "3. nap, sleeps 3 h", "4. patience, the pivot, waits for a signal"):
+        assert f'(["{label}"])' in chart
+
+
+def test_json_has_the_kind_of_each_step_and_what_follows_a_timeout() -> None:
+    steps = graph_as_json(Waiting)["steps"]
+
+    assert [(step["kind"], step["timeout"], step["on_timeout"]) for step in steps] == [
+        ("step", None, None),
+        ("wait", 172_800.0, "abort"),
+        ("sleep", 10_800.0, None),
+        ("wait", None, None),
+        ("wait", 90.0, "go on"),
+    ]
 
 
 def test_json_has_every_step_with_its_limits_and_what_follows() -> None:

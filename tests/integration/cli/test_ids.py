@@ -74,7 +74,7 @@ def test_what_names_several_sagas_is_refused_with_all_of_them(sagas: Command, st
         result = sagas("show", text)
 
         assert result.stderr.startswith(f"error: '{text}' names several sagas: 019aad7e-1")
-        assert result.stderr.endswith(" (place-order, PENDING). Give the whole id of one.\n")
+        assert result.stderr.endswith(" (place-order, PENDING). Give the whole id of one, or NAME/KEY.\n")
         assert (str(TOGETHER[0]) in result.stderr, str(TOGETHER[1]) in result.stderr) == (True, True)
         assert result.exit_code == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -109,3 +110,42 @@ def test_large_contexts_start_in_batches_that_fit_into_memory(
     sagas("start", "place-order", "--from", "-", stdin=line * 8)
 
     assert batches == [6, 2]
+
+
+@pytest.mark.parametrize("at", ["in 2h", "2h"])
+def test_sagas_may_start_later_and_have_tags(sagas: Command, storage: PostgresSagaStorage, at: str) -> None:
+    options = ("--at", at, "--tag", "customer=c-7", "--tag", "note=a=b")
+
+    result = sagas("start", "place-order", "--from", "-", *options, stdin=b'{"item": "tea"}\n')
+
+    assert (result.exit_code, result.stdout) == (0, "started 1, known already 0, bad 0.\n")
+    (saga,) = storage.find(SagaFilter())
+    assert saga.available_at is not None
+    assert 7190 < (saga.available_at - saga.created_at).total_seconds() < 7210
+    assert saga.tags == {"customer": "c-7", "note": "a=b"}
+
+
+def test_sagas_may_start_at_a_time_in_any_zone(sagas: Command, storage: PostgresSagaStorage) -> None:
+    sagas("start", "place-order", "--from", "-", "--at", "2061-05-01T02:00+02:00", stdin=b'{"item": "tea"}\n')
+
+    assert [saga.available_at for saga in storage.find(SagaFilter())] == [datetime(2061, 5, 1, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--at", "2061-05-01T02:00"), "has no time zone: add Z for UTC"),
+        (("--at", "tomorrow"), "is no time to start at: write it as 2026-11-26T14:30Z, or as 'in 2h'"),
+        (("--at", "in -2h"), "is no time to start at"),
+        (("--tag", "customer"), "'customer' is no tag with its value: write them as customer=c-7."),
+        (("--tag", "=c-7"), "'=c-7' is no tag with its value"),
+    ],
+)
+def test_a_start_or_a_tag_that_means_nothing_is_a_usage_error(
+    sagas: Command, storage: PostgresSagaStorage, option: tuple[str, str], sentence: str
+) -> None:
+    result = sagas("start", "place-order", "--from", "-", *option, stdin=b'{"item": "tea"}\n')
+
+    assert sentence in result.stderr
+    assert result.exit_code == 2
+    assert storage.find(SagaFilter()) == []

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from sagas import PostgresSagaStorage, SagaEngine
-from tests.integration.cli.conftest import Command, labels
+from tests.integration.cli.conftest import Command, labels, wait_for_courier
 from tests.integration.cli.shop import Order, PlaceOrder
 
 DEADLINE_SECONDS = 60
@@ -21,16 +21,17 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
         engine.run(PlaceOrder, Order(item))
     new(), new("w/1"), new(queued=True), new(name="parcel")
     storage.pause("parcel", by="ann@ops", because="a strike")
+    wait_for_courier(engine)
 
     result = sagas("stats")
     data = json.loads(sagas("stats", "--json").stdout)
 
     assert [" ".join(line.split()) for line in result.stdout.splitlines()[:11]] == [
         "now",
-        "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED PAUSED",
-        "parcel 1 0 0 0 0 0 1",
-        "place-order 2 1 0 1 1 1 0",
-        "all 3 1 0 1 1 1 1",
+        "NAME PENDING RUNNING COMPENSATING FAILED DEAD QUEUED WAITING PAUSED",
+        "parcel 1 0 0 0 0 0 0 1",
+        "place-order 2 2 0 1 1 1 1 0",
+        "all 3 2 0 1 1 1 1 1",
         "",
         "within the last hour",
         "NAME COMPLETED COMPENSATED RECOVERED FAILED DIED",
@@ -40,9 +41,10 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
     ]
     assert data["sagas"][1] == {
         "name": "place-order",
-        "unfinished": {"PENDING": 2, "RUNNING": 1, "COMPENSATING": 0, "FAILED": 1},
+        "unfinished": {"PENDING": 2, "RUNNING": 2, "COMPENSATING": 0, "FAILED": 1},
         "dead": 1,
         "queued": 1,
+        "waiting": 1,
         "paused": 0,
         "last_hour": {"completed": 2, "compensated": 1, "recovered": 0, "failed": 0, "died": 1},
     }

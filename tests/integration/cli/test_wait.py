@@ -88,6 +88,6 @@ def _first_look(storage: PostgresSagaStorage) -> None:
     """Wait until another process has read the status of a saga."""
     statement = """
         SELECT FROM pg_stat_activity
-        WHERE query LIKE 'SELECT status, state FROM saga_executions%' AND datname = current_database()"""
+        WHERE query LIKE 'SELECT CAST(jsonb_build_array(name, status, state%' AND datname = current_database()"""
     with storage.connections.cursor() as cursor:
         wait_until(lambda: cursor.execute(statement).fetchall(), what="the first look")

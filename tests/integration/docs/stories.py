@@ -85,8 +85,9 @@ def commands_and_programs_bring_the_saga_to_its_end(page: Page, reader: Reader) 
     check_python(page, reader, **settings)
 
 
-def what_the_quickstart_shows_too_is_checked_there(page: Page, reader: Reader) -> None:
+def what_other_pages_show_too_is_checked_there(page: Page, reader: Reader) -> None:
     page.take_those_in(QUICKSTART)
+    page.take_those_in(DOCS / "waiting.md")
     assert not [block for block in page.unchecked if block.language == "python"]
 
 
@@ -252,7 +253,7 @@ def _curl_status(words: list[str], link: str, reader: Reader) -> int:
 
 #: The page, below docs/ → its story. What a story leaves is checked by its language.
 STORIES: dict[str, Story] = {
-    "README.md": what_the_quickstart_shows_too_is_checked_there,
+    "README.md": what_other_pages_show_too_is_checked_there,
     "docs/quickstart.md": commands_and_programs_bring_the_saga_to_its_end,
     "docs/recovery.md": the_recovery_loop_recovers,
     "docs/storage.md": the_column_is_added_to_a_layout_without_it,

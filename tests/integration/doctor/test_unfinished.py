@@ -144,6 +144,8 @@ def test_sagas_that_make_progress_are_not_reported(store: Callable[..., None], i
     store("PENDING", "ready", ago=-3)
     store("PENDING", "queued", ago=-60)
     store("RUNNING", "queued", ago=1000)
+    store("RUNNING", "waiting", ago=-86_400)
+    store("RUNNING", "waiting", ago=None)
     store("COMPLETED", "finished", ago=None)
     store("FAILED", "paused", ago=1000)
     assert not findings_of(STUCK, installation())

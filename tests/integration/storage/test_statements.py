@@ -163,7 +163,7 @@ def test_a_recovered_saga_does_not_write_a_context_that_its_steps_left_as_it_was
 @pytest.mark.skipif(sys.platform != "linux", reason="libpq traces on Linux only")
 @pytest.mark.parametrize(
     ("operation", "round_trips"),
-    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1), ("status_of", 1)],
+    [("progressed", 1), ("ended", 1), ("renew", 1), ("give back and acquire", 2), ("load", 1), ("head", 1)],
 )
 def test_what_a_step_costs_is_one_round_trip(
     engine: sa.Engine, tmp_path: Path, operation: str, round_trips: int

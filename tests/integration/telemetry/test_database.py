@@ -62,6 +62,8 @@ def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage:
             ("order", "COMPENSATING", "queued", 5, "now() + interval '1 minute'"),
             ("order", "FAILED", "ready", 6, "now() + interval '1 minute'"),
             ("order", "FAILED", "dead", 7, "'infinity'"),
+            ("order", "RUNNING", "waiting", 2, "'infinity'"),
+            ("order", "RUNNING", "waiting", 1, "now() + interval '1 day'"),
             ("refund", "FAILED", "paused", 1, "now() - interval '1 hour'"),
             ("order", "COMPLETED", "finished", 400, "'infinity'"),
         ):
@@ -76,7 +78,7 @@ def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage:
     assert {name: value for name, value in samples.items() if name[0] not in {*ages, "sagas_recently_finished"}} == {
         ("sagas_database_up",): 1,
         ("sagas_unfinished", "order", "PENDING"): 5,
-        ("sagas_unfinished", "order", "RUNNING"): 5,
+        ("sagas_unfinished", "order", "RUNNING"): 8,
         ("sagas_unfinished", "order", "COMPENSATING"): 5,
         ("sagas_unfinished", "order", "FAILED"): 13,
         ("sagas_unfinished", "refund", "FAILED"): 1,
@@ -84,6 +86,8 @@ def test_each_kind_of_saga_is_counted_under_its_name(database_url: str, storage:
         ("sagas_dead", "refund"): 0,
         ("sagas_queued", "order"): 8,
         ("sagas_queued", "refund"): 0,
+        ("sagas_waiting", "order"): 3,
+        ("sagas_waiting", "refund"): 0,
         ("sagas_leases", "order"): 4,
         ("sagas_leases", "refund"): 0,
     }

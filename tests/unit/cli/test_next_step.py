@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sagas import Call, MemorySagaStorage, Saga, Step
+from sagas import Call, MemorySagaStorage, Saga, Sleep, Step, Wait
 from sagas.cli.next_step import NextStep, next_step
 from sagas.definitions import Definitions
 from sagas.errors import ConfigurationError
@@ -95,3 +95,33 @@ def test_a_log_that_the_code_cannot_have_written_is_said_instead() -> None:
 @pytest.mark.parametrize("status", [SagaStatus.COMPLETED, SagaStatus.COMPENSATED])
 def test_a_finished_saga_has_no_next_step(status: SagaStatus) -> None:
     assert next_step(replace(record(RESERVED), status=status), KNOWN) is None
+
+
+class Answer(Wait[None]):
+    pass
+
+
+class Nap(Sleep):
+    duration = timedelta(hours=1)
+
+
+class Ask(Saga[dict[str, str]]):
+    steps = [Answer, Nap, Reserve]
+
+
+@pytest.mark.parametrize(
+    ("log", "words", "step"),
+    [
+        ((), "wait for answer", "answer"),
+        ((completed("answer", Action.ACT),), "sleep: nap", "nap"),
+        ((completed("answer", Action.ACT), completed("nap", Action.ACT)), "act reserve, attempt 1", "reserve"),
+    ],
+)
+def test_what_a_saga_waits_for_is_its_next_step(log: tuple[LogEntry, ...], words: str, step: str) -> None:
+    new = NewSaga(id=new_saga_id(), name="ask", context="{}", definition=Ask.graph.hash)
+    waiting = replace(new.as_record(now=datetime.now(UTC)), log=log)
+
+    told = next_step(waiting, Definitions(MemorySagaStorage(), Registry([Ask])))
+
+    assert told is not None
+    assert (told.words, told.step, told.action) == (words, step, Action.ACT)

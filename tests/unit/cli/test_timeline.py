@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,3 +104,89 @@ def test_a_row_of_a_newer_version_is_shown_by_its_own_words() -> None:
     entry = LogEntry(step="a", action="signal\x1b", status="received")  # type: ignore[arg-type]
 
     assert words(entry) == ["signal\\x1b received"]
+
+
+# -- waits, signals, requests to cancel and deadlines -----------------------------------------------------------------
+
+ARMED = LogEntry(
+    step="courier",
+    action=Action.ACT,
+    status=EntryStatus.ARMED,
+    seconds=3600.0,
+    message="waits for a signal",
+    created_at=NOW,
+)
+SIGNAL = {"id": 7, "signal_id": "evt-1", "sent_at": "2026-11-22T20:38:05+01:00", "payload": "null"}
+TIMED_OUT = replace(completed("courier", Action.ACT), message="no signal came in time")
+
+
+def said(step: str, **fields: Any) -> LogEntry:
+    return LogEntry(step=step, action=Action.OPERATOR, status=EntryStatus.COMPLETED, **fields)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (ARMED, "waits for a signal, until 2026-11-22 20:38:05"),
+        (replace(ARMED, seconds=None), "waits for a signal, without a limit"),
+        (replace(ARMED, message="sleeps"), "sleeps, until 2026-11-22 20:38:05"),
+        (
+            replace(completed("courier", Action.ACT), signal=SIGNAL, actor="portal"),
+            "signal received from portal, id evt-1, sent 2026-11-22 19:38:05",
+        ),
+        (
+            replace(completed("courier", Action.ACT), signal=SIGNAL),
+            "signal received, id evt-1, sent 2026-11-22 19:38:05",
+        ),
+        (
+            said("signal refused", signal=SIGNAL, message="it does not validate"),
+            "signal refused, id evt-1, sent 2026-11-22 19:38:05: it does not validate",
+        ),
+        (
+            said("cancel", signal=SIGNAL, actor="ann", reason="out of\nstock", verdict=Verdict.ABORT),
+            "cancelled by ann; the saga aborts: out of stock",
+        ),
+        (
+            said("cancel", signal=SIGNAL, reason="out of stock"),
+            "request to cancel came too late, past the pivot: out of stock",
+        ),
+        (
+            said("deadline", message="the deadline was 12:00", verdict=Verdict.ABORT),
+            "the deadline was 12:00; the saga aborts",
+        ),
+        (
+            said("deadline", message="the deadline was 12:00"),
+            "the deadline was 12:00; it is past its pivot, so it goes on",
+        ),
+    ],
+)
+def test_each_kind_of_row_about_waiting_is_told_in_words(entry: LogEntry, what: str) -> None:
+    assert words(entry) == [what]
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (TIMED_OUT, "no signal came in time; the saga goes on"),
+        (
+            replace(TIMED_OUT, status=EntryStatus.FAILED, verdict=Verdict.ABORT, error_type="WaitTimedOut"),
+            "no signal came in time; the saga aborts",
+        ),
+        (completed("courier", Action.ACT), "slept"),
+        (failed("courier", Action.ACT, Verdict.RETRY), "act failed, attempt 1; the step is retried: None: None"),
+        (replace(completed("courier", Action.ACT), actor="ann", reason="by phone"), "operator: act completed, by ann"),
+    ],
+)
+def test_the_end_of_a_wait_is_told_by_how_it_ended(entry: LogEntry, what: str) -> None:
+    assert words(ARMED, entry)[1].startswith(what)
+
+
+def test_a_saga_that_waited_was_not_given_back_and_requests_are_of_no_step() -> None:
+    told = events(
+        replace(ARMED, version=1),
+        replace(completed("courier", Action.ACT), signal=SIGNAL, version=2),
+        replace(said("cancel", signal=SIGNAL), version=2),
+        replace(said("deadline", message="the deadline was 12:00"), version=3),
+    )
+
+    assert [event.step for event in told] == ["courier", "courier", None, None]

@@ -12,8 +12,8 @@ import pytest
 from sagas.duration import duration, when
 from sagas.inspection.models import SagaDetails
 from sagas.inspection.standing import in_brief, in_words
-from sagas.progress import SagaStatus
-from sagas.storage.records import LeaseRequest, NewSaga, Pause, SagaState
+from sagas.progress import Action, EntryStatus, SagaStatus
+from sagas.storage.records import LeaseRequest, LogEntry, NewSaga, Pause, SagaState, completed
 
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 SAGA_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
@@ -72,7 +72,7 @@ FINISHED = {"status": SagaStatus.COMPLETED, "state": SagaState.FINISHED, "lease_
         (
             READY | {"state": SagaState.WAITING, "available_at": FUTURE},
             "until 2026-11-22 19:38:30",
-            "waits until 2026-11-22 19:38:30 (in 25 s); the next scan after that sends it to a worker",
+            "waits for a signal, until 2026-11-22 19:38:30 (in 25 s)",
         ),
     ],
 )
@@ -122,3 +122,36 @@ def test_a_time_is_in_utc_whatever_zone_the_database_speaks() -> None:
 )
 def test_a_duration_is_in_the_largest_unit_that_fits_twice(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# -- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def armed(step: str) -> LogEntry:
+    return LogEntry(step=step, action=Action.ACT, status=EntryStatus.ARMED)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "log", "words", "brief"),
+    [
+        (
+            7200,
+            (armed("courier"),),
+            "waits for courier, until 2026-11-22 21:38:05 (in 2 h)",
+            "until 2026-11-22 21:38:05",
+        ),
+        (None, (armed("courier"),), "waits for courier, without a limit", "for a signal"),
+        (None, (armed("a"), completed("a", Action.ACT), armed("b")), "waits for b, without a limit", "for a signal"),
+        (None, (armed("a"), armed("b")), "waits for a and b, without a limit", "for a signal"),
+        (None, (), "waits for a signal, without a limit", "for a signal"),
+        (-60, (armed("a"),), "due since 2026-11-22 19:37:05 (60 s ago): the next scan sends it to a worker", "due"),
+    ],
+)
+def test_a_saga_that_waits_tells_for_what_and_until_when(
+    seconds: int | None, log: tuple[LogEntry, ...], words: str, brief: str
+) -> None:
+    due = None if seconds is None else NOW + timedelta(seconds=seconds)
+    waiting = replace(RECORD, state=SagaState.WAITING, lease_owner=None, lease_token=None, available_at=due, log=log)
+
+    assert in_words(SagaDetails(now=NOW, record=waiting)) == words
+    assert in_brief(waiting, NOW) == brief

@@ -32,8 +32,8 @@ def record(*log: LogEntry, **values: Any) -> SagaRecord:
 
 
 def armed(step: str) -> LogEntry:
-    """A row that a version with waits writes."""
-    return LogEntry(step=step, action=ACT, status="armed")  # type: ignore[arg-type]
+    """A row with which a wait begins."""
+    return LogEntry(step=step, action=ACT, status=EntryStatus.ARMED)
 
 
 def test_a_view_has_what_the_row_says() -> None:

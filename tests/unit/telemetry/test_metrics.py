@@ -18,6 +18,7 @@ from sagas.storage.records import Acquired, Lease, LeaseRequest
 from sagas.storage.transitions import GaveBack
 from sagas.telemetry.metrics import Metrics
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, always
+from tests.unit.test_waits import CoolingOff, Courier
 
 FULL = ConnectionError("fully booked")
 
@@ -188,3 +189,25 @@ print(hung)
 def test_a_child_forked_while_another_thread_counts_can_count() -> None:
     done = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "0\n", done.stderr
+
+
+def test_a_wait_that_begins_is_no_step_that_ended(watched: Watched, stage: Stage) -> None:
+    saga_id = watched.engine.run(stage.saga(Courier, CoolingOff), Trip()).saga_id
+    began = watched.value("sagas_steps_total", saga="trip", step="courier", action="act", outcome="failed")
+    watched.engine.signal(saga_id, "courier", {"courier": "ann"})
+    watched.engine.recover(saga_id, by_hand=True)
+    watched.clock.forward(3600)
+    watched.engine.recover(saga_id)
+
+    assert began is None
+    for step in ("courier", "cooling-off"):
+        assert watched.value("sagas_steps_total", saga="trip", step=step, action="act", outcome="completed") == 1
+    assert watched.value("sagas_runs_total", saga="trip", outcome="waiting") == 2
+
+
+def test_a_wait_that_times_out_is_a_step_that_failed(watched: Watched, stage: Stage) -> None:
+    saga_id = watched.engine.run(stage.saga(Courier), Trip()).saga_id
+    watched.clock.forward(3 * 86_400)
+    watched.engine.recover(saga_id)
+
+    assert watched.value("sagas_steps_total", saga="trip", step="courier", action="act", outcome="failed") == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from opentelemetry import trace
@@ -13,18 +15,21 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sagas import MemorySagaStorage, RetryPolicy
+from sagas.definition import Part
+from sagas.storage.records import utc_now
 from sagas.telemetry.tracing import Tracing
-from tests.samples import DEADLINE_SECONDS, FakeDispatcher, QuickEngine, Stage, Trip, always
+from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, QuickEngine, Stage, Trip, always
+from tests.unit.test_waits import CoolingOff, Courier
 
 
 class Traced:
     """An engine whose spans are collected, as is whatever its steps trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
         self.provider, self._exporter = TracerProvider(), InMemorySpanExporter()
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.tracer = self.provider.get_tracer("test")
-        self.storage = MemorySagaStorage()
+        self.storage = MemorySagaStorage(clock)
         self.dispatcher = FakeDispatcher()
         self.engine = QuickEngine(self.storage, observer=Tracing(self.provider), dispatcher=self.dispatcher)
 
@@ -202,3 +207,35 @@ def test_without_a_provider_nobody_is_told(first: str, imported: bool) -> None:
         [sys.executable, "-c", RUN.format(first=first)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["COMPLETED", str(imported), "False"], done.stderr
+
+
+def happened(span: ReadableSpan) -> list[tuple[str, dict[str, object]]]:
+    return [(event.name, dict(event.attributes or {})) for event in span.events]
+
+
+def test_a_wait_is_an_event_of_the_run_and_receiving_a_signal_has_a_span(traced: Traced, stage: Stage) -> None:
+    saga_id = traced.engine.run(stage.saga(Courier, CoolingOff), Trip()).saga_id
+    assert happened(traced.spans()["saga trip"]) == [
+        ("waits for a signal", {"saga.step": "courier", "saga.seconds": 172_800.0})
+    ]
+
+    traced.engine.signal(saga_id, "courier", {"courier": "ann"})
+    traced.engine.recover(saga_id, by_hand=True)
+
+    assert happened(traced.spans()["saga trip"]) == [("sleeps", {"saga.step": "cooling-off", "saga.seconds": 3600.0})]
+    assert parent(traced.spans()["receive courier"]) == ids(traced.spans()["saga trip"])
+
+
+@pytest.mark.parametrize(
+    ("wait", "seconds", "event"),
+    [(Courier, 172_800, "no signal came in time"), (CoolingOff, 3600, "slept")],
+)
+def test_a_wait_that_time_ends_is_an_event_too(
+    stage: Stage, wait: type[Part], seconds: float, event: str, clock: Clock
+) -> None:
+    traced = Traced(clock)
+    saga_id = traced.engine.run(stage.saga(wait), Trip()).saga_id
+    clock.forward(seconds)
+    traced.engine.recover(saga_id)
+
+    assert happened(traced.spans()["saga trip"]) == [(event, {"saga.step": wait.name})]

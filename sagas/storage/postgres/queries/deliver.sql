@@ -1,6 +1,7 @@
 -- Delivers signals to their sagas, as `rules.deliver` does: the inbox counts them, and a saga that waits is queued.
 -- The sagas are locked first, and judged as they are once they are locked: a holder may have suspended one meanwhile.
--- Two deliveries of one signal count it once: the second finds it delivered.
+-- Two deliveries of one signal count it once: the second finds it delivered. The signals of a saga that is gone are
+-- deleted, because scans would find them for ever: a saga may be pruned while its signal is on its way.
 WITH saga AS MATERIALIZED (
     SELECT id, state, available_at FROM saga_executions
     WHERE id = ANY (CAST(:'ids' AS uuid[]))
@@ -11,6 +12,9 @@ WITH saga AS MATERIALIZED (
     -- Not written as NOT delivered: the index of what is undelivered is small as a rule, and large after an outage.
     WHERE saga_id = ANY (ARRAY(SELECT id FROM saga)) AND delivered IS NOT TRUE
     RETURNING saga_id, kind
+), gone AS (
+    DELETE FROM saga_signals
+    WHERE saga_id = ANY (CAST(:'ids' AS uuid[])) AND saga_id <> ALL (ARRAY(SELECT id FROM saga))
 ), counted AS (
     SELECT saga_id, count(*) AS signals, bool_or(kind = 'cancel') AS cancels FROM new GROUP BY saga_id
 ), judged AS (

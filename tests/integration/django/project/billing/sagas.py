@@ -1,10 +1,11 @@
 """Sagas whose steps run in other threads than their worker's."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from shop.models import Order
 
-from sagas import Call, Saga, Step
+from sagas import Call, Saga, Step, Wait
 
 
 @dataclass
@@ -26,3 +27,11 @@ class SendBill(Step[Bill]):
 
 class SettleBill(Saga[Bill]):
     steps = [PrintBill, SendBill]
+
+
+class Approval(Wait[bool]):
+    timeout = timedelta(days=2)
+
+
+class ApproveBill(Saga[Bill]):
+    steps = [Approval]

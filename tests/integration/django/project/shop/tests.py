@@ -14,7 +14,7 @@ from uuid import UUID
 
 import django.db
 from asgiref.sync import async_to_sync, sync_to_async
-from billing.sagas import Bill, SettleBill
+from billing.sagas import ApproveBill, Bill, SettleBill
 from django.core.checks import Tags, run_checks
 from django.core.management import CommandError, call_command, execute_from_command_line
 from django.db import connection, connections, transaction
@@ -22,9 +22,21 @@ from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from proj.celery import app
 
-from sagas import SagaStatus, api, current_engine, run, start, start_async, start_many
+from sagas import (
+    SagaStatus,
+    api,
+    cancel,
+    current_engine,
+    recover_saga,
+    run,
+    signal,
+    signal_async,
+    start,
+    start_async,
+    start_many,
+)
 from sagas.celery.dispatch import CeleryDispatcher
-from sagas.celery.names import RUN_QUEUE
+from sagas.celery.names import RECOVER_QUEUE, RUN_QUEUE
 from sagas.django import outside_transaction
 from sagas.django.configuration import read_settings, url_of
 from sagas.django.testing import sagas_in_memory
@@ -51,8 +63,8 @@ def empty_queue():
         broker.default_channel.queue_purge(RUN_QUEUE) if sent() else None
 
 
-def sent():
-    return CeleryDispatcher(app).length(RUN_QUEUE)
+def sent(queue=RUN_QUEUE):
+    return CeleryDispatcher(app).length(queue)
 
 
 class Transactions(TransactionTestCase):
@@ -227,6 +239,32 @@ class Transactions(TransactionTestCase):
                 self.assertIn((True,), cursor.fetchall())
         self.assertEqual(run(SettleBill, Bill("2")).status, SagaStatus.COMPLETED)
 
+    def test_a_signal_of_a_transaction_exists_and_wakes_its_saga_after_the_commit(self):
+        saga_id = run(ApproveBill, Bill("1")).saga_id
+        storage = current_engine().storage
+        with self.assertRaises(Undone), transaction.atomic():
+            signal(saga_id, "approval", False)
+            cancel(saga_id, "rolled back")
+            raise Undone
+        self.assertEqual(storage.signals(saga_id), [])
+        before = sent(RECOVER_QUEUE)
+        with transaction.atomic():
+            signal(saga_id, "approval", True, by="ann")
+            self.assertEqual([storage.signals(saga_id), sent(RECOVER_QUEUE) - before], [[], 0])
+        self.assertEqual([len(storage.signals(saga_id)), sent(RECOVER_QUEUE) - before], [1, 1])
+        self.assertEqual(recover_saga(saga_id).status, SagaStatus.COMPLETED)
+
+    def test_a_coroutine_signals_in_the_transaction_that_calls_it(self):
+        saga_id = run(ApproveBill, Bill("1")).saga_id
+
+        async def approve():
+            await signal_async(saga_id, "approval", True)
+
+        with self.assertRaises(Undone), transaction.atomic():
+            async_to_sync(approve)()
+            raise Undone
+        self.assertEqual(current_engine().storage.signals(saga_id), [])
+
     def test_eager_tasks_run_a_saga_when_its_transaction_commits(self):
         app.conf.task_always_eager = True
         try:
@@ -286,7 +324,9 @@ class Settings(TestCase):
         read = api.settings()
         self.assertIn("/test_", read.database_url)
         self.assertEqual(read.modules, ("shop.sagas", "billing.sagas"))
-        self.assertEqual({saga.name for saga in current_engine().registry}, {"place-order", "settle-bill"})
+        self.assertEqual(
+            {saga.name for saga in current_engine().registry}, {"approve-bill", "place-order", "settle-bill"}
+        )
 
     def test_a_wrong_key_is_refused_with_the_nearest(self):
         self.assertIn("'lease_seconds', which is no setting: write 'LEASE_SECONDS'", refusal(self, lease_seconds=1))
