@@ -122,7 +122,7 @@ def test_the_password_of_a_second_broker_is_not_shown_where_the_broker_is(
 def test_a_schedule_that_fails_is_named_and_fails_the_command(
     sagas: Command, sql: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sagas.engine._installed_dispatcher", FakeDispatcher)
+    monkeypatch.setattr("sagas.engine.installed_dispatcher", FakeDispatcher)
     for name in ("nightly", "place-order"):
         sql("INSERT INTO saga_schedules VALUES (:name, now() - interval '7 days')", name=name)
 
