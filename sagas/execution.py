@@ -99,6 +99,12 @@ class Report:
     message: str = ""
     refusal: Refusal | None = None
 
+    @classmethod
+    def of(cls, saga: SagaRecord, outcome: Outcome, message: str, **more: Any) -> Report:
+        """Return a report on this saga as it was last seen; `more` are other attributes."""
+        more.setdefault("status", saga.status)
+        return cls(saga_id=saga.id, name=saga.name, outcome=outcome, message=message, **more)
+
     def __post_init__(self) -> None:
         # They quote errors and names, and are read in terminals and logs.
         object.__setattr__(self, "did", tuple(map(printable, self.did)))
@@ -237,7 +243,7 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
         "saga %s (%s): %s: %s", record.id, record.name, outcome, message, extra=about(record.id, record.name)
     )
     runtime.observer.given_back(record, outcome)
-    return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
+    return Report.of(record, outcome, message, status=acquired.status_before)
 
 
 def database_backoff(failures: int) -> float:
@@ -778,14 +784,7 @@ class _Execution:
     def _report(self, outcome: Outcome, message: str, *, level: int = logging.INFO) -> Report:
         logger.log(level, "saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
         self.observer.given_back(self.record, outcome)
-        return Report(
-            saga_id=self.record.id,
-            name=self.record.name,
-            status=self.status,
-            outcome=outcome,
-            did=tuple(self.did),
-            message=message,
-        )
+        return Report.of(self.record, outcome, message, status=self.status, did=tuple(self.did))
 
 
 def _note(

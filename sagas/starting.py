@@ -80,7 +80,7 @@ def just_started(storage: ISagaStorage, new: NewSaga, request: LeaseRequest) -> 
 def started_before(record: SagaRecord) -> Report:
     """Return the report of a run that found a saga with its idempotency key."""
     message = f"a saga with this idempotency key was started before and is {record.status}."
-    return Report(saga_id=record.id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message)
+    return Report.of(record, Outcome.SKIPPED, message)
 
 
 def start_time(at: datetime | timedelta | None) -> dict[str, Any]:
