@@ -463,7 +463,7 @@ class _Execution:
         return (yield from self._suspend(awaiting))
 
     def _time_is_up(self, move: Move, part: type[Part]) -> Generator[Command, Any, None]:
-        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if issubclass(part, Wait):
             entry = replace(entry, message="no signal came in time")
             if part.on_timeout == "abort":
@@ -550,7 +550,7 @@ class _Execution:
             return (yield from self._after_failure(move, _Failure(error, in_doubt=True, retryable=False)))
         done_by = "received" if move.node.waits else "acted" if move.action is Action.ACT else "compensated"
         self.did.append(f"{move.node.name}: {done_by}")
-        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if (signal := self.received.pop(move.node.name, None)) is not None:
             entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
         return (yield from self._go_on(move, entry, stored=changed))
@@ -563,11 +563,9 @@ class _Execution:
         retried = verdict is Verdict.RETRY
         error_type, message = type(failure.error).__name__, _message(failure.error)
         trace = (move.node.name, move.action, error_type, message)
-        entry = LogEntry(
-            step=move.node.name,
-            action=move.action,
-            status=EntryStatus.FAILED,
-            attempt=move.attempt,
+        entry = LogEntry.of(
+            move,
+            EntryStatus.FAILED,
             verdict=verdict,
             in_doubt=failure.in_doubt,
             error_type=error_type,

@@ -17,6 +17,7 @@ from sagas.cli.ids import saga_id_of, shown_ids
 from sagas.cli.loading import check_name, complete_name
 from sagas.cli.render import NOTHING, Cell, out, table, text
 from sagas.cli.serialize import AsJson, print_json, summary_of
+from sagas.cli.start import parse_tag
 from sagas.duration import duration, utc
 from sagas.inspection.models import PageFilter
 from sagas.inspection.standing import in_brief
@@ -80,7 +81,7 @@ def list_sagas(
         states=[*(state or ()), *[SagaState.DEAD] * dead],
         name=name,
         key=key,
-        tags=dict(map(_tag, tag or ())),
+        tags=dict(map(parse_tag, tag or ())),
         created_after=since,
         created_before=until,
         leased_by=leased_by,
@@ -105,15 +106,6 @@ def list_sagas(
         last = page.records[-1].id
         command = _next_page(wanted, ids.get(last, str(last)), as_json)
         typer.echo(f"there are more; the next page: {command}", err=True)
-
-
-def _tag(written: str) -> tuple[str, str]:
-    tag, equals, value = written.partition("=")
-    if not equals or not tag:
-        raise typer.BadParameter(
-            f"{written!r} is no tag and its value: write them as customer=c-7.", param_hint="'--tag'"
-        )
-    return tag, value
 
 
 def _own_headers(records: Sequence[SagaRecord]) -> list[str]:
