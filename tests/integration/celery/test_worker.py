@@ -191,7 +191,7 @@ def test_worker_refuses_a_database_that_is_behind(empty_database_url: str, celer
     assert worker.exit_code == 1
     last = worker.log.read_text().strip().splitlines()[-1]
     assert last == (
-        "error: the database has no saga tables of this version, and this code needs 0006: run `sagas migrate`."
+        "error: the database has no saga tables of this version, and this code needs 0007: run `sagas migrate`."
     )
 
 
