@@ -60,9 +60,17 @@ class Operator:
                     f"saga {record.id} is past its pivot and can only go forward: skip the step that cannot be done "
                     "(`sagas skip`), or settle it by hand (`sagas resolve`)."
                 )
-            message = f"{because} ({self._by})"
-            columns = {"error_type": "Aborted", "message": message, "actor": self._by, "reason": because}
-            entry = LogEntry.of(move, EntryStatus.FAILED, verdict=Verdict.ABORT, **columns)
+            entry = LogEntry(
+                step=move.node.name,
+                action=move.action,
+                status=EntryStatus.FAILED,
+                attempt=move.attempt,
+                verdict=Verdict.ABORT,
+                error_type="Aborted",
+                message=f"{because} ({self._by})",
+                actor=self._by,
+                reason=because,
+            )
             return entry, _status_after(progress, entry)
 
         return self._act(saga_id, decide)
@@ -84,7 +92,14 @@ class Operator:
                     f"saga {record.id} does {move.node.name!r} ({move.action}) next, not {step!r}: only the next step "
                     "can be skipped, so name that one."
                 )
-            entry = LogEntry.of(move, EntryStatus.SKIPPED, actor=self._by, reason=because)
+            entry = LogEntry(
+                step=step,
+                action=move.action,
+                status=EntryStatus.SKIPPED,
+                attempt=move.attempt,
+                actor=self._by,
+                reason=because,
+            )
             return entry, _status_after(progress, entry)
 
         return self._act(saga_id, decide)
