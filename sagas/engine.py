@@ -3,68 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any, TypeVar, Unpack
 from uuid import UUID
 
 from sagas import recovery, signals
 from sagas.async_driver import execute_async
-from sagas.background import InBackground
 from sagas.context import ContextT
-from sagas.definition import MAX_NAME_LENGTH, AnySaga, Resolver, Saga, Step
+from sagas.definition import AnySaga, Resolver, Saga, Step
 from sagas.definitions import Definitions
 from sagas.deliveries import Deliveries
 from sagas.drivers import execute
-from sagas.errors import ConfigurationError, SagaError, StorageUnavailable
-from sagas.execution import Outcome, Report
+from sagas.errors import ConfigurationError
+from sagas.execution import Report
 from sagas.framework import Framework
 from sagas.group_commit import GroupWriter
-from sagas.ids import new_saga_id
 from sagas.inspection.view import SagaSummary, SagaView
 from sagas.lease import LeaseKeeper, default_node, owner_name
 from sagas.loops import call_in_thread, refuse_within_async_step
-from sagas.outbox import OutboxTask
-from sagas.progress import SagaStatus
+from sagas.plugins import installed_dispatcher, named_resolver
 from sagas.reading import Filters, Reader, SagaReference
 from sagas.recovery import Dispatcher, ScanReport, parse_saga_id
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.schedule import AnySchedule
 from sagas.scheduler import Scheduler
+from sagas.sending import Sender
 from sagas.settings import Settings
-from sagas.storable import is_storable, require_storable
+from sagas.starting import just_started, new_sagas, start_time, started_before, traced
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.postgres import PostgresSagaStorage
 from sagas.storage.records import (
-    Acquired,
     Claim,
-    Lease,
-    LeaseRequest,
     LogEntry,
     NewSaga,
     OnConflict,
-    SagaRecord,
     Signal,
     shared_owner,
-    utc_now,
 )
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
-from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import Observer
 from sagas.telemetry.resolving import resolve_observer
 
-logger = saga_logger(__name__)
-
 ResultT = TypeVar("ResultT")
-
-#: How the engine finds Celery without importing it.
-DISPATCHER_ENTRY_POINT = "sagas.dispatcher"
 
 
 class SagaEngine:
@@ -121,8 +106,7 @@ class SagaEngine:
         )
         self._tasks: set[asyncio.Task[Report]] = set()
         self._owner: tuple[int, str] | None = None
-        self._sending = InBackground(self._send, name="sagas-send")
-        self._delivering = InBackground(self._deliver, name="sagas-deliver")
+        self._sender = Sender(storage, lambda: self.dispatcher)
         self._connected = False
 
     @classmethod
@@ -241,19 +225,18 @@ class SagaEngine:
         options: dict[str, Any] = {} if on_conflict == "return" else {"on_conflict": on_conflict}
         options |= start_time(at)
         with resolve_observer(self._observer).starting(new) as traceparent:
-            if traceparent is not None:
-                new = _traced(new, traceparent)
+            new = traced(new, traceparent)
             claims: list[Claim] = []
             sent_by_us = self.dispatcher is not None and at is None
             if connection is None:
                 connection = self._framework.transaction()
             if connection is not None:
                 options["connection"] = transaction = self.storage.join(connection)
-                sent_by_us = sent_by_us and transaction.on_commit(lambda: self._after_commit(self._sending, claims))
+                sent_by_us = sent_by_us and transaction.on_commit(lambda: self._sender.send_after_commit(claims))
             created = self.storage.create_sagas(new, queued=sent_by_us, **options)
             claims += [Claim(saga_id, 0, pending=True) for saga_id, is_new in created if is_new]
             if connection is None and sent_by_us:
-                self._send(claims)
+                self._sender.send(claims)
             return created
 
     async def start_async(
@@ -315,7 +298,7 @@ class SagaEngine:
         wanted = [parse_saga_id(saga_id) for saga_id in saga_ids]
         claims = self.storage.claim_by_id(wanted) if self.dispatcher is not None else []
         claims += self.storage.deliver(wanted)
-        self._send(claims)
+        self._sender.send(claims)
         for saga_id in set(wanted) - {claim.saga_id for claim in claims}:
             self.storage.load(saga_id)
 
@@ -341,12 +324,11 @@ class SagaEngine:
         runtime = self.runtime()
         request = runtime.request()
         with runtime.observer.starting(new) as traceparent:
-            if traceparent is not None:
-                new = _traced(new, traceparent)
+            new = traced(new, traceparent)
             ((saga_id, is_new),) = self.storage.create_sagas(new, lease=request)
         if not is_new:
-            return _started_before(self.storage.load(saga_id))
-        return execute(saga, saga.graph, self._just_started(new[0], request), runtime)
+            return started_before(self.storage.load(saga_id))
+        return execute(saga, saga.graph, just_started(self.storage, new[0], request), runtime)
 
     async def run_async(
         self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None
@@ -362,13 +344,12 @@ class SagaEngine:
         (new,) = self._new_sagas(saga, [context], None if key is None else [key])
         runtime = self.runtime()
         with runtime.observer.starting([new]) as traceparent:
-            if traceparent is not None:
-                (new,) = _traced([new], traceparent)
+            (new,) = traced([new], traceparent)
             saga_id, is_new, request = await self._writer.create(new, runtime.request())
         if not is_new:
-            return _started_before(await call_in_thread(partial(self.storage.load, saga_id)))
-        just_started = partial(self._just_started, new, request)
-        acquired = just_started() if new.deadline_seconds is None else await call_in_thread(just_started)
+            return started_before(await call_in_thread(partial(self.storage.load, saga_id)))
+        begin = partial(just_started, self.storage, new, request)
+        acquired = begin() if new.deadline_seconds is None else await call_in_thread(begin)
         return await execute_async(saga, saga.graph, acquired, runtime, self._writer)
 
     # -- sending to sagas -------------------------------------------------------------------------------------
@@ -466,18 +447,12 @@ class SagaEngine:
             connection = self._framework.transaction()
         if connection is None:
             is_new, claims = self.storage.post_signal(signal)
-            self._send(claims)
+            self._sender.send(claims)
             return is_new
         transaction = self.storage.join(connection)
         is_new = self.storage.add_signal(signal, connection=transaction)
-        transaction.on_commit(lambda: self._after_commit(self._delivering, [signal.saga_id]))
+        transaction.on_commit(lambda: self._sender.deliver_after_commit(signal.saga_id))
         return is_new
-
-    def _deliver(self, saga_ids: Sequence[UUID]) -> None:
-        try:
-            self._send(self.storage.deliver(saga_ids))
-        except StorageUnavailable as error:
-            logger.warning("%d signals were not delivered; a later scan delivers them: %s", len(saga_ids), error)
 
     async def _within(
         self, call: Callable[[TransactionOwner | None], ResultT], connection: AsyncTransactionOwner | None
@@ -627,8 +602,6 @@ class SagaEngine:
         """Do as `wait` does, from a coroutine. The event loop goes on meanwhile."""
         return await self._reader.wait_async(saga, timeout)
 
-    # -- details ----------------------------------------------------------------------------------------------
-
     def runtime(self) -> Runtime:
         """Return what an execution in this process needs."""
         if self._owner is None or self._owner[0] != os.getpid():
@@ -641,29 +614,14 @@ class SagaEngine:
             owner=self._owner[1],
             resolve=self._resolver,
             stopping=self._stopping,
-            send=lambda claim: self._send([claim]),
-            send_tasks=self._send_tasks,
+            send=lambda claim: self._sender.send([claim]),
+            send_tasks=self._sender.send_tasks,
             in_doubt_on=self._in_doubt_on,
             observer=resolve_observer(self._observer),
             framework=self._framework,
         )
 
     # -- details ----------------------------------------------------------------------------------------------
-
-    def _just_started(self, new: NewSaga, request: LeaseRequest) -> Acquired:
-        """Return a new saga under its first lease, as the storage has stored it."""
-        lease = Lease(new.id, 1, request.owner, request.token)
-        # A deadline is judged by the clock of the storage. Nothing else of a new saga depends on a time.
-        if new.deadline_seconds is not None:
-            record = self.storage.load(new.id)
-        else:
-            record = new.as_record(now=utc_now(), lease=request)
-        return Acquired(lease, record, SagaStatus.PENDING)
-
-    async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
-        """Register a saga's definition, so that the event loop need not wait when it is started."""
-        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
-            await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _new_sagas(
         self,
@@ -672,30 +630,12 @@ class SagaEngine:
         keys: Sequence[str] | None,
         tags: Mapping[str, str] | None = None,
     ) -> list[NewSaga]:
-        if not (isinstance(saga, type) and issubclass(saga, Saga)):
-            raise TypeError(f"{saga!r:.60} is no Saga class: give the class itself, as start(PlaceOrder, ...).")
-        self.registry.add(saga)
-        if keys is not None and len(keys) != len(contexts):
-            raise ValueError(f"{len(keys)} idempotency keys for {len(contexts)} contexts: give one for each.")
-        for key in keys or ():
-            check_idempotency_key(key)
-        check_tags(tags)
-        if not contexts:
-            return []
-        documents = [saga.codec.dump_checked(context) for context in contexts]
-        definition = self.definitions.register(saga.graph)
-        return [
-            NewSaga(
-                id=new_saga_id(),
-                name=saga.stored_name(),
-                definition=definition,
-                context=document,
-                idempotency_key=keys[index] if keys is not None else None,
-                tags=tags or None,
-                deadline_seconds=None if saga.deadline is None else saga.deadline.total_seconds(),
-            )
-            for index, document in enumerate(documents)
-        ]
+        return new_sagas(saga, contexts, keys, tags, registry=self.registry, definitions=self.definitions)
+
+    async def _register_in_thread(self, saga: type[Saga[ContextT]]) -> None:
+        """Register a saga's definition, so that the event loop need not wait when it is started."""
+        if isinstance(saga, type) and issubclass(saga, Saga) and not self.definitions.knows(saga.graph):
+            await call_in_thread(partial(self.definitions.register, saga.graph))
 
     def _start_scheduled(
         self, schedule: AnySchedule, contexts: Sequence[Any], keys: Sequence[str]
@@ -703,7 +643,7 @@ class SagaEngine:
         """Store sagas of a schedule in a commit of their own; the scan sends them."""
         new = self._new_sagas(schedule.saga, contexts, keys, {"schedule": schedule.name})
         with resolve_observer(self._observer).starting(new) as traceparent:
-            return self.storage.create_sagas(new if traceparent is None else _traced(new, traceparent))
+            return self.storage.create_sagas(traced(new, traceparent))
 
     async def _shielded(self, running: Coroutine[Any, Any, Report]) -> Report:
         # Keep a reference to the task: the event loop has only a weak one, and the task could be collected.
@@ -712,89 +652,6 @@ class SagaEngine:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    def _after_commit(self, work: InBackground[Any], what: Sequence[Any]) -> None:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            work.now(what)
-        else:
-            work.put(what)  # doing it here would block every other coroutine while the broker does not answer
-
-    def _send_tasks(self, tasks: Sequence[OutboxTask]) -> None:
-        try:
-            if self.dispatcher is not None:
-                recovery.send_tasks(self.storage, self.dispatcher, tasks)
-        except SagaError as error:
-            logger.warning("%d tasks of the outbox were not sent; a later scan sends them: %s", len(tasks), error)
-        except Exception:
-            # The checkpoint is committed, and so are they.
-            logger.exception("sending %d tasks of the outbox failed; a later scan sends them", len(tasks))
-
-    def _send(self, claims: Sequence[Claim]) -> None:
-        try:
-            if self.dispatcher is None:
-                self.storage.release_claims(claims)
-                return
-            recovery.send(self.storage, self.dispatcher, claims)
-        except SagaError as error:
-            logger.warning("%d sagas were not sent; a later scan sends them: %s", len(claims), error)
-        except Exception:
-            # The start succeeded: the sagas are committed, and a scan sends those whose messages are missing.
-            logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
-
-
-def start_time(at: datetime | timedelta | None) -> dict[str, Any]:
-    """Return the arguments of the storage for a start at this time.
-
-    Raises:
-        ValueError: the time has no time zone, or the duration is negative.
-    """
-    match at:
-        case None:
-            return {}
-        case timedelta() if at >= timedelta(0):
-            return {"after_seconds": at.total_seconds()}
-        case datetime() if at.tzinfo is not None:
-            return {"at": at}
-    raise ValueError(
-        f"at is {at!r}: give a datetime with a time zone, as datetime.now(UTC) + timedelta(hours=2), or a timedelta."
-    )
-
-
-def check_tags(tags: object) -> None:
-    """Refuse what cannot be tags.
-
-    Raises:
-        ValueError: the message shows them and says what they may be.
-    """
-    if tags is None:
-        return
-    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
-        raise ValueError(f"tags are {tags!r:.100}: give a mapping of text to text, as {{'customer': 'c-7'}}.")
-    require_storable(**{f"tag {name!r}": f"{name}{value}" for name, value in tags.items()})
-
-
-def check_idempotency_key(key: str) -> None:
-    """Refuse a value that cannot be an idempotency key.
-
-    Raises:
-        ValueError: the message shows the key and says what one may be.
-    """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_NAME_LENGTH or not is_storable(key):
-        raise ValueError(
-            f"idempotency key {key!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL, "
-            "and without halves of surrogate pairs."
-        )
-
-
-def _started_before(record: SagaRecord) -> Report:
-    message = f"a saga with this idempotency key was started before and is {record.status}."
-    return Report(saga_id=record.id, name=record.name, status=record.status, outcome=Outcome.SKIPPED, message=message)
-
-
-def _traced(new: list[NewSaga], traceparent: str) -> list[NewSaga]:
-    return [replace(saga, traceparent=traceparent) for saga in new]
-
 
 def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
     return step()
@@ -802,29 +659,3 @@ def _call_the_class(step: type[Step[Any]]) -> Step[Any]:
 
 def _storage(settings: Settings) -> ISagaStorage:
     return PostgresSagaStorage(settings.database_url, pool_size=settings.database_pool_size)
-
-
-def installed_dispatcher() -> Dispatcher | None:
-    """Return the dispatcher of this installation, which is Celery's; None if there is none."""
-    for entry_point in entry_points(group=DISPATCHER_ENTRY_POINT):
-        dispatcher: Dispatcher = entry_point.load()()
-        return dispatcher
-    return None
-
-
-def named_resolver(path: str) -> Resolver:
-    """Return the function that `SAGAS_RESOLVER` names.
-
-    Raises:
-        ConfigurationError: there is none, or it cannot be called.
-    """
-    module, _, name = path.partition(":")
-    try:
-        resolver: Resolver = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
-            f"SAGAS_RESOLVER is {path!r}, which cannot be loaded ({error}): write it as 'package.module:function'."
-        ) from error
-    if not callable(resolver):
-        raise ConfigurationError(f"SAGAS_RESOLVER is {path!r}, which cannot be called: name a function.")
-    return resolver

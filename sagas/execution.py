@@ -111,6 +111,12 @@ class Report:
     message: str = ""
     refusal: Refusal | None = None
 
+    @classmethod
+    def of(cls, saga: SagaRecord, outcome: Outcome, message: str, **more: Any) -> Report:
+        """Return a report on this saga as it was last seen; `more` are other attributes."""
+        more.setdefault("status", saga.status)
+        return cls(saga_id=saga.id, name=saga.name, outcome=outcome, message=message, **more)
+
     def __post_init__(self) -> None:
         # They quote errors and names, and are read in terminals and logs.
         object.__setattr__(self, "did", tuple(map(printable, self.did)))
@@ -261,7 +267,7 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
         "saga %s (%s): %s: %s", record.id, record.name, outcome, message, extra=about(record.id, record.name)
     )
     runtime.observer.given_back(record, outcome)
-    return Report(saga_id=record.id, name=record.name, status=acquired.status_before, outcome=outcome, message=message)
+    return Report.of(record, outcome, message, status=acquired.status_before)
 
 
 def database_backoff(failures: int) -> float:
@@ -493,7 +499,7 @@ class _Execution:
         return (yield from self._suspend(awaiting))
 
     def _time_is_up(self, move: Move, part: type[Part]) -> Generator[Command, Any, None]:
-        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if issubclass(part, Wait):
             entry = replace(entry, message="no signal came in time")
             if part.on_timeout == "abort":
@@ -584,7 +590,7 @@ class _Execution:
             return (yield from self._after_failure(move, _Failure(error, move.node.doubtful, retryable=False)))
         done_by = "received" if move.node.waits else "acted" if move.action is Action.ACT else "compensated"
         self.did.append(f"{move.node.name}: {done_by}")
-        entry = LogEntry(step=move.node.name, action=move.action, status=EntryStatus.COMPLETED, attempt=move.attempt)
+        entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if (signal := self.received.pop(move.node.name, None)) is not None:
             entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
         result = _Result(changed, tuple(self.calls[move.node.name].enqueued), commits=transactional)
@@ -653,11 +659,9 @@ class _Execution:
         retried = verdict is Verdict.RETRY
         error_type, message = type(failure.error).__name__, _message(failure.error)
         trace = (move.node.name, move.action, error_type, message)
-        entry = LogEntry(
-            step=move.node.name,
-            action=move.action,
-            status=EntryStatus.FAILED,
-            attempt=move.attempt,
+        entry = LogEntry.of(
+            move,
+            EntryStatus.FAILED,
             verdict=verdict,
             in_doubt=failure.in_doubt,
             error_type=error_type,
@@ -666,8 +670,6 @@ class _Execution:
             traceback=None if retried and trace in self.traced else _traceback(failure.error),
         )
         self.traced.add(trace)
-        if (signal := self.received.pop(move.node.name, None)) is not None:
-            self.inbox.put_back(signal)
         self.did.append(f"{move.node.name}: {move.action} failed ({error_type}), {verdict}")
         # A retry is what the step's policy expects; nobody need see to it.
         logger.log(
@@ -892,14 +894,7 @@ class _Execution:
     def _report(self, outcome: Outcome, message: str, *, level: int = logging.INFO) -> Report:
         logger.log(level, "saga %s (%s): %s: %s", self.record.id, self.record.name, outcome, message)
         self.observer.given_back(self.record, outcome)
-        return Report(
-            saga_id=self.record.id,
-            name=self.record.name,
-            status=self.status,
-            outcome=outcome,
-            did=tuple(self.did),
-            message=message,
-        )
+        return Report.of(self.record, outcome, message, status=self.status, did=tuple(self.did))
 
 
 def _note(

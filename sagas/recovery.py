@@ -156,8 +156,7 @@ def acquire(
         with giving_back_on_error(acquired, runtime):
             return _find(acquired, runtime, definitions, note)
     except LeaseLost as error:
-        record, message = acquired.record, str(error)
-        return Report(saga_id=saga_id, name=record.name, status=record.status, outcome=Outcome.LOST, message=message)
+        return Report.of(acquired.record, Outcome.LOST, str(error))
 
 
 def _find(acquired: Acquired, runtime: Runtime, definitions: Definitions, note: LogEntry | None) -> Found | Report:
@@ -334,11 +333,4 @@ def _skipped(saga_id: UUID, refused: NotAcquired) -> Report:
         "invoke it by hand once more to run it all the same.",
         Refusal.SUSPECT: "its worker crashed while it held other sagas too: it runs alone, in a process of its own.",
     }[refused.why]
-    return Report(
-        saga_id=saga_id,
-        name=record.name,
-        status=record.status,
-        outcome=Outcome.SKIPPED,
-        message=message,
-        refusal=refused.why,
-    )
+    return Report.of(record, Outcome.SKIPPED, message, refusal=refused.why)

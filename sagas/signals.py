@@ -41,7 +41,7 @@ def new_signal(
         raise SignalRefused(f"saga {record.id} is {record.status} already: no signal reaches it any more.")
     wait = _wait_of(record, name, definitions)
     try:
-        text = _text_of(payload) if wait is None else wait.payload.dump_checked(_of_type(payload, wait))
+        text = _text_of(payload) if wait is None else text_for(wait, payload)
     except ContextError as error:
         raise SignalRefused(f"saga {record.id}: the signal {name!r} was refused: {error}") from error
     if signal_id is not None and not (0 < len(signal_id) <= MAX_NAME_LENGTH and is_storable(signal_id)):
@@ -100,9 +100,13 @@ def _no_such_wait(record: SagaHead, name: str, waits: list[str]) -> SignalRefuse
     return SignalRefused(f"saga {record.id} ({record.name}) has no wait {name!r}: {known}. Correct the name.")
 
 
-def _of_type(payload: object, wait: type[Wait[Any]]) -> Any:
-    """Return the payload as an instance of the wait's type."""
-    return payload if wait.payload.is_instance(payload) else wait.payload.parse(payload)
+def text_for(wait: type[Wait[Any]], payload: object) -> str:
+    """Return what a signal for this wait brings, as JSON.
+
+    Raises:
+        ContextError: it is no instance of the wait's type, nor plain data that describes one.
+    """
+    return wait.payload.dump_checked(payload if wait.payload.is_instance(payload) else wait.payload.parse(payload))
 
 
 def _text_of(payload: object) -> str:

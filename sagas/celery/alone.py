@@ -23,6 +23,7 @@ from celery import Celery
 from sagas import api
 from sagas.celery import metrics
 from sagas.engine import SagaEngine
+from sagas.execution import Outcome, Report
 from sagas.lease import owner_name
 from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger
@@ -58,12 +59,14 @@ def recover_alone(
     with _lock:
         if saga_id in _alone:
             # A child takes seconds to begin, and meanwhile a scan may have taken the first message for lost.
-            return _report(engine, saga_id, "skipped", "another child of this worker already begins to run it")
+            return _report(engine, saga_id, Outcome.SKIPPED, "another child of this worker already begins to run it")
         _alone.add(saga_id)
     try:
         if not _children.acquire(timeout=_WAIT_SECONDS):
             _send_again(engine, saga_id, version)
-            return _report(engine, saga_id, "skipped", f"{_MOST_CHILDREN} other sagas run alone: a scan sends it again")
+            return _report(
+                engine, saga_id, Outcome.SKIPPED, f"{_MOST_CHILDREN} other sagas run alone: a scan sends it again"
+            )
         try:
             ended = _run_child(app, engine, saga_id, version=version, by_hand=by_hand)
         finally:
@@ -80,7 +83,7 @@ def recover_alone(
         message += ", which counts as a failed attempt unless it was the first run"
         engine.scan()
     logger.warning("saga %s: %s", saga_id, message)
-    return _report(engine, saga_id, "lost", message)
+    return _report(engine, saga_id, Outcome.LOST, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +137,8 @@ def _send_again(engine: SagaEngine, saga_id: UUID, version: int | None) -> None:
         engine.storage.release_claims([Claim(saga_id, version)])
 
 
-def _report(engine: SagaEngine, saga_id: UUID, outcome: str, message: str) -> dict[str, Any]:
-    record = engine.storage.load(saga_id)
-    return {
-        "name": record.name,
-        "outcome": outcome,
-        "message": message,
-        "status": str(record.status),
-        "saga_id": str(saga_id),
-        "did": [],
-    }
+def _report(engine: SagaEngine, saga_id: UUID, outcome: Outcome, message: str) -> dict[str, Any]:
+    return Report.of(engine.storage.load(saga_id), outcome, message).as_json()
 
 
 def _name_of(app: Celery) -> str:

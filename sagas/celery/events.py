@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 
 from sagas.celery.role import runs_only_sagas
 
 #: Maximal time between two sends of events. Flower shows events up to this much later.
 _SECONDS: Final = 0.25
-
-
-def register(app: Celery) -> None:
-    """Have workers of this application that run nothing but sagas gather their events."""
-    app.steps["consumer"].add(GathersEvents)
 
 
 class GathersEvents(bootsteps.StartStopStep):

@@ -9,15 +9,10 @@ from __future__ import annotations
 import select
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from kombu.utils import eventio
 
 from sagas.celery.role import runs_sagas
-
-
-def register(app: Celery) -> None:
-    """Keep greenlets running while a worker of this application that runs sagas in greenlets waits."""
-    app.steps["consumer"].add(WaitsForGreenlets)
 
 
 class WaitsForGreenlets(bootsteps.Step):

@@ -7,26 +7,19 @@ from typing import Final
 from celery import Celery
 
 from sagas import api
-from sagas.celery import (
-    beat,
-    events,
-    greenlets,
-    inspection,
-    messages,
-    neighbours,
-    outages,
-    prefetch,
-    routing,
-    tasks,
-    worker,
-)
+from sagas.celery import beat, inspection, routing, tasks, worker
 from sagas.celery.dispatch import CeleryDispatcher
+from sagas.celery.events import GathersEvents
+from sagas.celery.greenlets import WaitsForGreenlets
+from sagas.celery.messages import DropsMessages
+from sagas.celery.neighbours import NoNeighbours
+from sagas.celery.outages import OutlivesOutages
+from sagas.celery.prefetch import Prefetch
 from sagas.settings import Settings
 
-_PARTS: Final = (
-    *(routing, tasks, inspection, beat),
-    *(worker, prefetch, events, outages, neighbours, messages, greenlets),
-)
+_PARTS: Final = (routing, tasks, inspection, beat, worker)
+#: Each decides for itself whether a worker gets it.
+_CONSUMER_STEPS: Final = (Prefetch, GathersEvents, OutlivesOutages, NoNeighbours, DropsMessages, WaitsForGreenlets)
 #: In the order of the last call of `install` for each.
 _installed: list[Celery] = []
 
@@ -61,6 +54,7 @@ def add_sagas(app: Celery) -> None:
     if not has_sagas(app):
         for part in _PARTS:
             part.register(app)
+        app.steps["consumer"].update(_CONSUMER_STEPS)
 
 
 def has_sagas(app: Celery) -> bool:

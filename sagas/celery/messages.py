@@ -14,7 +14,7 @@ from functools import partial
 from queue import Empty
 from typing import Any, Final
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 from redis.exceptions import DataError, ResponseError
@@ -28,11 +28,6 @@ logger = saga_logger(__name__)
 
 #: Maximal length of a name or an error in the log.
 _CHARACTERS: Final = 200
-
-
-def register(app: Celery) -> None:
-    """Have workers of this application that run sagas drop messages that they cannot understand."""
-    app.steps["consumer"].add(DropsMessages)
 
 
 class DropsMessages(bootsteps.StartStopStep):

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 
 from sagas.celery.role import runs_only_sagas
-
-
-def register(app: Celery) -> None:
-    """Turn off gossip and mingle in workers of this application that run only sagas."""
-    app.steps["consumer"].add(NoNeighbours)
 
 
 class NoNeighbours(bootsteps.Step):

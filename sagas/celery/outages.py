@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from kombu.connection import Connection
 from kombu.message import Message
 from kombu.transport import virtual
@@ -25,11 +25,6 @@ logger = saga_logger(__name__)
 
 #: How a worker retries to connect while its broker is away. Celery itself waits up to 30 s between two attempts.
 RECONNECTING: Final = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
-
-
-def register(app: Celery) -> None:
-    """Have workers of this application that run sagas survive outages of the broker."""
-    app.steps["consumer"].add(OutlivesOutages)
 
 
 def reconnect_soon(connection: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from celery import Celery, bootsteps
+from celery import bootsteps
 from celery.worker import state
 
 from sagas.celery.role import runs_only_sagas
@@ -12,11 +12,6 @@ from sagas.celery.role import runs_only_sagas
 _TICK_SECONDS: Final = 1.0
 #: At this rate of messages a second and child, a prefetched message waits for a tenth of a second.
 _QUICK: Final = 10
-
-
-def register(app: Celery) -> None:
-    """Have workers of this application that run only sagas prefetch."""
-    app.steps["consumer"].add(Prefetch)
 
 
 class Prefetch(bootsteps.StartStopStep):

@@ -13,8 +13,8 @@ from pydantic_core import from_json
 
 from sagas.context import MAX_CONTEXT_BYTES
 from sagas.definition import AnySaga
-from sagas.engine import check_idempotency_key
 from sagas.errors import ContextError
+from sagas.starting import check_idempotency_key
 
 #: Even if every character is escaped, a context that may be stored is shorter.
 _LONGEST_LINE: Final = 6 * MAX_CONTEXT_BYTES

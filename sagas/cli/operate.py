@@ -20,7 +20,7 @@ from sagas.cli.durations import parse_wait
 from sagas.cli.errors import complain, fail
 from sagas.cli.ids import WHICH, SagaIds, saga_ids_of
 from sagas.cli.loading import check_name
-from sagas.cli.prompts import Because, Yes, confirm, operator
+from sagas.cli.prompts import Because, Yes, confirm, confirm_for, operator
 from sagas.cli.render import count_of, fitted, out
 from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LeaseLost, LogDoesNotFit, SagaNotFound, UnknownSaga
@@ -144,8 +144,7 @@ def _act(saga_ids: Iterable[str], what: str, yes: bool, action: Callable[[UUID],
     """Ask about each saga as it stands, then act on all of them."""
     ids = saga_ids_of(saga_ids, inspector())
     for saga_id in ids:
-        record = storage().load(saga_id)
-        confirm(f"{printable(record.name)} {record.id} is {record.status}: {what}?", yes)
+        confirm_for(storage().load(saga_id), what, yes)
     _for_each(ids, action)
 
 

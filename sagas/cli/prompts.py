@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sagas.cli.errors import CommandFailed
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -34,6 +35,11 @@ def confirm(question: str, yes: bool) -> None:
         typer.echo(err=True)
     if answer.strip().lower() not in ("y", "yes"):
         raise CommandFailed("not confirmed, so nothing was changed: answer y, or give --yes.")
+
+
+def confirm_for(saga: SagaRecord, what: str, yes: bool) -> None:
+    """Ask whether to do this with one saga, as it stands. It raises what `confirm` does."""
+    confirm(f"{printable(saga.name)} {saga.id} is {saga.status}: {what}?", yes)
 
 
 def operator() -> str:

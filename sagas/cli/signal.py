@@ -11,7 +11,7 @@ from sagas import api
 from sagas.cli.database import inspector, storage
 from sagas.cli.errors import complain
 from sagas.cli.ids import WHICH, SagaIds, saga_id_of, saga_ids_of
-from sagas.cli.prompts import Because, Yes, confirm, operator
+from sagas.cli.prompts import Because, Yes, confirm_for, operator
 from sagas.cli.render import fitted, out
 from sagas.cli.serialize import AsJson, print_json
 from sagas.engine import SagaEngine
@@ -46,7 +46,7 @@ def signal(
         ) from None
     engine, found = _engine(), saga_id_of(saga_id, inspector())
     record = engine.storage.load(found)
-    confirm(f"{printable(record.name)} {record.id} is {record.status}: send it the signal {name!r}?", yes)
+    confirm_for(record, f"send it the signal {name!r}", yes)
     new = engine.signal(found, name, brings, signal_id=signal_id, by=operator())
     details = inspector().details(found)
     if as_json:
@@ -67,8 +67,7 @@ def cancel(saga_ids: SagaIds, because: Because, yes: Yes = False, as_json: AsJso
     engine, asked, by = _engine(), inspector(), operator()
     ids = saga_ids_of(saga_ids, asked)
     for saga_id in ids:
-        record = engine.storage.load(saga_id)
-        confirm(f"{printable(record.name)} {record.id} is {record.status}: abort it and undo what it did?", yes)
+        confirm_for(engine.storage.load(saga_id), "abort it and undo what it did", yes)
     cancelled = []
     for saga_id in ids:
         try:

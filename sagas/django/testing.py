@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sagas import api
-from sagas.engine import SagaEngine, installed_dispatcher
+from sagas.engine import SagaEngine
 from sagas.outbox import OutboxTask
+from sagas.plugins import installed_dispatcher
 from sagas.storage.memory import MemorySagaStorage
-from sagas.storage.records import Claim, NewSaga
+from sagas.storage.records import Claim, NewSaga, Signal
 
 
 @contextmanager
@@ -38,9 +39,13 @@ def sagas_in_memory() -> Iterator[SagaEngine]:
 
 
 class _InMemory(MemorySagaStorage):
+    # The storage in memory has no transactions, so what a transaction that is rolled back has stored stays.
+
     def create_sagas(self, sagas: Sequence[NewSaga], **options: Any) -> list[tuple[UUID, bool]]:
-        # The storage in memory has no transactions, so sagas of a transaction that is rolled back stay stored.
         return super().create_sagas(sagas, **{**options, "connection": None})
+
+    def add_signal(self, signal: Signal, *, connection: Any = None) -> bool:
+        return super().add_signal(signal)
 
 
 class _RunsHere:

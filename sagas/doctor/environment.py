@@ -9,8 +9,8 @@ from sagas import api
 from sagas.doctor.check import Check, Installation
 from sagas.doctor.finding import Finding, problem, warning
 from sagas.doctor.server import Server
-from sagas.engine import named_resolver
 from sagas.errors import ConfigurationError, SagaError
+from sagas.plugins import named_resolver
 from sagas.registry import Registry
 from sagas.settings import PREFIX, Settings
 

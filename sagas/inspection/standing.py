@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sagas.duration import utc, when
 from sagas.inspection.models import SagaDetails
-from sagas.progress import Action, EntryStatus
+from sagas.inspection.view import waiting_for
 from sagas.storage.records import SagaRecord, SagaState
 from sagas.text import one_line, printable
 
@@ -54,22 +54,11 @@ def _by_itself(record: SagaRecord, now: datetime) -> str:
             return f"held by {owner} until {until}, renewed while that worker lives"
         case SagaState.WAITING if not due:
             limit = "without a limit" if record.available_at is None else f"until {until}"
-            return f"waits for {printable(' and '.join(waits_for(record))) or 'a signal'}, {limit}"
+            return f"waits for {printable(' and '.join(waiting_for(record))) or 'a signal'}, {limit}"
         case SagaState.READY | SagaState.WAITING:
             if due:
                 return f"due since {until}: the next scan sends it to a worker"
             return f"waits until {until}; the next scan after that sends it to a worker"
-
-
-def waits_for(record: SagaRecord) -> list[str]:
-    """Return the names of the waits and sleeps that have begun and not ended, by the saga's log."""
-    waits: dict[str, None] = {}
-    for entry in record.log:
-        if entry.status is EntryStatus.ARMED:
-            waits[entry.step] = None
-        elif entry.action is Action.ACT:
-            waits.pop(entry.step, None)
-    return list(waits)
 
 
 def _by_operators(details: SagaDetails) -> Iterator[str]:

@@ -105,7 +105,7 @@ def summary_of(record: SagaRecord, codec: ContextCodec[Any] | None = None) -> Sa
 
 def view_of(record: SagaRecord, codec: ContextCodec[Any] | None = None) -> SagaView:
     """Return what a program sees of a saga with its log. Arguments are those of `summary_of`."""
-    return SagaView(**_columns(record, codec), done=_done(record.log), waiting_for=_waiting_for(record))
+    return SagaView(**_columns(record, codec), done=_done(record.log), waiting_for=waiting_for(record))
 
 
 def _columns(record: SagaRecord, codec: ContextCodec[Any] | None) -> dict[str, Any]:
@@ -134,7 +134,8 @@ def _done(log: Iterable[LogEntry]) -> tuple[str, ...]:
     return tuple(done)
 
 
-def _waiting_for(record: SagaRecord) -> tuple[str, ...]:
+def waiting_for(record: SagaRecord) -> tuple[str, ...]:
+    """Return the names of the waits that have begun and not ended, and of the steps that are to be tried again."""
     if record.status.finished:
         return ()
     backward = aborted(record.log)

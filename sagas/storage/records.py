@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 from sagas.outbox import OutboxTask
-from sagas.progress import Action, Entry, EntryStatus, SagaStatus, Verdict
+from sagas.progress import Action, Entry, EntryStatus, Move, SagaStatus, Verdict
 from sagas.storable import require_storable
 
 #: What a start does if a saga has its idempotency key already: return that saga, or raise `AlreadyStarted`.
@@ -115,6 +115,11 @@ class LogEntry(Entry):
     signal: Mapping[str, Any] | None = None
     id: int = 0
     created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, move: Move, status: EntryStatus, **columns: Any) -> LogEntry:
+        """Return the row that says how this attempt at an action ended."""
+        return cls(step=move.node.name, action=move.action, attempt=move.attempt, status=status, **columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from sagas.progress import Move
 from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
@@ -36,23 +36,15 @@ class _Several(Observer):
             given = [stack.enter_context(observer.starting(sagas)) for observer in self._observers]
             yield next((traceparent for traceparent in given if traceparent is not None), None)
 
-    @contextmanager
-    def running(self, acquired: Acquired) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.running(acquired))
-            yield
+    def running(self, acquired: Acquired) -> AbstractContextManager[None]:
+        return _within(observer.running(acquired) for observer in self._observers)
 
     def taken_over(self, saga: SagaRecord) -> None:
         for observer in self._observers:
             observer.taken_over(saga)
 
-    @contextmanager
-    def acting(self, saga: SagaRecord, move: Move) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.acting(saga, move))
-            yield
+    def acting(self, saga: SagaRecord, move: Move) -> AbstractContextManager[None]:
+        return _within(observer.acting(saga, move) for observer in self._observers)
 
     def step_ended(self, saga: SagaRecord, entry: LogEntry) -> None:
         for observer in self._observers:
@@ -66,12 +58,8 @@ class _Several(Observer):
         for observer in self._observers:
             observer.given_back(saga, outcome)
 
-    @contextmanager
-    def scanning(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for observer in self._observers:
-                stack.enter_context(observer.scanning())
-            yield
+    def scanning(self) -> AbstractContextManager[None]:
+        return _within(observer.scanning() for observer in self._observers)
 
     def scanned(self, results: Mapping[str, int]) -> None:
         for observer in self._observers:
@@ -80,3 +68,11 @@ class _Several(Observer):
     def message_dropped(self, queue: str) -> None:
         for observer in self._observers:
             observer.message_dropped(queue)
+
+
+@contextmanager
+def _within(blocks: Iterable[AbstractContextManager[None]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.enter_context(block)
+        yield

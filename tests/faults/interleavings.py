@@ -618,7 +618,7 @@ class Explorer:
             case Activity("post"):
                 post(engine, activity.command)
             case Activity("send"):
-                engine._send([Claim(SAGA_ID, 0, pending=True)])
+                engine._sender.send([Claim(SAGA_ID, 0, pending=True)])
             case Activity("run"):
                 lease = Lease(SAGA_ID, 1, activity.owner, activity.token)
                 acquired = Acquired(lease, self._started(), SagaStatus.PENDING)

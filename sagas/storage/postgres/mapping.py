@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -291,29 +291,9 @@ def record_of(row: Mapping[str, Any]) -> SagaRecord:
     return SagaRecord(**values)
 
 
-_RECORD_FIELDS: Final = (
-    "id",
-    "name",
-    "context",
-    "version",
-    "recovery_attempts",
-    "lease_owner",
-    "lease_token",
-    "available_at",
-    "last_error",
-    "idempotency_key",
-    "definition",
-    "definition_version",
-    "suspect",
-    "root_id",
-    "depth",
-    "created_at",
-    "updated_at",
-    "finished_at",
-    "traceparent",
-    "inbox",
-    "deadline_at",
-    "tags",
+#: The fields that are as in the row.
+_RECORD_FIELDS: Final = tuple(
+    field.name for field in fields(SagaRecord) if field.name not in ("status", "state", "in_flight", "log")
 )
 
 

@@ -9,16 +9,18 @@ def test_place_order_survives_every_crash() -> None:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sagas.context import ContextT
 from sagas.definition import Saga, Step, steps_of
 from sagas.deprecation import former_names
 from sagas.progress import SagaStatus
-from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, InjectedFailure, Moment, Place
+from sagas.testing.crashes.crash_plan import CrashPlan, EarlySignal, Failure, How, InjectedFailure
 from sagas.testing.crashes.matrix import Matrix
+from sagas.testing.crashes.places import Moment, Place, Waiting
 from sagas.testing.crashes.report import CrashFinding, CrashMatrix, CrashMatrixFailed, Fault
+from sagas.testing.crashes.signals import signals_as_text
 from sagas.testing.crashes.simulated_process import SAGA_ID
 from sagas.testing.crashes.simulation import Case, Outcome
 from sagas.testing.crashes.snapshot import content, shows_data
@@ -29,6 +31,7 @@ __all__ = [
     "CrashMatrix",
     "CrashMatrixFailed",
     "CrashPlan",
+    "EarlySignal",
     "Failure",
     "Fault",
     "How",
@@ -36,6 +39,7 @@ __all__ = [
     "Moment",
     "Outcome",
     "Place",
+    "Waiting",
     "crash_matrix",
 ]
 
@@ -48,6 +52,7 @@ def crash_matrix(
     *,
     world: Callable[[], WorldT] | None = None,
     resolver: Callable[[type[Step[Any]]], Step[Any]] | Callable[[type[Step[Any]], WorldT], Step[Any]] | None = None,
+    signals: Mapping[str, object] | None = None,
     check: Callable[[WorldT, Outcome[ContextT]], object] | None = None,
     snapshot: Callable[[WorldT], object] | None = None,
     ends: SagaStatus = SagaStatus.COMPLETED,
@@ -61,8 +66,12 @@ def crash_matrix(
 
     The saga also crashes twice in a run. If no step fails, the two places are any two between which something happens.
     If a step fails for good, the first crash comes after an action that it makes run again, and the second one later.
-    Of a step's attempts, only the first, the second and the last crash. No real time passes: leases, backoffs and
-    retries wait on a fake clock.
+    Of a step's attempts, only the first, the second and the last crash. No real time passes: leases, backoffs,
+    retries, waits and sleeps wait on a fake clock, which jumps.
+
+    A signal comes when the saga waits for it. In further runs it comes earlier, or just before a crash, or, if the wait
+    has a timeout, never. The saga also crashes before and after each checkpoint with which a wait or a sleep begins or
+    is over, and each call of `received`.
 
     Each run must end, satisfy `check`, and leave the world in the same state as the run without crashes.
 
@@ -72,6 +81,7 @@ def crash_matrix(
         world: makes a new object for each run that the steps act on: fakes of your services, as one object.
         resolver: builds a step from its class; if it has a second parameter without default, the world is passed, too.
             Default: call the class; if its constructor has a parameter without default, pass the world.
+        signals: what the signal for each wait brings, by the name of the wait. A wait that is not named times out.
         check: called with the world and the `Outcome` of each run that ended; an AssertionError, or False, is a bug.
         snapshot: returns the part of the world that is compared; default: all attributes, items and fields. Leave out
             values that may differ when a request is repeated: counters of calls, times, random ids.
@@ -82,6 +92,7 @@ def crash_matrix(
         CrashMatrixFailed: bugs were found; an AssertionError whose message lists all of them.
         TypeError: the world's content cannot be read: pass a `snapshot`. Or the saga has transactional steps.
         ContextError: the context from `make_context` cannot be stored.
+        ValueError: `signals` names no wait of the saga, has data of another type, or leaves out a wait without timeout.
     """
     __tracebackhide__ = True
     case: Case[ContextT, Any] = Case(
@@ -91,6 +102,7 @@ def crash_matrix(
         make_step=_resolver(saga, world) if resolver is None else _fit(resolver, world, given=1),
         look=snapshot or (lambda here: here),
         check=check,
+        signals=signals_as_text(saga, signals or {}),
     )
     _require_sense(case)
     matrix = Matrix(case, ends=ends, pairs=pairs)

@@ -1,16 +1,16 @@
-"""The plan of one run: which step fails and how, and where the process crashes."""
+"""The plan of one run: which step fails and how, which signal comes early, and where the process crashes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise, product
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from sagas.definition import AnySaga, RetryPolicy, Step
+from sagas.definition import AnySaga, RetryPolicy, Step, Wait
 from sagas.errors import OutcomeUnknown
-from sagas.progress import Action
+from sagas.testing.crashes.places import Place, places_that_differ
 
 #: More attempts than any policy allows.
 _ALWAYS: Final = 10**6
@@ -20,62 +20,33 @@ class InjectedFailure(Exception):
     """A step failed without taking effect, because the plan of this run says so."""
 
 
-class Moment(StrEnum):
-    """When a process crashes; nothing happens between the second and the third, or between the fourth and the first."""
-
-    BEFORE = "before"
-    AFTER = "after"
-    BEFORE_CHECKPOINT = "before the checkpoint of"
-    AFTER_CHECKPOINT = "after the checkpoint of"
-
-
-class Place(NamedTuple):
-    """A point of a run at which its process may crash.
-
-    Attributes:
-        step: the step's name.
-        action: the step's action.
-        moment: the moment of the crash.
-        attempt: the number of the attempt at this action, as the engine counts them.
-        process: 1 for the process that started the saga, 2 for the first one that recovered it, and so on.
-    """
-
-    step: str
-    action: Action
-    moment: Moment
-    attempt: int = 1
-    process: int = 1
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a crash at this place makes the action run again although it has run."""
-        return self.moment in (Moment.AFTER, Moment.BEFORE_CHECKPOINT)
-
-    def __str__(self) -> str:
-        nth = f" (attempt {self.attempt})" if self.attempt > 1 else ""
-        unsaved = ", before its checkpoint" if self.moment is Moment.AFTER else ""
-        where = f" in process {self.process}" if self.process > 1 else ""
-        return f"{self.moment} {self.action} of {self.step}{nth}{unsaved}{where}"
-
-
 class How(StrEnum):
-    """How a step fails."""
+    """How a step fails, or that a wait times out."""
 
     REFUSED = "fails"
     ANSWER_LOST = "takes effect, but its answer is lost"
     REQUEST_LOST = "is cut off before it takes effect"
+    NO_SIGNAL = "gets no signal"
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the step may have taken effect."""
+        return self in (How.ANSWER_LOST, How.REQUEST_LOST)
+
+
+_OF_STEPS: Final = (How.REFUSED, How.ANSWER_LOST, How.REQUEST_LOST)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failure of one step's act().
+    """The failure of one step's act(), or the timeout of one wait.
 
     Attributes:
-        step: the step's name.
-        how: whether it fails cleanly or in doubt.
+        step: the name of the step or wait.
+        how: whether a step fails cleanly or in doubt, or that a wait gets no signal.
         attempts: the number of attempts that fail; the next attempt would succeed.
         once: whether only one attempt fails and the step's policy retries it.
-        earlier: the failures for good of other steps that come before it, so that a fallback acts.
+        earlier: the failures for good that come before it, so that a fallback acts, or the saga goes on after a wait.
     """
 
     step: str
@@ -96,7 +67,7 @@ class Failure:
 
     def error(self, step: type[Step[Any]]) -> Exception:
         """Return the exception that act() raises."""
-        if self.how is not How.REFUSED:
+        if self.how.in_doubt:
             return OutcomeUnknown("crash_matrix lost the answer")
         retryable = _retryable_error(step.retry) if self.once else None
         return retryable or InjectedFailure("crash_matrix lets this step fail")
@@ -106,40 +77,73 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlySignal:
+    """A signal that comes before the saga waits for it.
+
+    Attributes:
+        wait: the name of the wait.
+        place: the place of the run at which it comes; None if it comes before the saga begins.
+    """
+
+    wait: str
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        return f"the signal for {self.wait} comes {self.place or 'before the saga begins'}"
+
+
+@dataclass(frozen=True, slots=True)
 class CrashPlan:
     """The failure and the crashes of one run.
 
     Attributes:
         failure: the step that fails, and those that fail before it; None if no step fails.
         crashes: the places at which the process crashes, in order.
+        early: the signal that comes early; None if each comes when the saga waits for it.
     """
 
     failure: Failure | None = None
     crashes: tuple[Place, ...] = ()
+    early: EarlySignal | None = None
 
     def __str__(self) -> str:
-        crashes = [f"crash {place}" for place in self.crashes]
-        return ("; ".join([str(self.failure)] * bool(self.failure) + crashes)) or "nothing goes wrong"
+        parts = [*filter(None, (self.failure, self.early)), *(f"crash {place}" for place in self.crashes)]
+        return "; ".join(map(str, parts)) or "nothing goes wrong"
 
 
-def failures_of(saga: AnySaga) -> Iterator[Failure]:
+def failures_of(saga: AnySaga, signals: Collection[str] = ()) -> Iterator[Failure]:
     """Return each way in which a step may fail: for good, and once if it is retried; the simplest first.
 
-    The steps before a fallback fail so that it acts.
+    The steps before a fallback fail so that it acts. A wait fails if it has a timeout, and its signal does not come.
+
+    Args:
+        saga: the saga's class.
+        signals: the waits whose signals come unless they fail.
     """
     steps = _listed(saga)
-    yield from (_for_good(step, how) for how in How for step in steps)
+    yield from (_for_good(step, how) for how in _OF_STEPS for step in steps)
     for step in steps:
         yield from _once(step)
     for step in steps:
         yield from _failures_of_fallbacks(saga, step)
+    for wait in saga.steps:
+        if issubclass(wait, Wait) and wait.timeout is not None and wait.name in signals:
+            yield from _timeouts(saga, wait)
 
 
 def refusals_after(saga: AnySaga, name: str) -> tuple[Failure, ...]:
-    """Return the failures that make the step after this step or fallback fail; empty if there is none."""
-    steps = _listed(saga)
-    place = next(place for place, step in enumerate(steps) if any(each.name == name for each in step.alternates()))
-    return tuple(_for_good(each, How.REFUSED) for step in steps[place + 1 :][:1] for each in step.alternates())
+    """Return the failures that make the step after this step, fallback or wait fail; empty if there is none."""
+    parts = saga.steps
+    place = next(place for place, part in enumerate(parts) if any(each.name == name for each in part.alternates()))
+    following = [part for part in parts[place + 1 :] if issubclass(part, Step)]
+    return tuple(_for_good(each, How.REFUSED) for step in following[:1] for each in step.alternates())
+
+
+def _timeouts(saga: AnySaga, wait: type[Wait[Any]]) -> Iterator[Failure]:
+    late = Failure(wait.name, How.NO_SIGNAL)
+    yield late
+    if wait.on_timeout == "go on" and (following := refusals_after(saga, wait.name)):
+        yield replace(following[-1], earlier=(late, *following[:-1]))
 
 
 def _listed(saga: AnySaga) -> list[type[Step[Any]]]:
@@ -159,7 +163,7 @@ def _failures_of_fallbacks(saga: AnySaga, step: type[Step[Any]]) -> Iterator[Fai
     before: tuple[Failure, ...] = ()
     for each, fallback in pairwise(step.alternates()):
         before = (*before, _for_good(each, How.REFUSED))
-        for failure in (*(_for_good(fallback, how) for how in How), *_once(fallback)):
+        for failure in (*(_for_good(fallback, how) for how in _OF_STEPS), *_once(fallback)):
             yield replace(failure, earlier=before)
         if following := refusals_after(saga, fallback.name):  # the fallback acts, and is undone
             yield replace(following[-1], earlier=(*before, *following[:-1]))
@@ -194,27 +198,6 @@ def _retryable_error(policy: RetryPolicy) -> Exception | None:
             bare: type[Exception] = type(kind.__name__, (kind,), {"__init__": Exception.__init__})
             return bare(message)
     return None
-
-
-def places_to_crash(trace: Sequence[Place]) -> list[int]:
-    """Return the positions in a run's trace at which to crash the run.
-
-    Attempts between the second and the last are left out, because they add nothing new.
-    """
-    last = {(place.step, place.action): place.attempt for place in trace}
-    return [i for i, place in enumerate(trace) if not 2 < place.attempt < last[place.step, place.action]]
-
-
-def places_that_differ(trace: Sequence[Place]) -> list[int]:
-    """Return one of each group of positions between which nothing happens, without the end of a finished saga."""
-    return [
-        index
-        for index in places_to_crash(trace)
-        if trace[index].moment is Moment.AFTER
-        or (trace[index].moment is Moment.AFTER_CHECKPOINT and index + 1 < len(trace))
-        or (trace[index].moment is Moment.BEFORE and trace[index].process != trace[index - 1].process)
-        or index == 0
-    ]
 
 
 def places_to_crash_first(trace: Sequence[Place], failure: Failure | None) -> list[int]:

@@ -19,15 +19,12 @@ from sagas.testing.crashes.crash_plan import (
     CrashPlan,
     Failure,
     How,
-    Moment,
-    Place,
     failures_of,
     in_doubt_instead,
-    places_that_differ,
-    places_to_crash,
     places_to_crash_first,
     refusals_after,
 )
+from sagas.testing.crashes.places import Moment, Place, Waiting, places_that_differ, places_to_crash
 from sagas.testing.crashes.report import CrashFinding, CrashMatrix, Fault
 from sagas.testing.crashes.simulated_process import SAGA_ID, describe
 from sagas.testing.crashes.simulation import Case, Run, simulate
@@ -90,7 +87,7 @@ class Matrix:
         return CrashMatrix(saga=self._case.saga.name, plans=tuple(self._plans), findings=tuple(self._findings))
 
     def _run_failures(self) -> None:
-        for failure in failures_of(self._case.saga):
+        for failure in failures_of(self._case.saga, self._case.signals):
             self._make_baseline(failure)
         # Begin with failures that happen once: their plan is the simplest to show an act that cannot be repeated.
         for failure in sorted(filter(None, self._baselines), key=lambda failure: not failure.once):
@@ -98,6 +95,10 @@ class Matrix:
         ended = [_Crashes(run, self._expected(run)) for run in self._baselines.values() if run.status.finished]
         for crashes in ended:
             self._run_crashes(crashes)
+        for crashes in ended:
+            if crashes.baseline.plan.failure is None:
+                for wait in self._case.signals:
+                    self._run_early_signal(wait, crashes)
         for crashes in ended if self._pairs else ():
             self._run_second_crashes(crashes)
 
@@ -134,6 +135,28 @@ class Matrix:
                 if problems := self._problems(run, crashes.expected):
                     self._report_crash(after[second], run, problems, crashes.guilty)
 
+    def _run_early_signal(self, wait: str, crashes: _Crashes) -> None:
+        """Let a signal come early: before the saga begins, when the wait is about to begin, and just before a crash."""
+        trace = crashes.baseline.trace
+        places = {place.waiting: index for index, place in reversed(list(enumerate(trace))) if place.step == wait}
+        if Waiting.BEGINS not in places:
+            return  # the saga never waits for it
+        early, late = (self._simulate(None, early=(wait, position)) for position in (-1, places[Waiting.BEGINS]))
+        for run in (early, late):
+            if problems := self._problems(run, crashes.expected):
+                self._report(Fault.EARLY_SIGNAL, wait, run, problems)
+                return
+        before = [(index, index, trace[index]) for index in places_to_crash(trace) if index < places[Waiting.RECEIVES]]
+        after = [(-1, index, early.trace[index]) for index in places_to_crash(early.trace)]
+        for position, index, place in (*before, *after):
+            run = self._simulate(None, index, early=(wait, position))
+            if problems := self._problems(run, crashes.expected):
+                known = crashes.guilty.get(_anywhere(place))
+                if known is None:
+                    self._report(Fault.EARLY_SIGNAL, wait, run, problems)
+                else:
+                    known.runs += 1
+
     def _expected(self, baseline: Run) -> list[Run]:
         """Return the runs of which each run with crashes must equal one: a crash can put the failing step in doubt."""
         if baseline.status is not SagaStatus.COMPENSATED:
@@ -161,7 +184,7 @@ class Matrix:
 
         A step that succeeded after a retry must leave the same world as a step that succeeded at once. A step whose
         request was lost must leave the same as a refused step. A step whose answer was lost must leave the same as a
-        step that succeeded and was undone because the next step failed.
+        step that succeeded and was undone because the next step failed. So must a wait that timed out.
         """
         dead = not run.status.finished
         # A compensation that always raises is one bug, for each effect that it should undo.
@@ -182,6 +205,11 @@ class Matrix:
         """Return the runs of which one should have left the same world, and the bug and its step if none did."""
         repeated = Fault.ACT_NOT_REPEATABLE if failure.how is How.ANSWER_LOST else Fault.SECOND_ATTEMPT
         before = failure.key[:-1]
+        if failure.how is How.NO_SIGNAL:
+            # Only a timeout that aborts has a counterpart: a saga that goes on without the signal is another one.
+            following = refusals_after(self._case.saga, failure.step) if _failed_act(run) == failure.step else ()
+            found = self._baselines_of(*_keys(following)) if following else []
+            return Fault.UNDOES_BY_SIGNAL, failure.step, [r for r in found if r.status is SagaStatus.COMPENSATED]
         if failure.once or run.status is SagaStatus.COMPLETED:
             # After a fallback, the world is another one, and no other run is known to leave the same.
             return repeated, failure.step, [] if _fell_back(failure, run) else self._baselines_of(*before)
@@ -199,8 +227,7 @@ class Matrix:
             step = failure.chain[doubtful].step
             fault = repeated if failure.attempts > 1 and self._known(repeated, step) else Fault.ANSWER_LOST
             following = refusals_after(self._case.saga, step)
-            keys = [(other.step, other.how, other.once) for other in following]
-            found = self._baselines_of(*failure.key[:doubtful], *keys) if keys else []
+            found = self._baselines_of(*failure.key[:doubtful], *_keys(following)) if following else []
         return fault, step, [other for other in found if other.status is SagaStatus.COMPENSATED]
 
     def _problems(self, run: Run, expected: Sequence[Run], notes: Collection[str] = ()) -> list[str]:
@@ -228,8 +255,8 @@ class Matrix:
         if place.repeats:
             # If a crash right before the action ends wrong, too, the repeated action is not the cause.
             known = known or guilty.get(_anywhere(place._replace(moment=Moment.BEFORE)))
-            acts = place.action is Action.ACT
-            fault = Fault.ACT_NOT_REPEATABLE if acts else Fault.COMPENSATION_NOT_REPEATABLE
+            acts = Fault.RECEIVED_NOT_REPEATABLE if place.waiting else Fault.ACT_NOT_REPEATABLE
+            fault = acts if place.action is Action.ACT else Fault.COMPENSATION_NOT_REPEATABLE
         else:
             # State that was lost at one place is also lost at later places.
             known = known or next((finding for finding in guilty.values() if finding.fault is Fault.STATE_LOST), None)
@@ -264,16 +291,20 @@ class Matrix:
         world = self._case.make_world()
         return content(self._case.look(world)), class_state(self._case.saga, world)
 
-    def _simulate(self, failure: Failure | None, *crashes: int) -> Run:
-        run = simulate(self._case, failure, crashes)
+    def _simulate(self, failure: Failure | None, *crashes: int, early: tuple[str, int] | None = None) -> Run:
+        run = simulate(self._case, failure, crashes, early)
         self._plans.append(run.plan)
         return run
 
 
 def _judged_by_comparison(failure: Failure | None, run: Run) -> bool:
     """Whether the saga did not end because the step in doubt could not be undone; such bugs have their own kinds."""
-    in_doubt = [] if failure is None else [each.step for each in failure.chain if each.how is not How.REFUSED]
+    in_doubt = [] if failure is None else [each.step for each in failure.chain if each.how.in_doubt]
     return _failed_step(run) in in_doubt
+
+
+def _keys(failures: Sequence[Failure]) -> list[tuple[str, How, bool]]:
+    return [(failure.step, failure.how, failure.once) for failure in failures]
 
 
 def _fell_back(failure: Failure, run: Run) -> bool:

@@ -26,6 +26,11 @@ class Fault(Enum):
         "A crash before its checkpoint makes compensate run again, with the same call.idempotency_key: hand the key "
         "to the service, or look first whether the effect is still there.",
     )
+    RECEIVED_NOT_REPEATABLE = (
+        "received is not safe to run twice",
+        "A crash before its checkpoint makes received run again, with the context as it was before: let it change "
+        "the context only, and let a step take effect.",
+    )
     UNDOES_BLINDLY = (
         "compensate assumes that act took effect",
         "compensate also runs when that is in doubt: undo only an effect that is there, and succeed if there is none.",
@@ -34,6 +39,16 @@ class Fault(Enum):
         "compensate needs what act returned",
         "When the answer of act is lost, so is what it wrote to the context, and compensate runs all the same: find "
         "the effect by what was known before, such as the saga's id or the order's number.",
+    )
+    UNDOES_BY_SIGNAL = (
+        "timeout is undone differently",
+        "When a wait times out, compensate runs without what the signal brought, and must leave the same as if the "
+        "signal had come and the step after the wait had failed: find the effect by what was known before the wait.",
+    )
+    EARLY_SIGNAL = (
+        "signal that comes early changes the end",
+        "A signal may come before the saga waits for it, and the saga then goes on in the same process, with the same "
+        "steps: keep what must last in the context.",
     )
     CONTEXT_LOST = (
         "context does not survive being stored",
@@ -74,7 +89,7 @@ class CrashFinding:
 
     Attributes:
         fault: its kind.
-        step: the step that fails or runs again in the plan; empty if the test itself is wrong.
+        step: the step or wait that fails or runs again in the plan; empty if the test itself is wrong.
         plan: the simplest plan that ended wrong; None if the bug was found without a run.
         left_behind: how the world after that run differs.
         runs: the number of runs that ended wrong in the same way.
@@ -114,7 +129,7 @@ class CrashMatrix:
     @property
     def places(self) -> int:
         """The number of places at which the saga crashed; each place counts once for each way in which a step fails."""
-        return sum(len(plan.crashes) == 1 for plan in self.plans)
+        return sum(len(plan.crashes) == 1 and plan.early is None for plan in self.plans)
 
     def __str__(self) -> str:
         counts = f"{self.runs:,} runs, {self.crashes:,} crashes at {self.places:,} places"

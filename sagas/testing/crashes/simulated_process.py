@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
-from sagas.definition import PATIENT, AnySaga, Resolver, steps_of
+from sagas.definition import PATIENT, AnySaga, Resolver, Step, parts_of, steps_of
 from sagas.definitions import Definitions
 from sagas.execution import Outcome
 from sagas.lease import KeptLease, LeaseKeeper
-from sagas.progress import Action, Verdict
+from sagas.progress import Action, EntryStatus, Progress, Verdict
 from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage
 from sagas.storage.memory import MemorySagaStorage
-from sagas.storage.records import Applied, Lease, LogEntry, NewSaga, SagaRecord
+from sagas.storage.records import Applied, Lease, LogEntry, NewSaga, SagaRecord, SagaState, Signal
 from sagas.storage.transitions import Transition, describe
 from sagas.testing.clock import FakeClock
-from sagas.testing.crashes.crash_plan import Moment
+from sagas.testing.crashes.places import Moment, Waiting
 from sagas.testing.crashes.script import Crash, Script
+from sagas.testing.crashes.simulated_parts import SimulatedWaits
 
 __all__ = ["SAGA_ID", "LogEntry", "SimulatedSaga", "describe"]
 
@@ -39,14 +40,17 @@ class SimulatedSaga:
         saga: the saga's class.
         context: the initial context.
         script: it decides what goes wrong.
+        signals: what the signals bring that the saga waits for, as JSON, by the name of the wait.
 
     Raises:
         ContextError: the context cannot be stored.
     """
 
-    def __init__(self, saga: AnySaga, context: Any, script: Script) -> None:
+    def __init__(self, saga: AnySaga, context: Any, script: Script, signals: Mapping[str, str]) -> None:
         self._saga = saga
         self._script = script
+        self._signals = dict(signals)
+        self._waits = [part.name for part in parts_of(saga) if not issubclass(part, Step)]
         self._clock = FakeClock()
         self._storage = MemorySagaStorage(self._clock)
         self._registry = Registry([saga])
@@ -58,6 +62,8 @@ class SimulatedSaga:
             definition=Definitions(self._storage, self._registry).register(saga.graph),
         )
         self._storage.create_sagas([new])
+        script.send = self._send
+        script.send_early(-1)
 
     @property
     def record(self) -> SagaRecord:
@@ -72,10 +78,11 @@ class SimulatedSaga:
     def run_process(self, number: int, resolve: Resolver) -> bool:
         """Recover the saga in a new process; return whether another process could continue it.
 
-        If another process could, the clock advances until the saga is due: its lease has expired, or its retry is due.
+        If another process could, the signal comes for which the saga waits. Or else the clock advances until the saga
+        is due: its lease has expired, its retry is due, or a wait or a sleep is over.
         """
         self._script.begin(number)
-        storage = cast(ISagaStorage, CrashingStorage(self._storage, self._script))
+        storage = cast(ISagaStorage, CrashingStorage(self._storage, self._script, self._waits))
         runtime = Runtime(
             storage=storage,
             keeper=self._keeper,
@@ -86,6 +93,7 @@ class SimulatedSaga:
             send=lambda _: None,
             sleep=self._clock.advance,
             random=lambda: 0.0,
+            framework=SimulatedWaits(self._script, self._attempt_of),
         )
         try:
             definitions = Definitions(storage, self._registry)
@@ -94,10 +102,32 @@ class SimulatedSaga:
             declined = False
         record = self.record
         # A worker whose code does not fit leaves the saga to other workers, and the simulation has none.
-        if record.status.finished or record.available_at is None or declined or self._repeats_itself(record):
+        if record.status.finished or declined or self._repeats_itself(record):
+            return False
+        if record.state is SagaState.WAITING:
+            self._send_awaited()
+            record = self.record
+        if record.state is SagaState.QUEUED:
+            return True  # a signal came, and its message arrives at once
+        if record.available_at is None:
             return False
         self._clock.advance(max((record.available_at - self._clock()).total_seconds(), 0.0))
         return True
+
+    def _send_awaited(self) -> None:
+        """Send the signals for which the saga waits now."""
+        awaiting = Progress(self._saga.graph, self.record.log).frontier().awaiting
+        for name in [move.node.name for move in awaiting]:
+            if name in self._signals and not self._script.withholds(name):
+                self._send(name)
+
+    def _send(self, wait: str) -> None:
+        payload = self._signals.pop(wait)
+        self._storage.post_signal(Signal(saga_id=SAGA_ID, name=wait, signal_id=wait, payload=payload))
+
+    def _attempt_of(self, wait: str) -> int:
+        progress = Progress(self._saga.graph, self.record.log)
+        return progress.move(self._saga.graph.named[wait], Action.ACT).attempt
 
     def _repeats_itself(self, record: SagaRecord) -> bool:
         """Whether an action has failed as often as makes a saga dead; by default, actions are retried for hours."""
@@ -112,11 +142,18 @@ class SimulatedSaga:
 
 
 class CrashingStorage:
-    """The storage for one process: a dead process gets no answer, and a process may crash at a checkpoint."""
+    """The storage for one process: a dead process gets no answer, and a process may crash at a checkpoint.
 
-    def __init__(self, storage: ISagaStorage, script: Script) -> None:
+    Args:
+        storage: the storage.
+        script: it decides where the process crashes.
+        waits: the names of the saga's waits and sleeps.
+    """
+
+    def __init__(self, storage: ISagaStorage, script: Script, waits: Collection[str] = ()) -> None:
         self._storage = storage
         self._script = script
+        self._waits = waits
 
     def __getattr__(self, name: str) -> Any:
         self._script.require_alive()
@@ -128,11 +165,27 @@ class CrashingStorage:
         ended = [e for e in transition.events if e.action in (Action.ACT, Action.COMPENSATE)]
         if not ended:
             return self._storage.apply(lease, transition)
-        reach = partial(self._script.reach, step=ended[0].step, action=ended[0].action, attempt=ended[0].attempt)
+        first = ended[0]
+        reach = partial(
+            self._script.reach,
+            step=first.step,
+            action=first.action,
+            attempt=first.attempt,
+            waiting=self._waiting(first),
+        )
         reach(Moment.BEFORE_CHECKPOINT)
         applied = self._storage.apply(lease, transition)
         reach(Moment.AFTER_CHECKPOINT)
         return applied
+
+    def _waiting(self, entry: LogEntry) -> Waiting | None:
+        if entry.step not in self._waits:
+            return None
+        if entry.status is EntryStatus.ARMED:
+            return Waiting.BEGINS
+        last = self._script.trace[-1]
+        received = (last.step, last.waiting) == (entry.step, Waiting.RECEIVES)
+        return Waiting.RECEIVES if received else Waiting.ENDS
 
 
 class _NoKeeper(LeaseKeeper):

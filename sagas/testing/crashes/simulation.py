@@ -6,19 +6,18 @@ after the lease of the dead process has expired.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from sagas.context import ContextT
-from sagas.definition import Call, Saga, Step
-from sagas.progress import Action, SagaStatus
-from sagas.testing.crashes.crash_plan import CrashPlan, Failure, How, Moment, Place
+from sagas.definition import Saga, Step
+from sagas.progress import SagaStatus
+from sagas.testing.crashes.crash_plan import CrashPlan, EarlySignal, Failure
+from sagas.testing.crashes.places import Place
 from sagas.testing.crashes.script import Script
+from sagas.testing.crashes.simulated_parts import SimulatedStep
 from sagas.testing.crashes.simulated_process import LogEntry, SimulatedSaga, describe
 from sagas.testing.crashes.snapshot import Content, content
 
@@ -35,7 +34,7 @@ class Outcome(Generic[ContextT]):
     Attributes:
         status: COMPLETED or COMPENSATED.
         context: the context as it was stored last.
-        plan: the failure and the crashes of this run: `plan.failure` and `plan.crashes`; `str(plan)` is one line.
+        plan: what went wrong in this run: `plan.failure`, `plan.crashes` and `plan.early`; `str(plan)` is one line.
         log: the saga's log, oldest row first.
     """
 
@@ -47,7 +46,11 @@ class Outcome(Generic[ContextT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case(Generic[ContextT, WorldT]):
-    """The parts that all runs share: the saga, and the user's functions to make and read the rest."""
+    """The parts that all runs share: the saga, and the user's functions to make and read the rest.
+
+    Attributes:
+        signals: what the signals bring that the saga waits for, as JSON, by the name of the wait.
+    """
 
     saga: type[Saga[ContextT]]
     make_world: Callable[[], WorldT]
@@ -55,6 +58,7 @@ class Case(Generic[ContextT, WorldT]):
     make_step: Callable[[type[Step[Any]], WorldT], Step[Any]]
     look: Callable[[WorldT], object]
     check: Callable[[WorldT, Outcome[ContextT]], object] | None
+    signals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class Run:
     """The observations of one run.
 
     Attributes:
-        plan: the failure and the crashes.
+        plan: the failure, the early signal and the crashes.
         trace: the places that the run reached, including those of its crashes.
         status: the saga's last status; FAILED if it did not end.
         error: the last failure of a step, or the reason why the saga did not end.
@@ -86,23 +90,34 @@ class Run:
     refused: str | None
 
 
-def simulate(case: Case[ContextT, WorldT], failure: Failure | None = None, crashes: Collection[int] = ()) -> Run:
+def simulate(
+    case: Case[ContextT, WorldT],
+    failure: Failure | None = None,
+    crashes: Collection[int] = (),
+    early: tuple[str, int] | None = None,
+) -> Run:
     """Run the saga until it has ended.
 
     Args:
         case: the saga.
         failure: the step that fails.
         crashes: positions in the run's trace at which the process crashes.
+        early: the wait whose signal comes early, and the position in the run's trace at which it comes; -1 is before
+            the saga begins.
     """
     world = case.make_world()
-    script = Script(failure, crashes)
-    saga = SimulatedSaga(case.saga, case.make_context(world), script)
+    script = Script(failure, crashes, early)
+    saga = SimulatedSaga(case.saga, case.make_context(world), script, case.signals)
     for number in range(1, _MOST_PROCESSES):
         if not saga.run_process(number, lambda step: SimulatedStep(step, case.make_step(step, world), script)):
             break
     record, failures = saga.record, saga.failures
     context = case.saga.codec.load(record.context)
-    plan = CrashPlan(failure, tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)))
+    plan = CrashPlan(
+        failure,
+        tuple(script.trace[index] for index in sorted(crashes) if index < len(script.trace)),
+        early and EarlySignal(early[0], script.trace[early[1]] if early[1] >= 0 else None),
+    )
     refused = None
     if record.status.finished and case.check is not None:
         outcome = Outcome(status=record.status, context=context, plan=plan, log=record.log)
@@ -119,55 +134,6 @@ def simulate(case: Case[ContextT, WorldT], failure: Failure | None = None, crash
         context=content(context),
         refused=refused,
     )
-
-
-class SimulatedStep(Step[Any]):
-    """A user's step with its planned failure, and a place to crash before and after each action."""
-
-    def __init__(self, kind: type[Step[Any]], step: Step[Any], script: Script) -> None:
-        self._kind = kind
-        self._step = step
-        self._script = script
-
-    def act(self, context: Any, call: Call) -> Any:
-        return self._perform(Action.ACT, self._step.act, context, call)
-
-    def compensate(self, context: Any, call: Call) -> Any:
-        return self._perform(Action.COMPENSATE, self._step.compensate, context, call)
-
-    def _perform(self, action: Action, method: Callable[[Any, Call], Any], context: Any, call: Call) -> Any:
-        with ExitStack() as attempt:
-            attempt.enter_context(self._attempt(action, call))
-            result = method(context, call)
-            return self._awaited(result, attempt.pop_all()) if inspect.isawaitable(result) else result
-
-    async def _awaited(self, result: Awaitable[Any], attempt: ExitStack) -> Any:
-        with attempt:
-            return await result
-
-    @contextmanager
-    def _attempt(self, action: Action, call: Call) -> Iterator[None]:
-        script = self._script
-        reach = partial(script.reach, step=call.step_name, action=action, attempt=call.attempt)
-        reach(Moment.BEFORE)
-        failure = script.failure_of(action, call)
-        if failure is not None and failure.how is not How.ANSWER_LOST:
-            reach(Moment.AFTER)
-            raise failure.error(self._kind)
-        script.turn += 1
-        turn = script.turn
-        try:
-            yield
-        except (Exception, asyncio.CancelledError) as error:
-            if script.turn == turn:
-                script.raised = error
-                reach(Moment.AFTER)
-            raise
-        if script.turn != turn:
-            return  # the saga went on after the action's timeout
-        reach(Moment.AFTER)
-        if failure is not None:
-            raise failure.error(self._kind)
 
 
 def _refusal(check: Callable[[], object]) -> str | None:

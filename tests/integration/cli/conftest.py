@@ -53,7 +53,7 @@ def environment(database_url: str) -> dict[str, str]:
 @pytest.fixture
 def sagas(environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command in this process, with no dispatcher installed: Celery's would keep this environment for good."""
-    monkeypatch.setattr("sagas.engine.entry_points", lambda group: ())
+    monkeypatch.setattr("sagas.plugins.entry_points", lambda group: ())
 
     def run(*arguments: str, stdin: bytes = b"", **changed: str) -> Result:
         env = {**environment, **changed}

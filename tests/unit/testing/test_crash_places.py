@@ -17,8 +17,8 @@ from sagas.storage.records import Applied, Lease
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 from sagas.testing.crashes import SAGA_ID, CrashMatrix, CrashPlan, Moment, Outcome, crash_matrix
 from sagas.testing.crashes.script import Crash, Script
+from sagas.testing.crashes.simulated_parts import SimulatedStep
 from sagas.testing.crashes.simulated_process import CrashingStorage
-from sagas.testing.crashes.simulation import SimulatedStep
 from tests.unit.testing.shop import Charge, Order, Reserve, Shop, saga, step
 
 MOMENTS = ["before", "after", "before the checkpoint of", "after the checkpoint of"]

@@ -295,6 +295,14 @@ class Cases(TestCase):
             self.assertEqual(engine.storage.load(UUID(saga_id)).status, SagaStatus.COMPLETED)
         self.assertIsNot(current_engine(), engine)
 
+    def test_sagas_in_memory_receive_signals_when_the_transaction_would_commit(self):
+        with sagas_in_memory() as engine:
+            saga_id = run(ApproveBill, Bill("1")).saga_id
+            with self.captureOnCommitCallbacks(execute=True):
+                signal(saga_id, "approval", True)
+                self.assertEqual(engine.storage.load(saga_id).status, SagaStatus.RUNNING)
+            self.assertEqual(engine.storage.load(saga_id).status, SagaStatus.COMPLETED)
+
 
 class OneMore(TestCase):
     """So that two processes have something to do."""
