@@ -657,6 +657,8 @@ class _Execution:
         policy = self.plan.retry_policy(self.progress, move)
         verdict = self.progress.judge_failure(move, retryable=failure.retryable, max_attempts=policy.max_attempts)
         retried = verdict is Verdict.RETRY
+        if (signal := self.received.pop(move.node.name, None)) is not None:
+            self.inbox.put_back(signal)  # a later attempt receives it again
         error_type, message = type(failure.error).__name__, _message(failure.error)
         trace = (move.node.name, move.action, error_type, message)
         entry = LogEntry.of(
