@@ -67,7 +67,7 @@ def measure(database: Callable[[str], Database]) -> list[Row]:
             against="the same writes in three plain transactions",
             limit=median(rates["plain"]),
             ratio=ratio(rates["ours"], rates["plain"]),
-            goal=0.4,
+            goal=0.3,
             details=rates,
         )
     ]

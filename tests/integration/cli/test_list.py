@@ -153,7 +153,7 @@ def test_states_keys_tags_and_times_narrow_the_listing(
 def test_what_is_no_tag_and_no_time_is_refused(sagas: Command) -> None:
     for options, sentence in (
         (["--tag", "customer"], "'customer' is no tag and its value: write them as customer=c-7."),
-        (["--tag", "=c-7"], "'=c-7' is no tag with its value"),
+        (["--tag", "=c-7"], "'=c-7' is no tag and its value"),
         (["--since", "yesterday"], "'yesterday' is no time: write it as 2026-11-26"),
     ):
         refused = sagas("list", *options)
