@@ -76,7 +76,13 @@ def check_command(words: list[str]) -> None:
             # The links of docs/callbacks.md have a story, which sends these requests.
             if urlsplit(url).hostname != "shop.example":
                 _check_flower(urlsplit(url).path)
-        case ["docker", "compose", *_] | ["docker", "build", *_] | ["export" | "unset", *_] | ["celery", "-A", _]:
+        case (
+            ["docker", "compose", *_]
+            | ["docker", "build", *_]
+            | ["export" | "unset", *_]
+            | [".", ".sagas/env"]
+            | ["celery", "-A", _]
+        ):
             pass
         case _:
             pytest.fail(f"nothing here knows the command {shlex.join(words)!r}")

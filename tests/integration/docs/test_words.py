@@ -17,7 +17,17 @@ from sagas.settings import PREFIX
 from tests.integration.docs.pages import DOCS, DOCUMENTS, REPOSITORY, blocks, prose
 
 #: Files that the documentation tells the reader to make.
-READERS_OWN = {"place_order.py", "shop.py", "shop/celery.py", "sagas.py", "orders.jsonl", ".env", "env.py", "modules/"}
+READERS_OWN = {
+    ".sagas/",
+    "place_order.py",
+    "shop.py",
+    "shop/celery.py",
+    "sagas.py",
+    "orders.jsonl",
+    ".env",
+    "env.py",
+    "modules/",
+}
 
 
 def test_the_statuses_are_the_codes_own() -> None:
