@@ -43,7 +43,7 @@ class Call:
         later scan does. It is sent at least once, each time with the same task id.
 
         Args:
-            task: the task, its name, or a signature such as `send_receipt.s(7).set(queue="mail", countdown=60)`.
+            task: the task, its name, or a signature such as `send_receipt.s(7).set(queue="mail")`.
             *args: the task's positional arguments; only what JSON has.
             **kwargs: the task's keyword arguments; only what JSON has.
 

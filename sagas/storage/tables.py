@@ -85,6 +85,8 @@ saga_executions = sa.Table(
     ),
     sa.Index("saga_executions_queued", "status", "available_at", postgresql_where=sa.text("state = 'queued'")),
     sa.Index("saga_executions_stopped", "state", "name", postgresql_where=sa.text("state IN ('paused', 'dead')")),
+    # A listing of the dead shows the newest first.
+    sa.Index("saga_executions_dead", "id", postgresql_where=sa.text("state = 'dead'")),
     sa.Index("saga_executions_finished", "finished_at", postgresql_where=sa.text("finished_at IS NOT NULL")),
 )
 

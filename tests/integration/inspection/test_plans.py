@@ -26,6 +26,7 @@ UNSTARTED: Final = "saga_executions_unstarted"
 STARTED: Final = "saga_executions_due"
 QUEUED: Final = "saga_executions_queued"
 STOPPED: Final = "saga_executions_stopped"
+DEAD: Final = "saga_executions_dead"
 FINISHED: Final = "saga_executions_finished"
 IDS: Final = "saga_executions_pkey"
 KEYS: Final = "saga_executions_idempotency"
@@ -95,7 +96,7 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overt
         ("find", page(created_after=NOW - timedelta(hours=3), created_before=NOW - timedelta(hours=2)), {IDS}, 181),
         ("find", page(updated_before=NOW - timedelta(days=99)), {IDS}, 0),
         ("find", page(updated_after=NOW - timedelta(minutes=30)), {FINISHED, *UNFINISHED}, 540),
-        ("find", page(states=[SagaState.DEAD]), {STOPPED}, 200),
+        ("find", page(states=[SagaState.DEAD]), {DEAD}, 51),
         ("find", page(states=[SagaState.QUEUED]), {QUEUED}, 100),
         ("find", page(leased_by="w"), {STARTED}, 100),
         ("find", page(statuses=[SagaStatus.FAILED]), UNFINISHED, 500),
