@@ -42,8 +42,8 @@ def develop(names: Sequence[str], directory: Path) -> None:
         CommandFailed: a server does not start, or another `sagas dev` runs in the directory.
     """
     with _stopped_by_signals() as stopping, _alone_in(directory), ExitStack() as stack:
-        database = PostgresServer(directory / "servers", keep=True, fsync=True)
-        broker = BrokerServer(directory / "servers", keep=True)
+        database = PostgresServer(directory, keep=True, fsync=True)
+        broker = BrokerServer(directory, keep=True)
         for server in (database, broker):
             _start(server)
             stack.callback(server.close)

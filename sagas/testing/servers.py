@@ -232,7 +232,7 @@ class Server(ABC):
             if path != directory and temporary not in path.parents:
                 raise ServerError(
                     f"{self._label} cannot start in {directory} because its user may not pass through {path}:"
-                    " use a directory as made by tempfile.mkdtemp()."
+                    " use a directory that every user may pass through, as tempfile.mkdtemp() makes one."
                 )
             path.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
 

@@ -44,6 +44,8 @@ class _Project:
         self.output = directory / "output.txt"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SAGAS_")},
+            # A project is in no temporary directory, whose permissions the servers may change.
+            "TMPDIR": "/var/tmp",
             "PYTHONPATH": os.pathsep.join((str(directory), str(Path(__file__).parents[3]))),
         }
 
@@ -105,6 +107,7 @@ def _answers(url: str) -> bool:
 def project() -> Iterator[_Project]:
     # The server's user must be able to pass through, which pytest's own directories do not allow.
     with tempfile.TemporaryDirectory(prefix="sagas-dev-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
         yield _Project(Path(directory))
 
 
