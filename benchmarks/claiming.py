@@ -35,7 +35,9 @@ FROM generate_series(%(oldest)s::bigint, %(newest)s, -1) AS n"""
 
 def measure(database: Callable[[str], Database]) -> list[Row]:
     """Return the row of the claim of 1,000 ids, with the query plan."""
-    small, large = (_filled(database(f"claiming_{size}"), size) for size in (SMALL, LARGE))
+    small, large = (database(f"claiming_{size}") for size in (SMALL, LARGE))
+    small.fill(_FILL, SMALL)
+    large.fill(_FILL, LARGE)
     seconds: dict[str, list[float]] = {"small": [], "large": []}
     storages = {"small": small.storage(), "large": large.storage()}
     for turn in range(ROUNDS + 1):  # the first claim warms up
@@ -63,16 +65,6 @@ def measure(database: Callable[[str], Database]) -> list[Row]:
             details={"milliseconds": milliseconds, "plan": _plan(large)},
         )
     ]
-
-
-def _filled(target: Database, size: int) -> Database:
-    target.migrate()
-    with target.connect() as connection:
-        for oldest in range(size, 0, -1_000_000):
-            connection.execute(_FILL, {"oldest": oldest, "newest": max(oldest - 999_999, 1)})
-        connection.execute("VACUUM (ANALYZE) saga_executions")
-        connection.execute("CHECKPOINT")
-    return target
 
 
 def claim(storage: PostgresSagaStorage) -> float:

@@ -71,7 +71,8 @@ def measure(database: Callable[[str], Database], large: int = LARGE) -> list[Row
     with ExitStack() as stack:
         sides = []
         for size in (SMALL, large):
-            target = _filled(database(f"console_{size}"), size)
+            target = database(f"console_{size}")
+            target.fill(_FILL, size)
             storage = target.storage()
             stack.callback(storage.close)
             client = httpx.Client(base_url=stack.enter_context(_served(storage)), timeout=60)
@@ -100,16 +101,6 @@ def measure(database: Callable[[str], Database], large: int = LARGE) -> list[Row
             )
         )
     return rows
-
-
-def _filled(target: Database, size: int) -> Database:
-    target.migrate()
-    with target.connect() as connection:
-        for oldest in range(size, 0, -1_000_000):
-            connection.execute(_FILL, {"oldest": oldest, "newest": max(oldest - 999_999, 1)})
-        connection.execute("VACUUM (ANALYZE) saga_executions")
-        connection.execute("CHECKPOINT")
-    return target
 
 
 def _middle(target: Database, size: int) -> str:

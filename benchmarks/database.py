@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import sqlalchemy as sa
@@ -58,6 +58,20 @@ class Database:
         with engine.connect() as connection:
             migrate(connection)
         engine.dispose()
+
+    def fill(self, statement: LiteralString, size: int) -> None:
+        """Insert sagas, oldest first, a million at a time.
+
+        Args:
+            statement: inserts those from `oldest` down to `newest`.
+            size: how many.
+        """
+        self.migrate()
+        with self.connect() as connection:
+            for oldest in range(size, 0, -1_000_000):
+                connection.execute(statement, {"oldest": oldest, "newest": max(oldest - 999_999, 1)})
+            connection.execute("VACUUM (ANALYZE) saga_executions")
+            connection.execute("CHECKPOINT")
 
     def storage(self) -> PostgresSagaStorage:
         """Return a storage on the database."""

@@ -93,9 +93,7 @@ class AsyncDriver(Driver):
             report: Report = stop.value
             return report
         finally:
-            for opened in (self._take_ended(), *self._open.values()):
-                if opened is not None:
-                    opened.roll_back()
+            self._roll_back_all()
 
     async def _do(self, command: Command) -> Any:
         ended = self._take_ended()
@@ -138,11 +136,6 @@ class AsyncDriver(Driver):
             return self._noted(Done(move, error=asyncio.CancelledError()))
         failure = ended.exception()
         return self._noted(Done(move, error=failure) if failure is not None else Done(move, ended.result()))
-
-    def _noted(self, done: Done) -> Done:
-        if failed := self._close_step(done.move.node.name, done.error):
-            failed.roll_back()  # once its action has ended, if that still runs
-        return done
 
     def _action(self, begin: Begin) -> Coroutine[Any, Any, Any]:
         if is_transactional(begin):

@@ -136,18 +136,25 @@ class Driver:
         self._open[name] = opened
         return opened
 
-    def _close_step(self, name: str, error: BaseException | None) -> OpenStep | None:
-        """Note that an action has ended. After an error, return its step, whose transaction is to be rolled back."""
-        opened = self._open.pop(name, None)
-        if opened is not None and error is None:
+    def _noted(self, done: Done) -> Done:
+        """Note that an action has ended: its transaction waits for the checkpoint, or is rolled back after an error."""
+        opened = self._open.pop(done.move.node.name, None)
+        if opened is not None and done.error is None:
             self._ended = opened
-            return None
-        return opened
+        elif opened is not None:
+            opened.roll_back()  # once its action has ended, if that still runs
+        return done
 
     def _take_ended(self) -> OpenStep | None:
         """Return the step whose checkpoint follows; it is to be committed or rolled back now."""
         ended, self._ended = self._ended, None
         return ended
+
+    def _roll_back_all(self) -> None:
+        """Roll back whatever is open: the loop has ended, and no checkpoint follows."""
+        for opened in (self._take_ended(), *self._open.values()):
+            if opened is not None:
+                opened.roll_back()
 
     def _part(self, kind: type[Part]) -> Part:
         """Return the part, built once. Call it outside of the action: a resolver's error is no failure of the step."""
@@ -190,9 +197,7 @@ class ThreadDriver(Driver):
             report: Report = stop.value
             return report
         finally:
-            for opened in (self._take_ended(), *self._open.values()):
-                if opened is not None:
-                    opened.roll_back()
+            self._roll_back_all()
 
     def _do(self, command: Command) -> Any:
         runtime, lease = self._runtime, self._acquired.lease
@@ -238,27 +243,20 @@ class ThreadDriver(Driver):
             start_thread(partial(copy_context().run, act), outcome, name="sagas-step")
             self._running[outcome] = each.move
         ended = next(iter(wait(self._running, return_when=FIRST_COMPLETED).done))
-        move, settled = self._running.pop(ended), _settled(ended)
-        if failed := self._close_step(move.node.name, settled[1]):
-            failed.roll_back()
-        return Done(move, *settled)
+        return self._noted(Done(self._running.pop(ended), *_settled(ended)))
 
     def _perform_in_transaction(self, begin: Begin) -> Done:
         timeout = timeout_of(begin)
         opened = self._open_step(begin, own_thread=timeout is not None)
-        error: BaseException | None = None
-        returned = None
         try:
             outcome = opened.perform()
-            done, _ = wait([outcome], timeout)
-            if not done:
-                raise timed_out(timeout)  # the transaction is rolled back once the action ends
-            returned, error = _settled(outcome)
-        except BaseException as raised:
-            error = raised
-        if failed := self._close_step(begin.move.node.name, error):
-            failed.roll_back()
-        return Done(begin.move, returned, error)
+            ended, _ = wait([outcome], timeout)
+            if not ended:
+                raise timed_out(timeout)
+            done = Done(begin.move, *_settled(outcome))
+        except BaseException as error:
+            done = Done(begin.move, error=error)
+        return self._noted(done)
 
     def _act(self, begin: Begin, part: Part) -> Any:
         runtime, move = self._runtime, begin.move

@@ -340,6 +340,8 @@ class _Execution:
         self.progress: Progress
         self.stored: Stored[Any]
         self.inbox = Inbox(acquired.record.inbox, acquired.record.log)
+        said = any(e.step == _DEADLINE and e.action is Action.OPERATOR for e in acquired.record.log)
+        self.deadline = None if said else acquired.record.deadline_at
         # What the last write did: its rows have the newest time that is known.
         self.applied: Applied | None = None
         # What can be done after the last event, once it is known.
@@ -442,8 +444,10 @@ class _Execution:
         if deadline is None or self._now() < deadline:
             return False
         late = _note(_DEADLINE, message=f"the deadline was {deadline:%Y-%m-%d %H:%M:%S %Z}")
-        self.record = replace(self.record, log=(*self.record.log, late))  # said once
-        return (yield from self._abort(late, seen=self.inbox.read))
+        aborted = yield from self._abort(late, seen=self.inbox.read)
+        if not aborted:
+            self.deadline = None  # past the pivot, it is said once
+        return aborted
 
     def _read_signals(self) -> Generator[Command, Any, None]:
         """Read what was sent to the saga, until the database answers: a lease that ran out would count as a crash."""
@@ -460,9 +464,7 @@ class _Execution:
             in_flight = tuple(dict.fromkeys((*self.running, *(move.node.name for move in following))))
         try:
             yield from self._write(Progressed(events=(entry,), status=status, in_flight=in_flight, seen=seen))
-        except InboxMoved as error:
-            self.inbox.delivered = error.inbox
-            self.record = replace(self.record, log=tuple(e for e in self.record.log if e is not entry))
+        except InboxMoved:
             return True
         self.progress.add(entry)
         self.frontier = None
@@ -507,11 +509,10 @@ class _Execution:
         status = self.progress.status if entry.verdict is None else SagaStatus.COMPENSATING
         try:
             yield from self._write(Progressed(events=(entry,), status=status, seen=self.inbox.read))
-        except InboxMoved as error:
-            self.inbox.delivered = error.inbox
-        else:
-            self.progress.add(entry)
-            self.did.append(f"{move.node.name}: {entry.message or 'slept'}")
+        except InboxMoved:
+            return
+        self.progress.add(entry)
+        self.did.append(f"{move.node.name}: {entry.message or 'slept'}")
 
     def _suspend(self, awaiting: tuple[Move, ...]) -> Generator[Command, Any, Report | None]:
         """Put the saga down until a signal comes, or the first of the waits is over."""
@@ -541,8 +542,7 @@ class _Execution:
         )
         try:
             yield from self._write(suspended)
-        except InboxMoved as error:
-            self.inbox.delivered = error.inbox
+        except InboxMoved:
             return None
         names = " and ".join(move.node.name for move in awaiting)
         limit = "" if after is None else f", at most {duration(after)}"
@@ -550,8 +550,7 @@ class _Execution:
 
     def _deadline(self) -> datetime | None:
         """The saga's deadline; None if it has none, if the log says that it has passed, or once the saga aborted."""
-        said = any(e.step == _DEADLINE and e.action is Action.OPERATOR for e in self.record.log)
-        return None if said or self.progress.aborted else self.record.deadline_at
+        return None if self.progress.aborted else self.deadline
 
     def _left(self, armed: Entry) -> float | None:
         """How many seconds are left of a wait that began with this row; None if it has no end."""
@@ -758,8 +757,8 @@ class _Execution:
         try:
             yield from self._write(transition, result)
             return True
-        except InboxMoved as error:
-            self.inbox.delivered = error.inbox
+        except InboxMoved:
+            pass
         if transition.events:
             yield from self._write(
                 Progressed(
@@ -789,6 +788,7 @@ class _Execution:
         whether it was applied. A transaction that was not is gone, and with it the effect.
 
         Raises:
+            InboxMoved: something was delivered that the holder has not read; the inbox knows of it.
             _NotCommitted: that transaction.
             StepRolledBack: it could not be committed.
         """
@@ -805,6 +805,9 @@ class _Execution:
                 if applied is None:
                     applied = yield Apply(transition, commits)
                 break
+            except InboxMoved as error:
+                self.inbox.delivered = error.inbox
+                raise
             except StorageUnavailable as error:
                 unknown = True
                 yield from self._wait_for_database(error, failures)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 from uuid import UUID
 
@@ -37,16 +38,11 @@ class Sender:
 
     def send(self, claims: Sequence[Claim]) -> None:
         """Send sagas that are queued, and log what prevents it."""
-        try:
+        with _left_to_a_scan("sagas", len(claims)):
             if (dispatcher := self._dispatcher()) is None:
                 self._storage.release_claims(claims)
                 return
             recovery.send(self._storage, dispatcher, claims)
-        except SagaError as error:
-            logger.warning("%d sagas were not sent; a later scan sends them: %s", len(claims), error)
-        except Exception:
-            # The start succeeded: the sagas are committed, and a scan sends those whose messages are missing.
-            logger.exception("sending %d sagas failed; a later scan sends them", len(claims))
 
     def send_after_commit(self, claims: Sequence[Claim]) -> None:
         """Send sagas now that their caller has committed."""
@@ -58,20 +54,26 @@ class Sender:
 
     def send_tasks(self, tasks: Sequence[OutboxTask]) -> None:
         """Send tasks of the outbox, and log what prevents it."""
-        try:
+        with _left_to_a_scan("tasks of the outbox", len(tasks)):
             if (dispatcher := self._dispatcher()) is not None:
                 recovery.send_tasks(self._storage, dispatcher, tasks)
-        except SagaError as error:
-            logger.warning("%d tasks of the outbox were not sent; a later scan sends them: %s", len(tasks), error)
-        except Exception:
-            # The checkpoint is committed, and so are they.
-            logger.exception("sending %d tasks of the outbox failed; a later scan sends them", len(tasks))
 
     def _deliver(self, saga_ids: Sequence[UUID]) -> None:
         try:
             self.send(self._storage.deliver(saga_ids))
         except StorageUnavailable as error:
             logger.warning("%d signals were not delivered; a later scan delivers them: %s", len(saga_ids), error)
+
+
+@contextmanager
+def _left_to_a_scan(what: str, number: int) -> Iterator[None]:
+    """Log an error of the block. What it was to send is committed, so a scan sends it."""
+    try:
+        yield
+    except SagaError as error:
+        logger.warning("%d %s were not sent; a later scan sends them: %s", number, what, error)
+    except Exception:
+        logger.exception("sending %d %s failed; a later scan sends them", number, what)
 
 
 def _after_commit(work: InBackground[_ItemT], items: Sequence[_ItemT]) -> None:
