@@ -57,6 +57,7 @@ PAGES = {
     "the list by a key": "/sagas?key=77",
     "the dead letters": "/dead",
     "one saga": "/sagas/{middle}",
+    "the schedules": "/schedules",
 }
 
 

@@ -39,12 +39,12 @@ INSERT INTO saga_executions (id, name, definition, status, state, context, versi
 SELECT uuidv7(-n * interval '1 ms'), 'waits-for-signal', %(definition)s, 'RUNNING', 'waiting', '{"order_id":"o-1"}', 1,
     'infinity'
 FROM generate_series(1, %(count)s) AS n"""
-# Each is due a moment after the one before it, the first in twenty seconds.
+# Each is due a moment after the one before it, and the first only once all of them are stored.
 _SLEEPING = """
 WITH sleeping AS (
     INSERT INTO saga_executions (id, name, definition, status, state, context, version, available_at)
     SELECT uuidv7(-n * interval '1 ms'), 'sleeps', %(definition)s, 'RUNNING', 'waiting', '{"order_id":"o-1"}', 1,
-        clock_timestamp() + interval '20 seconds' + n * interval '1 second' / %(rate)s
+        statement_timestamp() + interval '2 minutes' + n * interval '1 second' / %(rate)s
     FROM generate_series(1, %(count)s) AS n RETURNING id, available_at
 )
 INSERT INTO saga_logs (saga_id, step_name, action, status, version, details, created_at)
@@ -210,7 +210,12 @@ def _sleepers(directory: Path, target: Database) -> Row:
             wait_until(world.scanned, what="the first scan")
             with target.connect() as connection:
                 connection.execute(_SLEEPING, {"definition": definition, "count": MILLION, "rate": DUE_A_SECOND})
-                connection.execute("ANALYZE saga_executions")
+                connection.execute("VACUUM (ANALYZE) saga_executions")
+                late = connection.execute(
+                    "SELECT count(*) FROM saga_executions WHERE available_at < clock_timestamp()"
+                ).fetchone()
+            if late != (0,):
+                raise RuntimeError(f"{late} sleepers were due before all were stored: let the first sleep longer.")
             wait_until(
                 lambda: world.finished() >= DUE_A_SECOND * SECONDS, timeout_seconds=600, what="the sleepers' ends"
             )

@@ -61,7 +61,7 @@ ANSWER_SECONDS: Final = 10.0
 WHOLE_INDEX_SECONDS: Final = 300.0
 HOUR: Final = 3600.0
 #: An overview counts no more sagas than this in each index, and estimates the rest.
-MOST_COUNTED: Final = 10_000
+MOST_COUNTED: Final = 2_000
 #: A page looks at no more sagas than this if no index has what it wants.
 MOST_SEARCHED: Final = 10_000
 #: At most this many signals are read with their saga.
