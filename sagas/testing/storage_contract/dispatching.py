@@ -21,6 +21,7 @@ from sagas.testing.storage_contract.base import (
     all_at_once,
     ids,
     keys,
+    new,
 )
 
 KINDS = pytest.mark.parametrize("pending", [True, False], ids=["pending", "recoverable"])
@@ -77,6 +78,24 @@ class ClaimingContract(ContractBase):
             self.pass_time(storage, 0.01)
 
         assert set(ids(self.claim(storage, pending=pending, limit=2))) == set(due[:2])
+
+    @KINDS
+    def test_claims_come_in_the_order_in_which_their_sagas_became_due(
+        self, storage: ISagaStorage, pending: bool
+    ) -> None:
+        apart = self.a_while / 8
+        due: dict[int, UUID] = {}
+        for turn in (5, 1, 7, 3, 0, 6, 2, 4):  # in the order of the rows neither the first nor the last is due first
+            if pending:
+                ((saga_id, _),) = storage.create_sagas([new()], after_seconds=turn * apart)
+            else:
+                lease = self.run(storage)
+                saga_id = lease.saga_id
+                storage.apply(lease, GaveBack(status=RUNNING, after_seconds=turn * apart))
+            due[turn] = saga_id
+        self.pass_time(storage, len(due) * apart)
+
+        assert ids(self.claim(storage, pending=pending)) == [due[turn] for turn in range(len(due))]
 
     @KINDS
     def test_the_queue_is_topped_up_to_the_limit_and_never_beyond(self, storage: ISagaStorage, pending: bool) -> None:

@@ -1,8 +1,9 @@
 -- Queues recoverable sagas that are due, and reclaims those whose lease has expired: `rules.claim` in one statement.
 -- It queues as many as the limit of the queue allows. For MATERIALIZED and the array see claim_new.sql.
 -- It judges the rows as they were locked: the table itself shows them as they were when the statement began.
+-- What has been due for the longest is returned first, so that it is sent first.
 WITH due AS MATERIALIZED (
-    SELECT id, name, version, state, lease_owner, in_flight, recovery_attempts FROM saga_executions
+    SELECT id, name, version, state, lease_owner, in_flight, recovery_attempts, available_at FROM saga_executions
     WHERE status <> 'PENDING' AND state IN ('ready', 'running', 'waiting') AND available_at <= statement_timestamp()
     ORDER BY available_at
     LIMIT (
@@ -47,4 +48,6 @@ WITH due AS MATERIALIZED (
     SELECT id, 'holder', 'holder', 'lost', version, lease_owner, jsonb_build_object('in_flight', in_flight)
     FROM due WHERE state = 'running'
 )
-SELECT id, version, state, queued_at FROM changed
+SELECT changed.id, changed.version, changed.state, queued_at
+FROM changed JOIN due ON due.id = changed.id
+ORDER BY due.available_at
