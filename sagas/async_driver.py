@@ -99,7 +99,7 @@ class AsyncDriver(Driver):
         ended = self._take_ended()
         if ended is not None:
             if isinstance(command, Apply) and command.commits:
-                return await asyncio.wrap_future(ended.apply(command.transition))
+                return await asyncio.wrap_future(ended.apply(command.transition, command.then))
             await asyncio.wrap_future(ended.roll_back())
         match command:
             case Interrupted():

@@ -204,7 +204,7 @@ class ThreadDriver(Driver):
         ended = self._take_ended()
         if ended is not None:
             if isinstance(command, Apply) and command.commits:
-                return ended.apply(command.transition).result()
+                return ended.apply(command.transition, command.then).result()
             ended.roll_back().result()
         match command:
             case Interrupted():

@@ -181,12 +181,14 @@ class Done:
 class Apply:
     """Write this transition under the lease. Answer: `Applied`; raises what the storage raises.
 
-    With `commits`, write it in the transaction of the transactional step that ended last, and commit that. Before any
-    other command, that transaction is rolled back.
+    With `commits`, write it in the transaction of the transactional step that ended last, and commit that; `then` is
+    written there too, unless something was delivered that the holder has not read. Before any other command, that
+    transaction is rolled back.
     """
 
     transition: Transition
     commits: bool = False
+    then: Suspended | Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,10 @@ class _NotCommitted(Exception):
     """The transaction of a step was rolled back, and the step is performed again."""
 
 
+class _EndedBefore(Exception):
+    """An earlier COMMIT, whose answer was lost, has come late and ended the saga."""
+
+
 class _Execution:
     """One lease of one saga, from acquiring it to giving it back."""
 
@@ -371,6 +377,8 @@ class _Execution:
             return (yield from decline(acquired, self.runtime, str(error)))
         except LeaseLost as error:
             return self._report(Outcome.LOST, str(error))
+        except _EndedBefore:
+            return self._ended()
         except (StorageUnavailable, GeneratorExit):
             raise
         except Exception as error:
@@ -637,8 +645,12 @@ class _Execution:
 
         Raises:
             LeaseLost: another worker has it.
+            _EndedBefore: it has ended.
         """
         record: SagaRecord = yield from self._until_answered(Load())
+        if record.version == self.lease.version and record.status.finished:
+            self.status = record.status
+            raise _EndedBefore
         if (record.version, record.lease_token) != (self.lease.version, self.lease.token):
             raise LeaseLost(f"saga {record.id}: the lease was lost to another worker; nothing more was done.")
         self.progress = Progress(self.plan.graph, record.log, past_failures=self.plan.past_failures)
@@ -701,12 +713,6 @@ class _Execution:
         events: tuple[LogEntry, ...] = (entry,)
         delay, name = self._delay((*following.ready, *following.awaiting), failures)
         long = delay > max(IN_PLACE_SECONDS, self.runtime.settings.scan_interval_seconds)
-        rests = not self.running and (following.end is not None or long)
-        if rests and result is not None and result.commits:
-            # It commits by itself: a signal that has not been read stops the saga from resting, and not this effect.
-            progressed = Progressed(events=events, status=self.progress.status, context=context, in_flight=())
-            yield from self._write(progressed, result)
-            events, context, result = (), None, None
         if following.end is not None and not self.running:
             return (yield from self._end(events, following.end, context, result))
         if long and not self.running:
@@ -754,19 +760,23 @@ class _Execution:
 
         If something was delivered that the holder has not read, only the events are written, and the saga goes on.
         """
+        if result is not None and result.commits:
+            # What was delivered keeps the saga from resting, and must not undo what the step wrote.
+            then = replace(transition, events=(), context=None)
+            applied = yield from self._write(self._only_the_events(transition), result, then)
+            return applied.state is not SagaState.RUNNING
         try:
             yield from self._write(transition, result)
             return True
         except InboxMoved:
-            pass
-        if transition.events:
-            yield from self._write(
-                Progressed(
-                    events=transition.events, status=self.progress.status, context=transition.context, in_flight=()
-                ),
-                result,
-            )
-        return False
+            if transition.events:
+                yield from self._write(self._only_the_events(transition), result)
+            return False
+
+    def _only_the_events(self, transition: Suspended | Ended) -> Progressed:
+        return Progressed(
+            events=transition.events, status=self.progress.status, context=transition.context, in_flight=()
+        )
 
     def _delay(self, following: tuple[Move, ...], failures: int) -> tuple[float, str]:
         """How long to wait before the first of the moves that follow, and for which step."""
@@ -781,7 +791,9 @@ class _Execution:
 
     # -- writing ----------------------------------------------------------------------------------------------
 
-    def _write(self, transition: Transition, result: _Result | None = None) -> Generator[Command, Any, Applied]:
+    def _write(
+        self, transition: Transition, result: _Result | None = None, then: Suspended | Ended | None = None
+    ) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
         The fence rejects it if the lease was lost meanwhile. After a failure whose effect is unknown, look first
@@ -799,11 +811,11 @@ class _Execution:
         applied: Applied | None = None
         for failures in count(1):
             try:
-                applied = (yield from self._find_applied(transition)) if unknown else None
+                applied = (yield from self._find_applied(transition, then)) if unknown else None
                 if applied is None and unknown and commits:
                     raise _NotCommitted
                 if applied is None:
-                    applied = yield Apply(transition, commits)
+                    applied = yield Apply(transition, commits, then)
                 break
             except InboxMoved as error:
                 self.inbox.delivered = error.inbox
@@ -836,7 +848,9 @@ class _Execution:
         logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
         yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
 
-    def _find_applied(self, transition: Transition) -> Generator[Command, Any, Applied | None]:
+    def _find_applied(
+        self, transition: Transition, then: Suspended | Ended | None
+    ) -> Generator[Command, Any, Applied | None]:
         """Return what a transition did whose answer was lost, or None if it was not applied."""
         record: SagaRecord = yield Load()
         ours = (record.version, record.lease_token) == (self.lease.version, self.lease.token)
@@ -847,11 +861,12 @@ class _Execution:
             return None
         if not transition.events and holds:
             return None
-        if isinstance(transition, Ended) and record.state is not SagaState.FINISHED:
+        last = transition if then is None or holds else then
+        if isinstance(last, Ended) and record.state is not SagaState.FINISHED:
             raise LeaseLost(f"saga {record.id}: the lease was lost to another worker while the database was away.")
-        if isinstance(transition, Progressed) and not holds:
+        if isinstance(last, Progressed) and not holds:
             raise LeaseLost(f"saga {record.id}: the lease was lost to another worker while the database was away.")
-        if not transition.events and record.version != self.lease.version:
+        if (then or not transition.events) and record.version != self.lease.version:
             raise LeaseLost(f"saga {record.id}: another worker has acquired it while the database was away.")
         return Applied(
             status=record.status,

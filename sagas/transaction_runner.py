@@ -12,7 +12,7 @@ from sagas.errors import DefinitionError, StorageUnavailable
 from sagas.loops import SerialThread
 from sagas.storage.records import Applied
 from sagas.storage.step_transaction import StepTransaction
-from sagas.storage.transitions import Transition
+from sagas.storage.transitions import Ended, Suspended, Transition
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)
@@ -48,9 +48,9 @@ class OpenStep:
         """
         return self._do(self._perform, last=False)
 
-    def apply(self, transition: Transition) -> Future[Applied]:
+    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Future[Applied]:
         """Do as `StepTransaction.apply` does."""
-        return self._do(partial(self._apply, transition), last=True)
+        return self._do(partial(self._apply, transition, then), last=True)
 
     def roll_back(self) -> Future[None]:
         """Roll back, once the action has ended."""
@@ -84,9 +84,9 @@ class OpenStep:
             raise
         return returned
 
-    def _apply(self, transition: Transition) -> Applied:
+    def _apply(self, transition: Transition, then: Suspended | Ended | None) -> Applied:
         assert self._transaction is not None
-        applied = self._transaction.apply(transition)
+        applied = self._transaction.apply(transition, then)
         if (error := self._transaction.failed_after_commit) is not None:
             logger.error("a transactional step was committed, and then its session failed", exc_info=error)
         return applied

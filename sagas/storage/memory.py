@@ -51,7 +51,7 @@ from sagas.storage.records import (
 )
 from sagas.storage.rules import Reclaimed
 from sagas.storage.step_transaction import StepSession, StepTransaction, TestSessions
-from sagas.storage.transitions import PROBE_SECONDS, Transition, outbox_of
+from sagas.storage.transitions import PROBE_SECONDS, Ended, Suspended, Transition, outbox_of
 
 
 class MemorySagaStorage(ISagaStorage):
@@ -537,7 +537,7 @@ class _StepInMemory(StepTransaction):
         opened = session.__enter__()
         self.arguments = () if opened is None else (opened,)
 
-    def apply(self, transition: Transition) -> Applied:
+    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
         try:
             self._storage.require_held(self._lease, self._step)
         except LeaseLost:
@@ -549,7 +549,10 @@ class _StepInMemory(StepTransaction):
             session.__exit__(None, None, None)
         except Exception as error:
             raise StepRolledBack(f"the database did not commit step {self._step} ({error}).", error) from error
-        return self._storage.apply(self._lease, transition)
+        applied = self._storage.apply(self._lease, transition)
+        with suppress(InboxMoved):
+            applied = applied if then is None else applied.followed_by(self._storage.apply(self._lease, then))
+        return applied
 
     def roll_back(self) -> None:
         session, self._session = self._session, None

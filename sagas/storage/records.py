@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -356,6 +356,10 @@ class Applied:
     log: tuple[LogEntry, ...] = field(default_factory=tuple)
     inbox: int = 0
     outbox: tuple[OutboxTask, ...] = ()
+
+    def followed_by(self, last: Applied) -> Applied:
+        """Return what two transitions did together."""
+        return replace(last, log=(*self.log, *last.log), outbox=(*self.outbox, *last.outbox))
 
     @classmethod
     def with_log_on_demand(

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from sagas.errors import ConfigurationError
 from sagas.storage.records import Applied
-from sagas.storage.transitions import Transition
+from sagas.storage.transitions import Ended, Suspended, Transition
 
 #: Opens a session for one attempt at a step in a test, as `sessionmaker(engine).begin` does.
 TestSessions = Callable[[], AbstractContextManager[Any]]
@@ -31,10 +31,15 @@ class StepTransaction(ABC):
     failed_after_commit: BaseException | None = None
 
     @abstractmethod
-    def apply(self, transition: Transition) -> Applied:
+    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
         """Write the transition under the lease, and commit it with everything that the step wrote.
 
         The transaction has ended afterwards, also after an error.
+
+        Args:
+            transition: keeps the lease.
+            then: ends the lease in the same commit. It is left out if more was delivered to the saga than it says was
+                seen; the saga is then still running.
 
         Raises:
             LeaseLost: the lease is no longer valid, or this step is checkpointed already; nothing was kept.

@@ -74,6 +74,7 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False, f
     pivots = pivots[1:2] if pivot_first and len(pivots) > 1 else pivots
     pivot = draw(st.sampled_from(pivots))
     later = set() if pivot is None else {node.name for node in nodes if pivot in _before(nodes, node.name)}
+    fallbacks = st.sampled_from([1, 2] if falls_back else [0, 0, 1, 2])
     graph = Graph(
         "trip",
         1,
@@ -84,7 +85,7 @@ def plans(draw: st.DrawFn, *, chains: bool = False, pivot_first: bool = False, f
                 undoable=not node.waits and node.name not in later and draw(st.booleans()),
                 fallbacks=tuple(
                     Fallback(name=f"{node.name}f{rank}", undoable=node.name not in later and draw(st.booleans()))
-                    for rank in range(0 if node.waits else draw(st.sampled_from([1, 2] if falls_back else [0, 0, 1, 2])))
+                    for rank in range(0 if node.waits else draw(fallbacks))
                 ),
             )
             for node in nodes

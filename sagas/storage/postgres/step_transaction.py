@@ -25,7 +25,7 @@ from sagas.storage.postgres.queries import query
 from sagas.storage.records import Applied, Lease
 from sagas.storage.step_sessions import refusal
 from sagas.storage.step_transaction import Lent, StepSession, StepTransaction
-from sagas.storage.transitions import Transition
+from sagas.storage.transitions import Ended, Suspended, Transition
 
 #: Whatever the connection's defaults are: under a stricter level, each renewal of the lease would fail the fence.
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
@@ -51,6 +51,7 @@ class PostgresStepTransaction(StepTransaction):
         self._name = f"saga {lease.saga_id} {lease.version}"
         self._checkout: Checkout | None = None
         self._transition: Transition | None = None
+        self._then: Suspended | Ended | None = None
         self._applied: Applied | None = None
         self._refused: Exception | None = None
         self._broken = False
@@ -79,8 +80,8 @@ class PostgresStepTransaction(StepTransaction):
     def broken(self) -> bool:
         return self._broken
 
-    def apply(self, transition: Transition) -> Applied:
-        self._transition = transition
+    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
+        self._transition, self._then = transition, then
         try:
             self._session.commit()
         except BaseException as error:
@@ -174,11 +175,16 @@ class PostgresStepTransaction(StepTransaction):
         with self._connection.pipeline():
             self._execute(query("fence_step"), fence)
             written = self._execute(query(name), parameters)
+            if self._then is not None:
+                last = self._execute(query("apply"), mapping.apply_row(self._lease, self._then))
             self._execute("COMMIT", {})
         row = written.fetchone()
         if row is None:
             raise lease_lost(self._lease)  # the fence has locked the row, so this cannot be
-        return mapping.what_was_done(name, row[0], self._lease, transition)
+        applied = mapping.what_was_done(name, row[0], self._lease, transition)
+        if self._then is None or (row := last.fetchone()) is None:
+            return applied
+        return applied.followed_by(mapping.what_was_done("apply", row[0], self._lease, self._then))
 
     def _judge(self, error: Exception) -> Exception:
         """Return what to raise for an error of the commit."""

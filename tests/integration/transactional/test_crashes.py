@@ -41,10 +41,10 @@ class Deadly(PostgresSagaStorage):
             die()
         really = transaction.apply
 
-        def apply(transition: Any) -> Any:
+        def apply(*arguments: Any) -> Any:
             if self.point == "before commit":
                 die()
-            applied = really(transition)
+            applied = really(*arguments)
             if self.point == "after commit":
                 die()
             return applied

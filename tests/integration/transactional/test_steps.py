@@ -18,7 +18,6 @@ from sagas.errors import StorageUnavailable
 from sagas.progress import Action, Verdict
 from sagas.storage.records import Acquired, Applied, LeaseRequest, SagaFilter, SagaRecord
 from sagas.storage.step_transaction import StepTransaction
-from sagas.storage.transitions import Transition
 from sagas.transactional import StepInTransaction
 from tests.calls import backends, wait_until
 from tests.integration.transactional.accounts import KINDS, Account, Accounts, Transfer, pay, paying
@@ -438,11 +437,11 @@ class Losing(PostgresSagaStorage):
         if self.losses:
             when, really = self.losses.pop(0), transaction.apply
 
-            def apply(transition: Transition) -> Applied:
+            def apply(*arguments: Any) -> Applied:
                 if when == "before":
                     transaction.roll_back()
                 else:
-                    really(transition)
+                    really(*arguments)
                 raise StorageUnavailable("no answer to the COMMIT")
 
             transaction.apply = apply  # type: ignore[method-assign]
@@ -480,8 +479,8 @@ def test_commit_that_comes_late_makes_the_second_attempt_fail(accounts: Accounts
             really = transaction.apply
             if not late:
 
-                def apply(transition: Transition) -> Applied:
-                    late.append(lambda: really(transition))
+                def apply(*arguments: Any) -> Applied:
+                    late.append(lambda: really(*arguments))
                     raise StorageUnavailable("no answer to the COMMIT")
 
                 transaction.apply = apply  # type: ignore[method-assign]
