@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -38,6 +38,7 @@ from sagas.progress import Action, Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform, timed_out
 from sagas.storage.records import Acquired
+from sagas.storage.step_transaction import StepTransaction
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
 from sagas.transaction_runner import OpenStep
@@ -118,6 +119,8 @@ class Driver:
         # The transactional steps whose actions run, and the one whose action has ended and whose checkpoint follows.
         self._open: dict[str, OpenStep] = {}
         self._ended: OpenStep | None = None
+        # The transaction that has begun for the step of this name, which is likely to be next.
+        self._ahead: tuple[str, StepTransaction] | None = None
 
     def _open_step(self, begin: Begin, *, own_thread: bool) -> OpenStep:
         """Return an attempt at a transactional step, which has not begun."""
@@ -132,9 +135,28 @@ class Driver:
         name, lease = move.node.name, self._acquired.lease
         assert issubclass(kind, StepInTransaction)
         thread = SerialThread(runtime.framework.thread_ends) if own_thread else None
-        opened = OpenStep(partial(runtime.storage.begin_step, lease, name, kind.session_kind), act, thread)
+        begins = self._begun_ahead(name) or partial(runtime.storage.begin_step, lease, name, kind.session_kind)
+        opened = OpenStep(begins, act, thread)
         self._open[name] = opened
         return opened
+
+    def _begin_ahead(self, step: tuple[str, type[Part]]) -> None:
+        """Begin the transaction of a step while the checkpoint before it is written, which saves a round trip."""
+        name, kind = step
+        assert issubclass(kind, StepInTransaction)
+        begun = self._runtime.storage.begin_step_ahead(self._acquired.lease, name, kind.session_kind)
+        self._ahead = None if begun is None else (name, begun)
+
+    def _begun_ahead(self, step: str | None) -> Callable[[], StepTransaction] | None:
+        """Return what gives the transaction that has begun for this step; one for another step is rolled back."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        name, begun = ahead
+        if name != step:
+            begun.roll_back()
+            return None
+        return lambda: begun
 
     def _noted(self, done: Done) -> Done:
         """Note that an action has ended: its transaction waits for the checkpoint, or is rolled back after an error."""
@@ -152,6 +174,7 @@ class Driver:
 
     def _roll_back_all(self) -> None:
         """Roll back whatever is open: the loop has ended, and no checkpoint follows."""
+        self._begun_ahead(None)
         for opened in (self._take_ended(), *self._open.values()):
             if opened is not None:
                 opened.roll_back()
@@ -201,6 +224,10 @@ class ThreadDriver(Driver):
 
     def _do(self, command: Command) -> Any:
         runtime, lease = self._runtime, self._acquired.lease
+        if not isinstance(command, Interrupted | SendTasks | Perform):
+            self._begun_ahead(None)  # something came between
+        if isinstance(command, Apply) and command.ahead is not None:
+            self._begin_ahead(command.ahead)
         ended = self._take_ended()
         if ended is not None:
             if isinstance(command, Apply) and command.commits:

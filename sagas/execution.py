@@ -183,12 +183,13 @@ class Apply:
 
     With `commits`, write it in the transaction of the transactional step that ended last, and commit that; `then` is
     written there too, unless something was delivered that the holder has not read. Before any other command, that
-    transaction is rolled back.
+    transaction is rolled back. `ahead` is the transactional step that follows: its transaction may begin meanwhile.
     """
 
     transition: Transition
     commits: bool = False
     then: Suspended | Ended | None = None
+    ahead: tuple[str, type[Part]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -738,10 +739,18 @@ class _Execution:
                 in_flight=tuple(dict.fromkeys(in_flight)),
             ),
             result,
+            ahead=None if delay > 0 else self._ahead(following.ready),
         )
         if delay > 0:
             yield Delay(delay)
         return None
+
+    def _ahead(self, ready: tuple[Move, ...]) -> tuple[str, type[Part]] | None:
+        """Return the transactional step that is next, by its name and class, if it is alone."""
+        if self.running or len(ready) != 1 or ready[0].node.kind != "transaction":
+            return None
+        name = ready[0].node.name
+        return name, self.plan.steps[name]
 
     def _end(
         self,
@@ -792,7 +801,12 @@ class _Execution:
     # -- writing ----------------------------------------------------------------------------------------------
 
     def _write(
-        self, transition: Transition, result: _Result | None = None, then: Suspended | Ended | None = None
+        self,
+        transition: Transition,
+        result: _Result | None = None,
+        then: Suspended | Ended | None = None,
+        *,
+        ahead: tuple[str, type[Part]] | None = None,
     ) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
@@ -815,7 +829,7 @@ class _Execution:
                 if applied is None and unknown and commits:
                     raise _NotCommitted
                 if applied is None:
-                    applied = yield Apply(transition, commits, then)
+                    applied = yield Apply(transition, commits, then, ahead)
                 break
             except InboxMoved as error:
                 self.inbox.delivered = error.inbox

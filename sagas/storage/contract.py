@@ -304,6 +304,15 @@ class ISagaStorage(ABC):
             "make it a plain Step."
         )
 
+    def begin_step_ahead(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction | None:
+        """Begin as `begin_step` does, while the checkpoint of the step before is still to be written.
+
+        Returns:
+            None if the two cannot be open at once, which is the default, or if nothing could begin. The step then
+            begins its transaction when its turn comes.
+        """
+        return None
+
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
         """Write transitions of different sagas, in one statement if the storage can. Each has its own fence.
 

@@ -83,11 +83,13 @@ class StepSession(ABC):
         connection: the driver's connection that the transaction is on. Its `commit` writes the checkpoint too, and
             only while `commit` of this class runs.
         rolls_back_by_itself: whether the library may roll back while the step runs, after an error.
+        begins_ahead: whether a second one may be open in the same thread, as each has a connection of its own.
         cure: what a step writes instead of ending the transaction.
     """
 
     connection: psycopg.Connection[Any]
     rolls_back_by_itself: ClassVar[bool] = False
+    begins_ahead: ClassVar[bool] = False
     cure: ClassVar[str]
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """The transaction of a transactional step in PostgreSQL.
 
 The fence, the checkpoint and the COMMIT go to the server together, in one round trip. The fence fails if the lease was
-lost, and the server then skips the COMMIT.
+lost, and the server then skips the COMMIT. Nobody waits for the answer to the BEGIN before the step's first statement.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from sagas.errors import SagaError, StepRolledBack, TransactionRefused
+from sagas.errors import SagaError, StepRolledBack, StorageUnavailable, TransactionRefused
 from sagas.failures import is_conflict
 from sagas.storage.contract import lease_lost
 from sagas.storage.postgres import mapping
@@ -32,7 +32,7 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
 
 
 class PostgresStepTransaction(StepTransaction):
-    """One attempt's transaction, begun when it is made.
+    """One attempt's transaction, whose BEGIN is sent when it is made.
 
     Args:
         connections: lend the connection, unless the session has its own.
@@ -131,9 +131,28 @@ class PostgresStepTransaction(StepTransaction):
         # As one message: psycopg would send the BEGIN by itself, and wait for its answer.
         text = psycopg.ClientCursor(self._connection).mogrify("; ".join(statements), values)
         self._connection.pgconn.send_query(text.encode())
-        for result in self._connection.wait(generators.execute(self._connection.pgconn)):
-            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-                raise pg.error_from_result(result, encoding="utf-8")
+        self._connection.pgconn.flush()
+        # All that the driver does on a connection goes through `wait`.
+        self._connection.wait = self._wait_after_begin  # type: ignore[method-assign]
+
+    def _wait_after_begin(self, *arguments: Any, **options: Any) -> Any:
+        self._receive_begin()
+        return self._connection.wait(*arguments, **options)
+
+    def _receive_begin(self) -> None:
+        """Read the answer to the BEGIN, if nobody has yet.
+
+        Raises:
+            StorageUnavailable: the connection was lost, or leads to a server that has become a replica.
+        """
+        if self._connection.__dict__.pop("wait", None) is None:
+            return
+        try:
+            for result in self._connection.wait(generators.execute(self._connection.pgconn)):
+                if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+                    raise pg.error_from_result(result, encoding="utf-8")
+        except psycopg.Error as error:
+            raise self._translated(error) from error
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
         # A cursor of our own class: the connection's factories may return other cursors and rows.
@@ -162,6 +181,7 @@ class PostgresStepTransaction(StepTransaction):
             raise self._refused from error
 
     def _commit(self, transition: Transition) -> Applied:
+        self._receive_begin()
         status = self._connection.info.transaction_status
         if status == TransactionStatus.INERROR:
             raise StepRolledBack(
@@ -218,6 +238,8 @@ class PostgresStepTransaction(StepTransaction):
         psycopg.Connection.close(self._connection)
 
     def _really_roll_back(self) -> None:
+        with suppress(StorageUnavailable):
+            self._receive_begin()
         if self._connection.closed:
             return
         if self._connection.info.transaction_status == TransactionStatus.ACTIVE:
@@ -229,7 +251,7 @@ class PostgresStepTransaction(StepTransaction):
     def _end(self) -> None:
         self._ended = True
         self._broken = self._broken or self._connection.closed
-        for name in ("commit", "rollback", "close"):
+        for name in ("commit", "rollback", "close", "wait"):
             self._connection.__dict__.pop(name, None)
         self._give_back()
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from sagas import OutcomeUnknown, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
+from sagas import Call, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action, Verdict
 from sagas.storage.records import Acquired, Applied, LeaseRequest, SagaFilter, SagaRecord
@@ -42,6 +42,11 @@ def perform(engine: QuickEngine, run: str, *steps: type[Step[Any]], context: Tra
     if run == "run_async":
         return asyncio.run(engine.run_async(saga, context or Transfer()))
     return engine.run(saga, context or Transfer())
+
+
+class Plain(Step[Transfer]):
+    def act(self, context: Transfer, call: Call) -> None:
+        context.done.append(call.step_name)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -98,6 +103,25 @@ def test_failed_step_leaves_nothing_and_is_not_compensated(
         ("pay", "compensate", "completed"),
     ]
     assert not any(entry.in_doubt for entry in engine.stored().log)
+
+
+@EVERY
+@RUNS
+def test_last_step_is_kept_if_a_request_to_cancel_comes_in_while_it_runs(
+    engine: QuickEngine, accounts: Accounts, kind: Kind, run: str
+) -> None:
+    def cancel(session: Any, context: Transfer, call: Call) -> None:
+        engine.cancel(call.saga_id, "too late to end")
+
+    report = perform(engine, run, paying(kind, cancel))
+
+    # The checkpoint keeps what the step wrote, the saga does not end with it, and the effect is then undone.
+    assert (report.outcome, accounts.balance(), accounts.entries) == ("compensated", 0, [10, -10])
+    assert statuses(engine.stored()) == [
+        ("pay", "act", "completed"),
+        ("cancel", "operator", "completed"),
+        ("pay", "compensate", "completed"),
+    ]
 
 
 @EVERY
@@ -538,6 +562,48 @@ def test_step_that_a_deadlock_ended_is_performed_again_and_spends_no_attempt(
     assert (report.outcome, accounts.balance(), accounts.balance("bob")) == ("completed", 11, 2)
     assert [(entry.status, entry.attempt) for entry in engine.stored().log] == [("completed", 1)]
     assert '"done":["pay"]' in engine.stored().context
+
+
+@EVERY
+def test_transaction_that_began_ahead_and_was_lost_spends_no_attempt(accounts: Accounts, kind: Kind) -> None:
+    class Cut(PostgresSagaStorage):
+        """A storage on whose server each transaction is ended that began ahead of its step."""
+
+        cut = 0
+
+        def begin_step_ahead(self, *arguments: Any) -> StepTransaction | None:
+            transaction = super().begin_step_ahead(*arguments)
+            with accounts.engine.begin() as connection:
+                found = connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                    "WHERE application_name LIKE 'saga %%' AND datname = current_database() AND query LIKE 'BEGIN%%'"
+                )
+                self.cut += len(found.all())
+            return transaction
+
+    storage = Cut(accounts.url)
+    report = perform(QuickEngine(storage), "run", Plain, paying(kind), paying(kind, name="again"))
+
+    assert (report.outcome, accounts.balance(), accounts.entries) == ("completed", 20, [10, 10])
+    assert [entry.status for entry in QuickEngine(storage).stored().log] == ["completed"] * 3
+    assert storage.cut >= 1
+    storage.close()
+
+
+@EVERY
+def test_transaction_that_began_ahead_is_rolled_back_if_its_step_does_not_follow(
+    engine: QuickEngine, accounts: Accounts, kind: Kind
+) -> None:
+    class Cancels(Plain):
+        def act(self, context: Transfer, call: Call) -> None:
+            engine.cancel(call.saga_id, "no")
+
+    report = perform(engine, "run", Cancels, paying(kind))
+
+    assert (report.outcome, accounts.entries) == ("compensated", [])
+    with accounts.engine.connect() as connection:
+        left = connection.exec_driver_sql("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'saga %%'")
+        assert left.scalar_one() == 0
 
 
 @EVERY

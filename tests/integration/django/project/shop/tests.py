@@ -212,6 +212,7 @@ class Transactions(TransactionTestCase):
     def test_threads_of_the_engine_close_their_connections(self):
         for number in ("1", "2"):
             Order.objects.create(number=number)
+        gc.collect()  # or what the tests before this one left would be found below
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             self.assertEqual(run(SettleBill, Bill("1")).status, SagaStatus.COMPLETED)
