@@ -21,7 +21,8 @@ from sagas.drivers import (
     timeout_of,
 )
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.execution import (
+from sagas.execution import Report, saga_loop
+from sagas.execution.commands import (
     Apply,
     Begin,
     Command,
@@ -32,10 +33,8 @@ from sagas.execution import (
     Loop,
     Perform,
     ReadSignals,
-    Report,
     Send,
     SendTasks,
-    saga_loop,
 )
 from sagas.framework import Framework
 from sagas.graph import Graph

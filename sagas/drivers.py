@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from sagas.definition import AnySaga, Part, Step, Wait
 from sagas.errors import LeaseLost, StorageUnavailable
-from sagas.execution import (
+from sagas.execution import Report, decline, failed_attempt, holder_failed, saga_loop
+from sagas.execution.commands import (
     Apply,
     Begin,
     Command,
@@ -23,13 +24,8 @@ from sagas.execution import (
     Loop,
     Perform,
     ReadSignals,
-    Report,
     Send,
     SendTasks,
-    decline,
-    failed_attempt,
-    holder_failed,
-    saga_loop,
 )
 from sagas.graph import Graph
 from sagas.lease import KeptLease
