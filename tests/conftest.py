@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import chain, groupby
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -27,6 +28,10 @@ from tests.servers import broker, empty_rabbit
 # `nohup make test &` ignores SIGINT. Restore it, because child processes inherit it and tests interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on the machine and on what else it does.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 
 # Keep bytecode, also of tests: each process of the suite would otherwise compile the same modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

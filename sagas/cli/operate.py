@@ -66,7 +66,7 @@ def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes 
             complain(error)
             continue
         outcome = f"{report.saga_id}  {printable(report.name)}  {report.outcome}: {one_line(report.message)}"
-        out(fitted(outcome), *(fitted(f"    {one_line(deed)}", indent=8) for deed in report.did))
+        out(fitted(outcome), *(fitted(f"    {one_line(deed)}", indent=8) for deed in report.events))
         if report.outcome in _BAD_OUTCOMES:
             fail()
 

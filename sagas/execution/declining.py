@@ -17,7 +17,7 @@ from sagas.telemetry.logs import about, saga_logger
 logger = saga_logger(__name__)
 
 #: The saga is left alone for as long as it has been stuck, between these bounds.
-_SECONDS: Final = (5.0, 60.0)
+SECONDS: Final = (5.0, 60.0)
 
 
 def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
@@ -27,7 +27,7 @@ def decline(acquired: Acquired, runtime: Runtime, reason: str) -> Loop:
     known = record.log[-1] if record.log else None
     said = known is not None and (known.status, known.message) == (entry.status, entry.message)
     moved = (e.created_at for e in record.log if e.created_at and e.status is not EntryStatus.DECLINED)
-    shortest, longest = _SECONDS
+    shortest, longest = SECONDS
     stuck = (record.updated_at - max(moved, default=record.created_at)).total_seconds()
     after = min(longest, max(shortest, stuck)) * (1 - 0.1 * runtime.random())
     outcome, message = Outcome.DECLINED, f"left as it was for {after:.0f} s, no attempt spent: {reason}"

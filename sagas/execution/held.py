@@ -62,7 +62,7 @@ class Held:
         running: the actions in flight, by the name of their node.
         inbox: what was sent to the saga, as far as it was read.
         again: how often each transactional step was performed again in a row.
-        did: what was done, for the report.
+        events: what was done, for the report.
     """
 
     plan: Plan
@@ -83,7 +83,7 @@ class Held:
         self.frontier: Frontier | None = None
         self.running: dict[str, Move] = {}
         self.again: Counter[str] = Counter()
-        self.did: list[str] = []
+        self.events: list[str] = []
         # What the last write did: its rows have the newest time that is known.
         self._applied: Applied | None = None
 
@@ -243,7 +243,7 @@ class Held:
         """Return what became of the saga, and notify whoever observes."""
         self.log(level, "%s: %s", outcome, message)
         self.observer.given_back(self.record, outcome)
-        return Report.of(self.record, outcome, message, status=self.status, did=tuple(self.did))
+        return Report.of(self.record, outcome, message, status=self.status, events=tuple(self.events))
 
     def report_end(self) -> Report:
         """Return that the saga has ended."""

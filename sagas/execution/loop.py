@@ -96,7 +96,7 @@ class _Execution:
                     return report
         except (LogDoesNotFit, ContextError) as error:
             # As it was; but once this lease has brought it on, as it stands.
-            acquired = replace(held.acquired, status_before=held.status) if held.did else held.acquired
+            acquired = replace(held.acquired, status_before=held.status) if held.events else held.acquired
             return (yield from decline(acquired, self.runtime, str(error)))
         except LeaseLost as error:
             return held.report(Outcome.LOST, str(error))
@@ -185,7 +185,7 @@ class _Execution:
             # The effect is there and its result cannot be kept: doing it again would end the same way.
             return (yield from self._after_failure(move, _Failure(error, move.node.doubtful, retryable=False)))
         done_by = "received" if move.node.waits else "acted" if move.action is Action.ACT else "compensated"
-        held.did.append(f"{move.node.name}: {done_by}")
+        held.events.append(f"{move.node.name}: {done_by}")
         entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if (signal := self.outside.received(move)) is not None:
             entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
@@ -202,7 +202,7 @@ class _Execution:
     def _after_rollback(self, move: Move, error: Exception) -> Generator[Command, Any, Report | None]:
         """Go on from the log after the transaction of a step that had returned was rolled back."""
         held = self.held
-        held.did.pop()
+        held.events.pop()
         yield from held.read_again()
         frontier = held.progress.frontier()
         if frontier.end is not None or move not in frontier.ready:
@@ -241,7 +241,7 @@ class _Execution:
         trace = (move.node.name, move.action, type(error).__name__, message(error))
         entry = failure(move, error, verdict, in_doubt=failed.in_doubt, traced=retried and trace in self.traced)
         self.traced.add(trace)
-        held.did.append(f"{move.node.name}: {move.action} failed ({entry.error_type}), {verdict}")
+        held.events.append(f"{move.node.name}: {move.action} failed ({entry.error_type}), {verdict}")
         held.log(
             # A retry is what the step's policy expects; nobody need see to it.
             logging.INFO if retried else logging.WARNING,

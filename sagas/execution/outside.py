@@ -152,7 +152,7 @@ class Outside:
         except InboxMoved:
             return
         held.progress.add(entry)
-        held.did.append(f"{move.node.name}: {entry.message or 'slept'}")
+        held.events.append(f"{move.node.name}: {entry.message or 'slept'}")
 
     def _suspend(self, awaiting: tuple[Move, ...]) -> Generator[Command, Any, Report | None]:
         """Put the saga down until a signal comes, or the first of the waits is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,7 +41,7 @@ class Report:
         name: its name.
         status: how it stands now.
         outcome: what became of it.
-        did: what was done, in order.
+        events: what was done, in order.
         message: the same in a sentence.
         refusal: why it was not acquired, if it was not.
     """
@@ -49,7 +50,7 @@ class Report:
     name: str
     status: SagaStatus
     outcome: Outcome
-    did: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     message: str = ""
     refusal: Refusal | None = None
 
@@ -61,8 +62,18 @@ class Report:
 
     def __post_init__(self) -> None:
         # They quote errors and names, and are read in terminals and logs.
-        object.__setattr__(self, "did", tuple(map(printable, self.did)))
+        object.__setattr__(self, "events", tuple(map(printable, self.events)))
         object.__setattr__(self, "message", printable(self.message))
+
+    @property
+    def did(self) -> tuple[str, ...]:
+        """The former name of `events`."""
+        warnings.warn(
+            "Report.did is now called Report.events: read that instead, before the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.events
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data, which reads well in Flower: what a reader wants first, what may be long last."""
@@ -72,5 +83,5 @@ class Report:
             "message": self.message,
             "status": str(self.status),
             "saga_id": str(self.saga_id),
-            "did": list(self.did),
+            "events": list(self.events),
         }

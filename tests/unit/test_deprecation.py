@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import sagas
 from sagas import storage
 from sagas.storage import contract, records
+from tests.samples import Trip, saga_of
 
 URL = "postgresql+psycopg://user@127.0.0.1:1/shop"
 
@@ -46,6 +47,18 @@ def test_former_module_of_the_storage_contract_has_what_kept_its_meaning() -> No
 def test_what_is_gone_is_told_as_by_any_module(module: str, name: str) -> None:
     with pytest.raises(AttributeError, match=rf"module '{module}' has no attribute '{name}'"):
         getattr(importlib.import_module(module), name)
+
+
+def test_former_name_of_the_events_of_a_report_has_them() -> None:
+    class Nothing(sagas.Step[Trip]):
+        def act(self, context: Trip, call: sagas.Call) -> None:
+            pass
+
+    report = sagas.SagaEngine(sagas.MemorySagaStorage()).run(saga_of([Nothing]), Trip())
+
+    with pytest.warns(DeprecationWarning, match=r"Report\.did is now called Report\.events"):
+        former = report.did
+    assert former == report.events == ("nothing: acted",)
 
 
 def test_new_names_warn_of_nothing() -> None:

@@ -226,7 +226,7 @@ def test_report_is_plain_data_for_flower(stage: Stage, engine: QuickEngine) -> N
         "name": "trip",
         "status": "COMPLETED",
         "outcome": "completed",
-        "did": ["hotel: acted"],
+        "events": ["hotel: acted"],
         "message": "the saga is COMPLETED.",
     }
 

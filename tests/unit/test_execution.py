@@ -35,7 +35,7 @@ def test_steps_act_in_order_and_the_saga_completes(stage: Stage, engine: QuickEn
 
     assert stage.seen == ["act hotel", "act car", "act plane"]
     assert (report.outcome, report.status) == ("completed", SagaStatus.COMPLETED)
-    assert report.did == ("hotel: acted", "car: acted", "plane: acted")
+    assert report.events == ("hotel: acted", "car: acted", "plane: acted")
     stored = engine.stored()
     assert (stored.status, stored.lease_owner, stored.last_error) == (SagaStatus.COMPLETED, None, None)
     assert stored.finished_at
@@ -48,7 +48,7 @@ def test_failure_undoes_the_finished_steps_in_reverse(stage: Stage, engine: Quic
 
     assert stage.seen == ["act hotel", "act car", "act plane", "compensate car", "compensate hotel"]
     assert (report.outcome, report.status) == ("compensated", SagaStatus.COMPENSATED)
-    assert report.did[2] == "plane: act failed (ConnectionError), abort"
+    assert report.events[2] == "plane: act failed (ConnectionError), abort"
     assert logged(engine)[2:] == [
         "act plane #1 abort",
         "compensate car #1 completed",

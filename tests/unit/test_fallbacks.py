@@ -133,7 +133,7 @@ def test_a_fallback_acts_in_the_place_of_a_step_that_failed_for_good(stage: Stag
     report = engine.run(stage.saga("hotel", train, "dinner"), Trip())
 
     assert (report.outcome, report.status) == ("completed", SagaStatus.COMPLETED)
-    assert report.did[1:5] == (
+    assert report.events[1:5] == (
         "train: act failed (ConnectionError), retry",
         "train: act failed (ConnectionError), fall back",
         "bus: act failed (ConnectionError), retry",
@@ -289,7 +289,7 @@ def test_async_fallbacks_run_on_the_event_loop(stage: Stage, engine: QuickEngine
     train = stage.step("train", [full], fallback=stage.step("bus", [booked]))
     report = asyncio.run(engine.run_async(stage.saga("hotel", train), Trip()))
 
-    assert report.did[1:] == ("train: act failed (ConnectionError), fall back", "bus: acted")
+    assert report.events[1:] == ("train: act failed (ConnectionError), fall back", "bus: acted")
 
 
 # -- what is shown ------------------------------------------------------------------------------------------------

@@ -392,7 +392,7 @@ class Blocking(Saga[Trip]): steps = [Block]
 engine = SagaEngine(MemorySagaStorage())
 runs = [gevent.spawn(engine.run, Meeting, Trip()) for _ in range(5)]
 print([str(run.get(timeout=20).outcome) for run in runs])
-print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).did)
+print(gevent.spawn(engine.run, Blocking, Trip()).get(timeout=20).events)
 """
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=90, check=False)

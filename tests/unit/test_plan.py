@@ -61,7 +61,7 @@ def edits(draw: st.DrawFn) -> tuple[list[Edited], AnySaga, AnySaga, dict[str, ty
 
 
 @given(edits())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_saga_is_declined_unless_each_step_is_found_by_old_name_and_place(
     made: tuple[list[Edited], AnySaga, AnySaga, dict[str, type[Step[Any]]]],
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_saga_is_declined_unless_each_step_is_found_by_old_name_and_place(
 
 
 @given(edits())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_new_saga_has_the_new_steps(made: tuple[list[Edited], AnySaga, AnySaga, Any]) -> None:
     _, _, after, _ = made
 

@@ -200,7 +200,7 @@ def runs(
     )
 
 
-laws = settings(max_examples=200, deadline=None)
+laws = settings(max_examples=200)
 
 
 @given(run=runs())

@@ -86,7 +86,7 @@ def test_a_saga_waits_and_goes_on_with_the_signal(
     assert engine.signal(report.saga_id, "courier", Accepted("ann"), by="portal")
 
     (claim,) = dispatcher.sent
-    assert engine.recover(claim.saga_id, version=claim.version).did == ("courier: received", "car: acted")
+    assert engine.recover(claim.saga_id, version=claim.version).events == ("courier: received", "car: acted")
     stored = engine.stored()
     assert stored.context == '{"booked":["ann"],"note":null}'
     assert logged(engine) == ["hotel completed", "courier armed", "courier completed", "car completed"]

@@ -51,13 +51,13 @@ def test_answers_to_calls_by_hand(engine: SagaEngine, app: Celery, celery: Start
         "name": "three-steps",
         "status": "COMPLETED",
         "outcome": "completed",
-        "did": ["first: acted", "second: acted", "third: acted"],
+        "events": ["first: acted", "second: acted", "third: acted"],
         "message": "the saga is COMPLETED.",
     }
 
     # A finished one is left alone, and the answer says so.
     again = result_of(app, "sagas.recover_saga", str(saga_id))
-    assert (again["outcome"], again["did"]) == ("skipped", [])
+    assert (again["outcome"], again["events"]) == ("skipped", [])
     assert again["message"] == "nothing to do: the saga is COMPLETED already."
 
     # A dead one is revived.
@@ -150,7 +150,7 @@ def test_saga_is_recovered_by_hand_through_flower_and_the_result_reads_well(
         "name": "three-steps",
         "status": "COMPLETED",
         "outcome": "completed",
-        "did": ["first: acted", "second: acted", "third: acted"],
+        "events": ["first: acted", "second: acted", "third: acted"],
         "message": "the saga is COMPLETED.",
     }
     assert wait_finished(engine, lease.saga_id).version == 2

@@ -12,6 +12,7 @@ import pytest
 from sagas import ISagaStorage, Settings, execution
 from sagas.celery import worker
 from sagas.definition import PATIENT
+from sagas.execution import declining
 from sagas.storage.rules import OVERTAKING_SECONDS
 from sagas.storage.tables import metadata
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS
@@ -22,7 +23,7 @@ STORAGE = DOCS / "storage.md"
 
 
 def test_the_timing_table_is_what_the_code_has() -> None:
-    shortest_decline, longest_decline = execution._DECLINE_SECONDS
+    shortest_decline, longest_decline = declining.SECONDS
     settings = Settings()
     seconds = {
         "a lease": settings.lease_seconds,
