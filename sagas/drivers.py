@@ -34,7 +34,7 @@ from sagas.progress import Action, Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform, timed_out
 from sagas.storage.records import Acquired
-from sagas.storage.step_transaction import StepTransaction
+from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
 from sagas.transaction_runner import OpenStep
@@ -115,7 +115,7 @@ class Driver:
         # The transactional steps whose actions run, and the one whose action has ended and whose checkpoint follows.
         self._open: dict[str, OpenStep] = {}
         self._ended: OpenStep | None = None
-        # The transaction that has begun for the step of this name, which is likely to be next.
+        # The transaction that has begun with the last checkpoint, for the step of this name.
         self._ahead: tuple[str, StepTransaction] | None = None
 
     def _open_step(self, begin: Begin, *, own_thread: bool) -> OpenStep:
@@ -136,12 +136,9 @@ class Driver:
         self._open[name] = opened
         return opened
 
-    def _begin_ahead(self, step: tuple[str, type[Part]]) -> None:
-        """Begin the transaction of a step while the checkpoint before it is written, which saves a round trip."""
-        name, kind = step
-        assert issubclass(kind, StepInTransaction)
-        begun = self._runtime.storage.begin_step_ahead(self._acquired.lease, name, kind.session_kind)
-        self._ahead = None if begun is None else (name, begun)
+    def _note_ahead(self, following: NextStep | None, begun: StepTransaction | None) -> None:
+        """Keep the transaction that has begun for the step that follows."""
+        self._ahead = None if following is None or begun is None else (following[0], begun)
 
     def _begun_ahead(self, step: str | None) -> Callable[[], StepTransaction] | None:
         """Return what gives the transaction that has begun for this step; one for another step is rolled back."""
@@ -222,18 +219,24 @@ class ThreadDriver(Driver):
         runtime, lease = self._runtime, self._acquired.lease
         if not isinstance(command, Interrupted | SendTasks | Perform):
             self._begun_ahead(None)  # something came between
-        if isinstance(command, Apply) and command.ahead is not None:
-            self._begin_ahead(command.ahead)
         ended = self._take_ended()
         if ended is not None:
             if isinstance(command, Apply) and command.commits:
-                return ended.apply(command.transition, command.then).result()
+                following = None if command.ahead is None else next_step(*command.ahead)
+                applied = ended.apply(command.transition, command.then, following).result()
+                self._note_ahead(following, ended.following)
+                return applied
             ended.roll_back().result()
         match command:
             case Interrupted():
                 return interruption(runtime, self._kept)
-            case Apply(transition):
+            case Apply(transition, ahead=None):
                 return runtime.storage.apply(lease, transition)
+            case Apply(transition, ahead=(name, part)):
+                following = next_step(name, part)
+                applied, begun = runtime.storage.apply_and_begin(lease, transition, *following)
+                self._note_ahead(following, begun)
+                return applied
             case Perform(begin):
                 return self._perform(begin)
             case Load():
@@ -310,6 +313,12 @@ def action_of(part: Part, begin: Begin) -> partial[Any]:
 def timeout_of(begin: Begin) -> float | None:
     """Return how many seconds an action may take."""
     return begin.part.timeout if issubclass(begin.part, Step) else None
+
+
+def next_step(name: str, part: type[Part]) -> NextStep:
+    """Return a transactional step as storages know it."""
+    assert issubclass(part, StepInTransaction)
+    return name, part.session_kind
 
 
 def is_transactional(begin: Begin) -> bool:

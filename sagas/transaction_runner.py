@@ -11,7 +11,7 @@ from typing import Any
 from sagas.errors import DefinitionError, StorageUnavailable
 from sagas.loops import SerialThread
 from sagas.storage.records import Applied
-from sagas.storage.step_transaction import StepTransaction
+from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import Ended, Suspended, Transition
 from sagas.telemetry.logs import saga_logger
 
@@ -48,9 +48,16 @@ class OpenStep:
         """
         return self._do(self._perform, last=False)
 
-    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Future[Applied]:
+    def apply(
+        self, transition: Transition, then: Suspended | Ended | None = None, following: NextStep | None = None
+    ) -> Future[Applied]:
         """Do as `StepTransaction.apply` does."""
-        return self._do(partial(self._apply, transition, then), last=True)
+        return self._do(partial(self._apply, transition, then, following), last=True)
+
+    @property
+    def following(self) -> StepTransaction | None:
+        """The transaction of the step that follows, if it has begun with the commit."""
+        return None if self._transaction is None else self._transaction.following
 
     def roll_back(self) -> Future[None]:
         """Roll back, once the action has ended."""
@@ -84,9 +91,9 @@ class OpenStep:
             raise
         return returned
 
-    def _apply(self, transition: Transition, then: Suspended | Ended | None) -> Applied:
+    def _apply(self, transition: Transition, then: Suspended | Ended | None, following: NextStep | None) -> Applied:
         assert self._transaction is not None
-        applied = self._transaction.apply(transition, then)
+        applied = self._transaction.apply(transition, then, following)
         if (error := self._transaction.failed_after_commit) is not None:
             logger.error("a transactional step was committed, and then its session failed", exc_info=error)
         return applied

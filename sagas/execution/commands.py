@@ -61,7 +61,7 @@ class Apply:
 
     With `commits`, write it in the transaction of the transactional step that ended last, and commit that; `then` is
     written there too, unless something was delivered that the holder has not read. Before any other command, that
-    transaction is rolled back. `ahead` is the transactional step that follows: its transaction may begin meanwhile.
+    transaction is rolled back. `ahead` is the transactional step that follows: its transaction may begin with this.
     """
 
     transition: Transition

@@ -304,14 +304,16 @@ class ISagaStorage(ABC):
             "make it a plain Step."
         )
 
-    def begin_step_ahead(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction | None:
-        """Begin as `begin_step` does, while the checkpoint of the step before is still to be written.
+    def apply_and_begin(
+        self, lease: Lease, transition: Transition, step: str, session: type[StepSession]
+    ) -> tuple[Applied, StepTransaction | None]:
+        """Write a transition as `apply` does, and begin the transaction of the step that follows as `begin_step` does.
 
         Returns:
-            None if the two cannot be open at once, which is the default, or if nothing could begin. The step then
-            begins its transaction when its turn comes.
+            What the transition did; and the transaction, or None if the step begins it by itself when its turn comes,
+            which is the default.
         """
-        return None
+        return self.apply(lease, transition), None
 
     def apply_many(self, asked: Sequence[tuple[Lease, Transition]]) -> list[Applied | LeaseLost | InboxMoved]:
         """Write transitions of different sagas, in one statement if the storage can. Each has its own fence.

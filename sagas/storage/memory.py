@@ -50,7 +50,7 @@ from sagas.storage.records import (
     utc_now,
 )
 from sagas.storage.rules import Reclaimed
-from sagas.storage.step_transaction import StepSession, StepTransaction, TestSessions
+from sagas.storage.step_transaction import NextStep, StepSession, StepTransaction, TestSessions
 from sagas.storage.transitions import PROBE_SECONDS, Ended, Suspended, Transition, outbox_of
 
 
@@ -537,7 +537,9 @@ class _StepInMemory(StepTransaction):
         opened = session.__enter__()
         self.arguments = () if opened is None else (opened,)
 
-    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
+    def apply(
+        self, transition: Transition, then: Suspended | Ended | None = None, following: NextStep | None = None
+    ) -> Applied:
         try:
             self._storage.require_held(self._lease, self._step)
         except LeaseLost:

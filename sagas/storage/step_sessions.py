@@ -15,7 +15,7 @@ from sagas.storage.step_transaction import Lent, StepSession
 class PsycopgSession(StepSession):
     """A connection of psycopg 3."""
 
-    begins_ahead: ClassVar[bool] = True
+    is_lent: ClassVar[bool] = True
     cure: ClassVar[str] = "`with connection.transaction():` makes a savepoint"
 
     def __init__(self, lend: Callable[[], Lent]) -> None:
@@ -36,7 +36,7 @@ class SqlAlchemySession(StepSession):
 
     # A flush that fails outside of a savepoint rolls the whole transaction back.
     rolls_back_by_itself: ClassVar[bool] = True
-    begins_ahead: ClassVar[bool] = True
+    is_lent: ClassVar[bool] = True
     cure: ClassVar[str] = "`with session.begin_nested():` makes a savepoint"
 
     def __init__(self, lend: Callable[[], Lent]) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import psycopg
 import sqlalchemy as sa
@@ -19,19 +19,27 @@ from sagas.storage.transitions import Ended, Suspended, Transition
 TestSessions = Callable[[], AbstractContextManager[Any]]
 
 
+#: A transactional step: its name, and the kind of its session.
+NextStep: TypeAlias = "tuple[str, type[StepSession]]"
+
+
 class StepTransaction(ABC):
     """The transaction that one attempt at a transactional step shares with its checkpoint. One thread uses it.
 
     Attributes:
         arguments: what `act` and `compensate` get after the context and the call: the session, or nothing.
         failed_after_commit: an error of the session after it had committed, for the log.
+        following: the transaction of the step that follows, if it has begun with the commit.
     """
 
     arguments: tuple[Any, ...]
     failed_after_commit: BaseException | None = None
+    following: StepTransaction | None = None
 
     @abstractmethod
-    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
+    def apply(
+        self, transition: Transition, then: Suspended | Ended | None = None, following: NextStep | None = None
+    ) -> Applied:
         """Write the transition under the lease, and commit it with everything that the step wrote.
 
         The transaction has ended afterwards, also after an error.
@@ -40,6 +48,7 @@ class StepTransaction(ABC):
             transition: keeps the lease.
             then: ends the lease in the same commit. It is left out if more was delivered to the saga than it says was
                 seen; the saga is then still running.
+            following: the transactional step that follows, whose transaction may begin in the same round trip.
 
         Raises:
             LeaseLost: the lease is no longer valid, or this step is checkpointed already; nothing was kept.
@@ -83,13 +92,13 @@ class StepSession(ABC):
         connection: the driver's connection that the transaction is on. Its `commit` writes the checkpoint too, and
             only while `commit` of this class runs.
         rolls_back_by_itself: whether the library may roll back while the step runs, after an error.
-        begins_ahead: whether a second one may be open in the same thread, as each has a connection of its own.
+        is_lent: whether its connection is one that the storage lends.
         cure: what a step writes instead of ending the transaction.
     """
 
     connection: psycopg.Connection[Any]
     rolls_back_by_itself: ClassVar[bool] = False
-    begins_ahead: ClassVar[bool] = False
+    is_lent: ClassVar[bool] = False
     cure: ClassVar[str]
 
     @abstractmethod

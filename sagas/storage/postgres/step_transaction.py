@@ -1,21 +1,24 @@
 """The transaction of a transactional step in PostgreSQL.
 
 The fence, the checkpoint and the COMMIT go to the server together, in one round trip. The fence fails if the lease was
-lost, and the server then skips the COMMIT. Nobody waits for the answer to the BEGIN before the step's first statement.
+lost, and the server then skips the COMMIT. If a transactional step follows, COMMIT AND CHAIN begins its transaction in
+the same round trip, on the same connection: none is ever held while another is waited for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import generators
 from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
-from sagas.errors import SagaError, StepRolledBack, StorageUnavailable, TransactionRefused
+from sagas.errors import SagaError, StepRolledBack, TransactionRefused
 from sagas.failures import is_conflict
 from sagas.storage.contract import lease_lost
 from sagas.storage.postgres import mapping
@@ -24,32 +27,43 @@ from sagas.storage.postgres.pool import Checkout, Connections
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import Applied, Lease
 from sagas.storage.step_sessions import refusal
-from sagas.storage.step_transaction import Lent, StepSession, StepTransaction
+from sagas.storage.step_transaction import Lent, NextStep, StepSession, StepTransaction
 from sagas.storage.transitions import Ended, Suspended, Transition
 
 #: Whatever the connection's defaults are: under a stricter level, each renewal of the lease would fail the fence.
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE"
+#: A connection for one transaction, and what lends it.
+Borrowed: TypeAlias = tuple[Checkout, psycopg.Connection[Any]]
 
 
 class PostgresStepTransaction(StepTransaction):
-    """One attempt's transaction, whose BEGIN is sent when it is made.
+    """One attempt's transaction, begun when it is made.
 
     Args:
         connections: lend the connection, unless the session has its own.
         lease: the lease under which the step is performed.
         step: the step's name.
         kind: the kind of session.
+        begun: the connection on which it has begun already.
 
     Raises:
         StorageUnavailable: the database does not answer.
     """
 
-    def __init__(self, connections: Connections, lease: Lease, step: str, kind: type[StepSession]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        lease: Lease,
+        step: str,
+        kind: type[StepSession],
+        *,
+        begun: Borrowed | None = None,
+    ) -> None:
         self._connections = connections
         self._lease = lease
         self._step = step
-        self._name = f"saga {lease.saga_id} {lease.version}"
-        self._checkout: Checkout | None = None
+        self._borrowed = begun
+        self._next: NextStep | None = None
         self._transition: Transition | None = None
         self._then: Suspended | Ended | None = None
         self._applied: Applied | None = None
@@ -63,7 +77,8 @@ class PostgresStepTransaction(StepTransaction):
             self._give_back()
             raise self._translated(error) from error
         try:
-            self._begin()
+            if begun is None:
+                _send(self._connection, (_BEGIN, {}), *_naming(lease))
             self._guard()
             self.arguments = self._session.arguments()
         except BaseException as error:
@@ -80,8 +95,11 @@ class PostgresStepTransaction(StepTransaction):
     def broken(self) -> bool:
         return self._broken
 
-    def apply(self, transition: Transition, then: Suspended | Ended | None = None) -> Applied:
+    def apply(
+        self, transition: Transition, then: Suspended | Ended | None = None, following: NextStep | None = None
+    ) -> Applied:
         self._transition, self._then = transition, then
+        self._next = following if following is not None and following[1].is_lent and self._borrowed else None
         try:
             self._session.commit()
         except BaseException as error:
@@ -99,7 +117,10 @@ class PostgresStepTransaction(StepTransaction):
                 f"the transactional step {self._step!r} ran inside another transaction of this thread, which did not "
                 "commit: perform sagas outside of transactions."
             )
-        self._end()
+        if self._next is None:
+            self._end()
+        else:
+            self._hand_over(*self._next)
         return self._applied
 
     def roll_back(self) -> None:
@@ -116,43 +137,8 @@ class PostgresStepTransaction(StepTransaction):
     # -- the connection ---------------------------------------------------------------------------------------
 
     def _lend(self) -> Lent:
-        # Do not wait for others: steps may be long, and may use the storage themselves.
-        self._checkout = checkout = self._connections.cursor(at_once=True)
-        connection: psycopg.Connection[Any] = checkout.__enter__().connection
-        connection.row_factory = tuple_row
-        connection.autocommit = False
+        self._borrowed = checkout, connection = self._borrowed or _borrow(self._connections)
         return Lent(checkout.engine, checkout.pooled, connection)
-
-    def _begin(self) -> None:
-        statements, values = [_BEGIN, query("begin_step")], {"name": self._name}
-        if self._lease.version > 1:
-            statements.append(query("end_older_steps"))
-            values["earlier"] = f"saga {self._lease.saga_id} %"
-        # As one message: psycopg would send the BEGIN by itself, and wait for its answer.
-        text = psycopg.ClientCursor(self._connection).mogrify("; ".join(statements), values)
-        self._connection.pgconn.send_query(text.encode())
-        self._connection.pgconn.flush()
-        # All that the driver does on a connection goes through `wait`.
-        self._connection.wait = self._wait_after_begin  # type: ignore[method-assign]
-
-    def _wait_after_begin(self, *arguments: Any, **options: Any) -> Any:
-        self._receive_begin()
-        return self._connection.wait(*arguments, **options)
-
-    def _receive_begin(self) -> None:
-        """Read the answer to the BEGIN, if nobody has yet.
-
-        Raises:
-            StorageUnavailable: the connection was lost, or leads to a server that has become a replica.
-        """
-        if self._connection.__dict__.pop("wait", None) is None:
-            return
-        try:
-            for result in self._connection.wait(generators.execute(self._connection.pgconn)):
-                if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
-                    raise pg.error_from_result(result, encoding="utf-8")
-        except psycopg.Error as error:
-            raise self._translated(error) from error
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
         # A cursor of our own class: the connection's factories may return other cursors and rows.
@@ -181,7 +167,6 @@ class PostgresStepTransaction(StepTransaction):
             raise self._refused from error
 
     def _commit(self, transition: Transition) -> Applied:
-        self._receive_begin()
         status = self._connection.info.transaction_status
         if status == TransactionStatus.INERROR:
             raise StepRolledBack(
@@ -189,7 +174,7 @@ class PostgresStepTransaction(StepTransaction):
                 f"or contain what may fail ({self._session.cure})."
             )
         name, parameters = mapping.written(self._lease, transition)
-        fence = {**mapping.fence(self._lease), "step": self._step, "name": self._name}
+        fence = {**mapping.fence(self._lease), "step": self._step, "name": _name_of(self._lease)}
         if status != TransactionStatus.INTRANS:
             raise _ended_by_the_step(self._step, self._session.cure)
         with self._connection.pipeline():
@@ -197,7 +182,9 @@ class PostgresStepTransaction(StepTransaction):
             written = self._execute(query(name), parameters)
             if self._then is not None:
                 last = self._execute(query("apply"), mapping.apply_row(self._lease, self._then))
-            self._execute("COMMIT", {})
+            self._execute("COMMIT" if self._next is None else "COMMIT AND CHAIN", {})
+            for statement in () if self._next is None else _naming(self._lease):
+                self._execute(*statement)
         row = written.fetchone()
         if row is None:
             raise lease_lost(self._lease)  # the fence has locked the row, so this cannot be
@@ -238,30 +225,114 @@ class PostgresStepTransaction(StepTransaction):
         psycopg.Connection.close(self._connection)
 
     def _really_roll_back(self) -> None:
-        with suppress(StorageUnavailable):
-            self._receive_begin()
-        if self._connection.closed:
-            return
-        if self._connection.info.transaction_status == TransactionStatus.ACTIVE:
-            # An exception from outside, such as a time limit, has ended the wait for a statement.
-            psycopg.Connection.close(self._connection)
-        else:
-            psycopg.Connection.rollback(self._connection)
+        _roll_back(self._connection)
+
+    def _hand_over(self, step: str, kind: type[StepSession]) -> None:
+        """Give the connection to the step that follows, whose transaction has begun."""
+        self._unguard()
+        begun, self._borrowed = self._borrowed, None
+        with suppress(Exception):  # the step meets it again when it begins by itself
+            self.following = PostgresStepTransaction(self._connections, self._lease, step, kind, begun=begun)
 
     def _end(self) -> None:
-        self._ended = True
+        self._unguard()
         self._broken = self._broken or self._connection.closed
-        for name in ("commit", "rollback", "close", "wait"):
-            self._connection.__dict__.pop(name, None)
         self._give_back()
 
+    def _unguard(self) -> None:
+        self._ended = True
+        for name in ("commit", "rollback", "close"):
+            self._connection.__dict__.pop(name, None)
+
     def _give_back(self) -> None:
-        checkout, self._checkout = self._checkout, None
-        if checkout is not None:
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is not None:
+            _give_back(*borrowed)
+
+
+def apply_and_begin(
+    connections: Connections, lease: Lease, transition: Transition, step: str, kind: type[StepSession]
+) -> tuple[Applied, StepTransaction | None]:
+    """Write a transition that keeps the lease, and begin the transaction of a step, in one round trip.
+
+    Args:
+        connections: lend the connection.
+        lease: the lease.
+        transition: of another step.
+        step: the name of the step that follows.
+        kind: the kind of its session, whose connection is lent.
+
+    Raises:
+        LeaseLost, StorageUnavailable, CharacterNotStorable: as from the storage.
+    """
+    name, parameters = mapping.written(lease, transition)
+    with connections.translated():
+        borrowed = checkout, connection = _borrow(connections)
+        try:
+            results = _send(
+                connection, (_BEGIN, {}), (query(name), parameters), ("COMMIT AND CHAIN", {}), *_naming(lease)
+            )
+            written = results[1].get_value(0, 0) if results[1].ntuples else None
+            if written is None:
+                raise lease_lost(lease)
+        except BaseException:
             with suppress(psycopg.Error):
-                if not self._connection.closed:
-                    self._connection.autocommit = True
-            checkout.__exit__(None, None, None)
+                _roll_back(connection)
+            _give_back(checkout, connection)
+            raise
+    begun = None
+    with suppress(Exception):  # the step meets it again when it begins by itself
+        begun = PostgresStepTransaction(connections, lease, step, kind, begun=borrowed)
+    return mapping.what_was_done(name, written.decode(), lease, transition), begun
+
+
+def _borrow(connections: Connections) -> Borrowed:
+    # Do not wait for others: steps may be long, and may use the storage themselves.
+    checkout = connections.cursor(at_once=True)
+    connection: psycopg.Connection[Any] = checkout.__enter__().connection
+    connection.row_factory = tuple_row
+    connection.autocommit = False
+    return checkout, connection
+
+
+def _give_back(checkout: Checkout, connection: psycopg.Connection[Any]) -> None:
+    with suppress(psycopg.Error):
+        if not connection.closed:
+            connection.autocommit = True
+    checkout.__exit__(None, None, None)
+
+
+def _roll_back(connection: psycopg.Connection[Any]) -> None:
+    if connection.closed:
+        return
+    if connection.info.transaction_status == TransactionStatus.ACTIVE:
+        # An exception from outside, such as a time limit, has ended the wait for a statement.
+        psycopg.Connection.close(connection)
+    else:
+        psycopg.Connection.rollback(connection)
+
+
+def _send(connection: psycopg.Connection[Any], *statements: tuple[str, Mapping[str, Any]]) -> list[PGresult]:
+    """Execute statements as one message: psycopg would send a BEGIN by itself, and wait for its answer."""
+    cursor = psycopg.ClientCursor(connection)
+    text = "; ".join(cursor.mogrify(statement, parameters) for statement, parameters in statements)
+    connection.pgconn.send_query(text.encode())
+    results: list[PGresult] = connection.wait(generators.execute(connection.pgconn))
+    for result in results:
+        if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+            raise pg.error_from_result(result, encoding="utf-8")
+    return results
+
+
+def _name_of(lease: Lease) -> str:
+    return f"saga {lease.saga_id} {lease.version}"
+
+
+def _naming(lease: Lease) -> list[tuple[str, dict[str, Any]]]:
+    """Return the statements that each transaction of a step begins with, and their parameters."""
+    name = {"name": _name_of(lease)}
+    older = (query("end_older_steps"), {**name, "earlier": f"saga {lease.saga_id} %"})
+    return [(query("begin_step"), name), *([older] if lease.version > 1 else [])]
 
 
 def _ended_by_the_step(step: str, cure: str) -> TransactionRefused:

@@ -44,7 +44,7 @@ from sagas.storage.postgres.dsn import make_engine, reason
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.queries import query
-from sagas.storage.postgres.step_transaction import PostgresStepTransaction
+from sagas.storage.postgres.step_transaction import PostgresStepTransaction, apply_and_begin
 from sagas.storage.records import (
     Acquired,
     Applied,
@@ -348,11 +348,13 @@ class PostgresSagaStorage(ISagaStorage):
     def begin_step(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction:
         return PostgresStepTransaction(self._of_steps, lease, step, session)
 
-    def begin_step_ahead(self, lease: Lease, step: str, session: type[StepSession]) -> StepTransaction | None:
-        if session.begins_ahead:
-            with suppress(Exception):  # the step meets it again when its turn comes, and says so
-                return self.begin_step(lease, step, session)
-        return None
+    def apply_and_begin(
+        self, lease: Lease, transition: Transition, step: str, session: type[StepSession]
+    ) -> tuple[Applied, StepTransaction | None]:
+        if session.is_lent:
+            with suppress(CharacterNotStorable):
+                return apply_and_begin(self._of_steps, lease, transition, step, session)
+        return super().apply_and_begin(lease, transition, step, session)
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         with self._connections.cursor(at_once=True) as cursor:

@@ -11,7 +11,7 @@ import pytest
 
 from sagas import PostgresSagaStorage
 from sagas.definition import ONCE
-from sagas.storage.records import SagaFilter
+from sagas.storage.records import Applied, SagaFilter
 from sagas.storage.step_transaction import StepTransaction
 from sagas.transactional import StepInTransaction
 from tests.integration.transactional.accounts import KINDS, Accounts, Transfer, pay, paying
@@ -25,32 +25,45 @@ def die() -> None:
 
 
 class Deadly(PostgresSagaStorage):
-    """A storage whose process dies at a point of the nth transaction of a step."""
+    """A storage whose process dies at a point of the nth transaction of a step.
+
+    A transaction that begins with the commit of the one before it is between both: before that commit, and after it.
+    """
 
     point = ""
     nth = 1
+    begun = 0
 
     def begin_step(self, *arguments: Any) -> StepTransaction:
-        self.nth -= 1
-        if self.nth:
-            return super().begin_step(*arguments)
-        if self.point == "before begin":
-            die()
-        transaction = super().begin_step(*arguments)
-        if self.point == "after begin":
-            die()
-        really = transaction.apply
+        self._arrive("before begin", self.begun + 1)
+        return self._deadly(super().begin_step(*arguments))
+
+    def apply_and_begin(self, *arguments: Any) -> tuple[Applied, StepTransaction | None]:
+        self._arrive("before begin", self.begun + 1)
+        applied, begun = super().apply_and_begin(*arguments)
+        return applied, begun and self._deadly(begun)
+
+    def _deadly(self, transaction: StepTransaction) -> StepTransaction:
+        self.begun += 1
+        number, really = self.begun, transaction.apply
+        self._arrive("after begin", number)
 
         def apply(*arguments: Any) -> Any:
-            if self.point == "before commit":
-                die()
+            self._arrive("before commit", number)
+            if len(arguments) > 2 and arguments[2] is not None:
+                self._arrive("before begin", number + 1)
             applied = really(*arguments)
-            if self.point == "after commit":
-                die()
+            self._arrive("after commit", number)
+            if transaction.following is not None:
+                self._deadly(transaction.following)
             return applied
 
         transaction.apply = apply  # type: ignore[method-assign]
         return transaction
+
+    def _arrive(self, point: str, number: int) -> None:
+        if (point, number) == (self.point, self.nth):
+            die()
 
 
 @pytest.fixture
