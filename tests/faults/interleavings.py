@@ -31,6 +31,7 @@ while running processes do go on.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -271,6 +272,14 @@ class Explorer:
 
     def explore(self) -> Exploration:
         """Visit every world, nearest first; stop at the first violation."""
+        # All worlds are kept to the end: the garbage collector would go through them again and again.
+        gc.disable()
+        try:
+            return self._explore()
+        finally:
+            gc.enable()
+
+    def _explore(self) -> Exploration:
         began = time.process_time()
         worlds = [self._beginning()]
         numbers = {worlds[0]: 0}
