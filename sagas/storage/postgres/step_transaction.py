@@ -138,6 +138,7 @@ class PostgresStepTransaction(StepTransaction):
 
     def _lend(self) -> Lent:
         self._borrowed = checkout, connection = self._borrowed or _borrow(self._connections)
+        connection.row_factory = tuple_row  # a step may have changed it
         return Lent(checkout.engine, checkout.pooled, connection)
 
     def _execute(self, statement: str, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
@@ -290,7 +291,6 @@ def _borrow(connections: Connections) -> Borrowed:
     # Do not wait for others: steps may be long, and may use the storage themselves.
     checkout = connections.cursor(at_once=True)
     connection: psycopg.Connection[Any] = checkout.__enter__().connection
-    connection.row_factory = tuple_row
     connection.autocommit = False
     return checkout, connection
 

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from psycopg.rows import dict_row
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -589,6 +590,21 @@ def test_transaction_that_began_with_the_checkpoint_before_and_was_lost_spends_n
     assert [entry.status for entry in QuickEngine(storage).stored().log] == ["completed"] * 2
     assert cut == [True]
     storage.close()
+
+
+def test_what_a_step_changed_on_its_connection_is_as_before_for_the_next(
+    engine: QuickEngine, accounts: Accounts
+) -> None:
+    rows: list[Any] = []
+
+    def change(connection: psycopg.Connection[Any], *_: Any) -> None:
+        rows.append(connection.execute("SELECT 1").fetchone())
+        connection.row_factory = dict_row
+
+    kind = KINDS["psycopg"]
+    report = perform(engine, "run", paying(kind, change), paying(kind, change, name="again"))
+
+    assert (report.outcome, rows) == ("completed", [(1,), (1,)])
 
 
 @EVERY
