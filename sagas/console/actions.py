@@ -205,7 +205,7 @@ def resume(visit: Visit) -> Response:
 
 def _asking_name(visit: Visit, action: str, *, problem: str | None = None, status: int = 200) -> Response:
     name = visit.sent("name") or visit.request.query_params.get("name", "")
-    found = visit.desk.inspector.workers()
+    found = visit.desk.inspector.pauses()
     paused = next((each for each in found.paused if each.name == name), None)
     return visit.show(
         "act_on_name.html", status=status, action=action, name=name, paused=paused, now=found.now, problem=problem

@@ -296,7 +296,7 @@ def workers(visit: Visit) -> Response:
 
 def pauses(visit: Visit) -> Response:
     """Show the names that are paused."""
-    found = visit.desk.inspector.workers()
+    found = visit.desk.inspector.pauses()
     return visit.show("pauses.html", found=found, done=DONE.get(visit.request.query_params.get("done", "")))
 
 

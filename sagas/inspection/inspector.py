@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from sagas.inspection.models import (
     Page,
     PageFilter,
     PausedName,
+    Pauses,
     Portrait,
     Queue,
     SagaDetails,
@@ -238,15 +239,17 @@ class Inspector:
     def workers(self) -> Workers:
         """Return the holders of leases, the queued sagas, and the paused names."""
         with self._asking() as question:
-            holders = question.ask("holders")
-            unfinished = question.unfinished()
-            pauses = [Pause(**row) for row in question.run(storage_query("pauses"), {})]
-        return Workers(
-            now=question.now,
-            workers=tuple(Holder(**row) for row in holders),
-            queue=tuple(_queues(unfinished)),
-            paused=tuple(_paused_names(unfinished, pauses)),
-        )
+            return Workers(
+                now=question.now,
+                workers=tuple(Holder(**row) for row in question.ask("holders")),
+                queue=tuple(Queue(**row) for row in question.ask("queues", probe=PROBE_SECONDS)),
+                paused=question.paused(),
+            )
+
+    def pauses(self) -> Pauses:
+        """Return the paused names."""
+        with self._asking() as question:
+            return Pauses(now=question.now, paused=question.paused())
 
     def dry_run(self, *, limit: int, max_recovery_attempts: int, shown: int) -> DryRun:
         """Return what a scan would do now with each unfinished saga.
@@ -355,6 +358,10 @@ class _Question:
         parameters["first_id"] = floor = UUID(str(rows[0]["id"]))
         return floor
 
+    def paused(self) -> tuple[PausedName, ...]:
+        found = (PausedName(**row) for row in self.ask("paused"))
+        return tuple(sorted(found, key=lambda paused: paused.name))
+
     def unfinished(self, late_seconds: float = 0.0) -> tuple[Count, ...]:
         rows = self.ask("unfinished", late=late_seconds, lately=HOUR, probe=PROBE_SECONDS)
         return tuple(_made(Count, row) for row in rows)
@@ -400,36 +407,6 @@ def _made(kind: type[Any], row: Mapping[str, Any]) -> Any:
     if "state" in row:
         values["state"] = SagaState(row["state"])
     return kind(**values)
-
-
-def _queues(unfinished: Sequence[Count]) -> Iterator[Queue]:
-    for pending in (True, False):
-        queued = [
-            count
-            for count in unfinished
-            if count.state is SagaState.QUEUED and (count.status is SagaStatus.PENDING) is pending
-        ]
-        if queued:
-            yield Queue(
-                pending=pending,
-                sagas=sum(count.sagas for count in queued),
-                since=min(count.since for count in queued if count.since),
-                overdue=sum(count.due for count in queued),
-            )
-
-
-def _paused_names(unfinished: Sequence[Count], pauses: Sequence[Pause]) -> Iterator[PausedName]:
-    paused = {pause.name: 0 for pause in pauses}
-    for count in unfinished:
-        if count.state is SagaState.PAUSED:
-            paused[count.name] = paused.get(count.name, 0) + count.sagas
-    by_name = {pause.name: pause for pause in pauses}
-    for name, sagas in sorted(paused.items()):
-        pause = by_name.get(name)
-        if pause is None:
-            yield PausedName(name=name, paused=sagas)
-        else:
-            yield PausedName(name=name, paused=sagas, actor=pause.actor, reason=pause.reason, since=pause.since)
 
 
 def _ago(now: datetime, seconds: float | None) -> datetime | None:

@@ -321,6 +321,14 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pauses:
+    """The paused names."""
+
+    now: datetime
+    paused: tuple[PausedName, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedules:
     """The schedules that scans know.
 

@@ -36,7 +36,7 @@ UNFINISHED: Final = {UNSTARTED, STARTED, QUEUED, STOPPED}
 
 @pytest.fixture(scope="module")
 def history(server_url: sa.URL, template: str) -> Iterator[psycopg.Connection[Any]]:
-    """20,000 sagas that finished within the last two weeks, and 500 unfinished ones, started before them."""
+    """20,000 sagas that finished within the last two weeks, and 600 unfinished ones, started before them."""
     v7 = "CAST(rpad(lpad(to_hex(CAST(1000 * extract(epoch FROM {at}) AS bigint)), 12, '0'), 32, md5(n::text)) AS uuid)"
     # By the same clock as the filters: the suite may get here minutes after it was imported.
     started = f"CAST('{NOW.isoformat()}' AS timestamptz) - n * interval '1 minute'"
@@ -47,6 +47,7 @@ def history(server_url: sa.URL, template: str) -> Iterator[psycopg.Connection[An
                 ("COMPLETED", "finished", "NULL", NEVER, started, 1, 20_000),
                 ("RUNNING", "running", "'w/1'", LATER, "NULL", 20_001, 20_100),
                 ("FAILED", "dead", "NULL", NEVER, "NULL", 20_101, 20_200),
+                ("RUNNING", "waiting", "NULL", NEVER, "NULL", 20_501, 20_600),
                 ("PENDING", "ready", "NULL", DUE, "NULL", 20_201, 20_300),
                 ("RUNNING", "queued", "NULL", DUE, "NULL", 20_301, 20_400),
                 ("RUNNING", "paused", "NULL", DUE, "NULL", 20_401, 20_500),
@@ -95,12 +96,12 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overt
         ("find", page(created_after=NOW - timedelta(minutes=30)), {IDS}, 100),
         ("find", page(created_after=NOW - timedelta(hours=3), created_before=NOW - timedelta(hours=2)), {IDS}, 181),
         ("find", page(updated_before=NOW - timedelta(days=99)), {IDS}, 0),
-        ("find", page(updated_after=NOW - timedelta(minutes=30)), {FINISHED, *UNFINISHED}, 540),
+        ("find", page(updated_after=NOW - timedelta(minutes=30)), {FINISHED, *UNFINISHED}, 640),
         ("find", page(states=[SagaState.DEAD]), {DEAD}, 51),
         ("find", page(states=[SagaState.QUEUED]), {QUEUED}, 100),
         ("find", page(leased_by="w"), {STARTED}, 100),
-        ("find", page(statuses=[SagaStatus.FAILED]), UNFINISHED, 500),
-        ("find", page(error="bank"), UNFINISHED, 500),
+        ("find", page(statuses=[SagaStatus.FAILED]), UNFINISHED, 600),
+        ("find", page(error="bank"), UNFINISHED, 600),
         ("counts", {"most": 30}, UNFINISHED, 30),
         ("lately", {"seconds": 3600, "most": 20}, {FINISHED}, 20),
         ("floor", {"after": None, "last_id": None, "within": 100}, {IDS}, 101),
@@ -112,12 +113,14 @@ SCAN: Final = {"limit": 50, "max_attempts": 5, "shown": 10, "probe": 5.0, "overt
         ("matching", {"key": None, "first": "0" * 32, "last": "0" * 32, "ends": "", "limit": 9}, {IDS, KEYS}, 5),
         ("matching", {"key": "17", "first": None, "last": None, "ends": "", "limit": 9}, {KEYS}, 5),
         ("same_millisecond", {"firsts": ["0" * 32], "lasts": ["0" * 32], "limit": 9}, {IDS}, 0),
-        ("names", {}, {KEYS, *UNFINISHED}, 500),
-        ("unfinished", {"late": 0, "lately": 3600, "probe": 5.0}, UNFINISHED, 500),
+        ("names", {}, {KEYS, *UNFINISHED}, 600),
+        ("unfinished", {"late": 0, "lately": 3600, "probe": 5.0}, UNFINISHED, 600),
         ("ended", {"seconds": 3600}, {FINISHED}, 60),
         ("oldest_due", {}, {UNSTARTED, STARTED}, 1),
         ("holders", {}, {STARTED}, 100),
-        ("dry_run", SCAN, UNFINISHED, 500),
+        ("queues", {"probe": 5.0}, {QUEUED}, 100),
+        ("paused", {}, {STOPPED}, 100),
+        ("dry_run", SCAN, UNFINISHED, 600),
         ("prunable", {"age": 1e6}, {FINISHED}, 4000),
     ],
 )

@@ -26,8 +26,10 @@ WHERE (CAST(:'statuses' AS text[]) IS NULL OR status = ANY (CAST(:'statuses' AS 
         WHERE k.idempotency_key = CAST(:'key' AS text)
     )))
     AND (CAST(:'tags' AS jsonb) IS NULL OR tags @> CAST(:'tags' AS jsonb))
+    -- No lease lasts longer than a day, so sagas that wait for longer are not read.
     AND (CAST(:'leased_by' AS text) IS NULL
-        OR lease_owner = :'leased_by' OR starts_with(lease_owner, :'leased_by' || '/'))
+        OR available_at < statement_timestamp() + interval '1 day'
+            AND (lease_owner = :'leased_by' OR starts_with(lease_owner, :'leased_by' || '/')))
     AND (CAST(:'error' AS text) IS NULL
         OR finished_at IS NULL AND strpos(lower(last_error), lower(CAST(:'error' AS text))) > 0)
     AND (CAST(:'after' AS uuid) IS NULL OR id < :'after')
