@@ -33,7 +33,7 @@ from sagas.loops import SerialThread, start_thread
 from sagas.progress import Action, Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform, timed_out
-from sagas.storage.records import Acquired
+from sagas.storage.records import Acquired, Applied
 from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
@@ -222,10 +222,7 @@ class ThreadDriver(Driver):
         ended = self._take_ended()
         if ended is not None:
             if isinstance(command, Apply) and command.commits:
-                following = None if command.ahead is None else next_step(*command.ahead)
-                applied = ended.apply(command.transition, command.then, following).result()
-                self._note_ahead(following, ended.following)
-                return applied
+                return self._commit(ended, command)
             ended.roll_back().result()
         match command:
             case Interrupted():
@@ -249,6 +246,18 @@ class ThreadDriver(Driver):
                 return runtime.storage.signals(lease.saga_id)
             case SendTasks(tasks):
                 return runtime.send_tasks(tasks)
+
+    def _commit(self, ended: OpenStep, command: Apply) -> Applied:
+        following = None if command.ahead is None else next_step(*command.ahead)
+        outcome = ended.apply(command.transition, command.then, following)
+        try:
+            applied = outcome.result()
+        except BaseException:
+            # What has begun with the commit is nobody's now; and if this was interrupted, it may begin only later.
+            outcome.add_done_callback(lambda _: ended.drop_following())
+            raise
+        self._note_ahead(following, ended.following)
+        return applied
 
     def _perform(self, begin: tuple[Begin, ...]) -> Done:
         if len(begin) == 1 and not self._running:

@@ -59,6 +59,11 @@ class OpenStep:
         """The transaction of the step that follows, if it has begun with the commit."""
         return None if self._transaction is None else self._transaction.following
 
+    def drop_following(self) -> None:
+        """Roll back the transaction of the step that follows, if it has begun."""
+        if self.following is not None:
+            self.following.roll_back()
+
     def roll_back(self) -> Future[None]:
         """Roll back, once the action has ended."""
         return self._do(self._roll_back, last=True)

@@ -69,6 +69,16 @@ class Accounts:
             found = connection.execute(sa.text("SELECT balance FROM accounts WHERE name = :name"), {"name": name})
             return int(found.scalar_one())
 
+    def open_steps(self) -> list[str]:
+        """Return the names of the transactions of steps that are open."""
+        with self.engine.connect() as connection:
+            return list(
+                connection.exec_driver_sql(
+                    "SELECT application_name FROM pg_stat_activity "
+                    "WHERE application_name LIKE 'saga %%' AND datname = current_database()"
+                ).scalars()
+            )
+
     @property
     def entries(self) -> list[int]:
         with self.engine.connect() as connection:

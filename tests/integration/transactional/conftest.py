@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import sqlalchemy as sa
 
+from tests.calls import wait_until
 from tests.integration.transactional.accounts import TABLES, Accounts
 
 
@@ -18,6 +21,8 @@ def accounts_database(module_database: sa.Engine) -> sa.Engine:
 
 
 @pytest.fixture
-def accounts(accounts_database: sa.Engine, emptied_url: str) -> Accounts:
-    """The accounts, with a balance of 0 each."""
-    return Accounts(accounts_database, emptied_url)
+def accounts(accounts_database: sa.Engine, emptied_url: str) -> Iterator[Accounts]:
+    """The accounts, with a balance of 0 each. Afterwards no transaction of a step may be left open."""
+    accounts = Accounts(accounts_database, emptied_url)
+    yield accounts
+    wait_until(lambda: accounts.open_steps() == [])
