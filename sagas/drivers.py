@@ -229,9 +229,8 @@ class ThreadDriver(Driver):
                 return interruption(runtime, self._kept)
             case Apply(transition, ahead=None):
                 return runtime.storage.apply(lease, transition)
-            case Apply(transition, ahead=(name, part)):
-                following = next_step(name, part)
-                applied, begun = runtime.storage.apply_and_begin(lease, transition, *following)
+            case Apply(transition, ahead=(name, session) as following):
+                applied, begun = runtime.storage.apply_and_begin(lease, transition, name, session)
                 self._note_ahead(following, begun)
                 return applied
             case Perform(begin):
@@ -248,15 +247,14 @@ class ThreadDriver(Driver):
                 return runtime.send_tasks(tasks)
 
     def _commit(self, ended: OpenStep, command: Apply) -> Applied:
-        following = None if command.ahead is None else next_step(*command.ahead)
-        outcome = ended.apply(command.transition, command.then, following)
+        outcome = ended.apply(command.transition, command.then, command.ahead)
         try:
             applied = outcome.result()
         except BaseException:
             # What has begun with the commit is nobody's now; and if this was interrupted, it may begin only later.
             outcome.add_done_callback(lambda _: ended.drop_following())
             raise
-        self._note_ahead(following, ended.following)
+        self._note_ahead(command.ahead, ended.following)
         return applied
 
     def _perform(self, begin: tuple[Begin, ...]) -> Done:
@@ -324,15 +322,9 @@ def timeout_of(begin: Begin) -> float | None:
     return begin.part.timeout if issubclass(begin.part, Step) else None
 
 
-def next_step(name: str, part: type[Part]) -> NextStep:
-    """Return a transactional step as storages know it."""
-    assert issubclass(part, StepInTransaction)
-    return name, part.session_kind
-
-
 def is_transactional(begin: Begin) -> bool:
     """Whether an action shares a transaction with its checkpoint."""
-    return begin.move.node.kind == "transaction"
+    return begin.move.node.transactional
 
 
 def interruption(runtime: Runtime, kept: KeptLease | None) -> Interruption | None:

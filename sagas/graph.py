@@ -64,6 +64,11 @@ class Node:
         return self.kind in ("wait", "sleep")
 
     @property
+    def transactional(self) -> bool:
+        """Whether it shares one transaction with its checkpoint."""
+        return self.kind == "transaction"
+
+    @property
     def doubtful(self) -> bool:
         """Whether it may have taken effect although the log does not say so. A transaction's effect is its commit."""
         return self.kind == "step"

@@ -12,6 +12,7 @@ from sagas.execution.report import Report
 from sagas.outbox import OutboxTask
 from sagas.progress import Move
 from sagas.storage.records import Claim
+from sagas.storage.step_transaction import NextStep
 from sagas.storage.transitions import Ended, Suspended, Transition
 
 
@@ -67,7 +68,7 @@ class Apply:
     transition: Transition
     commits: bool = False
     then: Suspended | Ended | None = None
-    ahead: tuple[str, type[Part]] | None = None
+    ahead: NextStep | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from typing import Final
+from collections.abc import Container
+from dataclasses import replace
+from typing import Final, TypeAlias
 
 from sagas.definition import backoff
 from sagas.failures import message_of
@@ -15,6 +17,7 @@ from sagas.storage.transitions import FailedAttempt
 #: A traceback is for a reader, and its end says most.
 _TRACEBACK_CHARACTERS: Final = 4000
 _MESSAGE_CHARACTERS: Final = 2000
+Trace: TypeAlias = tuple[str, Action, str | None, str | None]
 
 
 def note(
@@ -37,7 +40,14 @@ def note(
     )
 
 
-def failure(move: Move, error: BaseException, verdict: Verdict, *, in_doubt: bool, traced: bool) -> LogEntry:
+def trace_of(entry: LogEntry) -> Trace:
+    """Return what tells a failure from others, of which the log keeps the traceback once."""
+    return entry.step, entry.action, entry.error_type, entry.message
+
+
+def failure(
+    move: Move, error: BaseException, verdict: Verdict, *, in_doubt: bool, traced: Container[Trace]
+) -> LogEntry:
     """Return the row of an action that failed.
 
     Args:
@@ -45,18 +55,19 @@ def failure(move: Move, error: BaseException, verdict: Verdict, *, in_doubt: boo
         error: what it raised.
         verdict: what follows from it.
         in_doubt: whether it may have taken effect.
-        traced: whether the log has this error's traceback already.
+        traced: failures that the log has a traceback of. A retry adds none of theirs.
     """
-    return LogEntry.of(
+    entry = LogEntry.of(
         move,
         EntryStatus.FAILED,
         verdict=verdict,
         in_doubt=in_doubt,
         error_type=type(error).__name__,
         message=message(error),
-        # The log is read whole at each recovery: a step that polls must not fill it with one traceback.
-        traceback=None if traced else _traceback(error),
     )
+    if verdict is Verdict.RETRY and trace_of(entry) in traced:
+        return entry  # the log is read whole at each recovery: a step that polls must not fill it with one traceback
+    return replace(entry, traceback=_traceback(error))
 
 
 def holder_failed(error: BaseException, in_flight: tuple[str, ...] | None) -> LogEntry:

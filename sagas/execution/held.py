@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from sagas.context import Stored
-from sagas.definition import AnySaga, Part, backoff
+from sagas.definition import AnySaga, backoff
 from sagas.errors import InboxMoved, LeaseLost, StorageUnavailable
 from sagas.execution.commands import Apply, Command, Delay, Interrupted, Interruption, Load, SendTasks
 from sagas.execution.entries import is_row_of
@@ -23,6 +23,7 @@ from sagas.plan import Plan, plan_for
 from sagas.progress import Action, EntryStatus, Frontier, Move, Progress
 from sagas.runtime import Runtime
 from sagas.storage.records import Acquired, Applied, SagaRecord, SagaState
+from sagas.storage.step_transaction import NextStep
 from sagas.storage.transitions import Ended, Progressed, Suspended, Transition
 from sagas.telemetry.logs import saga_logger
 from sagas.telemetry.observer import NullObserver
@@ -133,7 +134,7 @@ class Held:
         result: Result | None = None,
         then: Suspended | Ended | None = None,
         *,
-        ahead: tuple[str, type[Part]] | None = None,
+        ahead: NextStep | None = None,
     ) -> Generator[Command, Any, Applied]:
         """Write a transition, until the database answers.
 
@@ -199,7 +200,7 @@ class Held:
         """
         if (yield Interrupted()) is Interruption.STOPPING:
             raise error
-        logger.warning("saga %s (%s): waiting for the database: %s", self.record.id, self.record.name, error)
+        self.log(logging.WARNING, "waiting for the database: %s", error)
         yield Delay(database_backoff(failures) * (1 - 0.5 * self.runtime.random()), interruptible=False)
 
     def _find_applied(

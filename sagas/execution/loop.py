@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
-from sagas.definition import AnySaga, Call, Part
+from sagas.definition import AnySaga, Call
 from sagas.errors import (
     ContextError,
     InboxMoved,
@@ -32,7 +32,7 @@ from sagas.execution.commands import (
     Send,
 )
 from sagas.execution.declining import decline
-from sagas.execution.entries import failed_attempt, failure, holder_failed, message
+from sagas.execution.entries import failed_attempt, failure, holder_failed, message, trace_of
 from sagas.execution.held import EndedBefore, Held, NotCommitted, Result, database_backoff, logger
 from sagas.execution.outside import Outside, Received
 from sagas.execution.report import Outcome, Report
@@ -42,7 +42,9 @@ from sagas.inbox import as_logged
 from sagas.progress import Action, EntryStatus, Move, SagaStatus, Verdict
 from sagas.runtime import Runtime
 from sagas.storage.records import Acquired, Applied, Claim, LogEntry, SagaState
+from sagas.storage.step_transaction import NextStep
 from sagas.storage.transitions import PROBE_SECONDS, Ended, FailedAttempt, GaveBack, Progressed, Suspended
+from sagas.transactional import StepInTransaction
 
 #: Waits up to this long, or up to the interval of scans, happen in place; a longer one puts the saga down, to be found
 #: by the first scan after it.
@@ -83,7 +85,7 @@ class _Execution:
         self.outside = Outside(held)
         self.runtime = held.runtime
         self.id = str(held.record.id)
-        self.traced = {(e.step, e.action, e.error_type, e.message) for e in held.record.log if e.traceback is not None}
+        self.traced = {trace_of(entry) for entry in held.record.log if entry.traceback is not None}
         self.calls: dict[str, Call] = {}
 
     def run(self) -> Loop:
@@ -162,7 +164,7 @@ class _Execution:
 
     def _after(self, done: Done) -> Generator[Command, Any, Report | None]:
         held, move = self.held, done.move
-        transactional = move.node.kind == "transaction"
+        transactional = move.node.transactional
         policy = held.plan.retry_policy(held.progress, move)
         if done.error is not None:
             if not is_of_the_step(done.error):
@@ -172,11 +174,8 @@ class _Execution:
             if rolled_back and (yield from self._may_perform_again(move)):
                 return None
             in_doubt = move.node.doubtful and is_in_doubt(done.error, self.runtime.in_doubt_on)
-            return (
-                yield from self._after_failure(
-                    move, _Failure(done.error, in_doubt, is_retryable(done.error, policy.retry_on))
-                )
-            )
+            failed = _Failure(done.error, in_doubt, is_retryable(done.error, policy.retry_on))
+            return (yield from self._after_failure(move, failed))
         try:
             # Read back too, or a value that no recovery could load would strand the saga here.
             context = held.stored.context if done.returned is None else done.returned
@@ -233,24 +232,22 @@ class _Execution:
         return True
 
     def _after_failure(self, move: Move, failed: _Failure) -> Generator[Command, Any, Report | None]:
-        held, error = self.held, failed.error
+        held = self.held
         policy = held.plan.retry_policy(held.progress, move)
         verdict = held.progress.judge_failure(move, retryable=failed.retryable, max_attempts=policy.max_attempts)
-        retried = verdict is Verdict.RETRY
         self.outside.put_back(move)
-        trace = (move.node.name, move.action, type(error).__name__, message(error))
-        entry = failure(move, error, verdict, in_doubt=failed.in_doubt, traced=retried and trace in self.traced)
-        self.traced.add(trace)
+        entry = failure(move, failed.error, verdict, in_doubt=failed.in_doubt, traced=self.traced)
+        self.traced.add(trace_of(entry))
         held.events.append(f"{move.node.name}: {move.action} failed ({entry.error_type}), {verdict}")
         held.log(
             # A retry is what the step's policy expects; nobody need see to it.
-            logging.INFO if retried else logging.WARNING,
+            logging.INFO if verdict is Verdict.RETRY else logging.WARNING,
             "step %s, %s, attempt %d failed, %s: %s: %s",
             *(move.node.name, move.action, move.attempt, verdict, entry.error_type, entry.message),
         )
         if verdict is Verdict.FAIL_ATTEMPT and not held.running:
             attempt = failed_attempt(self.runtime, held.attempts, entry)
-            return self._failed((yield from held.write(attempt)), attempt, message(error))
+            return self._failed((yield from held.write(attempt)), attempt, str(entry.message))
         report = yield from self._go_on(move, entry)
         if report is None:
             # What a failed attempt did to the context is not part of the saga. Only once the failure is written: should
@@ -311,12 +308,14 @@ class _Execution:
         policy = self.held.plan.retry_policy(progress, move)
         return policy.delay(now, random=self.runtime.random()), move.node.name
 
-    def _ahead(self, ready: tuple[Move, ...]) -> tuple[str, type[Part]] | None:
-        """Return the transactional step that is next, by its name and class, if it is alone."""
-        if self.held.running or len(ready) != 1 or ready[0].node.kind != "transaction":
+    def _ahead(self, ready: tuple[Move, ...]) -> NextStep | None:
+        """Return the transactional step that is next, if it is alone."""
+        if self.held.running or len(ready) != 1 or not ready[0].node.transactional:
             return None
         name = ready[0].node.name
-        return name, self.held.plan.steps[name]
+        part = self.held.plan.steps[name]
+        assert issubclass(part, StepInTransaction)
+        return name, part.session_kind
 
     # -- giving back ------------------------------------------------------------------------------------------
 
