@@ -1,4 +1,4 @@
--- Counts unfinished sagas, for statistics, metrics, the list of workers and the doctor.
+-- Counts unfinished sagas, for statistics, metrics and the doctor.
 -- `since` is when a queued saga was queued, and when any other is due. A probe writes updated_at, and doubles the wait
 -- from there to available_at, which tells what waits came before (rules.probe).
 WITH counted AS (

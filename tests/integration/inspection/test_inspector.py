@@ -19,6 +19,7 @@ from sagas.inspection.models import (
     Page,
     PageFilter,
     PausedName,
+    Pauses,
     SagaDetails,
     Statistics,
     Workers,
@@ -353,6 +354,7 @@ def test_every_answer_is_json_and_back(
         list[Match]: inspector.matching(key=None, first=saga_id, last=saga_id, limit=1),
         Statistics: inspector.statistics(whole=True),
         Workers: inspector.workers(),
+        Pauses: inspector.pauses(),
         DryRun: inspector.dry_run(limit=1, max_recovery_attempts=5, shown=1),
     }
 

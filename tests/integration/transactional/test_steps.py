@@ -567,7 +567,7 @@ def test_step_that_a_deadlock_ended_is_performed_again_and_spends_no_attempt(
 
 @EVERY
 @pytest.mark.parametrize("before", ["a plain step", "a transactional step"])
-def test_transaction_that_began_with_the_checkpoint_before_and_was_lost_spends_no_attempt(
+def test_transaction_that_began_with_a_checkpoint_and_was_lost_spends_no_attempt(
     accounts: Accounts, kind: Kind, before: str
 ) -> None:
     cut = []
