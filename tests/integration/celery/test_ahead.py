@@ -27,7 +27,7 @@ def test_worker_takes_a_message_ahead_for_each_child_only_while_sagas_are_quick(
     celery: Start, engine: SagaEngine, app: Celery
 ) -> None:
     celery("worker", "-c", "2")
-    assert messages_taken(app) == 2
+    wait_until(lambda: messages_taken(app) == 2, what="a message for each child")
 
     def taken_while_busy() -> int:
         engine.start_many(ThreeSteps, [Job()] * 100)
