@@ -15,7 +15,7 @@ CELERY := tests/integration/celery
 PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers test-console faults plans outages faults-baseline bench bench-scale check docs screenshots clean
+.PHONY: help demo test proofs test-brokers test-console faults plans outages faults-baseline bench bench-scale check docs screenshots clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,9 +35,13 @@ test-brokers: $(VENV)/contribute.stamp ## run the tests of workers on RabbitMQ a
 	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest $(CELERY)/test_worker.py $(CELERY)/test_broker.py \
 	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
+proofs: $(VENV)/contribute.stamp ## explore every order of workers, faults and two scans; the suite has one scan
+	@$(BIN)/python -m pytest -m proofs $(ARGS)
+
 # Every page and action of the console, in Debian's Chromium. Without Chromium the suite skips these tests.
 test-console: $(VENV)/contribute.stamp ## run the tests of the console in a real Chromium: installs it, as root
-	@command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium fonts-dejavu-core
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || \
+	  apt-get install --yes --no-install-recommends chromium-headless-shell fonts-dejavu-core
 	@SAGAS_PICTURES=$(PICTURES) $(BIN)/python -m pytest tests/integration/console $(ARGS)
 
 faults: $(VENV)/contribute.stamp ## kill, freeze and cut off real processes: make faults [MINUTES=10] [SEED=...]

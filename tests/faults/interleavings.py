@@ -87,6 +87,7 @@ from tests.faults.processes import (
     next_process,
     operate,
     post,
+    spend,
     steps,
 )
 from tests.samples import Trip, saga_of
@@ -171,7 +172,7 @@ class World(NamedTuple):
 
     def having_spent(self, what: str) -> World:
         """Return the same world with lower bounds."""
-        return self._replace(left=self.left.spend(what))
+        return World(self.stored, self.queue, self.effects, self.actors, spend(self.left, what), self.judge)
 
 
 class Judge(Protocol):
@@ -266,6 +267,7 @@ class Explorer:
         self._calls: dict[tuple[Request, Stored], tuple[Stored, Answer]] = {}
         self._first: dict[Activity, Point] = {}
         self._requests: dict[tuple[str, object], Request] = {}
+        self._cut_off: dict[tuple[tuple[Actor, ...], Judge], tuple[tuple[Actor, ...], Judge]] = {}
         self._ends: dict[bool, set[World]] = {True: set(), False: set()}
         self._judges: dict[tuple[Any, ...], Judge] = {}
         self._telling, self._last = False, ""
@@ -474,13 +476,8 @@ class Explorer:
                 stored, judge, _ = self._call(world, None, request)
                 return world._replace(stored=stored, judge=judge)
             case "power cut":
-                judge = world.judge
-                for other in range(len(world.actors)):
-                    judge = judge.without(other)
-                actors = tuple(
-                    actor if actor.point is None else Actor(next_process(actor.owner)) for actor in world.actors
-                )
-                return world._replace(actors=actors, queue=(), judge=judge)
+                actors, judge = self._without_processes(world.actors, world.judge)
+                return World(world.stored, (), world.effects, actors, world.left, judge)
             case "lose":
                 return world._replace(queue=_less(world.queue, how))
             case _:
@@ -493,14 +490,16 @@ class Explorer:
                 effects, answer = self._serve(world, request, outcome)
                 after = After(world.stored.record, effects, world.stored.sent)
                 judge = self._judged(world, number, request, answer, after, outcome)
-                return self._resume(world, number, answer, effects=effects, judge=judge)
+                world = World(world.stored, world.queue, effects, world.actors, world.left, judge)
+                return self._resume(world, number, answer)
             case "send":
                 (claims,) = request.args
                 queue = _more(world.queue, *(Message(claim.version, claim.pending) for claim in claims))
-                return self._resume(world, number, Answer(len(claims)), queue=queue)
+                return self._resume(world._replace(queue=queue), number, Answer(len(claims)))
             case _:
                 stored, judge, answer = self._call(world, number, request)
-                return self._resume(world, number, answer, stored=stored, judge=judge)
+                world = World(stored, world.queue, world.effects, world.actors, world.left, judge)
+                return self._resume(world, number, answer)
 
     def _cut(self, world: World, number: int, when: str) -> World:
         """Break the connection before or after the request takes effect; only the broker's error says which."""
@@ -510,7 +509,7 @@ class Explorer:
         if when == "before":
             return self._resume(world, number, CUT)
         stored, judge, _ = self._call(world, number, request)
-        return self._resume(world, number, CUT, stored=stored, judge=judge)
+        return self._resume(world._replace(stored=stored, judge=judge), number, CUT)
 
     def _arrive(self, world: World, later: int) -> World:
         """Let a message of another saga reach a worker; a message of `start` has no time."""
@@ -555,6 +554,17 @@ class Explorer:
         queue = _more(world.queue, message._replace(by_hand=False)) if redelivered else world.queue
         return world._replace(actors=tuple(actors), judge=judge, queue=queue)
 
+    def _without_processes(self, actors: tuple[Actor, ...], judge: Judge) -> tuple[tuple[Actor, ...], Judge]:
+        """Return the actors and the judge after every process has died."""
+        cut_off = self._cut_off.get((actors, judge))
+        if cut_off is None:
+            following = judge
+            for number in range(len(actors)):
+                following = following.without(number)
+            new = tuple(actor if actor.point is None else Actor(next_process(actor.owner)) for actor in actors)
+            cut_off = self._cut_off[actors, judge] = new, following
+        return cut_off
+
     # -- processes ------------------------------------------------------------------------------------------------
 
     def _begin(self, world: World, number: int, activity: Activity) -> World:
@@ -562,9 +572,9 @@ class Explorer:
             self._first[activity] = Point(activity, self._run, None)
         return self._settle(world, number, world.actors[number], self._first[activity])
 
-    def _resume(self, world: World, number: int, answer: Answer, **changes: Any) -> World:
+    def _resume(self, world: World, number: int, answer: Answer) -> World:
         actor = world.actors[number]
-        return self._settle(world, number, actor, self._following(actor.point, answer), **changes)
+        return self._settle(world, number, actor, self._following(actor.point, answer))
 
     def _raise_flag(self, world: World, number: int, flag: str, value: bool = True, *, at_once: bool) -> World:
         before = world.actors[number]
@@ -572,28 +582,28 @@ class Explorer:
         at_once = at_once and actor != before
         return self._settle(world, number, actor, actor.point.asked(f"{flag}?") if at_once else actor.point)
 
-    def _settle(self, world: World, number: int, actor: Actor, point: Point, **changes: Any) -> World:
+    def _settle(self, world: World, number: int, actor: Actor, point: Point) -> World:
         """Answer what the actor asks itself, and put it where it has something to ask of others, or to rest."""
-        while point.request is not None and (point.request.name in QUESTIONS or self._at_once(actor, point)):
-            if point.request.name in QUESTIONS:
-                answer = Answer(getattr(actor, point.request.name[:-1]))
-            else:
+        stored, queue, effects, actors, left, judge = world
+        while (request := point.request) is not None:
+            if request.name in QUESTIONS:
+                answer = Answer(getattr(actor, request.name[:-1]))
+            elif self._at_once(actor, point):
                 told = self._last
-                changes["stored"], changes["judge"], answer = self._call(
-                    world._replace(**changes), number, point.request
-                )
+                asked = World(stored, queue, effects, actors, left, judge)
+                stored, judge, answer = self._call(asked, number, request)
                 self._last = told
+            else:
+                actor = Actor(actor.owner, point, actor.stopping, actor.lost, actor.yield_requested)
+                break
             point = self._following(point, answer)
-        if point.request is not None:
-            actor = actor._replace(point=point)
-        elif point.error is None or isinstance(point.error, _EXPECTED):
+        else:
+            if point.error is not None and not isinstance(point.error, _EXPECTED):
+                raise Violation(f"{actor.owner} failed: {point.error!r}")
             exits = actor.stopping or isinstance(point.error, SystemExit)
             actor = Actor(next_process(actor.owner) if exits else actor.owner)
-            changes["judge"] = changes.get("judge", world.judge).without(number)
-        else:
-            raise Violation(f"{actor.owner} failed: {point.error!r}")
-        changes["actors"] = (*world.actors[:number], actor, *world.actors[number + 1 :])
-        return world._replace(**changes)
+            judge = judge.without(number)
+        return World(stored, queue, effects, (*actors[:number], actor, *actors[number + 1 :]), left, judge)
 
     def _at_once(self, actor: Actor, point: Point) -> bool:
         """Whether a request is answered together with the one before it, because no event in between could matter.

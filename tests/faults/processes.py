@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
@@ -87,19 +88,21 @@ class Left(NamedTuple):
     failovers: int = 0
     signals: int = 0
 
-    def spend(self, what: str) -> Left:
-        """Return the bounds after one more event of this kind."""
-        left = self._replace(**{what: getattr(self, what) - 1})
-        if what in _FREE:
-            return left
-        # Worlds are equal if they differ only in bounds of events that can no longer happen.
-        faults = self.faults - 1
-        kinds = (*FAULTS, "failovers")
-        return left._replace(faults=faults, **{kind: min(getattr(left, kind), faults) for kind in kinds})
-
 
 FAULTS: Final = ("crashes", "expiries", "cuts", "losses", "repeats", "stops", "hands")
 _FREE: Final = ("scans", "failures", "operations", "arrivals", "signals")
+
+
+@cache
+def spend(left: Left, what: str) -> Left:
+    """Return the bounds after one more event of this kind."""
+    after = left._replace(**{what: getattr(left, what) - 1})
+    if what in _FREE:
+        return after
+    # Worlds are equal if they differ only in bounds of events that can no longer happen.
+    faults = left.faults - 1
+    kinds = (*FAULTS, "failovers")
+    return after._replace(faults=faults, **{kind: min(getattr(after, kind), faults) for kind in kinds})
 
 
 @dataclass(frozen=True, kw_only=True)

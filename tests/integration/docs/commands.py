@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ def commands_in(document: Path) -> Iterator[list[str]]:
         yield shlex.split(code.removesuffix("..."))
 
 
+@cache
+def _sagas_commands() -> dict[str, Any]:
+    return typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined,no-any-return]
+
+
 def check_command(words: list[str]) -> None:
     """Make sure that this command line is one that the installed programs understand."""
     match words:
@@ -47,7 +53,7 @@ def check_command(words: list[str]) -> None:
         case ["python", "manage.py", "sagas", *arguments]:
             check_command(["sagas", *arguments])
         case ["sagas", name, *arguments]:
-            commands = typer.main.get_command(sagas_app).commands  # type: ignore[attr-defined]
+            commands = _sagas_commands()
             assert name in commands, words
             _check_options(commands[name], arguments)
         case ["celery", "-A", _, "flower", *arguments]:
