@@ -77,7 +77,7 @@ def main() -> None:
 
     lamp = place("lamp", engine)
     # What a webhook of the courier does. The same id twice is one signal.
-    signal((PlaceOrder, "order-lamp"), "courier-accepts", Accepted("ann"), signal_id="evt-7", by="courier's webhook")
+    signal((PlaceOrder, "order-lamp"), "courier-accepts", Accepted("ann"), signal_id="evt-7", actor="courier's webhook")
     tell(lamp, engine)
     clock.advance(3600)
     tell(lamp, engine)
@@ -87,7 +87,7 @@ def main() -> None:
     tell(desk, engine)
 
     sofa = place("sofa", engine)
-    cancel(sofa, "the customer changed their mind", by="ann@shop")
+    cancel(sofa, "the customer changed their mind", actor="ann@shop")
     tell(sofa, engine)
 
 

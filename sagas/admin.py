@@ -36,7 +36,7 @@ class Operator:
 
     Args:
         engine: its storage, settings and sagas are used.
-        by: the actor, for the log.
+        actor: the person, for the log.
         wait_seconds: how long to wait for a saga that a worker holds.
         require: called with the saga, under its lease, before anything is written; it raises what refuses the action.
         without_code: whether to act on a saga whose class this process lacks.
@@ -46,7 +46,7 @@ class Operator:
         self,
         engine: SagaEngine,
         *,
-        by: str,
+        actor: str,
         wait_seconds: float = 0.0,
         require: Callable[[SagaRecord], None] = lambda _: None,
         without_code: bool = False,
@@ -55,10 +55,10 @@ class Operator:
         self._without_code = without_code
         self._engine = engine
         self._storage = engine.storage
-        self._by = by
+        self._actor = actor
         self._wait_seconds = wait_seconds
 
-    def compensate(self, saga_id: UUID, *, because: str) -> SagaRecord:
+    def compensate(self, saga_id: UUID, *, reason: str) -> SagaRecord:
         """Abort a saga: the worker that acquires it next compensates its steps.
 
         Raises:
@@ -82,15 +82,15 @@ class Operator:
                 attempt=move.attempt,
                 verdict=Verdict.ABORT,
                 error_type="Aborted",
-                message=f"{because} ({self._by})",
-                actor=self._by,
-                reason=because,
+                message=f"{reason} ({self._actor})",
+                actor=self._actor,
+                reason=reason,
             )
             return entry, _status_after(progress, entry, ends_here=ends_here)
 
         return self._act(saga_id, decide)
 
-    def skip(self, saga_id: UUID, step: str, *, because: str) -> SagaRecord:
+    def skip(self, saga_id: UUID, step: str, *, reason: str) -> SagaRecord:
         """Count the next action of a saga, `act` or `compensate`, as done without running it.
 
         The operator answers for a skipped step: code neither acts nor compensates it from then on.
@@ -112,20 +112,20 @@ class Operator:
                 action=move.action,
                 status=EntryStatus.SKIPPED,
                 attempt=move.attempt,
-                actor=self._by,
-                reason=because,
+                actor=self._actor,
+                reason=reason,
             )
             return entry, _status_after(progress, entry, ends_here=ends_here)
 
         return self._act(saga_id, decide)
 
-    def resolve(self, saga_id: UUID, status: SagaStatus, *, because: str) -> SagaRecord:
+    def resolve(self, saga_id: UUID, status: SagaStatus, *, reason: str) -> SagaRecord:
         """End a saga that was settled by other means. None of its code runs, and this process need not have its class.
 
         Args:
             saga_id: the saga to end.
             status: COMPLETED or COMPENSATED.
-            because: how it was settled.
+            reason: how it was settled.
 
         Raises:
             ActionRefused: it has ended, or a worker holds it during the whole wait.
@@ -134,9 +134,9 @@ class Operator:
         if not status.finished:
             raise ValueError(f"a saga cannot be resolved as {status}: choose COMPLETED or COMPENSATED.")
         command = f"resolve as {status.lower()}"
-        return self._act(saga_id, lambda _: (note(command, actor=self._by, reason=because), status))
+        return self._act(saga_id, lambda _: (note(command, actor=self._actor, reason=reason), status))
 
-    def retry(self, saga_id: UUID, *, because: str) -> SagaRecord:
+    def retry(self, saga_id: UUID, *, reason: str) -> SagaRecord:
         """Make a saga due at once and reset its failed attempts to 0. The next scan sends it to a worker.
 
         Raises:
@@ -145,7 +145,7 @@ class Operator:
 
         def decide(record: SagaRecord) -> tuple[LogEntry, SagaStatus]:
             status = SagaStatus.COMPENSATING if aborted(record.log) else SagaStatus.RUNNING
-            return note("retry", actor=self._by, reason=because), status
+            return note("retry", actor=self._actor, reason=reason), status
 
         return self._act(saga_id, decide)
 
@@ -207,12 +207,12 @@ class Operator:
                         refused.record.lease_owner or "",
                     )
                 # Request again at every try: another operator's action withdraws the request when it ends.
-                self._storage.request_yield(saga_id, by=self._by, for_seconds=_REQUEST_SECONDS)
+                self._storage.request_yield(saga_id, actor=self._actor, for_seconds=_REQUEST_SECONDS)
                 requested = True
                 time.sleep(min(left, _RETRY_SECONDS))
         finally:
             if requested:
-                self._storage.request_yield(saga_id, by=self._by, for_seconds=0)
+                self._storage.request_yield(saga_id, actor=self._actor, for_seconds=0)
         return self._storage.load(saga_id)
 
     def _operate(self, saga_id: UUID, decide: Callable[[SagaRecord], Transition]) -> Applied | NotAcquired:

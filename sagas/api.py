@@ -180,11 +180,11 @@ def signal(
     payload: object = None,
     *,
     signal_id: str | None = None,
-    by: str | None = None,
+    actor: str | None = None,
     connection: TransactionOwner | None = None,
 ) -> bool:
     """Send a signal to a saga, for one of its waits. See `SagaEngine.signal`."""
-    return current_engine().signal(saga, name, payload, signal_id=signal_id, by=by, connection=connection)
+    return current_engine().signal(saga, name, payload, signal_id=signal_id, actor=actor, connection=connection)
 
 
 async def signal_async(
@@ -193,25 +193,27 @@ async def signal_async(
     payload: object = None,
     *,
     signal_id: str | None = None,
-    by: str | None = None,
+    actor: str | None = None,
     connection: AsyncTransactionOwner | None = None,
 ) -> bool:
     """Do as `signal` does, from a coroutine."""
-    return await current_engine().signal_async(saga, name, payload, signal_id=signal_id, by=by, connection=connection)
+    return await current_engine().signal_async(
+        saga, name, payload, signal_id=signal_id, actor=actor, connection=connection
+    )
 
 
 def cancel(
-    saga: SagaReference, reason: str, *, by: str | None = None, connection: TransactionOwner | None = None
+    saga: SagaReference, reason: str, *, actor: str | None = None, connection: TransactionOwner | None = None
 ) -> None:
     """Ask for a saga to be aborted. See `SagaEngine.cancel`."""
-    current_engine().cancel(saga, reason, by=by, connection=connection)
+    current_engine().cancel(saga, reason, actor=actor, connection=connection)
 
 
 async def cancel_async(
-    saga: SagaReference, reason: str, *, by: str | None = None, connection: AsyncTransactionOwner | None = None
+    saga: SagaReference, reason: str, *, actor: str | None = None, connection: AsyncTransactionOwner | None = None
 ) -> None:
     """Do as `cancel` does, from a coroutine."""
-    await current_engine().cancel_async(saga, reason, by=by, connection=connection)
+    await current_engine().cancel_async(saga, reason, actor=actor, connection=connection)
 
 
 def run(saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:

@@ -361,7 +361,7 @@ class SagaEngine:
         payload: object = None,
         *,
         signal_id: str | None = None,
-        by: str | None = None,
+        actor: str | None = None,
         connection: TransactionOwner | None = None,
     ) -> bool:
         """Send a signal to a saga, for one of its waits. It is kept if the saga does not wait for it yet.
@@ -371,7 +371,7 @@ class SagaEngine:
             name: the wait's name.
             payload: what the signal brings: an instance of the wait's type, or plain data that describes one.
             signal_id: the sender's name for the signal. The same one twice is one signal. Default: a random one.
-            by: who sends it, for the log.
+            actor: who sends it, for the log.
             connection: as for `start`: the signal is sent if and only if the caller commits.
 
         Returns:
@@ -383,7 +383,7 @@ class SagaEngine:
             TransactionRefused, StorageUnavailable: as for `start`.
         """
         record = self.storage.head(self._reader.id_of(saga))
-        new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, by=by)
+        new = signals.new_signal(record, name, payload, definitions=self.definitions, signal_id=signal_id, actor=actor)
         return self._post(new, connection)
 
     async def signal_async(
@@ -393,13 +393,13 @@ class SagaEngine:
         payload: object = None,
         *,
         signal_id: str | None = None,
-        by: str | None = None,
+        actor: str | None = None,
         connection: AsyncTransactionOwner | None = None,
     ) -> bool:
         """Do as `signal` does, from a coroutine."""
 
         def send(within: TransactionOwner | None) -> bool:
-            return self.signal(saga, name, payload, signal_id=signal_id, by=by, connection=within)
+            return self.signal(saga, name, payload, signal_id=signal_id, actor=actor, connection=within)
 
         return await self._within(send, connection)
 
@@ -408,7 +408,7 @@ class SagaEngine:
         saga: SagaReference,
         reason: str,
         *,
-        by: str | None = None,
+        actor: str | None = None,
         connection: TransactionOwner | None = None,
     ) -> None:
         """Ask for a saga to be aborted: what it did is undone. It need not wait for a worker that holds the saga.
@@ -419,7 +419,7 @@ class SagaEngine:
         Args:
             saga: as for `signal`.
             reason: why, for the log.
-            by: who asks for it, for the log.
+            actor: who asks for it, for the log.
             connection: as for `start`: the request is made if and only if the caller commits.
 
         Raises:
@@ -428,18 +428,18 @@ class SagaEngine:
             TransactionRefused, StorageUnavailable: as for `start`.
         """
         record = self.storage.load(self._reader.id_of(saga))
-        self._post(signals.request_to_cancel(record, reason, by=by, definitions=self.definitions), connection)
+        self._post(signals.request_to_cancel(record, reason, actor=actor, definitions=self.definitions), connection)
 
     async def cancel_async(
         self,
         saga: SagaReference,
         reason: str,
         *,
-        by: str | None = None,
+        actor: str | None = None,
         connection: AsyncTransactionOwner | None = None,
     ) -> None:
         """Do as `cancel` does, from a coroutine."""
-        await self._within(lambda within: self.cancel(saga, reason, by=by, connection=within), connection)
+        await self._within(lambda within: self.cancel(saga, reason, actor=actor, connection=within), connection)
 
     def _post(self, signal: Signal, connection: TransactionOwner | None) -> bool:
         """Store what is sent to a saga, and deliver it once that is committed."""

@@ -22,7 +22,7 @@ def new_signal(
     *,
     definitions: Definitions,
     signal_id: str | None = None,
-    by: str | None = None,
+    actor: str | None = None,
 ) -> Signal:
     """Return a signal for a wait of a saga.
 
@@ -32,7 +32,7 @@ def new_signal(
         payload: what the signal brings: an instance of the wait's type, or plain data.
         definitions: they tell which waits the saga has.
         signal_id: the sender's name for the signal; default: a random one.
-        by: who sends it.
+        actor: who sends it.
 
     Raises:
         SignalRefused: the saga has ended, has no such wait, or the payload is of another type.
@@ -46,10 +46,10 @@ def new_signal(
         raise SignalRefused(f"saga {record.id}: the signal {name!r} was refused: {error}") from error
     if signal_id is not None and not (0 < len(signal_id) <= MAX_NAME_LENGTH and is_storable(signal_id)):
         raise ValueError(f"signal id {signal_id!r:.60}: give text of 1 to {MAX_NAME_LENGTH} characters without NUL.")
-    return Signal(saga_id=record.id, name=name, signal_id=signal_id or str(uuid4()), payload=text, by=by)
+    return Signal(saga_id=record.id, name=name, signal_id=signal_id or str(uuid4()), payload=text, actor=actor)
 
 
-def request_to_cancel(record: SagaRecord, reason: str, *, by: str | None, definitions: Definitions) -> Signal:
+def request_to_cancel(record: SagaRecord, reason: str, *, actor: str | None, definitions: Definitions) -> Signal:
     """Return the request to abort a saga.
 
     Raises:
@@ -63,7 +63,7 @@ def request_to_cancel(record: SagaRecord, reason: str, *, by: str | None, defini
         raise SignalRefused(
             f"saga {record.id} is past its pivot and can only go forward: it cannot be cancelled any more."
         )
-    return Signal(saga_id=record.id, kind=SignalKind.CANCEL, signal_id=str(uuid4()), by=by, because=reason)
+    return Signal(saga_id=record.id, kind=SignalKind.CANCEL, signal_id=str(uuid4()), actor=actor, reason=reason)
 
 
 def _is_past_pivot(record: SagaRecord, definitions: Definitions) -> bool:

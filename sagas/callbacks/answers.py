@@ -54,7 +54,7 @@ async def answer(link: Link, payload: Any, engine: SagaEngine) -> Standing:
     """
     try:
         is_new = await engine.signal_async(
-            link.saga_id, link.wait, payload, signal_id=link.signal_id, by="callback link"
+            link.saga_id, link.wait, payload, signal_id=link.signal_id, actor="callback link"
         )
     except SagaNotFound:
         return Standing.UNKNOWN

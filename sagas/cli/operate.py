@@ -20,7 +20,7 @@ from sagas.cli.durations import parse_wait
 from sagas.cli.errors import complain, fail
 from sagas.cli.ids import WHICH, SagaIds, saga_ids_of
 from sagas.cli.loading import check_name
-from sagas.cli.prompts import Because, Yes, confirm, confirm_for, operator
+from sagas.cli.prompts import Reason, Yes, confirm, confirm_for, operator
 from sagas.cli.render import count_of, fitted, out
 from sagas.engine import SagaEngine
 from sagas.errors import ActionRefused, LeaseLost, LogDoesNotFit, SagaNotFound, UnknownSaga
@@ -50,7 +50,7 @@ class End(StrEnum):
     COMPENSATED = "compensated"
 
 
-def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes = False) -> None:
+def recover(saga_ids: SagaIds, reason: Reason = "recovered by hand", yes: Yes = False) -> None:
     """Recover sagas here and now.
 
     Also while they back off, are dead or paused; never one that a worker holds.
@@ -61,7 +61,7 @@ def recover(saga_ids: SagaIds, because: Because = "recovered by hand", yes: Yes 
     _confirm("recover", ids, yes)
     for saga_id in ids:
         try:
-            report = engine.recover(saga_id, by_hand=True, note=note("recover", actor=by, reason=because))
+            report = engine.recover(saga_id, by_hand=True, note=note("recover", actor=by, reason=reason))
         except (LeaseLost, SagaNotFound) as error:
             complain(error)
             continue
@@ -75,7 +75,7 @@ def retry(
     saga_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help=WHICH)] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All that are dead.")] = False,
     name: Annotated[str | None, typer.Option(help="With --dead: only sagas of this name.")] = None,
-    because: Because = "retried by hand",
+    reason: Reason = "retried by hand",
     yes: Yes = False,
 ) -> None:
     """Make sagas due at once, with all their attempts again; the next scan sends them to workers."""
@@ -88,19 +88,19 @@ def retry(
         if name:
             check_name(name, inspector().names)
     _confirm("retry", ids, yes)
-    _for_each(ids, lambda saga_id: operator.retry(saga_id, because=because))
+    _for_each(ids, lambda saga_id: operator.retry(saga_id, reason=reason))
 
 
-def compensate(saga_ids: SagaIds, because: Because, wait: Wait = 30.0, yes: Yes = False) -> None:
+def compensate(saga_ids: SagaIds, reason: Reason, wait: Wait = 30.0, yes: Yes = False) -> None:
     """Abort sagas, running or failed: what they did is undone, and they never run forward again."""
     operator = _with_code(wait)
-    _act(saga_ids, "abort it and undo what it did", yes, lambda saga_id: operator.compensate(saga_id, because=because))
+    _act(saga_ids, "abort it and undo what it did", yes, lambda saga_id: operator.compensate(saga_id, reason=reason))
 
 
 def skip(
     saga_id: Annotated[str, typer.Argument(metavar="ID", help=WHICH)],
     step: Annotated[str, typer.Argument(metavar="STEP", help="The saga's next step, as `sagas show` names it.")],
-    because: Because,
+    reason: Reason,
     wait: Wait = 30.0,
     yes: Yes = False,
 ) -> None:
@@ -109,30 +109,30 @@ def skip(
     You answer for the step: code neither acts nor compensates it from then on.
     """
     operator = _with_code(wait)
-    _act([saga_id], f"skip its step {step!r}", yes, lambda saga_id: operator.skip(saga_id, step, because=because))
+    _act([saga_id], f"skip its step {step!r}", yes, lambda saga_id: operator.skip(saga_id, step, reason=reason))
 
 
 def resolve(
     saga_ids: SagaIds,
     as_: Annotated[End, typer.Option("--as", help="How it was settled.")],
-    because: Because,
+    reason: Reason,
     wait: Wait = 30.0,
     yes: Yes = False,
 ) -> None:
     """End sagas that were settled by other means; none of their code runs, and none needs to be here."""
     status, operator = SagaStatus(as_.value.upper()), _without_code(wait)
-    _act(saga_ids, f"end it as {status}", yes, lambda saga_id: operator.resolve(saga_id, status, because=because))
+    _act(saga_ids, f"end it as {status}", yes, lambda saga_id: operator.resolve(saga_id, status, reason=reason))
 
 
 def _with_code(wait: float) -> Operator:
     by = operator()
-    return Operator(api.new_engine(node=by), by=by, wait_seconds=wait)
+    return Operator(api.new_engine(node=by), actor=by, wait_seconds=wait)
 
 
 def _without_code(wait: float = 0.0) -> Operator:
     """Return what acts without any saga's class, also where SAGAS_MODULES cannot be imported."""
     by = operator()
-    return Operator(SagaEngine(storage(), settings=api.settings(), node=by), by=by, wait_seconds=wait)
+    return Operator(SagaEngine(storage(), settings=api.settings(), node=by), actor=by, wait_seconds=wait)
 
 
 def _confirm(what: str, ids: Sequence[UUID], yes: bool) -> None:

@@ -9,13 +9,13 @@ import typer
 from sagas.cli.database import inspector, storage
 from sagas.cli.errors import CommandFailed
 from sagas.cli.loading import check_name, nearest_of, stored_name
-from sagas.cli.prompts import Because, Yes, confirm, operator
+from sagas.cli.prompts import Reason, Yes, confirm, operator
 from sagas.text import printable
 
 
 def pause(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The sagas' name, as `sagas list` shows it.")],
-    because: Because,
+    reason: Reason,
     yes: Yes = False,
 ) -> None:
     """Pause all sagas of a name: workers neither start, continue nor recover them until it is resumed.
@@ -26,7 +26,7 @@ def pause(
     shown = printable(name)
     check_name(name, inspector().names)
     confirm(f"pause every saga named {shown!r}?", yes)
-    paused = storage().pause(name, by=operator(), because=because)
+    paused = storage().pause(name, actor=operator(), reason=reason)
     typer.echo(f"{shown} is paused; {paused} that were due are paused. `sagas resume {shown}` ends it.")
 
 

@@ -14,7 +14,11 @@ from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why; kept in the saga's log with your name.")]
+Reason = Annotated[
+    str,
+    # `--because` is the name that it had in version 0.1.0.
+    typer.Option("--reason", "--because", metavar="TEXT", help="Why; kept in the saga's log with your name."),
+]
 
 
 def confirm(question: str, yes: bool) -> None:

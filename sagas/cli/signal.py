@@ -11,7 +11,7 @@ from sagas import api
 from sagas.cli.database import inspector, storage
 from sagas.cli.errors import complain
 from sagas.cli.ids import WHICH, SagaIds, saga_id_of, saga_ids_of
-from sagas.cli.prompts import Because, Yes, confirm_for, operator
+from sagas.cli.prompts import Reason, Yes, confirm_for, operator
 from sagas.cli.render import fitted, out
 from sagas.cli.serialize import AsJson, print_json
 from sagas.engine import SagaEngine
@@ -47,7 +47,7 @@ def signal(
     engine, found = _engine(), saga_id_of(saga_id, inspector())
     record = engine.storage.load(found)
     confirm_for(record, f"send it the signal {name!r}", yes)
-    new = engine.signal(found, name, brings, signal_id=signal_id, by=operator())
+    new = engine.signal(found, name, brings, signal_id=signal_id, actor=operator())
     details = inspector().details(found)
     if as_json:
         print_json({"saga_id": found, "name": name, "is_new": new, "next": in_words(details)})
@@ -59,7 +59,7 @@ def signal(
     out(fitted(sent if new else known))
 
 
-def cancel(saga_ids: SagaIds, because: Because, yes: Yes = False, as_json: AsJson = False) -> None:
+def cancel(saga_ids: SagaIds, reason: Reason, yes: Yes = False, as_json: AsJson = False) -> None:
     """Ask for sagas to be aborted: what they did is undone.
 
     One that a worker holds is aborted after its present step, without waiting for that here.
@@ -71,7 +71,7 @@ def cancel(saga_ids: SagaIds, because: Because, yes: Yes = False, as_json: AsJso
     cancelled = []
     for saga_id in ids:
         try:
-            engine.cancel(saga_id, because, by=by)
+            engine.cancel(saga_id, reason, actor=by)
         except (SignalRefused, SagaNotFound) as error:
             complain(error)
             continue

@@ -114,13 +114,13 @@ def _next_step(shown: Subject) -> str | None:
 
 
 def _retry(visit: Visit, shown: Subject) -> str:
-    visit.operator(require=require_unchanged(visit.sent("seen"))).retry(shown.record.id, because=visit.reason())
+    visit.operator(require=require_unchanged(visit.sent("seen"))).retry(shown.record.id, reason=visit.reason())
     return "retry"
 
 
 def _compensate(visit: Visit, shown: Subject) -> str:
     operator = visit.operator(require=require_unchanged(visit.sent("seen")))
-    operator.compensate(shown.record.id, because=visit.reason())
+    operator.compensate(shown.record.id, reason=visit.reason())
     return "compensate"
 
 
@@ -129,7 +129,7 @@ def _skip(visit: Visit, shown: Subject) -> str:
     if step not in [view.node.name for view in shown.nodes]:
         raise Refused("Choose the step to skip.")
     operator = visit.operator(require=require_unchanged(visit.sent("seen")))
-    operator.skip(shown.record.id, step, because=visit.reason())
+    operator.skip(shown.record.id, step, reason=visit.reason())
     return "skip"
 
 
@@ -141,13 +141,13 @@ def _resolve(visit: Visit, shown: Subject) -> str:
     if not status.finished:
         raise Refused("Choose how it was settled: COMPLETED or COMPENSATED.")
     operator = visit.operator(require=require_unchanged(visit.sent("seen")))
-    operator.resolve(shown.record.id, status, because=visit.reason())
+    operator.resolve(shown.record.id, status, reason=visit.reason())
     return "resolve"
 
 
 def _cancel(visit: Visit, shown: Subject) -> str:
     require_unchanged(visit.sent("seen"))(shown.record)
-    visit.desk.engine.cancel(shown.record.id, visit.reason(), by=visit.person.name)
+    visit.desk.engine.cancel(shown.record.id, visit.reason(), actor=visit.person.name)
     return "cancel"
 
 
@@ -161,7 +161,7 @@ def _signal(visit: Visit, shown: Subject) -> str:
         raise Refused('The payload is no JSON: write it as {"accepted": true}, or leave it empty for none.') from None
     # The form names the signal, so that sending the form twice sends one signal.
     signal_id = visit.sent("signal_id")[:_MOST_NAME_CHARACTERS] or None
-    is_new = visit.desk.engine.signal(shown.record.id, name, payload, signal_id=signal_id, by=visit.person.name)
+    is_new = visit.desk.engine.signal(shown.record.id, name, payload, signal_id=signal_id, actor=visit.person.name)
     return "signal" if is_new else "signal-again"
 
 
@@ -179,7 +179,7 @@ def pause(visit: Visit) -> Response:
         reason = visit.reason()
     except Refused as error:
         return _asking_name(visit, "pause", problem=str(error), status=400)
-    visit.desk.engine.storage.pause(name, by=visit.person.name, because=reason)
+    visit.desk.engine.storage.pause(name, actor=visit.person.name, reason=reason)
     visit.log("pause", f"all sagas named {name}", reason)
     return visit.go("/pauses", done="pause")
 

@@ -83,11 +83,11 @@ def _doing(visit: Visit, action: str, reason: str) -> Callable[[UUID], Any]:
     operator = visit.operator(wait_seconds=0.0)
     match action:
         case "retry":
-            return lambda saga_id: operator.retry(saga_id, because=reason)
+            return lambda saga_id: operator.retry(saga_id, reason=reason)
         case "compensate":
-            return lambda saga_id: operator.compensate(saga_id, because=reason)
+            return lambda saga_id: operator.compensate(saga_id, reason=reason)
         case _:
-            return lambda saga_id: visit.desk.engine.cancel(saga_id, reason, by=visit.person.name)
+            return lambda saga_id: visit.desk.engine.cancel(saga_id, reason, actor=visit.person.name)
 
 
 def _on_all(records: Iterable[SagaRecord], act: Callable[[UUID], Any]) -> tuple[int, list[tuple[SagaRecord, str]]]:

@@ -96,7 +96,7 @@ class Visit:
     def operator(self, **options: Any) -> Operator:
         """Return what acts on sagas in the person's name."""
         options.setdefault("wait_seconds", self.desk.patience_seconds)
-        return Operator(self.desk.engine, by=self.person.name, without_code=True, **options)
+        return Operator(self.desk.engine, actor=self.person.name, without_code=True, **options)
 
     def log(self, action: str, about: str, reason: str) -> None:
         """Log an action with the person's name, and from where it came."""

@@ -187,7 +187,7 @@ class _Execution:
         held.events.append(f"{move.node.name}: {done_by}")
         entry = LogEntry.of(move, EntryStatus.COMPLETED)
         if (signal := self.outside.received(move)) is not None:
-            entry = replace(entry, actor=signal.by, reason=signal.because, signal=as_logged(signal))
+            entry = replace(entry, actor=signal.actor, reason=signal.reason, signal=as_logged(signal))
         result = Result(changed, tuple(self.calls[move.node.name].enqueued), commits=transactional)
         try:
             report = yield from self._go_on(move, entry, result=result)

@@ -77,7 +77,7 @@ class Outside:
             return False
         while (request := held.inbox.request_to_cancel()) is not None:
             held.inbox.dealt_with(request)
-            entry = note("cancel", actor=request.by, reason=request.because, signal=as_logged(request))
+            entry = note("cancel", actor=request.actor, reason=request.reason, signal=as_logged(request))
             if (yield from self._abort(entry)):
                 return True
         deadline = self.deadline
@@ -124,7 +124,9 @@ class Outside:
                     try:
                         payload = part.payload.load(signal.payload or "null")
                     except ContextError as error:
-                        refused = note("signal refused", actor=signal.by, message=str(error), signal=as_logged(signal))
+                        refused = note(
+                            "signal refused", actor=signal.actor, message=str(error), signal=as_logged(signal)
+                        )
                         yield from held.write(Progressed(events=(refused,), status=held.progress.status))
                         continue
                     self._received[move.node.name] = signal

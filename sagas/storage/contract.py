@@ -342,7 +342,7 @@ class ISagaStorage(ABC):
         """
 
     @abstractmethod
-    def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+    def request_yield(self, saga_id: UUID, *, actor: str, for_seconds: float) -> None:
         """Request that the holder gives the saga back at the next step's boundary. The request ends after this time."""
 
     @abstractmethod
@@ -434,7 +434,7 @@ class ISagaStorage(ABC):
     # -- pausing ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def pause(self, name: str, *, by: str, because: str) -> int:
+    def pause(self, name: str, *, actor: str, reason: str) -> int:
         """Pause a saga name and its sagas that are due. Return how many sagas are paused now.
 
         From then on, no saga of that name is sent, or acquired by a message. Holders give their sagas back at the next

@@ -293,7 +293,7 @@ class MemorySagaStorage(ISagaStorage):
             self._put(rules.renew(saga, now, seconds))
             return saga.name in self._pauses or self._yields.get(saga.id, now) > now
 
-    def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
+    def request_yield(self, saga_id: UUID, *, actor: str, for_seconds: float) -> None:
         with self._lock:
             self._yields[saga_id] = self._clock() + timedelta(seconds=for_seconds)
 
@@ -411,10 +411,10 @@ class MemorySagaStorage(ISagaStorage):
 
     # Pause and resume have the same parts as in PostgreSQL, so that tests can let others act between the parts.
 
-    def pause(self, name: str, *, by: str, because: str) -> int:
-        require_storable(name=name, by=by, reason=because)
+    def pause(self, name: str, *, actor: str, reason: str) -> int:
+        require_storable(name=name, actor=actor, reason=reason)
         with self._lock:
-            self._begin_pause(name, by=by, because=because)
+            self._begin_pause(name, actor=actor, reason=reason)
             return self._pause_due(name)
 
     def resume(self, name: str) -> int:
@@ -422,9 +422,9 @@ class MemorySagaStorage(ISagaStorage):
             self._begin_resume(name)
             return self._free_resumed()
 
-    def _begin_pause(self, name: str, *, by: str, because: str) -> None:
+    def _begin_pause(self, name: str, *, actor: str, reason: str) -> None:
         since = self._pauses[name].since if name in self._pauses else self._clock()
-        self._pauses[name] = Pause(name=name, actor=by, reason=because, since=since)
+        self._pauses[name] = Pause(name=name, actor=actor, reason=reason, since=since)
 
     def _pause_due(self, name: str) -> int:
         with self._lock:

@@ -268,7 +268,7 @@ class Signal:
         name: the wait that it is for; empty for a request to cancel.
         signal_id: the sender's name for it. The same one twice is one signal.
         payload: JSON text, or None.
-        by, because: who sent it and why, if known.
+        actor, reason: who sent it and why, if known.
         id: its place among all signals, once it is stored.
         sent_at: when it was stored.
 
@@ -281,13 +281,13 @@ class Signal:
     name: str = ""
     signal_id: str
     payload: str | None = None
-    by: str | None = None
-    because: str | None = None
+    actor: str | None = None
+    reason: str | None = None
     id: int = field(default=0, compare=False)
     sent_at: datetime | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        require_storable(name=self.name, signal_id=self.signal_id, by=self.by, because=self.because)
+        require_storable(name=self.name, signal_id=self.signal_id, actor=self.actor, reason=self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,7 +145,7 @@ def test_a_signal_sent_in_the_callers_transaction_exists_if_and_only_if_it_commi
     storage: PostgresSagaStorage, engine: sa.Engine, begin: type[Any]
 ) -> None:
     lease = held_saga(storage)
-    kept, undone = signal(lease.saga_id, "kept", payload='{"a":  1.50}', by="é"), signal(lease.saga_id, "undone")
+    kept, undone = signal(lease.saga_id, "kept", payload='{"a":  1.50}', actor="é"), signal(lease.saga_id, "undone")
     with begin(engine) as own:
         assert storage.add_signal(kept, connection=own) is True
         assert storage.add_signal(kept, connection=own) is False

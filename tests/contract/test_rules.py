@@ -59,7 +59,7 @@ def memory_of(records: Iterable[SagaRecord], now: datetime) -> MemorySagaStorage
     """Return a memory storage with these records, whose clock stands still."""
     storage = MemorySagaStorage(lambda: now)
     storage._sagas = {record.id: record for record in records}
-    storage._begin_pause(PAUSED, by="ann", because="why")
+    storage._begin_pause(PAUSED, actor="ann", reason="why")
     return storage
 
 
@@ -137,8 +137,8 @@ _MANY: Final[dict[str, Callable[[ISagaStorage], Any]]] = {
     "release older claims": _release(1),
     "reclaim": lambda storage: storage.reclaim(OWNER, max_recovery_attempts=MAXIMUM),
     "reclaim of a shared owner": lambda storage: storage.reclaim(SHARED, max_recovery_attempts=MAXIMUM),
-    "pause": lambda storage: storage.pause(OPEN, by="ann", because="why"),
-    "pause again": lambda storage: storage.pause(PAUSED, by="bob", because="another"),
+    "pause": lambda storage: storage.pause(OPEN, actor="ann", reason="why"),
+    "pause again": lambda storage: storage.pause(PAUSED, actor="bob", reason="another"),
     "resume": lambda storage: storage.resume(PAUSED),
     "resume what is not paused": lambda storage: storage.resume(OPEN),
     "prune": lambda storage: storage.prune(older_than_seconds=0, limit=_EVERY),

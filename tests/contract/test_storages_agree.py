@@ -286,7 +286,7 @@ class Storages(RuleBasedStateMachine):
     )
     def send(self, pick: int, kind: SignalKind, name: str, signal_id: str, payload: str | None, how: str) -> None:
         saga_id = _pick(self.ids, pick)
-        signal = Signal(saga_id=saga_id, kind=kind, name=name, signal_id=signal_id, payload=payload, by="Zoë")
+        signal = Signal(saga_id=saga_id, kind=kind, name=name, signal_id=signal_id, payload=payload, actor="Zoë")
         # A storage that posts in one statement leaves what others left.
         left = {signal.saga_id for signal in self.memory._undelivered}
         if how == "post" and saga_id in {saga.id for saga in self.agreed} - left:
@@ -393,9 +393,9 @@ class Storages(RuleBasedStateMachine):
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
-    @rule(name=_names, by=st.sampled_from(["ann", "bob"]))
-    def pause(self, name: str, by: str) -> None:
-        self.both("pause", name, by=by, because="why")
+    @rule(name=_names, actor=st.sampled_from(["ann", "bob"]))
+    def pause(self, name: str, actor: str) -> None:
+        self.both("pause", name, actor=actor, reason="why")
         self.both("pauses")
 
     @rule(name=_names)
@@ -405,7 +405,7 @@ class Storages(RuleBasedStateMachine):
 
     @rule(pick=_picks, seconds=st.sampled_from([0, 1e6]))
     def request_yield(self, pick: int, seconds: float) -> None:
-        self.both("request_yield", _pick(self.ids, pick), by="ann", for_seconds=seconds)
+        self.both("request_yield", _pick(self.ids, pick), actor="ann", for_seconds=seconds)
 
     # -- recovery by other means, housekeeping, time ----------------------------------------------------------
 

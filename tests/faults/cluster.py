@@ -116,9 +116,9 @@ class OurSystem:
         """Return the sagas that are neither finished nor dead."""
         return [saga.id for saga in self.storage.find(SagaFilter(states=_UNFINISHED, limit=1_000))]
 
-    def operator(self, by: str) -> Operator:
+    def operator(self, actor: str) -> Operator:
         """An operator who acts in this process."""
-        return Operator(self._engine, by=by)
+        return Operator(self._engine, actor=actor)
 
     def held_by(self, owner: str) -> dict[UUID, tuple[str, int]]:
         return self._where("lease_owner LIKE %s", owner)

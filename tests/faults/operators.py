@@ -78,7 +78,7 @@ class Operators:
     # -- commands -------------------------------------------------------------------------------------------------
 
     def _pause(self) -> None:
-        self._type("pause", NAME, "--because", "a fault", "--yes")
+        self._type("pause", NAME, "--reason", "a fault", "--yes")
         time.sleep(self._random.uniform(0.5, 3))
         # Scans finish a command that was killed half-way. A command that did nothing is issued again.
         while not self._type("resume", NAME, "--yes") and self._paused():
@@ -87,7 +87,7 @@ class Operators:
     def _about_one(self, command: str) -> None:
         for saga_id in self._random.sample(unfinished := self._unfinished(), min(1, len(unfinished))):
             options = ["--wait", "5"] if command == "compensate" else []
-            self._type(command, str(saga_id), "--because", "a fault", "--yes", *options)
+            self._type(command, str(saga_id), "--reason", "a fault", "--yes", *options)
 
     def _settle(self, command: str) -> None:
         """Skip a step that cannot be undone, or end its saga, before or after the saga is dead."""
@@ -98,7 +98,7 @@ class Operators:
         with suppress(TimeoutError):
             wait_until(lambda: self._is_stuck(saga_id), timeout_seconds=20)
         arguments = {"skip": [step], "resolve": ["--as", "compensated"]}[command]
-        self._type(command, str(saga_id), *arguments, "--because", "a fault", "--wait", "5", "--yes")
+        self._type(command, str(saga_id), *arguments, "--reason", "a fault", "--wait", "5", "--yes")
 
     def _type(self, command: str, *arguments: str) -> bool:
         """Run a command, or begin to; return whether it succeeded."""
@@ -166,6 +166,6 @@ class Operators:
             record = self._system.storage.load(saga_id)
             if record.status.finished or any(entry.status == "skipped" for entry in record.log):
                 return True
-            self._system.operator("the last").skip(saga_id, step, because="the end")
+            self._system.operator("the last").skip(saga_id, step, reason="the end")
             return True
         return False

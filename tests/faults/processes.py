@@ -265,8 +265,8 @@ _Calls: Any = type("_Calls", (_Asking, ISagaStorage), {n: _asking(n) for n in IS
 class Storage(_Calls):  # type: ignore[misc]
     """A storage whose every call is a request; calls with several transactions in PostgreSQL are several requests."""
 
-    def pause(self, name: str, *, by: str, because: str) -> int:
-        self.process.ask("_begin_pause", name, by=by, because=because)
+    def pause(self, name: str, *, actor: str, reason: str) -> int:
+        self.process.ask("_begin_pause", name, actor=actor, reason=reason)
         return int(self.process.ask("_pause_due", name))
 
     def resume(self, name: str) -> int:
@@ -353,30 +353,30 @@ class _Watch:
 
 def operate(engine: Engine, command: str) -> None:
     """Run this command as an operator's process; it tries twice to get the saga."""
-    operator = Operator(engine, by="ann", wait_seconds=2.0)
+    operator = Operator(engine, actor="ann", wait_seconds=2.0)
     with patch("sagas.admin.time", _Watch()):
         match command.split():
             case ["pause"]:
-                engine.storage.pause("trip", by="ann", because="why")
+                engine.storage.pause("trip", actor="ann", reason="why")
             case ["resume"]:
                 engine.storage.resume("trip")
             case ["abort"]:  # a scheduler that recovers sagas by other means, and no operator
                 engine.storage.increment_recovery_attempts(SAGA_ID, SagaStatus.COMPENSATING)
             case ["compensate"]:
-                operator.compensate(SAGA_ID, because="why")
+                operator.compensate(SAGA_ID, reason="why")
             case ["retry"]:
-                operator.retry(SAGA_ID, because="why")
+                operator.retry(SAGA_ID, reason="why")
             case ["skip", step]:
-                operator.skip(SAGA_ID, step, because="why")
+                operator.skip(SAGA_ID, step, reason="why")
             case ["resolve", status]:
-                operator.resolve(SAGA_ID, SagaStatus(status), because="why")
+                operator.resolve(SAGA_ID, SagaStatus(status), reason="why")
 
 
 def post(engine: Engine, what: str) -> None:
     """Send this to the saga as a program does that has checked that the saga takes it."""
     kind, signal_id = what.split()
     if kind == SignalKind.CANCEL:
-        sent = Signal(saga_id=SAGA_ID, kind=SignalKind.CANCEL, signal_id=signal_id, by="ann", because="why")
+        sent = Signal(saga_id=SAGA_ID, kind=SignalKind.CANCEL, signal_id=signal_id, actor="ann", reason="why")
     else:
         sent = Signal(saga_id=SAGA_ID, name=WAIT, signal_id=signal_id, payload=signal_id)
     engine._post(sent, None)

@@ -109,7 +109,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "hand over": _hand_over,
     "scan": lambda _, storage: storage.claim_sagas(pending=False, limit=9, max_recovery_attempts=9),
     "release claims": lambda world, storage: storage.release_claims([world.claim]),
-    "pause": lambda _, storage: storage.pause("order", by="ann", because="why"),
+    "pause": lambda _, storage: storage.pause("order", actor="ann", reason="why"),
     "resume": lambda _, storage: storage.resume("order"),
 }
 #: What comes from outside, and what must not miss it. One signal is stored at the beginning, and not delivered.

@@ -24,7 +24,7 @@ def engine(clock: Clock) -> QuickEngine:
 
 def cancelled(engine: QuickEngine) -> str:
     """Ask for the saga to be cancelled, and return what the worker that is woken makes of it."""
-    engine.cancel(engine.stored().id, "changed their mind", by="ann")
+    engine.cancel(engine.stored().id, "changed their mind", actor="ann")
     return wake(engine)
 
 
@@ -86,7 +86,7 @@ def test_a_request_during_the_last_step_is_not_missed(stage: Stage, engine: Quic
 
 def test_a_request_during_the_pivot_comes_too_late_and_the_log_says_so(stage: Stage, engine: QuickEngine) -> None:
     def cancel(_: Trip, call: Call) -> None:
-        engine.cancel(call.saga_id, "changed their mind", by="ann")
+        engine.cancel(call.saga_id, "changed their mind", actor="ann")
 
     report = engine.run(
         stage.saga("hotel", stage.step("pay", [cancel], pivot=True), stage.step("m", undo=None)), Trip()
@@ -139,7 +139,7 @@ def test_a_dead_saga_is_revived_to_be_undone(stage: Stage, engine: QuickEngine, 
 
 def test_a_paused_saga_is_undone_after_it_is_resumed(stage: Stage, engine: QuickEngine) -> None:
     saga_id = engine.start(stage.saga("hotel"), Trip())
-    engine.storage.pause("trip", by="ann", because="why")
+    engine.storage.pause("trip", actor="ann", reason="why")
     wake(engine)
     assert engine.stored().state is SagaState.PAUSED
 

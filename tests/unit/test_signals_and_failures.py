@@ -164,11 +164,11 @@ def test_an_operator_skips_a_wait_or_aborts_a_saga_that_waits() -> None:
     for command in ("skip", "compensate"):
         engine, stage = _engine(), Stage()
         report = engine.run(saga_of([stage.step("hotel"), Courier]), Trip())
-        operator = Operator(engine, by="ann")
+        operator = Operator(engine, actor="ann")
         if command == "skip":
-            operator.skip(report.saga_id, "courier", because="he called")
+            operator.skip(report.saga_id, "courier", reason="he called")
         else:
-            operator.compensate(report.saga_id, because="fraud")
+            operator.compensate(report.saga_id, reason="fraud")
 
         ends.append(engine.recover(report.saga_id).outcome if not engine.stored().status.finished else "")
 

@@ -83,7 +83,7 @@ def test_a_saga_waits_and_goes_on_with_the_signal(
     assert (stored.state, stored.status, stored.lease_owner) == (SagaState.WAITING, SagaStatus.RUNNING, None)
     assert engine.scan().dispatched == ()
 
-    assert engine.signal(report.saga_id, "courier", Accepted("ann"), by="portal")
+    assert engine.signal(report.saga_id, "courier", Accepted("ann"), actor="portal")
 
     (claim,) = dispatcher.sent
     assert engine.recover(claim.saga_id, version=claim.version).events == ("courier: received", "car: acted")
@@ -254,7 +254,7 @@ def test_plain_data_that_the_worker_cannot_read_is_put_aside_and_the_next_signal
 ) -> None:
     saga_id = engine.run(stage.saga(Courier), Trip()).saga_id
     other = QuickEngine(engine.storage, dispatcher=engine.dispatcher)
-    other.signal(saga_id, "courier", {"driver": "ann"}, by="portal")
+    other.signal(saga_id, "courier", {"driver": "ann"}, actor="portal")
 
     assert wake(engine) == "waiting"
 
@@ -481,7 +481,7 @@ def test_a_signal_for_a_paused_saga_is_received_after_it_is_resumed(
     stage: Stage, engine: QuickEngine, clock: Clock
 ) -> None:
     saga_id = engine.run(stage.saga(Courier), Trip()).saga_id
-    engine.storage.pause("trip", by="ann", because="why")
+    engine.storage.pause("trip", actor="ann", reason="why")
     engine.signal(saga_id, "courier", {"courier": "ann"})
 
     assert wake(engine) == "skipped"
@@ -519,7 +519,7 @@ def test_coroutines_signal_and_cancel(stage: Stage, engine: QuickEngine) -> None
     async def outcomes() -> list[str]:
         saga = stage.saga(Courier)
         first = (await engine.run_async(saga, Trip())).saga_id
-        assert await engine.signal_async(first, "courier", {"courier": "ann"}, by="portal")
+        assert await engine.signal_async(first, "courier", {"courier": "ann"}, actor="portal")
         second = (await engine.run_async(saga, Trip())).saga_id
         await engine.cancel_async(second, "changed their mind")
         return [(await engine.recover_async(saga_id, by_hand=True)).outcome for saga_id in (first, second)]

@@ -81,8 +81,8 @@ def signal_row(signal: Signal) -> dict[str, Any]:
         "name": signal.name,
         "signal": signal.signal_id,
         "payload": signal.payload,
-        "by": signal.by,
-        "because": signal.because,
+        "actor": signal.actor,
+        "reason": signal.reason,
     }
 
 

@@ -363,8 +363,8 @@ class PostgresSagaStorage(ISagaStorage):
             raise lease_lost(lease)
         return bool(rows[0]["yield_requested"])
 
-    def request_yield(self, saga_id: UUID, *, by: str, for_seconds: float) -> None:
-        self._execute("request_yield", {"id": saga_id, "by": by, "seconds": for_seconds})
+    def request_yield(self, saga_id: UUID, *, actor: str, for_seconds: float) -> None:
+        self._execute("request_yield", {"id": saga_id, "actor": actor, "seconds": for_seconds})
 
     def set_definition(self, lease: Lease, definition_hash: str) -> None:
         if not self._execute("set_definition", {**mapping.fence(lease), "definition": definition_hash}):
@@ -450,10 +450,10 @@ class PostgresSagaStorage(ISagaStorage):
 
     # -- pausing ----------------------------------------------------------------------------------------------
 
-    def pause(self, name: str, *, by: str, because: str) -> int:
-        require_storable(name=name, by=by, reason=because)
+    def pause(self, name: str, *, actor: str, reason: str) -> int:
+        require_storable(name=name, actor=actor, reason=reason)
         with self._scanning() as cursor:
-            cursor.execute(query("pause"), {"name": name, "by": by, "because": because})
+            cursor.execute(query("pause"), {"name": name, "actor": actor, "reason": reason})
         return sum(self._in_batches(statement, name=name) for statement in ("pause_new", "pause_due"))
 
     def resume(self, name: str) -> int:

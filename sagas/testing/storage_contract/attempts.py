@@ -368,7 +368,7 @@ class AttemptsContract(ContractBase):
                 return lease.saga_id
             case "paused":
                 saga_id = self.free(storage)
-                storage.pause("order", by="ann", because="why")
+                storage.pause("order", actor="ann", reason="why")
                 return saga_id
             case "backs off" | "failed while compensating":
                 lease = self.recover(storage)

@@ -275,7 +275,7 @@ class ReleasingContract(ContractBase):
 
     def test_what_has_begun_is_unknown_or_paused_is_not_claimed_by_id(self, storage: ISagaStorage) -> None:
         begun = [self.free(storage), self.run(storage).saga_id, self.finish(storage), self.die(storage), new_saga_id()]
-        storage.pause("refund", by="ann", because="why")
+        storage.pause("refund", actor="ann", reason="why")
 
         assert storage.claim_by_id([*begun, self.start(storage, name="refund")]) == []
         assert storage.claim_by_id([]) == []

@@ -79,7 +79,7 @@ class OperatingContract(ContractBase):
         }
         saga_id = makers[state](storage)
         if state == "paused":
-            storage.pause("order", by="ann", because="why")
+            storage.pause("order", actor="ann", reason="why")
         before = storage.load(saga_id)
 
         def refuse(record: SagaRecord) -> Transition:

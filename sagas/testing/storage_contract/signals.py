@@ -68,7 +68,7 @@ def signal(saga_id: UUID, signal_id: str = "1", *, name: str = "courier", **valu
 
 def cancel(saga_id: UUID, signal_id: str = "1") -> Signal:
     """Return a request to cancel to be stored."""
-    return Signal(saga_id=saga_id, kind=SignalKind.CANCEL, signal_id=signal_id, by="ann", because="why")
+    return Signal(saga_id=saga_id, kind=SignalKind.CANCEL, signal_id=signal_id, actor="ann", reason="why")
 
 
 class SignalContract(ContractBase):
@@ -76,7 +76,7 @@ class SignalContract(ContractBase):
 
     @pytest.mark.parametrize("payload", [*WRITTEN, None])
     def test_a_signal_is_kept_as_it_was_sent(self, storage: ISagaStorage, payload: str | None) -> None:
-        sent = signal(self.start(storage), "id 'é' 🚚", payload=payload, by="Zoë", because='she "asked"')
+        sent = signal(self.start(storage), "id 'é' 🚚", payload=payload, actor="Zoë", reason='she "asked"')
 
         assert storage.add_signal(sent) is True
 
@@ -111,7 +111,7 @@ class SignalContract(ContractBase):
         others = [signal(saga_id, "2"), signal(saga_id, name="call"), cancel(saga_id), signal(self.start(storage))]
 
         assert [storage.add_signal(each) for each in (first, *others)] == [True] * 5
-        assert storage.add_signal(signal(saga_id, payload="2", by="bob")) is False
+        assert storage.add_signal(signal(saga_id, payload="2", actor="bob")) is False
         storage.deliver([saga_id])
         assert storage.add_signal(first) is False
 

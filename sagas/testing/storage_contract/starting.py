@@ -59,9 +59,9 @@ class StartingContract(ContractBase):
             lambda: storage.find(SagaFilter(key=bad)),
             lambda: storage.find(SagaFilter(tags={"customer": bad})),
             lambda: storage.find(SagaFilter(tags={bad: "c-7"})),
-            lambda: storage.pause(bad, by="ann", because="why"),
-            lambda: storage.pause("order", by=bad, because="why"),
-            lambda: storage.pause("order", by="ann", because=bad),
+            lambda: storage.pause(bad, actor="ann", reason="why"),
+            lambda: storage.pause("order", actor=bad, reason="why"),
+            lambda: storage.pause("order", actor="ann", reason=bad),
             lambda: note("retry", actor="ann", reason=bad),
         ):
             with pytest.raises(ValueError, match="no database can hold: give text without NUL"):

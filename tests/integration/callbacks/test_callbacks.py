@@ -64,7 +64,7 @@ def test_posting_answers_and_the_saga_goes_on(shop: Shop, client: httpx.Client) 
 
     assert (page.status_code, "Your answer was recorded" in page.text) == (200, True)
     (signal,) = shop.signals(saga_id)
-    assert (signal.kind, signal.name, signal.by) == (SignalKind.SIGNAL, "courier", "callback link")
+    assert (signal.kind, signal.name, signal.actor) == (SignalKind.SIGNAL, "courier", "callback link")
     assert shop.goes_on(saga_id) is SagaStatus.COMPLETED
     assert '"accepted":true' in shop.storage.load(saga_id).context
 
@@ -172,7 +172,7 @@ def test_a_link_is_closed_once_the_saga_no_longer_waits(
 ) -> None:
     saga_id = shop.waiting(saga)
     url = shop.link(saga_id)
-    shop.engine.signal(saga_id, "courier", Accepted(accepted=True), by="the phone")
+    shop.engine.signal(saga_id, "courier", Accepted(accepted=True), actor="the phone")
     assert client.get(url).status_code == 200  # it is not known yet which of the two comes first
 
     shop.goes_on(saga_id)

@@ -37,7 +37,7 @@ def test_a_saga_waits_and_a_signal_wakes_it_without_a_scan(
     waits = wait_for_saga(engine, saga_id, lambda saga: saga.state is SagaState.WAITING, "the wait")
     assert (waits.status, waits.lease_owner) == (SagaStatus.RUNNING, None)
 
-    engine.signal(saga_id, "answer", "yes", by="test")
+    engine.signal(saga_id, "answer", "yes", actor="test")
 
     sleeps = wait_for_saga(engine, saga_id, lambda saga: saga.log[-1].step == "nap", "the sleep")
     assert sleeps.version == 2
@@ -74,6 +74,6 @@ def test_a_saga_is_cancelled_while_it_waits(celery: Start, engine: SagaEngine) -
     saga_id = engine.start(Ask, Job())
     wait_for_saga(engine, saga_id, lambda saga: saga.state is SagaState.WAITING, "the wait")
 
-    engine.cancel(saga_id, "changed their mind", by="test")
+    engine.cancel(saga_id, "changed their mind", actor="test")
 
     assert wait_finished(engine, saga_id).status is SagaStatus.COMPENSATED

@@ -66,7 +66,7 @@ def incident(shop: Any, storage: PostgresSagaStorage, sql: Callable[..., Any]) -
     storage.create_sagas([_new(shop, made, "queued", "shelf")], queued=True)
     storage.create_sagas([_new(shop, made, "due", "clock")])
     storage.create_sagas([_new(shop, made, "parked", "vase", "return-parcel")])
-    storage.pause("return-parcel", by="ann@ops-1", because="the carrier is on strike")
+    storage.pause("return-parcel", actor="ann@ops-1", reason="the carrier is on strike")
     sql("INSERT INTO saga_scans (worker, at) VALUES ('worker-1.shop', now() - interval '3 s')")
     _give_fixed_ids_and_ages(made, sql)
 

@@ -123,7 +123,7 @@ def test_ctrl_c_exits_with_130_and_not_a_word(sagas: Command, monkeypatch: pytes
         ["list", "--newer-than=-1h"],
         ["scan", "--dry-run", "--limit=-1"],
         ["metrics", "--port=65536"],
-        ["resolve", "x", "--as", "completed", "--because", "x", "--wait=nan"],
+        ["resolve", "x", "--as", "completed", "--reason", "x", "--wait=nan"],
         ["prune", "--older-than=3w"],
     ],
     ids=" ".join,

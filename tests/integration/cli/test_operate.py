@@ -17,9 +17,9 @@ from tests.integration.cli.shop import Order, PlaceOrder
 Ordered = Callable[[str], UUID]
 ACTIONS = {
     "retry": ("retry", "{id}"),
-    "compensate": ("compensate", "{id}", "--because", "why"),
-    "skip": ("skip", "{id}", "reserve", "--because", "why"),
-    "resolve": ("resolve", "{id}", "--as", "compensated", "--because", "why"),
+    "compensate": ("compensate", "{id}", "--reason", "why"),
+    "skip": ("skip", "{id}", "reserve", "--reason", "why"),
+    "resolve": ("resolve", "{id}", "--as", "compensated", "--reason", "why"),
 }
 
 
@@ -44,7 +44,7 @@ def test_a_stuck_saga_is_found_understood_and_settled_in_three_commands(
 
     assert str(saga_id) in sagas("list", "--dead").stdout
     assert "jammed" in sagas("show", str(saga_id)).stdout
-    result = sagas("skip", str(saga_id), "reserve", "--because", "put back by hand", "--yes")
+    result = sagas("skip", str(saga_id), "reserve", "--reason", "put back by hand", "--yes")
 
     assert result.stdout == f"{saga_id}  place-order  COMPENSATED: nothing more happens to it\n"
     assert result.exit_code == 0
@@ -101,7 +101,7 @@ def test_all_the_dead_are_retried_or_those_of_a_name(
 ) -> None:
     dead = {ordered("stuck") for _ in range(3)}
 
-    result = sagas("retry", "--dead", *(("--name", name) if name else ()), "--because", "shelf mended", stdin=b"y\n")
+    result = sagas("retry", "--dead", *(("--name", name) if name else ()), "--reason", "shelf mended", stdin=b"y\n")
 
     assert "retry 3 sagas?" in result.stderr
     assert {UUID(line.split()[0]) for line in _printed(result).splitlines()} == dead
@@ -139,7 +139,7 @@ def test_what_needs_no_code_works_where_the_modules_cannot_be_imported(
     saga_id = ordered("stuck")
 
     assert sagas("retry", str(saga_id), "--yes", SAGAS_MODULES="gone").exit_code == 0
-    resolve = ("resolve", str(saga_id), "--as", "completed", "--because", "settled", "--yes")
+    resolve = ("resolve", str(saga_id), "--as", "completed", "--reason", "settled", "--yes")
     assert sagas(*resolve, SAGAS_MODULES="gone").exit_code == 0
 
     assert storage.load(saga_id).status is SagaStatus.COMPLETED
@@ -148,7 +148,7 @@ def test_what_needs_no_code_works_where_the_modules_cannot_be_imported(
 def test_what_needs_the_code_says_so_where_it_is_missing(sagas: Command, ordered: Ordered) -> None:
     saga_id = ordered("stuck")
 
-    result = sagas("skip", str(saga_id), "reserve", "--because", "why", "--yes", SAGAS_MODULES="")
+    result = sagas("skip", str(saga_id), "reserve", "--reason", "why", "--yes", SAGAS_MODULES="")
 
     assert "no saga named 'place-order' is known here (known: none): add the module" in result.stderr
     assert result.exit_code == 1
@@ -161,7 +161,7 @@ def test_several_sagas_are_acted_on_and_what_is_refused_leaves_the_others(
     second = engine.start(PlaceOrder, Order("tea"), idempotency_key="order-2")
 
     result = sagas(
-        "resolve", str(first), "nosuch", str(done), "order-2", str(second), "--as", "completed", "--because", "x", "-y"
+        "resolve", str(first), "nosuch", str(done), "order-2", str(second), "--as", "completed", "--reason", "x", "-y"
     )
 
     assert [line.split()[0] for line in result.stdout.splitlines()] == [str(first), str(second)]
@@ -178,7 +178,7 @@ def test_recovering_by_hand_is_noted_in_the_sagas_log(
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
-    sagas("recover", str(saga_id), "--because", "asked to", stdin=b"y\n")
+    sagas("recover", str(saga_id), "--reason", "asked to", stdin=b"y\n")
 
     first = storage.load(saga_id).log[0]
     assert (first.step, first.actor, first.reason) == ("recover", operator(), "asked to")

@@ -16,7 +16,7 @@ from tests.integration.cli.shop import Order, PlaceOrder
 def test_a_name_is_paused_and_resumed(sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage) -> None:
     engine.start(PlaceOrder, Order("tea"))
 
-    paused = sagas("pause", "place-order", "--because", "the bank is away", stdin=b"y\n")
+    paused = sagas("pause", "place-order", "--reason", "the bank is away", stdin=b"y\n")
 
     assert paused.stdout.endswith(
         "place-order is paused; 1 that were due are paused. `sagas resume place-order` ends it.\n"
@@ -38,7 +38,7 @@ def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
         engine.run(PlaceOrder, Order("tea"), idempotency_key=name)
         sql("UPDATE saga_executions SET name = :name WHERE idempotency_key = :name", name=name)
 
-    result = sagas("pause", "refnud", "--because", "why", "--yes", SAGAS_MODULES="")
+    result = sagas("pause", "refnud", "--reason", "why", "--yes", SAGAS_MODULES="")
 
     assert result.stderr == (
         "warning: no saga is named 'refnud' here, in the code or in the database. "
@@ -46,7 +46,7 @@ def test_pausing_an_unknown_name_warns_with_the_nearest_names_and_is_no_success(
     )
     assert (result.exit_code, [pause.name for pause in storage.pauses()]) == (1, ["refnud"])
     for known in ("refund", "place-order"):
-        paused = sagas("pause", known, "--because", "why", "--yes", SAGAS_MODULES="")
+        paused = sagas("pause", known, "--reason", "why", "--yes", SAGAS_MODULES="")
         assert (paused.stderr, paused.exit_code) == ("", 0)
     resumed = sagas("resume", "refunt", "--yes")
     assert resumed.stderr == "error: 'refunt' is not paused. Paused are: refund, refnud, place-order.\n"
@@ -63,7 +63,7 @@ def test_a_renamed_saga_is_paused_under_the_name_that_it_is_stored_by(
     monkeypatch.syspath_prepend(tmp_path)
     code = {"SAGAS_MODULES": "renamed"}
 
-    paused = sagas("pause", "buy", "--because", "why", "--yes", **code)
+    paused = sagas("pause", "buy", "--reason", "why", "--yes", **code)
 
     assert paused.stderr == "buy was renamed: its sagas are stored as old-buy.\n"
     assert [pause.name for pause in storage.pauses()] == ["old-buy"]

@@ -36,7 +36,7 @@ def filled(storage: PostgresSagaStorage, engine: SagaEngine, ordered: Ordered) -
         ids.append(new_saga_id())
         new = NewSaga(id=ids[-1], name=name, context="{}")
         storage.create_sagas([new], lease=LeaseRequest(owner="worker-2@a-host-with-a-name/4711.90210", seconds=seconds))
-    storage.pause("other", by="ann@ops-1", because="a strike that takes longer than anybody thought it would")
+    storage.pause("other", actor="ann@ops-1", reason="a strike that takes longer than anybody thought it would")
     return ids
 
 
@@ -110,7 +110,7 @@ def test_stored_text_cannot_drive_the_terminal_or_pose_as_other_text(
     name = "[red]x[/red] :smile: \x1b[2J\x9b\u202e\u200b\u2028\u2029\nforged"
     new = NewSaga(id=new_saga_id(), name=name, context='{"a": "\u202e\u2028"}', idempotency_key="a\u202ekey")
     storage.create_sagas([new], lease=LeaseRequest(owner=f"w\u202e\n{name}", seconds=600))
-    storage.pause(name, by="ann\u202e", because="why\u202e\u2028")
+    storage.pause(name, actor="ann\u202e", reason="why\u202e\u2028")
 
     for command in (
         *(["list"], ["list", "--json"], ["list", "--name", "a\u202eb"], ["stats"], ["workers"]),

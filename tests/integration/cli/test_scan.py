@@ -25,7 +25,7 @@ def test_a_dry_run_tells_of_each_saga_what_a_scan_would_do_or_why_not(
 ) -> None:
     dead = engine.run(PlaceOrder, Order("stuck")).saga_id
     late, due, held = new("w/1.5", -60), new(), new("w/2.5")
-    storage.pause("parcel", by="ann@ops", because="a strike")
+    storage.pause("parcel", actor="ann@ops", reason="a strike")
     before = [storage.load(saga_id) for saga_id in (dead, late, due, held)]
 
     result = sagas("scan", "--dry-run")

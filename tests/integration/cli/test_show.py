@@ -190,7 +190,7 @@ def test_a_paused_name_is_told_with_who_paused_it_and_why(
     sagas: Command, engine: SagaEngine, storage: PostgresSagaStorage
 ) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
-    storage.pause("place-order", by="ann@ops", because="a strike")
+    storage.pause("place-order", actor="ann@ops", reason="a strike")
 
     shown = header(sagas("show", str(saga_id)).stdout)
 
@@ -295,7 +295,7 @@ def test_that_another_worker_went_on_is_told_where_nothing_tells_why(
 def test_an_operators_abort_is_no_attempt_of_a_step(sagas: Command, engine: SagaEngine, ordered: Ordered) -> None:
     saga_id = engine.start(PlaceOrder, Order("tea"))
 
-    sagas("compensate", str(saga_id), "--because", "no longer\nwanted", "--yes")
+    sagas("compensate", str(saga_id), "--reason", "no longer\nwanted", "--yes")
     (abort,) = timeline(sagas("show", str(saga_id)).stdout)[1:]
 
     assert abort[30:].startswith("-  ")

@@ -69,7 +69,7 @@ def test_a_signal_that_cannot_be_received_is_refused_in_a_sentence(
 
 def test_what_is_not_confirmed_is_not_sent(sagas: Command, storage: PostgresSagaStorage, waiting: UUID) -> None:
     signal = sagas("signal", "order-7", "courier-accepts", "--payload", ANN, stdin=b"n\n", **CODE)
-    cancel = sagas("cancel", "order-7", "--because", "why", stdin=b"n\n")
+    cancel = sagas("cancel", "order-7", "--reason", "why", stdin=b"n\n")
 
     assert f"deliver {waiting} is RUNNING: send it the signal 'courier-accepts'? [y/N]" in signal.stderr
     assert f"deliver {waiting} is RUNNING: abort it and undo what it did? [y/N]" in cancel.stderr
@@ -92,7 +92,7 @@ def test_sagas_are_cancelled_and_what_is_refused_leaves_the_others(
 ) -> None:
     done = engine.run(PlaceOrder, Order("tea")).saga_id
 
-    result = sagas("cancel", str(done), "order-7", "--because", "out of stock", "--yes")
+    result = sagas("cancel", str(done), "order-7", "--reason", "out of stock", "--yes")
 
     assert result.stderr == f"error: saga {done} is COMPLETED already: nothing is left to cancel.\n"
     assert result.stdout.startswith(f"{waiting}  deliver  asked to abort: due since ")
@@ -111,8 +111,8 @@ def test_operators_may_skip_a_wait_or_undo_a_saga_that_waits(
 ) -> None:
     other = wait_for_courier(engine, Deliver)
 
-    skipped = sagas("skip", "order-7", "courier-accepts", "--because", "by phone", "--yes", **CODE)
-    undone = sagas("compensate", str(other), "--because", "out of stock", "--yes", **CODE)
+    skipped = sagas("skip", "order-7", "courier-accepts", "--reason", "by phone", "--yes", **CODE)
+    undone = sagas("compensate", str(other), "--reason", "out of stock", "--yes", **CODE)
 
     assert (skipped.exit_code, undone.exit_code) == (0, 0)
     assert [engine.recover(saga_id).outcome for saga_id in (waiting, other)] == ["completed", "compensated"]

@@ -20,7 +20,7 @@ def test_sagas_are_counted_by_name_and_status_with_what_the_last_hour_brought(
     for item in ("tea", "tea", "unpaid", "stuck"):
         engine.run(PlaceOrder, Order(item))
     new(), new("w/1"), new(queued=True), new(name="parcel")
-    storage.pause("parcel", by="ann@ops", because="a strike")
+    storage.pause("parcel", actor="ann@ops", reason="a strike")
     wait_for_courier(engine)
 
     result = sagas("stats")

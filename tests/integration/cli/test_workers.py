@@ -19,7 +19,7 @@ def test_each_owner_is_told_with_what_it_holds_and_when_it_was_heard_of(
     new("w/1.5", name="parcel"), new("w/2.5", -5), new(queued=True), new(name="parked")
     sql("UPDATE saga_executions SET updated_at = now() - interval '5 minutes 5 seconds' WHERE id = :id", id=first)
     sql("UPDATE saga_executions SET available_at = now() - interval '1 second' WHERE state = 'queued'")
-    storage.pause("parked", by="ann@ops", because="a strike")
+    storage.pause("parked", actor="ann@ops", reason="a strike")
 
     result, data = sagas("workers"), json.loads(sagas("workers", "--json").stdout)
 

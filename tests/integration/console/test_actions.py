@@ -110,7 +110,7 @@ def test_a_signal_is_sent_once_however_often_its_form_is(
     assert "The signal is sent." in first.text
     assert "it counts once" in second.text
     (signal,) = emptied_storage.signals(saga_id)
-    assert (signal.by, signal.payload) == ("ann", '{"courier": "kim"}')
+    assert (signal.actor, signal.payload) == ("ann", '{"courier": "kim"}')
     engine.recover(saga_id)
     assert "It sleeps in cool-down" in ann.get(f"/sagas/{saga_id}").text
 

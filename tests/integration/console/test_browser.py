@@ -95,7 +95,7 @@ def shop(started: Started, engine: SagaEngine, emptied_storage: PostgresSagaStor
         "done": started(saga=Restock),
         "new": engine.start(Restock, Order(), idempotency_key="restock-7", tags={"customer": "c-7"}),
     }
-    emptied_storage.pause("restock", by="bob", because="the shelf is being moved")
+    emptied_storage.pause("restock", actor="bob", reason="the shelf is being moved")
     return ids
 
 
@@ -184,7 +184,7 @@ def test_every_action_works_without_javascript(
     assert emptied_storage.load(shop["stuck"]).status is SagaStatus.COMPLETED
     assert emptied_storage.load(shop["backing off"]).status is SagaStatus.COMPENSATING
     assert [pause.name for pause in emptied_storage.pauses()] == ["place-order"]
-    assert [(signal.by, signal.because) for signal in emptied_storage.signals(shop["new"])] == [
+    assert [(signal.actor, signal.reason) for signal in emptied_storage.signals(shop["new"])] == [
         ("ann", "the shelf is gone")
     ]
 

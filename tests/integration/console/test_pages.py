@@ -105,7 +105,7 @@ def hostile(engine: SagaEngine, emptied_storage: PostgresSagaStorage) -> UUID:
             [saga_id, HOSTILE, HOSTILE, HOSTILE, HOSTILE],
         )
         cursor.execute("INSERT INTO saga_schedules VALUES (%s, now())", [HOSTILE])
-    emptied_storage.pause(HOSTILE, by=HOSTILE, because=HOSTILE)
+    emptied_storage.pause(HOSTILE, actor=HOSTILE, reason=HOSTILE)
     return saga_id
 
 

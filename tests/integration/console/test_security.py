@@ -312,7 +312,7 @@ def test_an_application_brings_its_own_login_and_mount_point(
         assert str(answer.url).startswith(f"{url}/ops/sagas/sagas/{saga_id}")
         ann.client.headers["X-User"] = "vic"
         assert ann.get(f"/sagas/{saga_id}/cancel").status_code == 403
-    assert [signal.by for signal in emptied_storage.signals(saga_id)] == ["ann"]
+    assert [signal.actor for signal in emptied_storage.signals(saga_id)] == ["ann"]
 
 
 @pytest.mark.parametrize("access", [None, "password", True])

@@ -242,7 +242,7 @@ def the_link_of_the_page_is_answered_by_its_requests(page: Page, reader: Reader)
     # The first request is for a link with one payload; this one has two.
     assert (asked.status_code, without, with_choice, again, wrong) == (200, 400, 200, 410, {404, 405})
     assert late.status is SagaStatus.COMPLETED
-    assert [signal.by for signal in reader.storage.signals(saga_id)] == ["callback link"]
+    assert [signal.actor for signal in reader.storage.signals(saga_id)] == ["callback link"]
 
 
 def _curl_status(words: list[str], link: str, reader: Reader) -> int:

@@ -31,7 +31,7 @@ def engine(emptied_storage: PostgresSagaStorage) -> QuickEngine:
 
 @pytest.fixture
 def operator(engine: QuickEngine) -> Operator:
-    return Operator(engine, by="ann@pc")
+    return Operator(engine, actor="ann@pc")
 
 
 class Gate:
@@ -56,18 +56,18 @@ def rows(engine: SagaEngine, saga_id: UUID) -> list[str]:
 
 
 @pytest.mark.parametrize("command", ["compensate", "skip", "resolve", "retry"])
-@pytest.mark.parametrize(("by", "because"), [("ann", "\ud800"), ("ann\udfff", "why"), ("ann", "a\0b")], ids=ascii)
+@pytest.mark.parametrize(("actor", "reason"), [("ann", "\ud800"), ("ann\udfff", "why"), ("ann", "a\0b")], ids=ascii)
 def test_a_reason_that_no_database_can_hold_is_refused(
-    engine: QuickEngine, stage: Stage, command: str, by: str, because: str
+    engine: QuickEngine, stage: Stage, command: str, actor: str, reason: str
 ) -> None:
     saga_id = engine.start(stage.saga("hotel"), Trip())
     before = engine.storage.load(saga_id)
-    operator = Operator(engine, by=by)
+    operator = Operator(engine, actor=actor)
     commands = {
-        "compensate": lambda: operator.compensate(saga_id, because=because),
-        "skip": lambda: operator.skip(saga_id, "hotel", because=because),
-        "resolve": lambda: operator.resolve(saga_id, SagaStatus.COMPLETED, because=because),
-        "retry": lambda: operator.retry(saga_id, because=because),
+        "compensate": lambda: operator.compensate(saga_id, reason=reason),
+        "skip": lambda: operator.skip(saga_id, "hotel", reason=reason),
+        "resolve": lambda: operator.resolve(saga_id, SagaStatus.COMPLETED, reason=reason),
+        "retry": lambda: operator.retry(saga_id, reason=reason),
     }
 
     with pytest.raises(ValueError, match=r"(actor|reason) is .*, which no database can hold"):
@@ -85,7 +85,7 @@ def test_a_saga_that_waits_for_a_retry_is_turned_back_and_undone_in_reverse(
     trip = stage.saga("hotel", "car", stage.step("plane", act=always(OSError("full")), retry=LATER))
     saga_id = engine.run(trip, Trip()).saga_id
 
-    record = operator.compensate(saga_id, because="the customer called")
+    record = operator.compensate(saga_id, reason="the customer called")
 
     assert (record.status, record.log[-1].actor, record.log[-1].reason) == (
         SagaStatus.COMPENSATING,
@@ -101,7 +101,7 @@ def test_a_step_that_may_have_begun_is_undone_too(engine: QuickEngine, operator:
     saga_id = engine.start(trip, Trip())
     _lost_by_its_holder(engine, saga_id)
 
-    operator.compensate(saga_id, because="why")
+    operator.compensate(saga_id, reason="why")
 
     assert engine.recover(saga_id).outcome == "compensated"
     assert stage.seen == ["compensate hotel"]
@@ -110,7 +110,7 @@ def test_a_step_that_may_have_begun_is_undone_too(engine: QuickEngine, operator:
 def test_turning_back_a_saga_that_did_nothing_ends_it(engine: QuickEngine, operator: Operator, stage: Stage) -> None:
     saga_id = engine.start(stage.saga("hotel", "car"), Trip())
 
-    assert operator.compensate(saga_id, because="why").status is SagaStatus.COMPENSATED
+    assert operator.compensate(saga_id, reason="why").status is SagaStatus.COMPENSATED
     assert stage.seen == []
 
 
@@ -120,7 +120,7 @@ def test_a_saga_past_its_pivot_is_not_turned_back(engine: QuickEngine, operator:
     before = engine.storage.load(saga_id)
 
     with pytest.raises(ActionRefused, match=r"past its pivot.*sagas skip.*sagas resolve"):
-        operator.compensate(saga_id, because="why")
+        operator.compensate(saga_id, reason="why")
 
     assert engine.storage.load(saga_id) == before
 
@@ -136,7 +136,7 @@ def test_what_turned_back_or_ended_is_not_turned_back_again(
     for saga_id, why in ((ended, "COMPLETED already"), (turned, "unwinds already")):
         before = engine.storage.load(saga_id)
         with pytest.raises(ActionRefused, match=why):
-            operator.compensate(saga_id, because="why")
+            operator.compensate(saga_id, reason="why")
         assert engine.storage.load(saga_id) == before
 
 
@@ -147,14 +147,14 @@ def test_code_that_does_not_know_the_saga_turns_nothing_back(
     before = engine.storage.load(saga_id)
 
     with pytest.raises(UnknownSaga, match="SAGAS_MODULES"):
-        Operator(QuickEngine(emptied_storage), by="ann").compensate(saga_id, because="why")
+        Operator(QuickEngine(emptied_storage), actor="ann").compensate(saga_id, reason="why")
 
     assert engine.storage.load(saga_id) == before
 
 
 def test_a_saga_nobody_has_is_not_found(operator: Operator) -> None:
     with pytest.raises(SagaNotFound):
-        operator.retry(new_saga_id(), because="why")
+        operator.retry(new_saga_id(), reason="why")
 
 
 # -- sagas that a worker holds ------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_live_holder_gives_its_saga_back_after_its_step_and_the_result_is_kept
     (record,) = emptied_storage.find(SagaFilter())
     person = SagaEngine(emptied_storage, settings=settings, sagas=[trip], node="ann@pc")
     acting = pool.submit(
-        Operator(person, by="ann@pc", wait_seconds=DEADLINE_SECONDS).compensate, record.id, because="w"
+        Operator(person, actor="ann@pc", wait_seconds=DEADLINE_SECONDS).compensate, record.id, reason="w"
     )
     wait_until(lambda: any(kept.yield_requested for kept in worker._keeper._leases), what="the ask to arrive")
 
@@ -192,10 +192,10 @@ def test_of_two_operators_who_wait_the_one_who_is_done_does_not_end_the_others_w
     engine = SagaEngine(emptied_storage, settings=settings, sagas=[stage.saga("hotel")], node="ann@pc")
     saga_id = engine.start(stage.saga("hotel"), Trip())
     lease = _held(engine, saga_id)
-    waiting = pool.submit(Operator(engine, by="ann", wait_seconds=DEADLINE_SECONDS).retry, saga_id, because="why")
+    waiting = pool.submit(Operator(engine, actor="ann", wait_seconds=DEADLINE_SECONDS).retry, saga_id, reason="why")
     wait_until(lambda: emptied_storage.renew(lease, 60), what="the ask to arrive")
 
-    emptied_storage.request_yield(saga_id, by="bob", for_seconds=0)
+    emptied_storage.request_yield(saga_id, actor="bob", for_seconds=0)
 
     wait_until(lambda: emptied_storage.renew(lease, 60), what="the ask to arrive again")
     emptied_storage.apply(lease, GaveBack(status=SagaStatus.RUNNING, after_seconds=60))
@@ -210,10 +210,10 @@ def test_an_operator_who_dies_while_waiting_asks_for_seconds_only(
     saga_id = engine.start(stage.saga("hotel"), Trip())
     lease = _held(engine, saga_id)
     asked: list[float] = []
-    monkeypatch.setattr(emptied_storage, "request_yield", lambda _, by, for_seconds: asked.append(for_seconds))
+    monkeypatch.setattr(emptied_storage, "request_yield", lambda _, actor, for_seconds: asked.append(for_seconds))
 
     with pytest.raises(ActionRefused, match=f"held by {lease.owner}"):
-        Operator(engine, by="ann", wait_seconds=0.4).retry(saga_id, because="why")
+        Operator(engine, actor="ann", wait_seconds=0.4).retry(saga_id, reason="why")
 
     assert max(asked) <= 5
     assert asked[-1] == 0
@@ -227,10 +227,10 @@ def test_what_a_worker_holds_is_left_alone_and_the_holder_is_named(
     lease = _held(engine, saga_id)
     before = engine.storage.load(saga_id)
     calls = {
-        "compensate": lambda: operator.compensate(saga_id, because="why"),
-        "skip": lambda: operator.skip(saga_id, "hotel", because="why"),
-        "resolve": lambda: operator.resolve(saga_id, SagaStatus.COMPLETED, because="why"),
-        "retry": lambda: operator.retry(saga_id, because="why"),
+        "compensate": lambda: operator.compensate(saga_id, reason="why"),
+        "skip": lambda: operator.skip(saga_id, "hotel", reason="why"),
+        "resolve": lambda: operator.resolve(saga_id, SagaStatus.COMPLETED, reason="why"),
+        "retry": lambda: operator.retry(saga_id, reason="why"),
     }
 
     with pytest.raises(ActionRefused, match=rf"held by {lease.owner}.*--wait"):
@@ -249,7 +249,7 @@ def test_a_paused_running_saga_stops_at_the_next_step_and_continues_once_resumed
     running = pool.submit(worker.run, stage.saga("hotel", stage.step("car", act=[gate]), "plane"), Trip())
     assert gate.begun.wait(DEADLINE_SECONDS)
     (record,) = emptied_storage.find(SagaFilter())
-    emptied_storage.pause("trip", by="ann", because="why")
+    emptied_storage.pause("trip", actor="ann", reason="why")
     wait_until(lambda: any(kept.yield_requested for kept in worker._keeper._leases), what="the ask to arrive")
 
     gate.open.set()
@@ -263,7 +263,7 @@ def test_a_paused_running_saga_stops_at_the_next_step_and_continues_once_resumed
 
 
 def test_starting_a_saga_of_a_paused_name_keeps_it_for_later(engine: QuickEngine, stage: Stage) -> None:
-    engine.storage.pause("trip", by="ann", because="the bank is away")
+    engine.storage.pause("trip", actor="ann", reason="the bank is away")
     saga_id = engine.start(stage.saga("hotel"), Trip())
 
     report = engine.recover(saga_id, version=0)
@@ -285,7 +285,7 @@ def test_a_compensation_that_cannot_be_done_is_skipped_and_the_rest_is_undone(
     saga_id = engine.run(trip, Trip()).saga_id
     assert engine.storage.load(saga_id).status is SagaStatus.FAILED
 
-    record = operator.skip(saga_id, "car", because="returned by hand")
+    record = operator.skip(saga_id, "car", reason="returned by hand")
 
     assert record.log[-1].action is Action.COMPENSATE
     assert record.log[-1].status is EntryStatus.SKIPPED
@@ -301,7 +301,7 @@ def test_a_skipped_step_is_neither_acted_nor_compensated_by_code(
     trip = stage.saga("hotel", car, stage.step("plane", act=[OSError("full")]))
     saga_id = engine.run(trip, Trip()).saga_id
 
-    record = operator.skip(saga_id, "car", because="booked by phone")
+    record = operator.skip(saga_id, "car", reason="booked by phone")
 
     assert (record.status, record.log[-1].action) == (SagaStatus.RUNNING, Action.ACT)
     assert engine.recover(saga_id).outcome == "compensated"
@@ -311,7 +311,7 @@ def test_a_skipped_step_is_neither_acted_nor_compensated_by_code(
 def test_skipping_the_last_step_ends_the_saga(engine: QuickEngine, operator: Operator, stage: Stage) -> None:
     saga_id = engine.run(stage.saga("hotel", stage.step("car", act=[OSError()], retry=LATER)), Trip()).saga_id
 
-    assert operator.skip(saga_id, "car", because="why").status is SagaStatus.COMPLETED
+    assert operator.skip(saga_id, "car", reason="why").status is SagaStatus.COMPLETED
 
 
 def test_only_the_next_step_can_be_skipped(engine: QuickEngine, operator: Operator, stage: Stage) -> None:
@@ -319,7 +319,7 @@ def test_only_the_next_step_can_be_skipped(engine: QuickEngine, operator: Operat
     before = engine.storage.load(saga_id)
 
     with pytest.raises(ActionRefused, match=r"'hotel' \(act\) next, not 'car'"):
-        operator.skip(saga_id, "car", because="why")
+        operator.skip(saga_id, "car", reason="why")
 
     assert engine.storage.load(saga_id) == before
 
@@ -334,7 +334,7 @@ def test_a_dead_saga_is_resolved_without_its_code_and_no_message_takes_it_again(
     saga_id = _dead(engine, stage)
     calls = len(stage.calls)
 
-    record = Operator(QuickEngine(emptied_storage), by="ann@pc").resolve(saga_id, status, because="settled with them")
+    record = Operator(QuickEngine(emptied_storage), actor="ann@pc").resolve(saga_id, status, reason="settled with them")
 
     assert (record.status, record.finished_at is not None) == (status, True)
     assert (record.log[-1].step, record.log[-1].actor) == (f"resolve as {status.lower()}", "ann@pc")
@@ -346,7 +346,7 @@ def test_a_saga_is_resolved_to_an_end_only(engine: QuickEngine, operator: Operat
     saga_id = engine.start(stage.saga("hotel"), Trip())
 
     with pytest.raises(ValueError, match="choose COMPLETED or COMPENSATED"):
-        operator.resolve(saga_id, SagaStatus.FAILED, because="why")
+        operator.resolve(saga_id, SagaStatus.FAILED, reason="why")
 
 
 def test_a_dead_saga_that_is_retried_is_due_with_all_its_attempts(
@@ -354,7 +354,7 @@ def test_a_dead_saga_that_is_retried_is_due_with_all_its_attempts(
 ) -> None:
     saga_id = _dead(engine, stage)
 
-    record = operator.retry(saga_id, because="the shelf is free")
+    record = operator.retry(saga_id, reason="the shelf is free")
 
     assert (record.recovery_attempts, record.status, record.dead) == (0, SagaStatus.COMPENSATING, False)
     assert engine.scan().dispatched == (saga_id,)
@@ -367,7 +367,7 @@ def test_a_retry_keeps_in_mind_that_a_step_may_have_begun(
     saga_id = engine.start(trip, Trip())
     _lost_by_its_holder(engine, saga_id)
 
-    record = operator.retry(saga_id, because="why")
+    record = operator.retry(saga_id, reason="why")
 
     assert Progress(trip.graph, record.log).in_doubt == {"hotel"}
 
@@ -381,15 +381,15 @@ def test_the_dead_are_found_each_once_while_they_are_retried(
     found = []
     for record in operator.dead("trip"):
         found.append(record.id)
-        operator.retry(record.id, because="why")
+        operator.retry(record.id, reason="why")
 
     assert (sorted(found), list(operator.dead())) == (sorted(dead), [])
 
 
 def test_paused_and_failed_is_not_dead(engine: QuickEngine, operator: Operator, stage: Stage) -> None:
     saga_id = engine.run(stage.saga(stage.step("car", act=[OSError()], retry=LATER)), Trip()).saga_id
-    operator.retry(saga_id, because="why")
-    engine.storage.pause("trip", by="ann", because="why")
+    operator.retry(saga_id, reason="why")
+    engine.storage.pause("trip", actor="ann", reason="why")
 
     assert engine.storage.load(saga_id).state is SagaState.PAUSED
     assert list(operator.dead()) == []
@@ -407,7 +407,7 @@ def test_what_another_operator_did_in_between_is_refused_and_a_dead_saga_stays_d
     monkeypatch.setattr(engine.storage, "load", lambda _: stale)
 
     with pytest.raises(ActionRefused, match="unwinds already"):
-        operator.compensate(saga_id, because="why")
+        operator.compensate(saga_id, reason="why")
 
     monkeypatch.undo()
     assert engine.storage.load(saga_id) == before

@@ -53,11 +53,11 @@ def test_a_saga_that_fell_back_is_stored_and_brought_to_its_end_by_another_worke
 
 def test_an_operator_skips_a_fallback_by_its_own_name(engine: QuickEngine, stage: Stage) -> None:
     stored = waiting(engine, stage)
-    operator = Operator(engine, by="ann@pc")
+    operator = Operator(engine, actor="ann@pc")
 
     with pytest.raises(ActionRefused, match="does 'bus' \\(act\\) next, not 'train'"):
-        operator.skip(stored.id, "train", because="it is paid")
-    operator.skip(stored.id, "bus", because="a friend drives")
+        operator.skip(stored.id, "train", reason="it is paid")
+    operator.skip(stored.id, "bus", reason="a friend drives")
 
     assert engine.recover(stored.id, by_hand=True).outcome == "completed"
     assert stage.seen == ["act hotel", "act train", "act bus", "act dinner"]
@@ -66,7 +66,7 @@ def test_an_operator_skips_a_fallback_by_its_own_name(engine: QuickEngine, stage
 def test_an_operator_aborts_a_saga_that_fell_back(engine: QuickEngine, stage: Stage) -> None:
     stored = waiting(engine, stage)
 
-    Operator(engine, by="ann@pc").compensate(stored.id, because="unwanted")
+    Operator(engine, actor="ann@pc").compensate(stored.id, reason="unwanted")
 
     assert engine.recover(stored.id, by_hand=True).outcome == "compensated"
     assert stage.seen[3:] == ["compensate train", "compensate hotel"]

@@ -53,7 +53,7 @@ def recovered(shop: Shop) -> str:
 
 
 def test_a_signal_without_a_transaction_is_sent_at_once(shop: Shop, waiting: UUID) -> None:
-    assert shop.engine.signal(("trip", "a"), "courier", Accepted("ann"), by="portal", signal_id="evt-1")
+    assert shop.engine.signal(("trip", "a"), "courier", Accepted("ann"), actor="portal", signal_id="evt-1")
     assert not shop.engine.signal(waiting, "courier", Accepted("bob"), signal_id="evt-1")
 
     assert shop.sent == [waiting]
@@ -114,7 +114,7 @@ def test_a_request_to_cancel_in_a_session_is_made_if_and_only_if_the_caller_comm
         shop.engine.cancel(waiting, "changed their mind", connection=session)
         session.rollback()
         assert shop.sent == []
-        shop.engine.cancel(waiting, "out of stock", by="ann", connection=session)
+        shop.engine.cancel(waiting, "out of stock", actor="ann", connection=session)
         session.commit()
 
     assert recovered(shop) == "compensated"

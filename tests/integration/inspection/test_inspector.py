@@ -125,14 +125,14 @@ def test_details_tell_of_a_pause_and_of_a_requested_yield(
     saga_id = insert()
     assert inspector.details(saga_id).pause is None
 
-    emptied_storage.pause("order", by="me", because="a strike")
-    emptied_storage.request_yield(saga_id, by="you", for_seconds=60)
+    emptied_storage.pause("order", actor="me", reason="a strike")
+    emptied_storage.request_yield(saga_id, actor="you", for_seconds=60)
     details = inspector.details(saga_id)
 
     assert details.record == emptied_storage.load(saga_id)
     assert details.pause == emptied_storage.pauses()[0]
     assert details.yield_requested_by == "you"
-    emptied_storage.request_yield(saga_id, by="you", for_seconds=-1)
+    emptied_storage.request_yield(saga_id, actor="you", for_seconds=-1)
     assert inspector.details(saga_id).yield_requested_by is None
 
 
@@ -149,7 +149,7 @@ def test_names_are_those_of_unfinished_keyed_and_paused_sagas(
     insert(name="'forgotten'", **finished)
     for key in ("1", "2"):
         insert(name="'keyed'", idempotency_key=f"'{key}'", **finished)
-    emptied_storage.pause("paused", by="me", because="so")
+    emptied_storage.pause("paused", actor="me", reason="so")
 
     assert inspector.names() == ["keyed", "paused", "unfinished"]
 
@@ -261,8 +261,8 @@ def test_holders_queues_and_pauses_are_told_apart(
     insert(name="'parcel'", available_at=DUE)
     insert(**DEAD, name="'parcel'")
     insert(name="'resumed'", state="'paused'")
-    emptied_storage.pause("parcel", by="me", because="a strike")
-    emptied_storage.pause("idle", by="you", because="so")
+    emptied_storage.pause("parcel", actor="me", reason="a strike")
+    emptied_storage.pause("idle", actor="you", reason="so")
 
     workers = inspector.workers()
 
@@ -346,7 +346,7 @@ def test_every_answer_is_json_and_back(
 ) -> None:
     saga_id = insert(**HELD, available_at=LATER)
     insert(state="'queued'"), insert(**DEAD), insert(name="'parcel'")
-    emptied_storage.pause("parcel", by="me", because="so")
+    emptied_storage.pause("parcel", actor="me", reason="so")
     emptied_storage.claim_sagas(pending=True, limit=1, max_recovery_attempts=5)
     answers: dict[Any, Any] = {
         Page: inspector.page(PageFilter()),

@@ -40,7 +40,7 @@ def dead(storage: PostgresSagaStorage) -> Lease:
 def _paused(storage: PostgresSagaStorage, count: int) -> list[NewSaga]:
     sagas = [new_saga() for _ in range(count)]
     storage.create_sagas(sagas)
-    assert storage.pause("order", by="ann", because="why") == count
+    assert storage.pause("order", actor="ann", reason="why") == count
     return sagas
 
 
@@ -164,7 +164,7 @@ def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
     assert storage.resume("order") == 2
 
     assert _states(engine).count("paused") == 3
-    assert storage.pause("order", by="bob", because="why") == 2
+    assert storage.pause("order", actor="bob", reason="why") == 2
 
 
 def test_pausing_and_resuming_at_once_leaves_nothing_paused_once_resumed(
@@ -177,7 +177,7 @@ def test_pausing_and_resuming_at_once_leaves_nothing_paused_once_resumed(
         if number % 2:
             storage.resume("order")
         else:
-            storage.pause("order", by="ann", because="why")
+            storage.pause("order", actor="ann", reason="why")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(act, range(20)))

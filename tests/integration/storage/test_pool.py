@@ -171,7 +171,7 @@ def test_a_server_that_closes_idle_sessions_is_not_noticed(
         lambda one: one.renew(lease, 60),
         lambda one: acquire(one, lease),
         claim,
-        lambda one: one.pause("order", by="me", because="why"),
+        lambda one: one.pause("order", actor="me", reason="why"),
         lambda one: Inspector(one).statistics(),
     ]
     ready = [storages(database_url) for _ in operations]

@@ -4,7 +4,7 @@
 WITH new AS (
     INSERT INTO saga_signals (saga_id, kind, name, signal_id, payload, by, because, delivered)
     SELECT id, CAST(:'kind' AS text), CAST(:'name' AS text), CAST(:'signal' AS text),
-        CAST(CAST(:'payload' AS text) AS json), CAST(:'by' AS text), CAST(:'because' AS text), true
+        CAST(CAST(:'payload' AS text) AS json), CAST(:'actor' AS text), CAST(:'reason' AS text), true
     FROM saga_executions WHERE id = CAST(:'saga' AS uuid)
     ON CONFLICT (saga_id, kind, name, signal_id) DO NOTHING
     RETURNING saga_id, kind

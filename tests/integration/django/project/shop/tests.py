@@ -250,7 +250,7 @@ class Transactions(TransactionTestCase):
         self.assertEqual(storage.signals(saga_id), [])
         before = sent(RECOVER_QUEUE)
         with transaction.atomic():
-            signal(saga_id, "approval", True, by="ann")
+            signal(saga_id, "approval", True, actor="ann")
             self.assertEqual([storage.signals(saga_id), sent(RECOVER_QUEUE) - before], [[], 0])
         self.assertEqual([len(storage.signals(saga_id)), sent(RECOVER_QUEUE) - before], [1, 1])
         self.assertEqual(recover_saga(saga_id).status, SagaStatus.COMPLETED)
