@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sagas.errors import InboxMoved, LeaseLost
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage, rules
-from sagas.storage.postgres import storage as module
+from sagas.storage.postgres import attempts, dispatching, holding, pausing, reading, signals, starting, statements
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import (
     Acquired,
@@ -359,13 +359,18 @@ _MUTANTS: Final = {
 }
 
 
+#: Where statements are looked up by name.
+_MODULES: Final = (attempts, dispatching, holding, pausing, reading, signals, starting, statements)
+
+
 @pytest.mark.parametrize("mutant", _MUTANTS)
 def test_a_mutant_of_a_statement_is_found(own_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     name, text, instead, (state, first, second) = _MUTANTS[mutant]
     assert text in query(name)
-    monkeypatch.setattr(
-        module, "query", lambda asked: query(asked).replace(text, instead) if asked == name else query(asked)
-    )
+    for module in _MODULES:
+        monkeypatch.setattr(
+            module, "query", lambda asked: query(asked).replace(text, instead) if asked == name else query(asked)
+        )
     world = _overlap(own_engine, state, first, second, commits=True)
     if mutant.startswith("claims"):
         # A scan skips locked rows, so the version matters to an operation that comes a moment later.

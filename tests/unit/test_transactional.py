@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, sessionmaker
 
-from sagas import Call, MemorySagaStorage, PsycopgStep, Saga, SagaEngine, Step, TransactionalStep
+from sagas import Call, ISagaStorage, MemorySagaStorage, PsycopgStep, Saga, SagaEngine, Step, TransactionalStep
 from sagas.definition import ONCE
 from sagas.errors import DefinitionError, LogDoesNotFit
 from sagas.graph import Graph, Node
@@ -207,7 +207,7 @@ def test_awaitable_that_a_step_returns_is_refused_and_rolled_back(engine: QuickE
 def test_storage_without_transactions_of_steps_says_so() -> None:
     class Mine(MemorySagaStorage):
         def begin_step(self, *arguments: Any) -> StepTransaction:
-            return super(MemorySagaStorage, self).begin_step(*arguments)
+            return ISagaStorage.begin_step(self, *arguments)
 
     storage = Mine()
     report = SagaEngine(storage).run(saga_of([Book]), Trip())

@@ -160,7 +160,7 @@ def prepare() -> None:
     broker = Broker()
     engine, quiet = new_engine(broker), new_engine(None)
     stopping = new_engine(broker, stopping=lambda: True)
-    operator = Operator(quiet, actor="an operator")
+    operator = Operator(quiet, by="an operator")
     cases: dict[str, UUID] = {}
 
     def start(case: str, saga: type[Saga[Trip]], **trip: str) -> UUID:
@@ -206,7 +206,7 @@ def prepare() -> None:
     recover(start("undoing failed, backing off", Journey, fails="ship act", fails_before_the_upgrade="book compensate"))
     recover(start("dead", Pivoted, fails_before_the_upgrade="deliver act"), times=3)
     recover(start("skipped by an operator", Pivoted, fails_before_the_upgrade="deliver act"), times=3)
-    operator.skip(cases["skipped by an operator"], "deliver", reason="delivered by hand")
+    operator.skip(cases["skipped by an operator"], "deliver", because="delivered by hand")
     stopping.recover(start("handed over, queued", Journey), by_hand=True)
     cases["with a key"] = quiet.start(Journey, Trip(), idempotency_key="the key")
 
@@ -216,11 +216,11 @@ def prepare() -> None:
         for saga_id in (spent, spent_and_fails):
             recover(saga_id)
         lease_runs_out()
-    operator.compensate(turned, reason="the customer called")
+    operator.compensate(turned, because="the customer called")
     with connect() as connection:
         connection.execute("UPDATE saga_executions SET definition_version = '' WHERE id = %s", (old,))
     for name in ("parked", "resumed"):
-        quiet.storage.pause(name, actor="an operator", reason="a test")
+        quiet.storage.pause(name, by="an operator", because="a test")
     scan_only(engine, cases)
     with connect() as connection:
         connection.execute("DELETE FROM saga_pauses WHERE name = 'resumed'")

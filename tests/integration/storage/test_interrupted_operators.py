@@ -53,7 +53,7 @@ def _before_batch(patch: pytest.MonkeyPatch, number: int, act: Callable[[], None
             act()
         return query(name)
 
-    patch.setattr("sagas.storage.postgres.storage.query", looked_up)
+    patch.setattr("sagas.storage.postgres.pausing.query", looked_up)
 
 
 def _states(engine: sa.Engine) -> list[str]:
@@ -86,7 +86,7 @@ def test_a_frozen_operator_is_cut_off_and_has_changed_nothing(
     before = storage.load(dead.saga_id)
     short = "SELECT set_config('idle_in_transaction_session_timeout', '100ms', true)"
     monkeypatch.setattr(
-        "sagas.storage.postgres.storage.query", lambda name: short if name == "short_transaction" else query(name)
+        "sagas.storage.postgres.holding.query", lambda name: short if name == "short_transaction" else query(name)
     )
 
     def freeze(record: SagaRecord) -> GaveBack:
@@ -118,7 +118,7 @@ def test_a_scan_finishes_what_a_resume_that_was_killed_has_begun(
     storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     _paused(storage, 5)
-    monkeypatch.setattr("sagas.storage.postgres.storage._PAUSED_AT_ONCE", 2)
+    monkeypatch.setattr("sagas.storage.postgres.pausing._PAUSED_AT_ONCE", 2)
 
     def die() -> None:
         raise KeyboardInterrupt
@@ -153,11 +153,11 @@ def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
     storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
     _paused(storage, 5)
-    monkeypatch.setattr("sagas.storage.postgres.storage._PAUSED_AT_ONCE", 1)
+    monkeypatch.setattr("sagas.storage.postgres.pausing._PAUSED_AT_ONCE", 1)
 
     def pause() -> None:
         with engine.begin() as connection:
-            connection.exec_driver_sql(query("pause"), {"name": "order", "by": "bob", "because": "why"})
+            connection.exec_driver_sql(query("pause"), {"name": "order", "actor": "bob", "reason": "why"})
 
     _before_batch(monkeypatch, 3, pause)
 
@@ -170,7 +170,7 @@ def test_a_pause_while_a_resume_is_under_way_has_the_last_word(
 def test_pausing_and_resuming_at_once_leaves_nothing_paused_once_resumed(
     storage: PostgresSagaStorage, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sagas.storage.postgres.storage._PAUSED_AT_ONCE", 3)
+    monkeypatch.setattr("sagas.storage.postgres.pausing._PAUSED_AT_ONCE", 3)
     storage.create_sagas([new_saga() for _ in range(20)])
 
     def act(number: int) -> None:

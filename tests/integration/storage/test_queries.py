@@ -30,7 +30,8 @@ _ID: Final = "00000000-0000-0000-0000-000000000007"
 _PARAMETERS: Final = {
     **dict.fromkeys(("id", "new_id", "token", "saga"), _ID),
     **dict.fromkeys(("ids", "tokens"), "{" + _ID + "}"),
-    **dict.fromkeys(("name", "key", "owner", "by", "because", "host", "step", "next", "last_error", "error"), "order"),
+    **dict.fromkeys(("name", "key", "owner", "actor", "reason", "host", "step", "next"), "order"),
+    **dict.fromkeys(("last_error", "error"), "order"),
     **dict.fromkeys(("definition_version", "definition", "hash", "traceparent", "here"), "1"),
     **dict.fromkeys(("names", "keys", "owners", "last_errors", "definitions", "definition_versions"), "{order}"),
     **dict.fromkeys(("traceparents",), "{1}"),

@@ -1,0 +1,5 @@
+"""Sagas in memory."""
+
+from sagas.storage.memory.storage import MemorySagaStorage
+
+__all__ = ["MemorySagaStorage"]
