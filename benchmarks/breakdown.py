@@ -13,7 +13,9 @@ from benchmarks.database import Database, server
 from benchmarks.rows import Row
 from benchmarks.sagas import Nothing, ThreeSteps
 from sagas import MemorySagaStorage, SagaEngine
-from sagas.storage.records import Applied, Lease, NewSaga
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease
+from sagas.storage.records import NewSaga
 from sagas.storage.transitions import Transition, change_of
 
 SAGAS = 1_000

@@ -24,7 +24,8 @@ from sagas.celery.tasks import prune
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import Progressed
 
 SAGAS = 1_000_000

@@ -24,7 +24,8 @@ import httpx
 from docs.browser import Browser, find
 from docs.shop import BANK_AWAY, PlaceOrder
 from sagas import PostgresSagaStorage, SagaStatus
-from sagas.storage.records import SagaFilter, SagaRecord
+from sagas.storage.records import SagaRecord
+from sagas.storage.saga_filter import SagaFilter
 from sagas.testing.processes import CeleryProcess, wait_until
 from sagas.testing.servers import BrokerServer, PostgresServer
 

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from sagas import Call, MemorySagaStorage, Saga, SagaEngine, SagaStatus, Step, configure, recover_saga
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action
-from sagas.storage.records import Acquired, completed
+from sagas.storage.answers import Acquired
+from sagas.storage.records import completed
 from sagas.storage.transitions import Progressed
 
 stop = threading.Event()

@@ -44,7 +44,7 @@ from sagas.loops import call_in_thread
 from sagas.progress import Move
 from sagas.runtime import Runtime
 from sagas.step_runner import perform, settle, timed_out
-from sagas.storage.records import Acquired
+from sagas.storage.answers import Acquired
 
 
 async def execute_async(

@@ -36,15 +36,9 @@ from sagas.sending import Sender
 from sagas.settings import Settings
 from sagas.starting import just_started, new_sagas, start_time, started_before, traced
 from sagas.storage.contract import ISagaStorage
+from sagas.storage.leases import shared_owner
 from sagas.storage.postgres import PostgresSagaStorage
-from sagas.storage.records import (
-    Claim,
-    LogEntry,
-    NewSaga,
-    OnConflict,
-    Signal,
-    shared_owner,
-)
+from sagas.storage.records import Claim, LogEntry, NewSaga, OnConflict, Signal
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner, call_within
 from sagas.telemetry.observer import Observer
 from sagas.telemetry.resolving import resolve_observer

@@ -15,8 +15,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from sagas.errors import InboxMoved, LeaseLost, StorageUnavailable
+from sagas.storage.answers import Applied
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga
 from sagas.storage.transitions import Transition
 
 #: The largest number of sagas in one statement. A larger group would keep its first sagas waiting.

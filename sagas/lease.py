@@ -19,7 +19,8 @@ from typing import Final
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.progress import Move
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Lease, SagaRecord
+from sagas.storage.leases import Lease
+from sagas.storage.records import SagaRecord
 from sagas.telemetry.logs import saga_logger, working_on
 
 logger = saga_logger(__name__)

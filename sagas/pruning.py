@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sagas.storage.contract import ISagaStorage, require_positive
+from sagas.storage.arguments import require_positive
+from sagas.storage.contract import ISagaStorage
 
 #: Sagas deleted in one statement.
 BATCH: Final = 1000

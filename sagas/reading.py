@@ -18,8 +18,10 @@ from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.progress import SagaStatus
 from sagas.recovery import parse_saga_id
 from sagas.registry import Registry
-from sagas.storage.contract import ISagaStorage, require_seconds
-from sagas.storage.records import SagaFilter, SagaRecord, SagaState
+from sagas.storage.arguments import require_seconds
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import SagaRecord, SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.waiting import Patience
 
 #: Names one saga: its id, or its class or name with its idempotency key.

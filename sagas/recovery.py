@@ -22,8 +22,10 @@ from sagas.loops import call_in_thread
 from sagas.outbox import OutboxTask
 from sagas.runtime import Runtime
 from sagas.settings import Settings
-from sagas.storage.contract import ISagaStorage, not_found
-from sagas.storage.records import Acquired, Claim, LogEntry, NotAcquired, Refusal, SagaRecord, SagaState
+from sagas.storage.answers import Acquired, NotAcquired, Refusal
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import Claim, LogEntry, SagaRecord, SagaState
+from sagas.storage.refusals import not_found
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
 from sagas.telemetry.observer import NullObserver, Observer

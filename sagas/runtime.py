@@ -13,7 +13,8 @@ from sagas.lease import LeaseKeeper
 from sagas.outbox import OutboxTask
 from sagas.settings import Settings
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Claim, LeaseRequest
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import Claim
 from sagas.telemetry.observer import NullObserver, Observer
 
 

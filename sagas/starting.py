@@ -15,8 +15,10 @@ from sagas.ids import new_saga_id
 from sagas.progress import SagaStatus
 from sagas.registry import Registry
 from sagas.storable import is_storable, require_storable
+from sagas.storage.answers import Acquired
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Acquired, Lease, LeaseRequest, NewSaga, SagaRecord, utc_now
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, SagaRecord, utc_now
 
 
 def new_sagas(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sagas.errors import DefinitionError, StorageUnavailable
 from sagas.loops import SerialThread
-from sagas.storage.records import Applied
+from sagas.storage.answers import Applied
 from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import Ended, Suspended, Transition
 from sagas.telemetry.logs import saga_logger

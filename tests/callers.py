@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import DEADLINE_SECONDS, FakeDispatcher, QuickEngine, Stage, Trip
 
 

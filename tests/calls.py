@@ -11,15 +11,9 @@ import sqlalchemy as sa
 
 from sagas.ids import new_saga_id
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import (
-    Acquired,
-    ClaimResult,
-    Lease,
-    LeaseRequest,
-    NewSaga,
-    NotAcquired,
-    SagaRecord,
-)
+from sagas.storage.answers import Acquired, ClaimResult, NotAcquired
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, SagaRecord
 
 DEADLINE_SECONDS: Final = 60
 

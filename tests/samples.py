@@ -16,7 +16,10 @@ from sagas.errors import StorageUnavailable
 from sagas.outbox import OutboxTask
 from sagas.progress import Action
 from sagas.runtime import Runtime
-from sagas.storage.records import Applied, Claim, Lease, SagaFilter, SagaRecord, Signal
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease
+from sagas.storage.records import Claim, SagaRecord, Signal
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 
 #: Deadline for expected events, long enough for a slow machine.

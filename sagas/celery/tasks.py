@@ -14,8 +14,9 @@ from sagas.celery.alone import recover_alone
 from sagas.celery.names import PRUNE_TASK, RECOVER_TASK, RUN_TASK, SCAN_TASK
 from sagas.errors import ConfigurationError, SagaError, SchemaAhead, SchemaBehind, StorageUnavailable
 from sagas.recovery import parse_saga_id
-from sagas.storage.contract import require_positive
-from sagas.storage.records import Claim, Refusal
+from sagas.storage.answers import Refusal
+from sagas.storage.arguments import require_positive
+from sagas.storage.records import Claim
 from sagas.telemetry.logs import saga_logger
 
 logger = saga_logger(__name__)

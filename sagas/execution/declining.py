@@ -10,7 +10,8 @@ from sagas.execution.entries import cut
 from sagas.execution.report import Outcome, Report
 from sagas.progress import Action, EntryStatus
 from sagas.runtime import Runtime
-from sagas.storage.records import Acquired, LogEntry
+from sagas.storage.answers import Acquired
+from sagas.storage.records import LogEntry
 from sagas.storage.transitions import GaveBack
 from sagas.telemetry.logs import about, saga_logger
 

@@ -22,7 +22,8 @@ from sagas.outbox import EnqueuedTask
 from sagas.plan import Plan, plan_for
 from sagas.progress import Action, EntryStatus, Frontier, Move, Progress
 from sagas.runtime import Runtime
-from sagas.storage.records import Acquired, Applied, SagaRecord, SagaState
+from sagas.storage.answers import Acquired, Applied
+from sagas.storage.records import SagaRecord, SagaState
 from sagas.storage.step_transaction import NextStep
 from sagas.storage.transitions import Ended, Progressed, Suspended, Transition
 from sagas.telemetry.logs import saga_logger

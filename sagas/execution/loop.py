@@ -19,18 +19,7 @@ from sagas.errors import (
     StorageUnavailable,
     TransactionRefused,
 )
-from sagas.execution.commands import (
-    Apply,
-    Begin,
-    Command,
-    Delay,
-    Done,
-    Interrupted,
-    Interruption,
-    Loop,
-    Perform,
-    Send,
-)
+from sagas.execution.commands import Apply, Begin, Command, Delay, Done, Interrupted, Interruption, Loop, Perform, Send
 from sagas.execution.declining import decline
 from sagas.execution.entries import failed_attempt, failure, holder_failed, message, trace_of
 from sagas.execution.held import EndedBefore, Held, NotCommitted, Result, database_backoff, logger
@@ -41,7 +30,8 @@ from sagas.graph import Graph
 from sagas.inbox import as_logged
 from sagas.progress import Action, EntryStatus, Move, SagaStatus, Verdict
 from sagas.runtime import Runtime
-from sagas.storage.records import Acquired, Applied, Claim, LogEntry, SagaState
+from sagas.storage.answers import Acquired, Applied
+from sagas.storage.records import Claim, LogEntry, SagaState
 from sagas.storage.step_transaction import NextStep
 from sagas.storage.transitions import PROBE_SECONDS, Ended, FailedAttempt, GaveBack, Progressed, Suspended
 from sagas.transactional import StepInTransaction

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from sagas.progress import SagaStatus
-from sagas.storage.records import Refusal, SagaRecord
+from sagas.storage.answers import Refusal
+from sagas.storage.records import SagaRecord
 from sagas.text import printable
 
 

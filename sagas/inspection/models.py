@@ -9,7 +9,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from sagas.progress import SagaStatus
-from sagas.storage.records import Pause, SagaFilter, SagaRecord, SagaState
+from sagas.storage.records import Pause, SagaRecord, SagaState
+from sagas.storage.saga_filter import SagaFilter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

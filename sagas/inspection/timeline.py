@@ -9,7 +9,8 @@ from typing import Final
 
 from sagas.inspection.waits import of_wait
 from sagas.progress import Action, EntryStatus, Verdict
-from sagas.storage.records import LogEntry, SagaRecord, is_shared
+from sagas.storage.leases import is_shared
+from sagas.storage.records import LogEntry, SagaRecord
 from sagas.storage.rules import expired
 from sagas.text import one_line, printable
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sagas.errors import IllegalStatusChange
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, aborted
-from sagas.storage.contract import MOST_ATTEMPTS
+from sagas.storage.arguments import MOST_ATTEMPTS
 from sagas.storage.records import LogEntry, SagaRecord, SagaState
 from sagas.storage.rules import expired, reclaim
 

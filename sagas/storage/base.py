@@ -1,4 +1,4 @@
-"""The former home of the storage contract, for one release: `sagas.storage.contract` and `.records` have it now.
+"""The former home of the storage contract, for one release: other modules of `sagas.storage` have it now.
 
 Only what kept its meaning is here. A storage of 0.1.0 has other methods than this version asks for: see the upgrade
 notes in docs/storage.md.
@@ -7,21 +7,25 @@ notes in docs/storage.md.
 from __future__ import annotations
 
 from sagas.deprecation import former_names
-from sagas.storage import contract, records
+from sagas.storage import answers, arguments, contract, records, refusals, saga_filter
 
-_IN_CONTRACT = """
-    DEFAULT_MAX_RECOVERY_ATTEMPTS LARGEST MOST_ATTEMPTS ISagaStorage exists not_found require_attempts require_counts
-    require_positive require_recovery_arguments require_seconds
-"""
-_IN_RECORDS = """
-    Claim ClaimResult LogEntry NewSaga OnConflict Pause Refusal SagaFilter SagaRecord completed failed note
-"""
+_HOMES = {
+    answers: "ClaimResult Refusal",
+    arguments: """
+        DEFAULT_MAX_RECOVERY_ATTEMPTS LARGEST MOST_ATTEMPTS require_attempts require_counts require_positive
+        require_recovery_arguments require_seconds
+    """,
+    contract: "ISagaStorage",
+    records: "Claim LogEntry NewSaga OnConflict Pause SagaRecord completed failed note",
+    refusals: "exists not_found",
+    saga_filter: "SagaFilter",
+}
 
 __getattr__ = former_names(
     __name__,
     {
         name: (getattr(module, name), f"{module.__name__}.{name}")
-        for module, names in ((contract, _IN_CONTRACT), (records, _IN_RECORDS))
+        for module, names in _HOMES.items()
         for name in names.split()
     },
 )

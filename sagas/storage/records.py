@@ -1,22 +1,20 @@
-"""The records that a storage stores and returns: sagas, log rows, leases and claims. All are plain and immutable."""
+"""The records that a storage keeps: sagas, rows of their logs, signals, definitions. All are plain and immutable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Literal
-from uuid import UUID, uuid4
+from typing import Any, Literal
+from uuid import UUID
 
-from sagas.outbox import OutboxTask
 from sagas.progress import Action, Entry, EntryStatus, Move, SagaStatus, Verdict
 from sagas.storable import require_storable
+from sagas.storage.leases import LeaseRequest
 
 #: What a start does if a saga has its idempotency key already: return that saga, or raise `AlreadyStarted`.
 OnConflict = Literal["return", "raise"]
-#: Ends the name of a lease owner that may hold several sagas at once. Its crash does not count against any one of them.
-_SHARED: Final = "/shared"
 
 
 class SagaState(StrEnum):
@@ -34,48 +32,6 @@ class SagaState(StrEnum):
     PAUSED = "paused"
     DEAD = "dead"
     FINISHED = "finished"
-
-
-def shared_owner(owner: str) -> str:
-    """Return the name for a lease owner that may hold several sagas at once."""
-    return owner if is_shared(owner) else owner + _SHARED
-
-
-def is_shared(owner: str | None) -> bool:
-    """Whether this lease owner may hold several sagas at once."""
-    return owner is not None and owner.endswith(_SHARED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseRequest:
-    """A request for a lease.
-
-    Attributes:
-        owner: the worker's name.
-        seconds: how long the lease lasts unless it is renewed.
-        token: random for each request, so that two threads of one worker cannot both hold a saga.
-    """
-
-    owner: str
-    seconds: float
-    token: UUID = field(default_factory=uuid4)
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write to a saga; `version` and `token` are its fence.
-
-    Attributes:
-        saga_id: the saga.
-        version: the saga's fencing token; every acquire increments it.
-        owner: the worker's name.
-        token: the token of the request.
-    """
-
-    saga_id: UUID
-    version: int
-    owner: str
-    token: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,96 +261,6 @@ class Definition:
     graph: str
 
 
-class Refusal(StrEnum):
-    """Why a saga was not acquired."""
-
-    NOT_FOUND = "not found"
-    FINISHED = "finished"
-    HELD = "held"
-    OUTDATED = "outdated"
-    WAITING = "waiting"
-    PAUSED = "paused"
-    DEAD = "dead"
-    DIED = "died"
-    SUSPECT = "suspect"
-
-
-@dataclass(frozen=True, slots=True)
-class NotAcquired:
-    """The saga was not acquired; `record` (without its log) is its present state."""
-
-    why: Refusal
-    record: SagaRecord | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Acquired:
-    """The saga was acquired; `record` is the saga under the lease, `status_before` its status before."""
-
-    lease: Lease
-    record: SagaRecord
-    status_before: SagaStatus
-
-
-@dataclass(frozen=True, kw_only=True)
-class Applied:
-    """What a transition did, as the storage's own statement reports it.
-
-    Attributes:
-        status, state, recovery_attempts: the values in the record afterwards.
-        available_at: when a suspended or given back saga is due; None if the saga is held, dead or finished, or waits
-            without a deadline.
-        log: the rows that were added, as stored.
-        inbox: how many signals and requests were delivered to the saga.
-        outbox: the tasks that were written to the outbox, and are to be sent.
-    """
-
-    status: SagaStatus
-    state: SagaState
-    recovery_attempts: int
-    available_at: datetime | None
-    log: tuple[LogEntry, ...] = field(default_factory=tuple)
-    inbox: int = 0
-    outbox: tuple[OutboxTask, ...] = ()
-
-    def followed_by(self, last: Applied) -> Applied:
-        """Return what two transitions did together."""
-        return replace(last, log=(*self.log, *last.log), outbox=(*self.outbox, *last.outbox))
-
-    @classmethod
-    def with_log_on_demand(
-        cls, *, status: SagaStatus, state: SagaState, inbox: int, log: Callable[[], tuple[LogEntry, ...]]
-    ) -> Applied:
-        """Return one of a saga that goes on or ended, its log made when somebody reads it: only observers do."""
-        applied = object.__new__(cls)
-        applied.__dict__.update(
-            status=status, state=state, recovery_attempts=0, available_at=None, inbox=inbox, _log=log
-        )
-        return applied
-
-    def __getattr__(self, name: str) -> Any:
-        make = self.__dict__.get("_log") if name == "log" else None
-        if make is None:
-            raise AttributeError(name)
-        self.__dict__["log"] = log = make()
-        return log
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimResult:
-    """What one scan did.
-
-    Attributes:
-        claims: the sagas to send messages for.
-        died: the sagas that are dead now, because a crash spent their last attempt.
-        lost: how many of the claims replace a message that was lost, or probe whether it is lost.
-    """
-
-    claims: tuple[Claim, ...] = ()
-    died: tuple[UUID, ...] = ()
-    lost: int = 0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """A paused saga name: who paused it, why, and since when."""
@@ -416,65 +282,6 @@ class ScheduleTicks:
 
     now: datetime
     last: Mapping[str, datetime]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SagaFilter:
-    """Which sagas a listing shows, the newest first. Each filter narrows the others; None and empty ones do not apply.
-
-    Attributes:
-        statuses, states: sagas with one of these.
-        name: the stored name.
-        key: the idempotency key.
-        tags: sagas that have all of these tags, and maybe others.
-        created_after, created_before: sagas created at this time or later, and before this time.
-        updated_after, updated_before: the same for the last write. The last write of a finished saga is its end.
-        after: the id of the last saga of the page before; only older sagas follow it.
-        limit: how many at most.
-
-    Raises:
-        UnstorableText: a text has a character that no database can store.
-        ValueError: a tag is not text, or a time has no time zone.
-    """
-
-    statuses: Sequence[SagaStatus] = ()
-    states: Sequence[SagaState] = ()
-    name: str | None = None
-    key: str | None = None
-    tags: Mapping[str, str] | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    updated_after: datetime | None = None
-    updated_before: datetime | None = None
-    after: UUID | None = None
-    limit: int = 50
-
-    def __post_init__(self) -> None:
-        require_storable(name=self.name, key=self.key)
-        for tag, value in (self.tags or {}).items():
-            if not isinstance(tag, str) or not isinstance(value, str):
-                raise ValueError(f"tag {tag!r:.60} is {value!r:.60}: give text for both.")
-            require_storable(tag=tag, value=value)
-        for name in ("created_after", "created_before", "updated_after", "updated_before"):
-            moment: datetime | None = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise ValueError(f"{name} is {moment}: give it a time zone, as datetime(..., tzinfo=UTC).")
-
-    def matches(self, saga: SagaRecord) -> bool:
-        """Whether the listing shows a saga, if its limit allows."""
-        written = saga.finished_at or saga.updated_at
-        return (
-            (not self.statuses or saga.status in self.statuses)
-            and (not self.states or saga.state in self.states)
-            and self.name in (None, saga.name)
-            and self.key in (None, saga.idempotency_key)
-            and (not self.tags or self.tags.items() <= (saga.tags or {}).items())
-            and (self.created_after is None or saga.created_at >= self.created_after)
-            and (self.created_before is None or saga.created_at < self.created_before)
-            and (self.updated_after is None or written >= self.updated_after)
-            and (self.updated_before is None or written < self.updated_before)
-            and (self.after is None or saga.id < self.after)
-        )
 
 
 def completed(step: str, action: Action, attempt: int = 1) -> LogEntry:

@@ -23,16 +23,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sagas.progress import Action, EntryStatus, SagaStatus, aborted
-from sagas.storage.records import (
-    Acquired,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    Refusal,
-    SagaRecord,
-    SagaState,
-    is_shared,
-)
+from sagas.storage.answers import Acquired, Refusal
+from sagas.storage.leases import Lease, LeaseRequest, is_shared
+from sagas.storage.records import LogEntry, SagaRecord, SagaState
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Transition, change_of
 
 _BEGUN: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)

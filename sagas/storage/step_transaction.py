@@ -12,7 +12,7 @@ import psycopg
 import sqlalchemy as sa
 
 from sagas.errors import ConfigurationError
-from sagas.storage.records import Applied
+from sagas.storage.answers import Applied
 from sagas.storage.transitions import Ended, Suspended, Transition
 
 #: Opens a session for one attempt at a step in a test, as `sessionmaker(engine).begin` does.

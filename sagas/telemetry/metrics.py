@@ -17,7 +17,8 @@ from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Move
-    from sagas.storage.records import Acquired, LogEntry, SagaRecord
+    from sagas.storage.answers import Acquired
+    from sagas.storage.records import LogEntry, SagaRecord
 
 logger = saga_logger(__name__)
 

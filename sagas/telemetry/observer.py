@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from sagas.progress import Move
-    from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
+    from sagas.storage.answers import Acquired
+    from sagas.storage.records import LogEntry, NewSaga, SagaRecord
 
 
 _NOTHING: Final = nullcontext()

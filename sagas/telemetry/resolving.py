@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from sagas.progress import Move
-from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
+from sagas.storage.answers import Acquired
+from sagas.storage.records import LogEntry, NewSaga, SagaRecord
 from sagas.telemetry.observer import NullObserver, Observer
 
 

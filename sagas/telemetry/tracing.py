@@ -22,7 +22,8 @@ from sagas.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from sagas.progress import Move
-    from sagas.storage.records import Acquired, LogEntry, NewSaga, SagaRecord
+    from sagas.storage.answers import Acquired
+    from sagas.storage.records import LogEntry, NewSaga, SagaRecord
 
 #: Outcomes after which a person has to attend to the saga or to this worker.
 _ERRORS: Final = frozenset({"failed", "dead", "lost"})

@@ -14,8 +14,9 @@ from psycopg.types.json import Jsonb
 
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import rules
+from sagas.storage.leases import shared_owner
 from sagas.storage.postgres import mapping
-from sagas.storage.records import LogEntry, SagaRecord, SagaState, failed, shared_owner
+from sagas.storage.records import LogEntry, SagaRecord, SagaState, failed
 from sagas.storage.transitions import PROBE_SECONDS
 
 MAXIMUM: Final = 2

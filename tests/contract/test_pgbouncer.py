@@ -22,7 +22,7 @@ from sagas.cli.migrate import migrate_database
 from sagas.errors import StorageUnavailable
 from sagas.storage import ISagaStorage, PostgresSagaStorage
 from sagas.storage.postgres.dsn import make_engine
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.schema import HEAD
 from sagas.testing import StorageContract
 from tests.calls import DEADLINE_SECONDS, backends, new_saga

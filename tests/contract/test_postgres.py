@@ -16,21 +16,15 @@ from sqlalchemy.orm import Session
 from sagas.errors import SagaNotFound
 from sagas.progress import SagaStatus
 from sagas.storage import ISagaStorage, PostgresSagaStorage
-from sagas.storage.records import Acquired, Applied, Lease, NotAcquired, Refusal, SagaFilter, SagaState
+from sagas.storage.answers import Acquired, Applied, NotAcquired, Refusal
+from sagas.storage.leases import Lease
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended, Transition
 from sagas.testing import StorageContract
 from sagas.testing.storage_contract.fencing import TRANSITIONS
 from sagas.testing.storage_contract.signals import SEEING, signal
-from tests.calls import (
-    DEADLINE_SECONDS,
-    acquire,
-    backends,
-    claim,
-    held_saga,
-    new_saga,
-    wait_until,
-    writing_to,
-)
+from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, held_saga, new_saga, wait_until, writing_to
 
 
 class TestPostgresSagaStorage(StorageContract):

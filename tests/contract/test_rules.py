@@ -16,8 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from sagas.storage import ISagaStorage, MemorySagaStorage, rules
-from sagas.storage.contract import LARGEST
-from sagas.storage.records import Claim, ClaimResult, SagaFilter, SagaRecord, SagaState
+from sagas.storage.answers import ClaimResult
+from sagas.storage.arguments import LARGEST
+from sagas.storage.records import Claim, SagaRecord, SagaState
+from sagas.storage.saga_filter import SagaFilter
 from tests.contract import requests
 from tests.contract.one_transaction import rolled_back
 from tests.contract.requests import Request, outcome_of

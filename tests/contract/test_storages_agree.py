@@ -8,6 +8,7 @@ sagas the same is the older. SAGAS_TEST_EXAMPLES sets how many sequences are tri
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -22,28 +23,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from sagas.errors import ActionRefused, InboxMoved, LeaseLost, SagaNotFound
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage import MemorySagaStorage, PostgresSagaStorage, memory, rules, transitions
-from sagas.storage.postgres import mapping
-from sagas.storage.postgres import storage as postgres
-from sagas.storage.records import (
-    Acquired,
-    Applied,
-    Claim,
-    ClaimResult,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NewSaga,
-    NotAcquired,
-    Pause,
-    SagaFilter,
-    SagaRecord,
-    SagaState,
-    Signal,
-    SignalKind,
-    shared_owner,
-)
+from sagas.storage import MemorySagaStorage, PostgresSagaStorage
+from sagas.storage.answers import Acquired, Applied, ClaimResult, NotAcquired
+from sagas.storage.leases import Lease, LeaseRequest, shared_owner
+from sagas.storage.records import Claim, LogEntry, NewSaga, Pause, SagaRecord, SagaState, Signal, SignalKind
 from sagas.storage.rules import check_legal
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
 
 _EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "120"))
@@ -577,10 +562,9 @@ def _plain(value: Any, now: datetime) -> Any:
 def _moments_are_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a message may take: long enough that no slow machine makes a difference."""
     moments = {"PROBE_SECONDS": _UNIT, "MOST_PROBE_SECONDS": 4 * _UNIT, "OVERTAKING_SECONDS": _UNIT / 2, "PROBES": 2}
-    for module in (transitions, rules, memory, mapping, postgres):
-        for name, value in moments.items():
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, value)
+    for module in [each for name, each in sys.modules.items() if name.startswith("sagas.storage.")]:
+        for name in moments.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, moments[name])
 
 
 @pytest.mark.slow(15)

@@ -23,7 +23,8 @@ from sagas.admin import Operator
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.testing.processes import CeleryProcess
 from sagas.testing.servers import BrokerServer, PostgresServer

@@ -45,21 +45,9 @@ from sagas import MemorySagaStorage, SagaStatus
 from sagas.drivers import execute
 from sagas.errors import ActionRefused, IllegalStatusChange, InboxMoved, LeaseLost, StorageUnavailable
 from sagas.progress import EntryStatus, aborted
-from sagas.storage.records import (
-    Acquired,
-    Applied,
-    Claim,
-    Definition,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NewSaga,
-    Pause,
-    SagaRecord,
-    SagaState,
-    Signal,
-    is_shared,
-)
+from sagas.storage.answers import Acquired, Applied
+from sagas.storage.leases import Lease, LeaseRequest, is_shared
+from sagas.storage.records import Claim, Definition, LogEntry, NewSaga, Pause, SagaRecord, SagaState, Signal
 from sagas.storage.rules import OVERTAKING_SECONDS
 from sagas.storage.transitions import PROBE_SECONDS
 from tests.faults.processes import (

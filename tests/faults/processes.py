@@ -19,20 +19,9 @@ from sagas.definition import ONCE, AnySaga, Part, Sleep, Step, Wait
 from sagas.errors import SagaError, StorageUnavailable
 from sagas.lease import KeptLease, LeaseKeeper
 from sagas.runtime import Runtime
-from sagas.storage.records import (
-    Acquired,
-    Applied,
-    Claim,
-    ClaimResult,
-    Lease,
-    LeaseRequest,
-    NotAcquired,
-    SagaRecord,
-    Signal,
-    SignalKind,
-    is_shared,
-    shared_owner,
-)
+from sagas.storage.answers import Acquired, Applied, ClaimResult, NotAcquired
+from sagas.storage.leases import Lease, LeaseRequest, is_shared, shared_owner
+from sagas.storage.records import Claim, SagaRecord, Signal, SignalKind
 from sagas.storage.transitions import PROBE_SECONDS, FailedAttempt, Transition
 from tests.samples import Trip
 

@@ -20,22 +20,9 @@ from sagas.graph import Graph, Node
 from sagas.inbox import Inbox
 from sagas.progress import Action, Entry, EntryStatus, Progress, SagaStatus, Verdict
 from sagas.storage import rules
-from sagas.storage.records import (
-    Acquired,
-    Applied,
-    Claim,
-    ClaimResult,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NotAcquired,
-    Pause,
-    SagaRecord,
-    SagaState,
-    Signal,
-    SignalKind,
-    is_shared,
-)
+from sagas.storage.answers import Acquired, Applied, ClaimResult, NotAcquired
+from sagas.storage.leases import Lease, LeaseRequest, is_shared
+from sagas.storage.records import Claim, LogEntry, Pause, SagaRecord, SagaState, Signal, SignalKind
 from sagas.storage.transitions import Change, Ended, Progressed, Suspended, Transition, change_of
 from tests.faults.interleavings import MUCH_LATER, After, Exploration, Explorer, Sent, Violation, World, armed
 from tests.faults.processes import (

@@ -22,18 +22,11 @@ import sqlalchemy as sa
 from sagas.errors import InboxMoved, LeaseLost
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage, rules
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.postgres import attempts, dispatching, holding, pausing, reading, signals, starting, statements
 from sagas.storage.postgres.queries import query
-from sagas.storage.records import (
-    Acquired,
-    Claim,
-    Lease,
-    LeaseRequest,
-    SagaRecord,
-    SagaState,
-    Signal,
-    completed,
-)
+from sagas.storage.records import Claim, SagaRecord, SagaState, Signal, completed
 from sagas.storage.transitions import Ended, GaveBack, Progressed, Suspended, Transition
 from tests.calls import DEADLINE_SECONDS, new_saga
 from tests.contract.one_transaction import rolled_back

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import prune
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import NewSaga, SagaFilter
+from sagas.storage.records import NewSaga
+from sagas.storage.saga_filter import SagaFilter
 from tests.calls import new_saga
 
 

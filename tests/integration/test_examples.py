@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import Progressed
 from sagas.testing.processes import wait_until
 from tests.forking import run_python

@@ -15,7 +15,7 @@ import pytest
 
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.settings import PREFIX
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from sagas.testing.processes import launch, wait_until
 from tests.forking import start_celery
 

@@ -10,7 +10,8 @@ from sagas import ISagaStorage, MemorySagaStorage, SagaStatus
 from sagas.execution import holder_failed
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import GaveBack, Progressed
 from tests.samples import QuickEngine, Stage, Trip
 

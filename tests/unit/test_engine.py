@@ -16,7 +16,8 @@ import sagas
 from sagas import Call, MemorySagaStorage, PostgresSagaStorage, SagaEngine, SagaStatus, Settings, Step
 from sagas.errors import ConfigurationError, ContextError, InvalidSagaId, SagaNotFound, StorageUnavailable
 from sagas.graph import Graph
-from sagas.storage.records import Claim, SagaFilter
+from sagas.storage.records import Claim
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import FakeDispatcher, QuickEngine, Stage, Trip, book
 
 

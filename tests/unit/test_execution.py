@@ -11,7 +11,7 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus, Step
 from sagas.progress import EntryStatus
-from sagas.storage.records import LeaseRequest
+from sagas.storage.leases import LeaseRequest
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, always, book
 
 FULL = ConnectionError("fully booked")

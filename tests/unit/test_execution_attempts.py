@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 
 from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
-from sagas.storage.records import Acquired, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
 from sagas.telemetry import Observer
 from tests.samples import SETTINGS, Clock, QuickEngine, Stage, Trip, always, book, saga_of
 

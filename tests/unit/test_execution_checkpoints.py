@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import StorageUnavailable
-from sagas.storage.records import Acquired, Applied, Claim, Lease, LeaseRequest, SagaState
+from sagas.storage.answers import Acquired, Applied
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import Claim, SagaState
 from sagas.storage.transitions import Transition
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, book
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, Saga, SagaStatus, Step
 from sagas.errors import ContextError
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import Clock, Outcome, QuickEngine, Stage, Trip, book, saga_of
 
 FULL = ConnectionError("fully booked")

@@ -14,7 +14,9 @@ from sagas.errors import LeaseLost, SagaExists, StorageUnavailable
 from sagas.group_commit import GroupWriter
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import Progressed, Transition
 from tests.samples import DEADLINE_SECONDS
 

@@ -10,7 +10,7 @@ from uuid import RFC_4122, UUID
 
 from sagas import ISagaStorage, SagaEngine
 from sagas.ids import new_saga_id
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import Stage, Trip
 
 

@@ -20,7 +20,8 @@ import pytest
 from sagas import Call, MemorySagaStorage, PostgresSagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import LeaseKeeper, default_node, owner_name
-from sagas.storage.records import Lease, SagaFilter
+from sagas.storage.leases import Lease
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import DEADLINE_SECONDS, SETTINGS, QuickEngine, Stage, Trip
 
 LEASE_SECONDS = 0.3
@@ -144,7 +145,7 @@ import os, queue, signal
 from uuid import UUID
 from sagas import MemorySagaStorage
 from sagas.lease import LeaseKeeper
-from sagas.storage.records import Lease
+from sagas.storage.leases import Lease
 
 class Renewals(MemorySagaStorage):
     renewed = queue.Queue()

@@ -16,7 +16,7 @@ from sagas import Call, MemorySagaStorage, RetryPolicy
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.errors import StorageUnavailable
 from sagas.outbox import OutboxTask
-from sagas.storage.records import LeaseRequest
+from sagas.storage.leases import LeaseRequest
 from sagas.storage.transitions import outbox_of
 from tests.samples import Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip
 

@@ -13,7 +13,9 @@ from sagas import ISagaStorage, MemorySagaStorage, PostgresSagaStorage, RetryPol
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.progress import EntryStatus
 from sagas.recovery import ScanReport, parse_saga_id, scan
-from sagas.storage.records import Acquired, Claim, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import Claim
 from tests.samples import SETTINGS, Clock, FakeDispatcher, QuickEngine, Stage, Trip
 
 FULL = ConnectionError("fully booked")

@@ -13,7 +13,8 @@ from sagas import MemorySagaStorage, SagaStatus, Schedule, Settings
 from sagas.errors import StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.recovery import ScanReport
-from sagas.storage.records import NewSaga, SagaFilter, SagaRecord
+from sagas.storage.records import NewSaga, SagaRecord
+from sagas.storage.saga_filter import SagaFilter
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip
 
 MINUTE, DAY = 60.0, 86_400.0

@@ -18,7 +18,8 @@ from sagas.errors import DefinitionError, LogDoesNotFit
 from sagas.graph import Graph, Node
 from sagas.plan import plan_for
 from sagas.progress import Action, Entry, EntryStatus, Progress, SagaStatus, Verdict
-from sagas.storage.records import LeaseRequest, completed, failed
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import completed, failed
 from sagas.storage.step_transaction import StepTransaction
 from sagas.testing import crash_matrix
 from tests.samples import Clock, QuickEngine, Stage, Trip, saga_of

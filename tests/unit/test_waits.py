@@ -13,7 +13,8 @@ import pytest
 from sagas import Call, MemorySagaStorage, RetryPolicy, SagaStatus, Sleep, Wait
 from sagas.errors import InvalidSagaId, SagaNotFound, SignalRefused
 from sagas.progress import Action, EntryStatus, Progress
-from sagas.storage.records import Refusal, SagaState
+from sagas.storage.answers import Refusal
+from sagas.storage.records import SagaState
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, saga_of
 
 DAY = 86_400.0

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.storage import rules
+from sagas.storage.arguments import DEFAULT_MAX_RECOVERY_ATTEMPTS, require_attempts, require_recovery_arguments
 from sagas.storage.attempts import count_attempt, set_attempts
-from sagas.storage.contract import DEFAULT_MAX_RECOVERY_ATTEMPTS, require_attempts, require_recovery_arguments
 from sagas.storage.memory.rows import Rows
 from sagas.storage.records import SagaState
 

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from sagas.progress import SagaStatus
 from sagas.storage import rules
-from sagas.storage.contract import require_counts
+from sagas.storage.answers import ClaimResult
+from sagas.storage.arguments import require_counts
 from sagas.storage.memory.pausing import Pausing
-from sagas.storage.records import Claim, ClaimResult, SagaState
+from sagas.storage.records import Claim, SagaState
 from sagas.storage.transitions import PROBE_SECONDS
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from sagas.outbox import OutboxTask
-from sagas.storage.contract import require_counts, require_seconds
+from sagas.storage.arguments import require_counts, require_seconds
 from sagas.storage.memory.rows import Rows
 
 

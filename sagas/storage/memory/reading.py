@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from uuid import UUID
 
-from sagas.storage.contract import require_counts
+from sagas.storage.arguments import require_counts
 from sagas.storage.memory.rows import Rows
-from sagas.storage.records import SagaFilter, SagaRecord
+from sagas.storage.records import SagaRecord
+from sagas.storage.saga_filter import SagaFilter
 
 
 class Reading(Rows):

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from sagas.errors import InboxMoved, LeaseLost, StepRolledBack
+from sagas.storage.answers import Applied
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Applied, Lease
+from sagas.storage.leases import Lease
 from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import Ended, Suspended, Transition
 

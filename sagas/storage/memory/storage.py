@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sagas.storage.contract import require_counts, require_seconds
+from sagas.storage.arguments import require_counts, require_seconds
 from sagas.storage.memory.attempts import Attempts
 from sagas.storage.memory.dispatching import Dispatching
 from sagas.storage.memory.holding import Holding

@@ -5,16 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from sagas.progress import SagaStatus
+from sagas.storage.arguments import DEFAULT_MAX_RECOVERY_ATTEMPTS, require_attempts, require_recovery_arguments
 from sagas.storage.attempts import count_attempt
-from sagas.storage.contract import (
-    DEFAULT_MAX_RECOVERY_ATTEMPTS,
-    not_found,
-    require_attempts,
-    require_recovery_arguments,
-)
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
+from sagas.storage.refusals import not_found
 
 
 class Attempts(Statements):

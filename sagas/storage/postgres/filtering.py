@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 
 #: Milliseconds. The clocks of machines that start sagas differ from the database's by less, so a range of ids finds
 #: the sagas that were started within a time.

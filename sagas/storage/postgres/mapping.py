@@ -11,20 +11,9 @@ from uuid import UUID
 
 from sagas.outbox import EnqueuedTask, OutboxTask
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
-from sagas.storage.records import (
-    Applied,
-    Claim,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NewSaga,
-    SagaHead,
-    SagaRecord,
-    SagaState,
-    Signal,
-    SignalKind,
-    is_shared,
-)
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease, LeaseRequest, is_shared
+from sagas.storage.records import Claim, LogEntry, NewSaga, SagaHead, SagaRecord, SagaState, Signal, SignalKind
 from sagas.storage.transitions import PROBE_SECONDS, Ended, Progressed, Transition, change_of, outbox_of
 
 # -- what statements take -------------------------------------------------------------------------------------

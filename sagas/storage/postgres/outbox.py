@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sagas.outbox import OutboxTask
-from sagas.storage.contract import require_counts, require_seconds
+from sagas.storage.arguments import require_counts, require_seconds
 from sagas.storage.postgres.statements import Statements
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sagas.storage.contract import not_found, require_counts
+from sagas.storage.arguments import require_counts
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
-from sagas.storage.records import SagaFilter, SagaHead, SagaRecord
+from sagas.storage.records import SagaHead, SagaRecord
+from sagas.storage.refusals import not_found
+from sagas.storage.saga_filter import SagaFilter
 
 
 class Reading(Statements):

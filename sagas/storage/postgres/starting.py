@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from sagas.errors import DefinitionNotFound
+from sagas.storage.leases import LeaseRequest
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.creating import Query, create
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
-from sagas.storage.records import Definition, LeaseRequest, NewSaga, OnConflict
+from sagas.storage.records import Definition, NewSaga, OnConflict
 
 
 class Starting(Statements):

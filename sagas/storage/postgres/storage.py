@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from sagas.errors import ConfigurationError
 from sagas.settings import DEFAULT_POOL_SIZE
-from sagas.storage.contract import require_counts, require_seconds
+from sagas.storage.arguments import require_counts, require_seconds
 from sagas.storage.postgres.attempts import Attempts
 from sagas.storage.postgres.dispatching import Dispatching
 from sagas.storage.postgres.dsn import make_engine

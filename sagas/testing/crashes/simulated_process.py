@@ -17,9 +17,11 @@ from sagas.recovery import recover
 from sagas.registry import Registry
 from sagas.runtime import Runtime
 from sagas.settings import Settings
+from sagas.storage.answers import Applied
 from sagas.storage.contract import ISagaStorage
+from sagas.storage.leases import Lease
 from sagas.storage.memory import MemorySagaStorage
-from sagas.storage.records import Applied, Lease, LogEntry, NewSaga, SagaRecord, SagaState, Signal
+from sagas.storage.records import LogEntry, NewSaga, SagaRecord, SagaState, Signal
 from sagas.storage.transitions import Transition, describe
 from sagas.testing.clock import FakeClock
 from sagas.testing.crashes.places import Moment, Waiting

@@ -12,20 +12,10 @@ import pytest
 from sagas.errors import LeaseLost
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage.answers import Acquired, NotAcquired, Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import (
-    Acquired,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NotAcquired,
-    Refusal,
-    SagaRecord,
-    SagaState,
-    completed,
-    failed,
-    shared_owner,
-)
+from sagas.storage.leases import Lease, LeaseRequest, shared_owner
+from sagas.storage.records import LogEntry, SagaRecord, SagaState, completed, failed
 from sagas.storage.transitions import FailedAttempt, GaveBack, Progressed
 from sagas.testing.storage_contract.base import (
     COMPENSATING,

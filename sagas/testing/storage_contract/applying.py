@@ -9,8 +9,9 @@ import pytest
 
 from sagas.errors import LeaseLost
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage.answers import Applied, Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Applied, LogEntry, Refusal, SagaState, completed, failed, note
+from sagas.storage.records import LogEntry, SagaState, completed, failed, note
 from sagas.storage.transitions import Ended, GaveBack, Progressed, Suspended, Transition
 from sagas.testing.storage_contract.base import (
     COMPENSATING,

@@ -12,8 +12,10 @@ import pytest
 from sagas.errors import IllegalStatusChange, LeaseLost, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict, aborted
-from sagas.storage.contract import LARGEST, MOST_ATTEMPTS, ISagaStorage
-from sagas.storage.records import Refusal, SagaState
+from sagas.storage.answers import Refusal
+from sagas.storage.arguments import LARGEST, MOST_ATTEMPTS
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import SagaState
 from sagas.storage.transitions import PROBE_SECONDS, Progressed
 from sagas.testing.storage_contract.base import (
     DONE,

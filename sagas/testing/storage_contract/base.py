@@ -11,21 +11,10 @@ from uuid import UUID
 
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict
+from sagas.storage.answers import Acquired, ClaimResult, NotAcquired, Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import (
-    Acquired,
-    Claim,
-    ClaimResult,
-    Lease,
-    LeaseRequest,
-    LogEntry,
-    NewSaga,
-    NotAcquired,
-    Refusal,
-    SagaRecord,
-    completed,
-    failed,
-)
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import Claim, LogEntry, NewSaga, SagaRecord, completed, failed
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended
 
 MAXIMUM: Final = 5

@@ -8,8 +8,10 @@ import pytest
 
 from sagas.ids import new_saga_id
 from sagas.progress import SagaStatus
-from sagas.storage.contract import LARGEST, ISagaStorage
-from sagas.storage.records import Claim, ClaimResult, Refusal, SagaState
+from sagas.storage.answers import ClaimResult, Refusal
+from sagas.storage.arguments import LARGEST
+from sagas.storage.contract import ISagaStorage
+from sagas.storage.records import Claim, SagaState
 from sagas.storage.transitions import GaveBack
 from sagas.testing.storage_contract.acquiring import is_lost
 from sagas.testing.storage_contract.base import (

@@ -12,7 +12,8 @@ import pytest
 from sagas.errors import LeaseLost
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Lease, LeaseRequest, failed, note
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import failed, note
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
 from sagas.testing.storage_contract.base import COMPENSATING, DONE, MAXIMUM, RUNNING, ContractBase, ids
 

@@ -10,7 +10,7 @@ import pytest
 from sagas.errors import SagaNotFound
 from sagas.progress import SagaStatus
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended
 from sagas.testing.storage_contract.base import COMPENSATING, DONE, FAILED, ContractBase, new
 

@@ -10,8 +10,9 @@ import pytest
 from sagas.errors import ActionRefused, LeaseLost
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict, aborted
+from sagas.storage.answers import Applied, NotAcquired, Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Applied, NotAcquired, Refusal, SagaRecord, SagaState, failed, note
+from sagas.storage.records import SagaRecord, SagaState, failed, note
 from sagas.storage.transitions import Ended, GaveBack, Transition
 from sagas.testing.storage_contract.acquiring import is_lost
 from sagas.testing.storage_contract.applying import SKIPPED

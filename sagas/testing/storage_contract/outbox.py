@@ -7,8 +7,8 @@ import pytest
 from sagas.errors import LeaseLost
 from sagas.outbox import EnqueuedTask
 from sagas.progress import SagaStatus
+from sagas.storage.answers import Applied
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Applied
 from sagas.storage.transitions import Ended, Progressed, Suspended, Transition
 from sagas.testing.storage_contract.base import DONE, RUNNING, WRITTEN, ContractBase, all_at_once
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sagas.progress import SagaStatus
+from sagas.storage.answers import Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Refusal, SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import GaveBack
 from sagas.testing.storage_contract.acquiring import is_lost
 from sagas.testing.storage_contract.base import FAILED, MAXIMUM, RUNNING, ContractBase, ids

@@ -13,17 +13,9 @@ import pytest
 from sagas.errors import InboxMoved, LeaseLost
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
+from sagas.storage.answers import Applied, Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import (
-    Applied,
-    LogEntry,
-    Refusal,
-    SagaRecord,
-    SagaState,
-    Signal,
-    SignalKind,
-    failed,
-)
+from sagas.storage.records import LogEntry, SagaRecord, SagaState, Signal, SignalKind, failed
 from sagas.storage.transitions import Ended, Progressed, Suspended, Transition
 from sagas.testing.storage_contract.base import (
     COMPENSATING,

@@ -12,8 +12,11 @@ import pytest
 from sagas.errors import AlreadyStarted, DefinitionNotFound, LeaseLost, SagaExists, SagaNotFound
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
+from sagas.storage.answers import Refusal
 from sagas.storage.contract import ISagaStorage
-from sagas.storage.records import Definition, LeaseRequest, NewSaga, Refusal, SagaFilter, SagaState, completed, note
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import Definition, NewSaga, SagaState, completed, note
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended, Progressed
 from sagas.testing.storage_contract.base import DONE, FAILED, RUNNING, WRITTEN, ContractBase, all_at_once, ids, new
 

@@ -16,7 +16,8 @@ from sagas.celery import install
 from sagas.celery.application import SagaCelery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.ids import new_saga_id
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, SagaRecord
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, SagaRecord
 from sagas.testing.processes import CeleryProcess, wait_until
 from tests.forking import start_celery
 from tests.integration.celery.samples import Job, ThreeSteps

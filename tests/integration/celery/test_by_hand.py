@@ -14,7 +14,9 @@ from celery import Celery
 from sagas import SagaEngine, SagaStatus
 from sagas.errors import ConfigurationError, InvalidSagaId, SagaNotFound
 from sagas.progress import Action
-from sagas.storage.records import Acquired, Lease, LeaseRequest, completed
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import completed
 from sagas.storage.transitions import FailedAttempt, GaveBack, Progressed
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, held_sagas, wait_finished

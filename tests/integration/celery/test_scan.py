@@ -16,7 +16,8 @@ from kombu.utils.url import parse_url
 from sagas import SagaEngine, SagaStatus, recovery
 from sagas.celery.dispatch import CeleryDispatcher
 from sagas.progress import Action
-from sagas.storage.records import Claim, SagaFilter, SagaRecord, SagaState, completed
+from sagas.storage.records import Claim, SagaRecord, SagaState, completed
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Progressed
 from sagas.testing.processes import wait_until
 from tests.faults.network import Forwarding

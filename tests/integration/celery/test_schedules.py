@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sagas import SagaStatus
 from sagas.engine import SagaEngine
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start
 from tests.integration.engine.nightly import nightly

@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from sagas import SagaEngine, Settings
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.integration.celery.conftest import Start, wait_for_saga
 from tests.integration.celery.samples import Job, ThreeSteps

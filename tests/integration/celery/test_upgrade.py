@@ -13,7 +13,8 @@ import redis
 from sagas import SagaEngine, SagaStatus
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus
-from sagas.storage.records import Lease, LeaseRequest, LogEntry, NewSaga
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import LogEntry, NewSaga
 from sagas.storage.transitions import GaveBack
 from tests.integration.celery.conftest import Start, wait_finished
 from tests.integration.celery.samples import Job, ThreeSteps

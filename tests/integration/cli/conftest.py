@@ -20,7 +20,8 @@ from typing_extensions import TypedDict
 from sagas import PostgresSagaStorage, Saga, SagaEngine, Settings, Wait
 from sagas.cli.app import app
 from sagas.ids import new_saga_id
-from sagas.storage.records import LeaseRequest, NewSaga
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga
 from tests.forking import ForkedCommand
 from tests.integration.cli.shop import Order, Pay, PlaceOrder, Reserve
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sagas import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
 

@@ -14,7 +14,8 @@ import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.progress import Action, SagaStatus
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import GaveBack, Progressed
 from tests.integration.cli.conftest import Command
 

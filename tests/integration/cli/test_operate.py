@@ -10,7 +10,8 @@ from typer.testing import Result
 
 from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.prompts import operator
-from sagas.storage.records import Acquired, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from sagas.testing.processes import wait_until
 from tests.calls import backends
 from tests.integration.cli.conftest import Command

@@ -16,7 +16,8 @@ from rich.cells import cell_len
 
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.ids import new_saga_id
-from sagas.storage.records import LeaseRequest, NewSaga
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder
 

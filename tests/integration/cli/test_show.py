@@ -14,7 +14,8 @@ from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.cli.prompts import operator
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, completed
 from sagas.storage.transitions import Progressed
 from tests.integration.cli.conftest import Command
 from tests.integration.cli.shop import Order, PlaceOrder

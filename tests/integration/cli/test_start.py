@@ -14,7 +14,7 @@ import pytest
 from sagas import PostgresSagaStorage, SagaEngine
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.integration.cli.conftest import Command
 
 

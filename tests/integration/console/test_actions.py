@@ -11,7 +11,8 @@ import pytest
 
 from sagas import PostgresSagaStorage, SagaEngine, SagaStatus
 from sagas.ids import new_saga_id
-from sagas.storage.records import LeaseRequest, NewSaga, SagaState
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga, SagaState
 from tests.integration.console.conftest import OPERATOR, Browser, Started, fields
 from tests.integration.console.shop import Order, PlaceOrder, PrintBill, Restock
 

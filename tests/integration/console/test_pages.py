@@ -16,7 +16,8 @@ from sagas import PostgresSagaStorage, SagaEngine, Schedule
 from sagas.console import LoopbackOnly, Person, console
 from sagas.ids import new_saga_id
 from sagas.inspection import Inspector
-from sagas.storage.records import LeaseRequest, NewSaga
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga
 from tests.integration.console.conftest import Browser, Started, served
 from tests.integration.console.shop import Order, PlaceOrder, PrintBill, Restock
 

@@ -19,7 +19,9 @@ from docs.screenshots import PASSWORD, flower
 from sagas import PostgresSagaStorage, SagaEngine, SagaStatus, Settings, api
 from sagas.doctor import every_check, every_finding
 from sagas.ids import new_saga_id
-from sagas.storage.records import Definition, Lease, LeaseRequest, NewSaga, SagaFilter
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import Definition, NewSaga
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import FailedAttempt
 from sagas.testing.processes import wait_until
 from tests.forking import start_celery

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_every_index_is_explained() -> None:
 def test_every_method_of_the_contract_is_described_with_its_signature() -> None:
     shown = re.findall(r"^#### `(\w+)\((.*)\)`$", STORAGE.read_text(), re.MULTILINE)
     contract = []
-    for name in vars(ISagaStorage):
+    for name in chain.from_iterable(map(vars, (*ISagaStorage.__bases__, ISagaStorage))):
         if name in ISagaStorage.__abstractmethods__:
             signature = inspect.signature(getattr(ISagaStorage, name))
             parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.name != "self"]

@@ -13,7 +13,8 @@ from sagas.definition import AnySaga
 from sagas.doctor import Installation
 from sagas.doctor.unfinished import DEFINITIONS, SCANS, STUCK
 from sagas.ids import new_saga_id
-from sagas.storage.records import Definition, LeaseRequest, NewSaga
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import Definition, NewSaga
 from tests.integration.doctor.conftest import findings_of, found_by
 from tests.samples import Stage
 

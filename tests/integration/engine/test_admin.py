@@ -16,7 +16,10 @@ from sagas.admin import Operator
 from sagas.errors import ActionRefused, SagaNotFound, UnknownSaga
 from sagas.ids import new_saga_id
 from sagas.progress import Action, EntryStatus, Progress
-from sagas.storage.records import Acquired, Lease, LeaseRequest, SagaFilter, SagaState
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import GaveBack
 from sagas.testing.processes import wait_until
 from tests.samples import DEADLINE_SECONDS, SETTINGS, FakeDispatcher, QuickEngine, Stage, Trip, always, book

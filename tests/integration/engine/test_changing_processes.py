@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage, SagaStatus
 from sagas.progress import Action
-from sagas.storage.records import LogEntry, SagaFilter, SagaRecord, SagaState
+from sagas.storage.records import LogEntry, SagaRecord, SagaState
+from sagas.storage.saga_filter import SagaFilter
 from tests.forking import run_python
 
 OLD = """

@@ -28,7 +28,8 @@ from sagas import (
 from sagas.errors import InvalidSagaId, SagaNotFound, StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action
-from sagas.storage.records import Lease, LeaseRequest, NewSaga, SagaState, completed
+from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.records import NewSaga, SagaState, completed
 from sagas.storage.transitions import Ended
 from tests.samples import DEADLINE_SECONDS, QuickEngine, Stage, Trip, always, book
 

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from sagas import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.faults.cluster import fake_time_library
 from tests.integration.engine.nightly import CRASHED, engine, nightly
 

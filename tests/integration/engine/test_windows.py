@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from sagas import PostgresSagaStorage, SagaStatus
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 
 # What Python lacks on Windows, taken away before anything else is imported; billiard asks which system it is on.
 WITHOUT_UNIX = """

@@ -26,7 +26,9 @@ from sagas.inspection.models import (
 )
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import Acquired, LeaseRequest, NewSaga, SagaState, completed
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga, SagaState, completed
 from sagas.storage.rules import LEGAL
 from sagas.storage.transitions import Ended
 from tests.integration.inspection.conftest import Insert

@@ -15,7 +15,8 @@ from sagas.inspection.queries import query
 from sagas.progress import SagaStatus
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.queries import query as storage_query
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
+from sagas.storage.saga_filter import SagaFilter
 from tests.databases import database
 
 DUE: Final = "now() - interval '1 minute'"

@@ -22,22 +22,16 @@ from sagas.errors import ConfigurationError, SchemaBehind, StorageUnavailable
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease
 from sagas.storage.postgres.dsn import make_engine
 from sagas.storage.postgres.pool import Connections
 from sagas.storage.postgres.prepared import PreparedStatements
-from sagas.storage.records import Acquired, Lease, SagaFilter, completed
+from sagas.storage.records import completed
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.schema import migrate
 from sagas.storage.transitions import Progressed
-from tests.calls import (
-    DEADLINE_SECONDS,
-    acquire,
-    backends,
-    claim,
-    cut_all,
-    held_saga,
-    new_saga,
-    wait_until,
-)
+from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, cut_all, held_saga, new_saga, wait_until
 
 # -- a URL that cannot work -----------------------------------------------------------------------------------
 

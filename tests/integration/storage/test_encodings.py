@@ -12,7 +12,7 @@ from sagas import Saga, SagaEngine, SagaStatus
 from sagas.cli.migrate import migrate_database
 from sagas.errors import CharacterNotStorable
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.databases import database
 from tests.samples import Stage, Trip, always
 

@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from sagas.errors import StorageUnavailable
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.answers import Applied, NotAcquired
+from sagas.storage.leases import Lease
 from sagas.storage.postgres.queries import query
-from sagas.storage.records import Applied, Lease, NewSaga, NotAcquired, SagaRecord, SagaState, note
+from sagas.storage.records import NewSaga, SagaRecord, SagaState, note
 from sagas.storage.transitions import FailedAttempt, GaveBack
 from tests.calls import claim, held_saga, new_saga, wait_until, writing_to
 

@@ -19,7 +19,7 @@ from sagas.errors import StorageUnavailable
 from sagas.inspection import Inspector
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.postgres import pool
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 from tests.calls import DEADLINE_SECONDS, acquire, backends, claim, cut_all, held_saga, new_saga, wait_until
 
 THREADS: Final = 12
@@ -205,7 +205,7 @@ def test_after_a_restart_idle_connections_are_replaced(
 FORKING: Final = """
 import os, sys
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import SagaFilter
+from sagas.storage.saga_filter import SagaFilter
 
 storage = PostgresSagaStorage(sys.argv[1], pool_size=1)
 with storage.connections.cursor() as cursor:

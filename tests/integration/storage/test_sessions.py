@@ -17,7 +17,7 @@ from sagas import SagaEngine, SagaStatus
 from sagas.errors import HiddenRow, SagaUnreadable, SchemaBehind
 from sagas.inspection import Inspector
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.records import LeaseRequest
+from sagas.storage.leases import LeaseRequest
 from sagas.storage.transitions import FailedAttempt
 from tests.calls import DEADLINE_SECONDS, held_saga, new_saga
 from tests.samples import Stage, Trip

@@ -16,9 +16,12 @@ from sagas import SagaEngine
 from sagas.ids import new_saga_id
 from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.postgres.queries import query
-from sagas.storage.records import Applied, Lease, LeaseRequest, NewSaga, SagaFilter, completed, failed, note
+from sagas.storage.records import NewSaga, completed, failed, note
 from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import (
     MOST_PROBE_SECONDS,
     PROBE_SECONDS,

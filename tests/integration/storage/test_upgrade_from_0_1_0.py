@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from sagas.errors import MigrationRefused, SchemaAhead, SchemaBehind
 from sagas.storage import PostgresSagaStorage, upgrade
-from sagas.storage.records import SagaFilter, SagaState
+from sagas.storage.records import SagaState
 from sagas.storage.rules import check_legal
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.schema import HEAD, current_version, migrate
 from tests.databases import database
 from tests.integration.storage.released import (

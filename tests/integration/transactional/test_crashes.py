@@ -11,7 +11,8 @@ import pytest
 
 from sagas import PostgresSagaStorage
 from sagas.definition import ONCE
-from sagas.storage.records import Applied, SagaFilter
+from sagas.storage.answers import Applied
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.step_transaction import StepTransaction
 from sagas.transactional import StepInTransaction
 from tests.integration.transactional.accounts import KINDS, Accounts, Transfer, pay, paying

@@ -17,7 +17,10 @@ from sqlalchemy.orm import Session
 from sagas import Call, OutcomeUnknown, PostgresSagaStorage, RetryPolicy, SagaStatus, Step
 from sagas.errors import StorageUnavailable
 from sagas.progress import Action, Verdict
-from sagas.storage.records import Acquired, Applied, LeaseRequest, SagaFilter, SagaRecord
+from sagas.storage.answers import Acquired, Applied
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import SagaRecord
+from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.step_transaction import StepTransaction
 from sagas.transactional import StepInTransaction
 from tests.calls import backends, wait_until

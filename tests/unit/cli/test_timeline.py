@@ -11,7 +11,8 @@ import pytest
 from sagas.ids import new_saga_id
 from sagas.inspection.timeline import Event, timeline
 from sagas.progress import Action, EntryStatus, Verdict
-from sagas.storage.records import LeaseRequest, LogEntry, NewSaga, SagaRecord, completed, failed, note
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import LogEntry, NewSaga, SagaRecord, completed, failed, note
 
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 LOST = LogEntry(step="holder", action=Action.HOLDER, status=EntryStatus.LOST, version=2, worker="w/1", in_flight=("a",))

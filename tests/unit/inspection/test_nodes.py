@@ -13,7 +13,8 @@ from sagas.graph import Fallback, Graph, Node
 from sagas.inspection.nodes import node_views
 from sagas.inspection.undoing import preview_undo
 from sagas.progress import Action, EntryStatus, Verdict
-from sagas.storage.records import LeaseRequest, LogEntry, NewSaga, SagaRecord, SagaState, completed, failed
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import LogEntry, NewSaga, SagaRecord, SagaState, completed, failed
 
 NOW: Final = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 SAGA_ID: Final = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

@@ -13,7 +13,8 @@ from sagas.duration import duration, when
 from sagas.inspection.models import SagaDetails
 from sagas.inspection.standing import in_brief, in_words
 from sagas.progress import Action, EntryStatus, SagaStatus
-from sagas.storage.records import LeaseRequest, LogEntry, NewSaga, Pause, SagaState, completed
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import LogEntry, NewSaga, Pause, SagaState, completed
 
 NOW = datetime(2026, 11, 22, 19, 38, 5, tzinfo=UTC)
 SAGA_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

@@ -19,7 +19,8 @@ import sagas
 from sagas import MemorySagaStorage, RetryPolicy
 from sagas.errors import LeaseLost, StorageUnavailable
 from sagas.lease import LeaseKeeper
-from sagas.storage.records import Acquired, Lease, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.transitions import GaveBack
 from sagas.telemetry import SagaAttributes
 from tests.samples import DEADLINE_SECONDS, Clock, FakeDispatcher, FlakyStorage, QuickEngine, Stage, Trip, always

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sagas import MemorySagaStorage, RetryPolicy, SagaStatus
 from sagas.errors import StorageUnavailable
-from sagas.storage.records import Acquired, Lease, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.transitions import GaveBack
 from sagas.telemetry.metrics import Metrics
 from tests.samples import Clock, FakeDispatcher, QuickEngine, Stage, Trip, always

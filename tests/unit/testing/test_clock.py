@@ -8,7 +8,9 @@ import pytest
 
 from sagas import MemorySagaStorage
 from sagas.ids import new_saga_id
-from sagas.storage.records import Acquired, LeaseRequest, NewSaga
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
+from sagas.storage.records import NewSaga
 from sagas.testing.clock import FakeClock
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from sagas import Call, MemorySagaStorage, OutcomeUnknown, RetryPolicy, Saga, SagaStatus
 from sagas.progress import Action
-from sagas.storage.records import Applied, Lease
+from sagas.storage.answers import Applied
+from sagas.storage.leases import Lease
 from sagas.storage.transitions import FailedAttempt, GaveBack, Transition
 from sagas.testing.crashes import SAGA_ID, CrashMatrix, CrashPlan, Moment, Outcome, crash_matrix
 from sagas.testing.crashes.script import Crash, Script

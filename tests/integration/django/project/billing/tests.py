@@ -14,7 +14,8 @@ from sagas.definition import ONCE
 from sagas.django import TransactionalStep
 from sagas.django.testing import sagas_in_memory
 from sagas.errors import DefinitionError
-from sagas.storage.records import Acquired, LeaseRequest
+from sagas.storage.answers import Acquired
+from sagas.storage.leases import LeaseRequest
 
 
 @dataclass
