@@ -43,8 +43,9 @@ from sagas.lease import KeptLease
 from sagas.loops import call_in_thread
 from sagas.progress import Move
 from sagas.runtime import Runtime
-from sagas.step_runner import perform, settle, timed_out
+from sagas.step_runner import perform
 from sagas.storage.answers import Acquired
+from sagas.timeouts import settle, timed_out
 
 
 async def execute_async(

@@ -32,11 +32,12 @@ from sagas.lease import KeptLease
 from sagas.loops import SerialThread, start_thread
 from sagas.progress import Action, Move
 from sagas.runtime import Runtime
-from sagas.step_runner import perform, timed_out
+from sagas.step_runner import perform
 from sagas.storage.answers import Acquired, Applied
 from sagas.storage.step_transaction import NextStep, StepTransaction
 from sagas.storage.transitions import FailedAttempt
 from sagas.telemetry.logs import working_on
+from sagas.timeouts import timed_out
 from sagas.transaction_runner import OpenStep
 from sagas.transactional import StepInTransaction
 

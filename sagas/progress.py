@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sagas import compensation
 from sagas.errors import LogDoesNotFit
 from sagas.graph import Graph, Node
 
@@ -321,7 +322,13 @@ class Progress:
     def compensations(self) -> tuple[Move, ...]:
         """Return the compensations that may begin if the saga has aborted."""
         owed = self._owed()
-        return tuple(self.move(node, Action.COMPENSATE) for node in self._backward(owed)) if owed else ()
+        if self.past_failures and owed:
+            # One at a time: each is tried once before any is tried again.
+            tried, key = self._in_a_row, Action.COMPENSATE
+            free = [min(owed, key=lambda node: (node.name in self._set_aside, tried[node.name, key]))]
+        else:
+            free = compensation.free(self.graph, owed)
+        return tuple(self.move(node, Action.COMPENSATE) for node in free)
 
     def move(self, node: Node, action: Action) -> Move:
         """Return the next attempt at an action of a node."""
@@ -378,35 +385,4 @@ class Progress:
         return sorted(self._open.values(), key=lambda node: self.graph.places[node.name])
 
     def _owed(self) -> list[Node]:
-        """Return the nodes and fallbacks that are still to be compensated, the last first."""
-        return [
-            node
-            for place in reversed(self.graph.nodes)
-            for node in reversed(self.graph.alternates[place.name])
-            if node.undoable
-            and node.name not in self._settled
-            and (node.name in self._done or node.name in self._doubtful)
-        ]
-
-    def _backward(self, owed: list[Node]) -> list[Node]:
-        """Return the owed nodes that may be compensated now: no node that depends on them is still to be undone.
-
-        Of one node's alternates, the last is compensated first.
-        """
-        if self.past_failures:
-            # Compensate one node at a time: each is tried once before any is tried again.
-            tried = self._in_a_row
-            key = Action.COMPENSATE
-            return [min(owed, key=lambda node: (node.name in self._set_aside, tried[node.name, key]))]
-        blocked: set[str] = set()
-        ready = []
-        owes: dict[str, Node] = {}
-        for node in owed:
-            owes.setdefault(self.graph.owners[node.name].name, node)
-        for node in reversed(self.graph.nodes):
-            later = self.graph.successors[node.name]
-            if any(name in blocked or name in owes for name in later):
-                blocked.add(node.name)
-            elif node.name in owes:
-                ready.append(owes[node.name])
-        return ready
+        return compensation.owed(self.graph, begun=self._done | self._doubtful, settled=self._settled)

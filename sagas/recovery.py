@@ -34,7 +34,7 @@ logger = saga_logger(__name__)
 
 _T = TypeVar("_T")
 
-#: How long a scan publishes its claims. It is shorter than `rules.OVERTAKING_SECONDS`, or sent messages look lost.
+#: How long a scan publishes its claims. Shorter than `lost_messages.OVERTAKING_SECONDS`, or sent messages look lost.
 _SENDING_SECONDS: Final = 3.0
 #: A signal that is older than this and not delivered is left to the scan.
 _FORGOTTEN_SECONDS: Final = 1.0

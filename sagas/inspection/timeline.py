@@ -104,7 +104,7 @@ def _failures_after(entry: LogEntry, failures: int) -> int:
     if entry.action is Action.OPERATOR:
         return failures if entry.step == "recover" else 0
     if entry.action is Action.HOLDER and entry.status is EntryStatus.LOST:
-        # As in rules.crash_counts.
+        # As in dead_letters.crash_counts.
         return failures + (entry.version >= 2 and not is_shared(entry.worker))
     failed = entry.status is EntryStatus.FAILED
     return failures + (failed and (entry.action is Action.HOLDER or entry.verdict is Verdict.FAIL_ATTEMPT))

@@ -8,6 +8,7 @@ from typing import Final
 
 from sagas.errors import IllegalStatusChange
 from sagas.progress import Action, EntryStatus, SagaStatus, Verdict, aborted
+from sagas.storage import dead_letters
 from sagas.storage.arguments import MOST_ATTEMPTS
 from sagas.storage.records import LogEntry, SagaRecord, SagaState
 from sagas.storage.rules import expired, reclaim
@@ -83,7 +84,7 @@ def set_attempts(record: SagaRecord, attempts: int, *, now: datetime) -> SagaRec
     """Return a saga after its number of failed attempts is set. A dead saga becomes ready and due at once."""
     if not record.dead:
         return replace(record, recovery_attempts=attempts)
-    return replace(record, recovery_attempts=attempts, state=SagaState.READY, available_at=now)
+    return dead_letters.revived(replace(record, recovery_attempts=attempts), now)
 
 
 def _abort(record: SagaRecord) -> LogEntry:

@@ -23,10 +23,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sagas.progress import Action, EntryStatus, SagaStatus, aborted
+from sagas.storage import dead_letters
 from sagas.storage.answers import Acquired, Refusal
 from sagas.storage.leases import Lease, LeaseRequest, is_shared
 from sagas.storage.records import LogEntry, SagaRecord, SagaState
-from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS, Transition, change_of
+from sagas.storage.transitions import PROBE_SECONDS, Transition, change_of
 
 _BEGUN: Final = (SagaStatus.RUNNING, SagaStatus.COMPENSATING)
 _UNFINISHED: Final = (SagaStatus.PENDING, *_BEGUN, SagaStatus.FAILED)
@@ -40,11 +41,6 @@ LEGAL: Final = {
     SagaState.DEAD: (SagaStatus.FAILED,),
     SagaState.FINISHED: (SagaStatus.COMPLETED, SagaStatus.COMPENSATED),
 }
-#: Seconds by which messages may overtake each other. A message counts as lost only if it was queued this much earlier.
-OVERTAKING_SECONDS: Final = 5.0
-#: The largest number of sagas that a scan probes: it sends a second message, in case the first is lost. One probe is
-#: enough: once it reaches a worker, every message that was queued before it is known to be lost.
-PROBES: Final = 1
 #: States in which a saga is due once `available_at` has passed.
 SCHEDULED: Final = (SagaState.READY, SagaState.RUNNING, SagaState.WAITING)
 
@@ -85,15 +81,6 @@ def expired(record: SagaRecord, now: datetime) -> bool:
     return record.state is SagaState.RUNNING and record.due(now)
 
 
-def crash_counts(record: SagaRecord) -> bool:
-    """Whether the loss of the saga's holder spends an attempt.
-
-    The first lease is not a recovery, so its loss is not a failed recovery. The loss of a process that may have held
-    other sagas spends no attempt either, because another saga may have caused the crash.
-    """
-    return record.version >= 2 and not is_shared(record.lease_owner)
-
-
 def judge(
     record: SagaRecord,
     request: LeaseRequest,
@@ -106,8 +93,8 @@ def judge(
 ) -> Refusal | None:
     """Return why a request may not acquire a saga, or None if it may."""
     lost = expired(record, now)
-    died = lost and crash_counts(record) and record.recovery_attempts + 1 >= max_recovery_attempts
-    spent = record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts
+    died = lost and dead_letters.dies(record, max_recovery_attempts=max_recovery_attempts)
+    spent = dead_letters.spent(record, max_recovery_attempts=max_recovery_attempts)
     suspect = record.suspect or (lost and is_shared(record.lease_owner))
     if record.state is SagaState.FINISHED:
         return Refusal.FINISHED
@@ -169,8 +156,7 @@ def refused(record: SagaRecord, why: Refusal, now: datetime, *, max_recovery_att
 
 def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed:
     """Return a running saga after the loss of its holder: ready, or dead after the last attempt."""
-    attempts = record.recovery_attempts + crash_counts(record)
-    dead = attempts >= max_recovery_attempts
+    attempts = record.recovery_attempts + dead_letters.crash_counts(record)
     event = LogEntry(
         step="holder",
         action=Action.HOLDER,
@@ -184,15 +170,14 @@ def reclaim(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) ->
         recovery_attempts=attempts,
         suspect=record.suspect or is_shared(record.lease_owner),
         last_error=f"worker {record.lease_owner} died or was cut off while holding the lease",
-        status=SagaStatus.FAILED if dead else record.status,
-        state=SagaState.DEAD if dead else SagaState.READY,
-        available_at=None if dead else now,
+        state=SagaState.READY,
+        available_at=now,
         lease_owner=None,
         lease_token=None,
         in_flight=None,
         updated_at=now,
     )
-    return Reclaimed(changed, event)
+    return Reclaimed(dead_letters.dead(changed, now) if attempts >= max_recovery_attempts else changed, event)
 
 
 def pause(record: SagaRecord, now: datetime, *, max_recovery_attempts: int) -> Reclaimed | SagaRecord:
@@ -227,8 +212,8 @@ def claim(
         reclaimed = reclaim(record, now, max_recovery_attempts=max_recovery_attempts)
         record, event = reclaimed.record, reclaimed.event
     if record.state is not SagaState.DEAD:
-        if record.status is not SagaStatus.PENDING and record.recovery_attempts >= max_recovery_attempts:
-            record = replace(record, status=SagaStatus.FAILED, state=SagaState.DEAD, available_at=None, updated_at=now)
+        if dead_letters.spent(record, max_recovery_attempts=max_recovery_attempts):
+            record = dead_letters.dead(record, now)
         elif name_paused:
             record = replace(record, state=SagaState.PAUSED, updated_at=now)
         else:
@@ -244,31 +229,6 @@ def queue(record: SagaRecord, now: datetime) -> SagaRecord:
 def release(record: SagaRecord, now: datetime) -> SagaRecord:
     """Return a queued saga for which no message could be sent."""
     return replace(record, state=SagaState.READY, available_at=now)
-
-
-def probe(record: SagaRecord, now: datetime) -> SagaRecord:
-    """Return a queued saga for which a second message is about to be sent; the next one waits twice as long."""
-    waited = (record.available_at or now) - record.updated_at
-    # Wait at least the first interval: another update of the saga makes `waited` shorter.
-    seconds = max(min(2 * waited.total_seconds(), MOST_PROBE_SECONDS), PROBE_SECONDS)
-    return replace(record, available_at=now + timedelta(seconds=seconds), updated_at=now)
-
-
-def probed_lately(record: SagaRecord, now: datetime) -> bool:
-    """Whether a queued saga was probed, and its remaining wait is still longer than that of a first message.
-
-    While there is such a saga, a scan probes no other. So workers that are busy for hours find few void messages.
-    """
-    due = record.available_at
-    return record.state is SagaState.QUEUED and due is not None and due > now + timedelta(seconds=PROBE_SECONDS)
-
-
-def lost_message(record: SagaRecord, delivered: datetime | None) -> bool:
-    """Whether a queued saga has lost its message: a message queued later, at `delivered`, has reached a worker."""
-    if delivered is None or record.state is not SagaState.QUEUED or record.available_at is None:
-        return False
-    # `available_at` is PROBE_SECONDS after it was queued; after a probe it is later, and the next probe decides.
-    return record.available_at < delivered + timedelta(seconds=PROBE_SECONDS - OVERTAKING_SECONDS)
 
 
 def apply(record: SagaRecord, lease: Lease, transition: Transition, now: datetime) -> SagaRecord:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from sagas.storage import ISagaStorage, MemorySagaStorage, rules
+from sagas.storage import ISagaStorage, MemorySagaStorage, lost_messages, rules
 from sagas.storage.answers import ClaimResult
 from sagas.storage.arguments import LARGEST
 from sagas.storage.records import Claim, SagaRecord, SagaState
@@ -215,7 +215,7 @@ def _is_by_a_rule(record: SagaRecord, after: SagaRecord, now: datetime) -> None:
         record = rules.resume(record)
     outcomes: list[SagaRecord] = [record]
     if record.state is SagaState.QUEUED:
-        outcomes += [rules.queue(record, now), rules.probe(record, now), rules.release(record, now)]
+        outcomes += [rules.queue(record, now), lost_messages.probe(record, now), rules.release(record, now)]
         outcomes += [rules.pause_queued(record, now)] if record.name == PAUSED else []
     if record.state in rules.SCHEDULED and record.due(now):
         outcomes += [

@@ -47,8 +47,8 @@ from sagas.errors import ActionRefused, IllegalStatusChange, InboxMoved, LeaseLo
 from sagas.progress import EntryStatus, aborted
 from sagas.storage.answers import Acquired, Applied
 from sagas.storage.leases import Lease, LeaseRequest, is_shared
+from sagas.storage.lost_messages import OVERTAKING_SECONDS
 from sagas.storage.records import Claim, Definition, LogEntry, NewSaga, Pause, SagaRecord, SagaState, Signal
-from sagas.storage.rules import OVERTAKING_SECONDS
 from sagas.storage.transitions import PROBE_SECONDS
 from tests.faults.processes import (
     CUT,

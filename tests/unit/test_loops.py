@@ -319,7 +319,7 @@ def test_step_is_cancelled_when_something_else_ends_the_wait_for_it() -> None:
     assert main_thread is not None
 
     async def act() -> None:
-        while "_wait" not in {frame.name for frame in traceback.extract_stack(sys._current_frames()[main_thread])}:
+        while "wait_in_time" not in {frame.name for frame in traceback.extract_stack(sys._current_frames()[main_thread])}:
             await asyncio.sleep(0.01)
         signal.pthread_kill(main_thread, signal.SIGUSR1)
         try:

@@ -1,6 +1,6 @@
 -- Counts unfinished sagas, for statistics, metrics and the doctor.
 -- `since` is when a queued saga was queued, and when any other is due. A probe writes updated_at, and doubles the wait
--- from there to available_at, which tells what waits came before (rules.probe).
+-- from there to available_at, which tells what waits came before (lost_messages.probe).
 WITH counted AS (
     SELECT name, status, state, definition, definition_version,
         state = 'ready' AND COALESCE(starts_with(last_error, 'declined: '), false) AS declined,

@@ -21,9 +21,10 @@ class Dispatching(ABC):
         Due sagas of a paused name become paused. Paused sagas of a name that was resumed become ready.
 
         Messages are first in, first out. So a queued saga has lost its message once a message that was queued
-        `rules.OVERTAKING_SECONDS` or more later has reached a worker (`note_delivery`). While no message reaches a
-        worker, the oldest `rules.PROBES` queued sagas that are due are sent again, after waits that double each time.
-        None is sent while another was probed lately (`rules.probed_lately`). Such sagas of a paused name become paused.
+        `lost_messages.OVERTAKING_SECONDS` or more later has reached a worker (`note_delivery`). While no message
+        reaches a worker, the oldest `lost_messages.PROBES` queued sagas that are due are sent again, after waits that
+        double each time. None is sent while another was probed lately (`lost_messages.probed_lately`). Such sagas of a
+        paused name become paused.
 
         Args:
             pending: claim sagas that never ran, instead of recoverable ones.

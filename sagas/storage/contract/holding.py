@@ -30,9 +30,9 @@ class Holding(ABC):
         """Acquire the lease of a saga, or return why not, in one atomic compare-and-set.
 
         A saga can be acquired if it is ready or queued, or if its lease has expired. An expired lease is reclaimed: the
-        log and `last_error` say that the holder was lost. The loss may spend an attempt (`rules.crash_counts`), and the
-        last attempt makes the saga dead. A saga of a paused name becomes paused. The log in the record has every row
-        that was written before.
+        log and `last_error` say that the holder was lost. The loss may spend an attempt (`dead_letters.crash_counts`),
+        and the last attempt makes the saga dead. A saga of a paused name becomes paused. The log in the record has
+        every row that was written before.
 
         Args:
             saga_id: the saga.

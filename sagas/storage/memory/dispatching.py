@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sagas.progress import SagaStatus
-from sagas.storage import rules
+from sagas.storage import lost_messages, rules
 from sagas.storage.answers import ClaimResult
 from sagas.storage.arguments import require_counts
 from sagas.storage.memory.pausing import Pausing
@@ -45,16 +45,17 @@ class Dispatching(Pausing):
         queued = [saga for saga in queued if (saga.status is SagaStatus.PENDING) == pending]
         queued.sort(key=lambda saga: saga.available_at or now)
         delivered, delivered_at = self._deliveries.get(pending, (None, None))
-        lost = [saga for saga in queued if rules.lost_message(saga, delivered)][:limit]
+        lost = [saga for saga in queued if lost_messages.lost_message(saga, delivered)][:limit]
         moves = delivered_at is not None and delivered_at > now - timedelta(seconds=PROBE_SECONDS)
-        waits = moves or any(rules.probed_lately(saga, now) for saga in queued)
-        probed = [] if waits else [saga for saga in queued if saga.due(now) and saga not in lost][: rules.PROBES]
+        waits = moves or any(lost_messages.probed_lately(saga, now) for saga in queued)
+        missed = [] if waits else [saga for saga in queued if saga.due(now) and saga not in lost]
+        probed = missed[: lost_messages.PROBES]
         claims = []
         for saga in (*lost, *probed):
             if saga.name in self._pauses:
                 self._put(rules.pause_queued(saga, now))
             else:
-                self._put(rules.probe(saga, now) if saga in probed else rules.queue(saga, now))
+                self._put(lost_messages.probe(saga, now) if saga in probed else rules.queue(saga, now))
                 claims.append(Claim(saga.id, saga.version, pending, now))
         return claims
 

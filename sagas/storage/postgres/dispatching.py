@@ -9,11 +9,11 @@ from uuid import UUID
 from sagas.progress import RECOVERABLE, SagaStatus
 from sagas.storage.answers import ClaimResult
 from sagas.storage.arguments import require_counts
+from sagas.storage.lost_messages import OVERTAKING_SECONDS, PROBES
 from sagas.storage.postgres.pausing import change_some
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
 from sagas.storage.records import Claim, SagaState
-from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS
 
 

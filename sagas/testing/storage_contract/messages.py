@@ -5,8 +5,8 @@ from __future__ import annotations
 from sagas.ids import new_saga_id
 from sagas.storage.answers import ClaimResult
 from sagas.storage.contract import ISagaStorage
+from sagas.storage.lost_messages import OVERTAKING_SECONDS, PROBES
 from sagas.storage.records import Claim, SagaState
-from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS
 from sagas.testing.storage_contract.base import ContractBase, ids, keys, new

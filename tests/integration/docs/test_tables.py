@@ -14,7 +14,7 @@ from sagas import ISagaStorage, Settings, execution
 from sagas.celery import worker
 from sagas.definition import PATIENT
 from sagas.execution import declining
-from sagas.storage.rules import OVERTAKING_SECONDS
+from sagas.storage.lost_messages import OVERTAKING_SECONDS
 from sagas.storage.tables import metadata
 from sagas.storage.transitions import MOST_PROBE_SECONDS, PROBE_SECONDS
 from tests.integration.docs.pages import DOCS

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sagas.inspection import Inspector
 from sagas.inspection.models import DryRun, ScanVerdict
 from sagas.storage import PostgresSagaStorage
-from sagas.storage.rules import PROBES
+from sagas.storage.lost_messages import PROBES
 from tests.integration.inspection.conftest import Insert
 
 V: Final = ScanVerdict

@@ -18,9 +18,9 @@ from sagas.progress import Action, SagaStatus, Verdict
 from sagas.storage import PostgresSagaStorage
 from sagas.storage.answers import Applied
 from sagas.storage.leases import Lease, LeaseRequest
+from sagas.storage.lost_messages import OVERTAKING_SECONDS, PROBES
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import NewSaga, completed, failed, note
-from sagas.storage.rules import OVERTAKING_SECONDS, PROBES
 from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import (
     MOST_PROBE_SECONDS,

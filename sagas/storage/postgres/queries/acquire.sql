@@ -10,7 +10,7 @@ WITH saga AS MATERIALIZED (
     FROM saga_executions e WHERE id = :'id' FOR UPDATE
 ), judged AS (
     SELECT *,
-        -- As rules.crash_counts: not the first lease, nor that of a process that held others too.
+        -- As dead_letters.crash_counts: not the first lease, nor that of a process that held others too.
         CAST(expired AND version >= 2 AND NOT was_shared AS int) AS crash,
         CASE
             WHEN state = 'finished' THEN 'finished'

@@ -1,6 +1,6 @@
--- Queues sagas again that have lost their message (`rules.lost_message`). Probes the oldest while none is delivered.
+-- Queues sagas again that have lost their message (as in `lost_messages`). Probes the oldest while none is delivered.
 -- The interval to the next probe is available_at - updated_at; it doubles with each probe. None is sent while another
--- saga was probed lately (`rules.probed_lately`).
+-- saga was probed lately (`probed_lately`).
 -- Such sagas of a paused name are paused instead.
 WITH delivered AS (
     SELECT queued_at, at FROM saga_deliveries WHERE pending = :'pending'
