@@ -307,6 +307,10 @@ def test_step_whose_loop_stands_still_is_in_doubt() -> None:
     loop.close()
 
 
+def _functions_of(thread: int) -> set[str]:
+    return {frame.name for frame in traceback.extract_stack(sys._current_frames()[thread])}
+
+
 def test_step_is_cancelled_when_something_else_ends_the_wait_for_it() -> None:
     class TimeLimit(Exception):
         pass
@@ -319,7 +323,7 @@ def test_step_is_cancelled_when_something_else_ends_the_wait_for_it() -> None:
     assert main_thread is not None
 
     async def act() -> None:
-        while "wait_in_time" not in {frame.name for frame in traceback.extract_stack(sys._current_frames()[main_thread])}:
+        while "wait_in_time" not in _functions_of(main_thread):
             await asyncio.sleep(0.01)
         signal.pthread_kill(main_thread, signal.SIGUSR1)
         try:
