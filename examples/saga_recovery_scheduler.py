@@ -2,7 +2,6 @@
 
 Without settings it recovers, once and in memory, three orders whose worker died. With SAGAS_DATABASE_URL and
 SAGAS_MODULES, it recovers the sagas of that PostgreSQL database until it is stopped. You can run several at once.
-
 It recovers only sagas that have begun. Without Celery no process runs what `start()` stores: begin yours with `run()`.
 """
 
