@@ -35,8 +35,10 @@ test-brokers: $(VENV)/contribute.stamp ## run the tests of workers on RabbitMQ a
 	  SAGAS_TEST_BROKER=$$broker $(BIN)/python -m pytest $(CELERY)/test_worker.py $(CELERY)/test_broker.py \
 	    $(CELERY)/test_host.py $(ARGS) || exit 1; done
 
-proofs: $(VENV)/contribute.stamp ## explore every order of workers, faults and two scans; the suite has one scan
+proofs: $(VENV)/contribute.stamp ## explore more than the suite: a second scan, five times as many examples; two minutes
 	@$(BIN)/python -m pytest -m proofs $(ARGS)
+	@SAGAS_TEST_EXAMPLES=500 $(BIN)/python -m pytest tests/unit/test_progress_properties.py \
+	  tests/contract/test_storages_agree.py $(ARGS)
 
 # Every page and action of the console, in Debian's Chromium. Without Chromium the suite skips these tests.
 test-console: $(VENV)/contribute.stamp ## run the tests of the console in a real Chromium: installs it, as root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,7 +201,8 @@ def runs(
     )
 
 
-laws = settings(max_examples=200)
+# `make proofs` tries five times as many.
+laws = settings(max_examples=int(os.environ.get("SAGAS_TEST_EXAMPLES", "100")))
 
 
 @given(run=runs())
