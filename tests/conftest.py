@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import secrets
+import shutil
 import signal
 import sys
 import tempfile
@@ -47,18 +48,20 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests for the processes of xdist, each of which begins with an equal part of the list.
 
-    Slow tests come first, the slowest before the others, so that none of them is left alone at the end. The other tests
-    stay together by module, because they share the module's fixtures. Unit tests come last: a process that has finished
-    its part takes tests from the end of another's.
+    Slow tests come first, the slowest before the others and for as long in each process, so that none of them is left
+    alone at the end. The other tests stay together by module, because they share the module's fixtures. Unit tests come
+    last: a process that has finished its part takes tests from the end of another's.
     """
     hands = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    slow = sorted((item for item in items if _seconds(item)), key=_seconds, reverse=True)
+    slow: list[list[pytest.Item]] = [[] for _ in range(hands)]
+    for item in sorted(filter(_seconds, items), key=_seconds, reverse=True):
+        min(slow, key=lambda tests: sum(map(_seconds, tests))).append(item)
     others = [item for item in items if not _seconds(item)]
     last = deque(item for item in others if "unit" in item.path.parts)
     modules = [list(tests) for path, tests in groupby(others, key=lambda item: item.path) if "unit" not in path.parts]
     ordered: list[pytest.Item] = []
     for hand in range(hands):
-        ordered += [*slow[hand::hands], *chain.from_iterable(modules[hand::hands])]
+        ordered += [*slow[hand], *chain.from_iterable(modules[hand::hands])]
         while last and len(ordered) < len(items) * (hand + 1) // hands:
             ordered.append(last.popleft())
     items[:] = [*ordered, *last]
@@ -83,7 +86,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A directory for servers that run as another user; pytest closes its own directory to other users."""
-    with tempfile.TemporaryDirectory(prefix="sagas-tests-", ignore_cleanup_errors=True) as directory:
+    # In memory if there is room: the suite makes and drops hundreds of databases.
+    memory = Path("/dev/shm")
+    home = memory if memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30 else None
+    with tempfile.TemporaryDirectory(prefix="sagas-tests-", dir=home, ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o711)
         yield Path(directory)
 
 

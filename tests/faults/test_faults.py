@@ -14,7 +14,7 @@ import pytest
 SEED = 20260101
 
 
-@pytest.mark.slow(90)
+@pytest.mark.slow(105)
 @pytest.mark.timeout(400)
 def test_every_fault_once_loses_doubles_and_leaves_nothing(
     tmp_path: Path, record_property: Callable[[str, object], None]

@@ -109,7 +109,7 @@ def test_the_description_for_package_indexes_is_the_readme_without_links_into_th
     assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
-@pytest.mark.slow(12)
+@pytest.mark.slow(18)
 def test_installed_wheel_runs_sagas_outside_the_checkout(
     new_environment: Path, empty_database_url: str, broker_url: str, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ def test_behind_a_long_step_messages_wait_in_the_broker_for_another_worker(
     assert wait_finished(engine, slow).status is SagaStatus.COMPLETED
 
 
-@pytest.mark.slow(11)
+@pytest.mark.slow(25)
 @pytest.mark.parametrize("end", [CeleryProcess.stop, CeleryProcess.kill])
 def test_what_a_worker_had_taken_ahead_when_it_ended_is_brought_on_by_another(
     end: Callable[[CeleryProcess], object], celery: Start, engine: SagaEngine, app: Celery

@@ -63,7 +63,7 @@ class TestRabbit:
         empty_rabbit(broker_server)
         return broker_server
 
-    @pytest.mark.slow(17)
+    @pytest.mark.slow(23)
     def test_sagas_run_on_classic_queues(self, celery: Start, engine: SagaEngine, app: Celery, folder: Path) -> None:
         sagas_run(celery, engine, app, folder)
 

@@ -84,7 +84,7 @@ def start_worker(celery: Start, pool: str, *options: str, queues: str = EVERYTHI
     )
 
 
-@pytest.mark.slow(18)
+@pytest.mark.slow(35)
 def test_prefork_keeps_what_the_shop_has_and_runs_sagas(
     celery: Start, shop: Celery, engine: SagaEngine, folder: Path
 ) -> None:

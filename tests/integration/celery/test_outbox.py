@@ -57,6 +57,7 @@ def test_task_is_sent_by_the_worker_right_after_the_checkpoint(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow(11)
 def test_task_of_a_worker_that_died_after_the_commit_is_sent_by_a_scan(
     celery: Start, engine: SagaEngine, broker_url: str, database_url: str
 ) -> None:

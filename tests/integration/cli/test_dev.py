@@ -111,7 +111,7 @@ def project() -> Iterator[_Project]:
         yield _Project(Path(directory))
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(33)
 def test_it_runs_everything_and_goes_on_from_its_data(project: _Project) -> None:
     project.write(_CODE.replace("WORD", "paid"))
     with project.dev():

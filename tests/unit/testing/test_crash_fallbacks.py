@@ -82,6 +82,7 @@ def test_a_compensation_may_leave_a_mark_against_a_late_request() -> None:
     assert bugs(saga(Reserve, card, Notify)) == set()
 
 
+@pytest.mark.slow(10)
 def test_fallbacks_of_a_pivot_and_of_a_step_after_it_survive() -> None:
     parcel = step("parcel", open_account, pivot=True)
     courier = step("courier", open_account, pivot=True, fallback=parcel)
