@@ -13,8 +13,8 @@ from sagas.plan import plan_for
 from sagas.progress import EntryStatus, Move, Progress, SagaStatus, Verdict, aborted
 from sagas.storable import require_storable
 from sagas.storage.answers import Applied, NotAcquired, Refusal
+from sagas.storage.errors import not_found
 from sagas.storage.records import LogEntry, SagaRecord, SagaState, note
-from sagas.storage.refusals import not_found
 from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended, GaveBack, Transition
 

@@ -33,7 +33,7 @@ def free(graph: Graph, owed: Sequence[Node]) -> list[Node]:
         owed: what is still to be compensated, the last first.
     """
     blocked: set[str] = set()
-    free: list[Node] = []
+    ready: list[Node] = []
     owes: dict[str, Node] = {}
     for node in owed:
         owes.setdefault(graph.owners[node.name].name, node)
@@ -42,5 +42,5 @@ def free(graph: Graph, owed: Sequence[Node]) -> list[Node]:
         if any(name in blocked or name in owes for name in later):
             blocked.add(node.name)
         elif node.name in owes:
-            free.append(owes[node.name])
-    return free
+            ready.append(owes[node.name])
+    return ready

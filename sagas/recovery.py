@@ -24,8 +24,8 @@ from sagas.runtime import Runtime
 from sagas.settings import Settings
 from sagas.storage.answers import Acquired, NotAcquired, Refusal
 from sagas.storage.contract import ISagaStorage
+from sagas.storage.errors import not_found
 from sagas.storage.records import Claim, LogEntry, SagaRecord, SagaState
-from sagas.storage.refusals import not_found
 from sagas.storage.transitions import Progressed
 from sagas.telemetry.logs import about, saga_logger
 from sagas.telemetry.observer import NullObserver, Observer

@@ -15,7 +15,7 @@ from sagas.cli.render import terminal_width
 from sagas.errors import InvalidSagaId, SagaNotFound
 from sagas.inspection import Inspector
 from sagas.inspection.models import Match
-from sagas.storage.refusals import not_found
+from sagas.storage.errors import not_found
 from sagas.text import printable
 
 #: The first characters of an id say when its saga was started, to the millisecond: the shortest id that is shown.

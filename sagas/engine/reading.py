@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Unpack
 
-from sagas.engine.parts import EngineParts
+from sagas.engine.base import EngineBase
 from sagas.inspection.view import SagaSummary, SagaView
 from sagas.loops import call_in_thread
 from sagas.reading import Filters, SagaReference
 
 
-class Reading(EngineParts):
+class Reading(EngineBase):
     """Reads sagas."""
 
     def get(self, saga: SagaReference) -> SagaView:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from sagas import recovery
-from sagas.engine.parts import EngineParts
+from sagas.engine.base import EngineBase
 from sagas.errors import ConfigurationError
 from sagas.execution import Report
 from sagas.loops import refuse_within_async_step
@@ -15,7 +15,7 @@ from sagas.storage.records import Claim, LogEntry
 from sagas.telemetry.resolving import resolve_observer
 
 
-class Recovering(EngineParts):
+class Recovering(EngineBase):
     """Recovers sagas, one or all that are due."""
 
     def recover(

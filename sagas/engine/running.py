@@ -8,14 +8,14 @@ from sagas.async_driver import execute_async
 from sagas.context import ContextT
 from sagas.definition import Saga
 from sagas.drivers import execute
-from sagas.engine.parts import EngineParts
+from sagas.engine.base import EngineBase
 from sagas.execution import Report
 from sagas.loops import call_in_thread, refuse_within_async_step
 from sagas.starting import just_started, started_before, traced
 
 
-class Running(EngineParts):
-    """Runs sagas here."""
+class Running(EngineBase):
+    """Runs sagas in this process."""
 
     def run(self, saga: type[Saga[ContextT]], context: ContextT, *, idempotency_key: str | None = None) -> Report:
         """Start a saga and run it in this process, without the broker. If the process dies, a worker takes over.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sagas import signals
-from sagas.engine.parts import EngineParts
+from sagas.engine.base import EngineBase
 from sagas.reading import SagaReference
 from sagas.storage.records import Signal
 from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 
 
-class Signalling(EngineParts):
-    """Sends to sagas."""
+class Signalling(EngineBase):
+    """Sends signals and requests to cancel."""
 
     def signal(
         self,

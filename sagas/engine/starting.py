@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sagas.context import ContextT
 from sagas.definition import Saga
-from sagas.engine.parts import EngineParts
+from sagas.engine.base import EngineBase
 from sagas.recovery import parse_saga_id
 from sagas.starting import start_time, traced
 from sagas.storage.records import Claim, OnConflict
@@ -18,7 +18,7 @@ from sagas.storage.transactions import AsyncTransactionOwner, TransactionOwner
 from sagas.telemetry.resolving import resolve_observer
 
 
-class Starting(EngineParts):
+class Starting(EngineBase):
     """Starts sagas."""
 
     def start(

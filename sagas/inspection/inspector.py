@@ -49,12 +49,12 @@ from sagas.inspection.models import (
 from sagas.inspection.queries import query
 from sagas.progress import SagaStatus
 from sagas.storage import PostgresSagaStorage
+from sagas.storage.errors import not_found
 from sagas.storage.lost_messages import OVERTAKING_SECONDS, PROBES
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.mapping import record_of
 from sagas.storage.postgres.queries import query as storage_query
 from sagas.storage.records import Pause, SagaState
-from sagas.storage.refusals import not_found
 from sagas.storage.transitions import PROBE_SECONDS
 
 #: Seconds after which the server cancels a question. A question that reads a whole index may take longer.

@@ -7,7 +7,7 @@ notes in docs/storage.md.
 from __future__ import annotations
 
 from sagas.deprecation import former_names
-from sagas.storage import answers, arguments, contract, records, refusals, saga_filter
+from sagas.storage import answers, arguments, contract, errors, records, saga_filter
 
 _HOMES = {
     answers: "ClaimResult Refusal",
@@ -17,7 +17,7 @@ _HOMES = {
     """,
     contract: "ISagaStorage",
     records: "Claim LogEntry NewSaga OnConflict Pause SagaRecord completed failed note",
-    refusals: "exists not_found",
+    errors: "exists not_found",
     saga_filter: "SagaFilter",
 }
 

@@ -14,9 +14,9 @@ from sagas.progress import Action, EntryStatus, SagaStatus, Verdict
 from sagas.storage import ISagaStorage, rules
 from sagas.storage.answers import Acquired, Applied, NotAcquired, Refusal
 from sagas.storage.attempts import count_attempt, set_attempts
+from sagas.storage.errors import lease_lost
 from sagas.storage.leases import Lease, LeaseRequest, shared_owner
 from sagas.storage.records import Claim, LogEntry, SagaRecord, SagaState, Signal, SignalKind, completed, failed, note
-from sagas.storage.refusals import lease_lost
 from sagas.storage.rules import Reclaimed
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
 from tests.contract.rows import INBOX, MAXIMUM, OWNER, PAUSED, TOKEN, Kind, bare, bare_entry

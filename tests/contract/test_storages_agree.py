@@ -8,7 +8,6 @@ sagas the same is the older. SAGAS_TEST_EXAMPLES sets how many sequences are tri
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +29,7 @@ from sagas.storage.records import Claim, LogEntry, NewSaga, Pause, SagaRecord, S
 from sagas.storage.rules import check_legal
 from sagas.storage.saga_filter import SagaFilter
 from sagas.storage.transitions import Ended, FailedAttempt, GaveBack, Progressed, Suspended, Transition
+from tests.patches import patch_storages
 
 _EXAMPLES: Final = int(os.environ.get("SAGAS_TEST_EXAMPLES", "100"))
 _UNIT: Final = 100.0
@@ -562,9 +562,8 @@ def _plain(value: Any, now: datetime) -> Any:
 def _moments_are_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a message may take: long enough that no slow machine makes a difference."""
     moments = {"PROBE_SECONDS": _UNIT, "MOST_PROBE_SECONDS": 4 * _UNIT, "OVERTAKING_SECONDS": _UNIT / 2, "PROBES": 2}
-    for module in [each for name, each in sys.modules.items() if name.startswith("sagas.storage.")]:
-        for name in moments.keys() & vars(module).keys():
-            monkeypatch.setattr(module, name, moments[name])
+    for name, value in moments.items():
+        patch_storages(monkeypatch, name, value)
 
 
 @pytest.mark.slow(15)

@@ -149,7 +149,7 @@ class Stored:
 
 
 class World(NamedTuple):
-    """The whole state at one moment."""
+    """The whole state at one moment. Where millions are made, they are built anew: `_replace` takes twice as long."""
 
     stored: Stored
     queue: tuple[Message, ...]

@@ -24,13 +24,13 @@ from sagas.progress import Action, SagaStatus
 from sagas.storage import PostgresSagaStorage, rules
 from sagas.storage.answers import Acquired
 from sagas.storage.leases import Lease, LeaseRequest
-from sagas.storage.postgres import attempts, dispatching, holding, pausing, reading, signals, starting, statements
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import Claim, SagaRecord, SagaState, Signal, completed
 from sagas.storage.transitions import Ended, GaveBack, Progressed, Suspended, Transition
 from tests.calls import DEADLINE_SECONDS, new_saga
 from tests.contract.one_transaction import rolled_back
 from tests.databases import database, empty
+from tests.patches import patch_storages
 
 _DONE: Final = completed("reserve", Action.ACT)
 _RUNNING: Final = SagaStatus.RUNNING
@@ -352,18 +352,13 @@ _MUTANTS: Final = {
 }
 
 
-#: Where statements are looked up by name.
-_MODULES: Final = (attempts, dispatching, holding, pausing, reading, signals, starting, statements)
-
-
 @pytest.mark.parametrize("mutant", _MUTANTS)
 def test_a_mutant_of_a_statement_is_found(own_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     name, text, instead, (state, first, second) = _MUTANTS[mutant]
     assert text in query(name)
-    for module in _MODULES:
-        monkeypatch.setattr(
-            module, "query", lambda asked: query(asked).replace(text, instead) if asked == name else query(asked)
-        )
+    patch_storages(
+        monkeypatch, "query", lambda asked: query(asked).replace(text, instead) if asked == name else query(asked)
+    )
     world = _overlap(own_engine, state, first, second, commits=True)
     if mutant.startswith("claims"):
         # A scan skips locked rows, so the version matters to an operation that comes a moment later.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 import sagas
 from sagas import storage
-from sagas.storage import contract, records, refusals
+from sagas.storage import contract, errors, records
 from tests.samples import Trip, saga_of
 
 URL = "postgresql+psycopg://user@127.0.0.1:1/shop"
@@ -33,7 +33,7 @@ def test_former_module_of_the_storage_contract_has_what_kept_its_meaning() -> No
     base = importlib.import_module("sagas.storage.base")
     for name, home in {
         "ISagaStorage": contract,
-        "not_found": refusals,
+        "not_found": errors,
         "NewSaga": records,
         "OnConflict": records,
     }.items():

@@ -11,11 +11,11 @@ from sagas.errors import InboxMoved
 from sagas.outbox import OutboxTask
 from sagas.storage import rules
 from sagas.storage.answers import Acquired, Applied, NotAcquired, Refusal
+from sagas.storage.errors import lease_lost
 from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.memory.rows import Rows
 from sagas.storage.memory.step_transaction import StepInMemory
 from sagas.storage.records import SagaRecord, SagaState
-from sagas.storage.refusals import lease_lost
 from sagas.storage.step_transaction import StepSession, StepTransaction
 from sagas.storage.transitions import Transition, outbox_of
 

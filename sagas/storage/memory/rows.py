@@ -12,9 +12,9 @@ from uuid import UUID
 from sagas.outbox import OutboxTask
 from sagas.storage import rules
 from sagas.storage.contract import ISagaStorage
+from sagas.storage.errors import lease_lost, not_found
 from sagas.storage.leases import Lease
 from sagas.storage.records import Definition, LogEntry, Pause, SagaRecord, Signal, utc_now
-from sagas.storage.refusals import lease_lost, not_found
 from sagas.storage.rules import Reclaimed
 from sagas.storage.step_transaction import TestSessions
 from sagas.storage.transitions import Transition

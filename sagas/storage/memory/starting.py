@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sagas.errors import AlreadyStarted, DefinitionNotFound
 from sagas.storage import rules
+from sagas.storage.errors import exists
 from sagas.storage.leases import LeaseRequest
 from sagas.storage.memory.rows import Rows
 from sagas.storage.records import Definition, NewSaga, OnConflict
-from sagas.storage.refusals import exists
 
 
 class Starting(Rows):

@@ -7,10 +7,10 @@ from uuid import UUID
 from sagas.progress import SagaStatus
 from sagas.storage.arguments import DEFAULT_MAX_RECOVERY_ATTEMPTS, require_attempts, require_recovery_arguments
 from sagas.storage.attempts import count_attempt
+from sagas.storage.errors import not_found
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
-from sagas.storage.refusals import not_found
 
 
 class Attempts(Statements):

@@ -12,10 +12,10 @@ from psycopg import errors as pg
 from sqlalchemy.exc import DBAPIError
 
 from sagas.errors import AlreadyStarted, HiddenRow, TransactionRefused
+from sagas.storage.errors import exists
 from sagas.storage.postgres.mapping import new_rows
 from sagas.storage.postgres.queries import query
 from sagas.storage.records import NewSaga, OnConflict
-from sagas.storage.refusals import exists
 from sagas.storage.transactions import CallersTransaction
 from sagas.urls import address
 

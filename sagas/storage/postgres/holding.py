@@ -14,6 +14,7 @@ from psycopg.rows import DictRow
 from sagas.errors import CharacterNotStorable, HiddenRow, InboxMoved, LeaseLost, SagaUnreadable
 from sagas.progress import SagaStatus
 from sagas.storage.answers import Acquired, Applied, NotAcquired, Refusal
+from sagas.storage.errors import lease_lost
 from sagas.storage.leases import Lease, LeaseRequest
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.dsn import reason
@@ -21,7 +22,6 @@ from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
 from sagas.storage.postgres.step_transaction import PostgresStepTransaction, apply_and_begin
 from sagas.storage.records import SagaRecord
-from sagas.storage.refusals import lease_lost
 from sagas.storage.step_transaction import StepSession, StepTransaction
 from sagas.storage.transitions import GaveBack, Transition, change_of, outbox_of
 

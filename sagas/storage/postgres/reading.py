@@ -5,12 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from sagas.storage.arguments import require_counts
+from sagas.storage.errors import not_found
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.filtering import filter_row
 from sagas.storage.postgres.queries import query
 from sagas.storage.postgres.statements import Statements
 from sagas.storage.records import SagaHead, SagaRecord
-from sagas.storage.refusals import not_found
 from sagas.storage.saga_filter import SagaFilter
 
 

@@ -21,12 +21,12 @@ from psycopg.rows import tuple_row
 from sagas.errors import SagaError, StepRolledBack, TransactionRefused
 from sagas.failures import is_conflict
 from sagas.storage.answers import Applied
+from sagas.storage.errors import lease_lost
 from sagas.storage.leases import Lease
 from sagas.storage.postgres import mapping
 from sagas.storage.postgres.dsn import reason
 from sagas.storage.postgres.pool import Checkout, Connections
 from sagas.storage.postgres.queries import query
-from sagas.storage.refusals import lease_lost
 from sagas.storage.step_sessions import refusal
 from sagas.storage.step_transaction import Lent, NextStep, StepSession, StepTransaction
 from sagas.storage.transitions import Ended, Suspended, Transition

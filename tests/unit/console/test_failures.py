@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from sagas.console.failures import failure_of, sentence_of
 from sagas.console.visit import Refused
 from sagas.errors import ActionRefused, InvalidSagaId, QueryTimeout, SagaHeld
-from sagas.storage.refusals import not_found
+from sagas.storage.errors import not_found
 
 SAGA_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 

@@ -1,4 +1,4 @@
-"""What the parts of the engine share."""
+"""What starting, running, signalling, recovering and reading have in common."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from sagas.telemetry.resolving import resolve_observer
 ResultT = TypeVar("ResultT")
 
 
-class EngineParts:
-    """Holds what every part of the engine uses. The arguments are those of `SagaEngine`."""
+class EngineBase:
+    """The storage, the settings and the helpers of an engine. The arguments are those of `SagaEngine`."""
 
     def __init__(
         self,
